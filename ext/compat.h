@@ -1,0 +1,51 @@
+/* compat.h: the only place that knows about versions and platforms.
+ *
+ * Everything else is written against the Limited API of CPython 3.10 and POSIX. */
+#ifndef FASTTRACE_COMPAT_H
+#define FASTTRACE_COMPAT_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030a0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__linux__)
+#include <sys/random.h>
+#endif
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* The ring's two counters are shared between processes. */
+#define load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+
+/* Memory of a ring must not be writable from a forked child: the child has a ring of its own. */
+#if defined(MADV_DONTFORK)
+#define RING_ADVICE_NO_FORK MADV_DONTFORK
+#endif
+
+/* Fills `size` bytes from the system's generator; 0 on success. */
+static inline int compat_random_bytes(void *bytes, size_t size)
+{
+#if defined(__linux__)
+    return getrandom(bytes, size, 0) == (ssize_t)size ? 0 : -1;
+#else
+    arc4random_buf(bytes, size);
+    return 0;
+#endif
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* encode.h: Python object -> msgpack, as json.dumps would see it. See encode.c. */
+#ifndef FASTTRACE_ENCODE_H
+#define FASTTRACE_ENCODE_H
+
+#include "state.h"
+#include "wire.h"
+
+typedef enum {
+    ENCODED,
+    NEEDS_REPR, /* json.dumps would have raised: the whole value becomes its repr() */
+} EncodeResult;
+
+/* Appends the value, or nothing and NEEDS_REPR. Never leaves an exception set. Runs Python code
+ * (the hook), so the GIL may change hands: `out` must be the caller's alone. */
+EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value);
+
+/* The same, with the fallback: always appends one value (out of memory shows in out->failed). */
+void encode_value(CoreState *state, Buffer *out, PyObject *value);
+
+/* Appends a str as such (ext EXT_SURROGATES where UTF-8 cannot hold it). */
+void encode_str(Buffer *out, PyObject *text);
+
+/* Appends a C string literal's bytes as str. */
+static inline void encode_text(Buffer *out, const char *text, size_t size)
+{
+    wire_pack_str(out, size);
+    buffer_append(out, text, size);
+}
+
+/* Swallows the pending exception; a KeyboardInterrupt that fell into a hook is raised again at the
+ * next chance, in the program that it was meant for. */
+void swallow_exception(void);
+
+#endif

@@ -1,0 +1,337 @@
+/* generator.c: the steps of a traced generator.
+ *
+ * The shell in Python is a generator itself and drives a Stream:
+ *
+ *     stream = traced.stream(args, kwargs)
+ *     item = stream.send(None)
+ *     while item is not stream:              # a Stream returns itself when the body has returned
+ *         try: sent = yield item
+ *         except GeneratorExit: stream.close(); raise
+ *         except BaseException as error: item = stream.throw(error)
+ *         else: item = stream.send(sent)
+ *     return stream.value
+ *
+ * The span is current only while the body runs. Each item is encoded once: the bytes serve its
+ * event and, at the end, the list of outputs. A generator that is closed early ends its span with
+ * the items so far; since that may happen in the garbage collector, closing leaves the context
+ * alone. */
+#include "generator.h"
+
+typedef struct {
+    PyObject_HEAD
+    CoreState *state;
+    Span *span;         /* owned; NULL when not recorded, or ended */
+    PyObject *iterator; /* owned: the generator or async generator */
+    PyObject *reducer;  /* owned: a callable, or None */
+    PyObject *items;    /* owned list, kept for the reducer only */
+    PyObject *value;    /* owned: what the body returned */
+    Buffer outputs;     /* encoded items, one after another */
+    uint32_t count;
+} Stream;
+
+PyObject *stream_new(CoreState *state, Span *span, PyObject *iterator, PyObject *reducer)
+{
+    Stream *stream = PyObject_GC_New(Stream, state->stream_type);
+    if (stream == NULL) {
+        return NULL;
+    }
+    stream->state = state;
+    Py_XINCREF((PyObject *)span);
+    stream->span = span;
+    Py_INCREF(iterator);
+    stream->iterator = iterator;
+    Py_INCREF(reducer);
+    stream->reducer = reducer;
+    stream->items = NULL;
+    stream->value = NULL;
+    stream->outputs = (Buffer){0};
+    stream->count = 0;
+    PyObject_GC_Track(stream);
+    return (PyObject *)stream;
+}
+
+static void take_item(Stream *stream, PyObject *item)
+{
+    CoreState *state = stream->state;
+    if (stream->span == NULL) {
+        return;
+    }
+    if (stream->reducer != Py_None) {
+        if (stream->items == NULL) {
+            stream->items = PyList_New(0);
+        }
+        if (stream->items == NULL || PyList_Append(stream->items, item) < 0) {
+            swallow_exception();
+        }
+    }
+    Buffer *out = scratch_acquire(state);
+    if (out == NULL) {
+        return;
+    }
+    encode_value(state, out, item);
+    if (!out->failed && stream->span != NULL) {
+        span_add_item(stream->span, stream->count, out->data, out->len);
+        buffer_append(&stream->outputs, out->data, out->len);
+        stream->count++;
+    }
+    scratch_release(state, out);
+}
+
+static void set_outputs(Stream *stream, Span *span)
+{
+    CoreState *state = stream->state;
+    if (stream->reducer != Py_None) {
+        PyObject *items = stream->items;
+        PyObject *made = items == NULL ? PyList_New(0) : NULL;
+        PyObject *reduced =
+            PyObject_CallFunctionObjArgs(stream->reducer, items ? items : made, NULL);
+        Py_XDECREF(made);
+        if (reduced != NULL) {
+            if (reduced != Py_None) {
+                span_set_text_key(span, SIZED(ATTR_OUTPUTS), reduced);
+            }
+            Py_DECREF(reduced);
+            return;
+        }
+        swallow_exception(); /* as MLflow: the items themselves */
+    }
+    Buffer *out = scratch_acquire(state);
+    if (out == NULL) {
+        return;
+    }
+    wire_pack_array(out, stream->count);
+    buffer_append(out, stream->outputs.data, stream->outputs.len);
+    if (!out->failed && !stream->outputs.failed) {
+        span_set_encoded(span, SIZED(ATTR_OUTPUTS), out->data, out->len);
+    }
+    scratch_release(state, out);
+}
+
+/* Ends the span: with the items as outputs, or with the exception. Keeps a pending exception. */
+static void end_stream(Stream *stream, PyObject *exception)
+{
+    Span *span = stream->span;
+    PyObject *type, *value, *traceback;
+    if (span == NULL) {
+        return;
+    }
+    stream->span = NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (exception != NULL && PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
+        span_record_exception(span, exception, false);
+    }
+    else {
+        set_outputs(stream, span);
+    }
+    span_end(span, 0);
+    Py_DECREF(span);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void end_with_pending(Stream *stream)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value != NULL && traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    end_stream(stream, value);
+    PyErr_Restore(type, value, traceback);
+}
+
+static PyObject *returned(Stream *stream, PyObject *value)
+{
+    set_owned(&stream->value, value);
+    end_stream(stream, NULL);
+    Py_INCREF(stream);
+    return (PyObject *)stream;
+}
+
+static PyObject *stream_send(Stream *stream, PyObject *sent)
+{
+    PyObject *result, *token = NULL;
+    bool active = stream->span != NULL;
+
+    if (active) {
+        token = context_enter(stream->state, (PyObject *)stream->span);
+    }
+    PySendResult step = PyIter_Send(stream->iterator, sent, &result);
+    if (step == PYGEN_ERROR) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        context_leave(stream->state, token);
+        PyErr_Restore(type, value, traceback);
+        end_with_pending(stream);
+        return NULL;
+    }
+    context_leave(stream->state, token);
+    if (step == PYGEN_RETURN) {
+        return returned(stream, result);
+    }
+    take_item(stream, result);
+    return result;
+}
+
+static PyObject *stream_throw(Stream *stream, PyObject *exception)
+{
+    PyObject *token = NULL;
+    if (stream->span != NULL) {
+        token = context_enter(stream->state, (PyObject *)stream->span);
+    }
+    PyObject *result = PyObject_CallMethod(stream->iterator, "throw", "O", exception);
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+    if (result == NULL) {
+        PyErr_Fetch(&type, &value, &traceback);
+    }
+    context_leave(stream->state, token);
+    if (result != NULL) {
+        take_item(stream, result);
+        return result;
+    }
+    PyErr_Restore(type, value, traceback);
+    if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyObject *body_value = PyObject_GetAttrString(value, "value");
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return body_value ? returned(stream, body_value) : NULL;
+    }
+    end_with_pending(stream);
+    return NULL;
+}
+
+static PyObject *stream_close(Stream *stream, PyObject *unused)
+{
+    (void)unused;
+    PyObject *result = PyObject_CallMethod(stream->iterator, "close", NULL);
+    if (result == NULL) {
+        end_with_pending(stream);
+        return NULL;
+    }
+    end_stream(stream, NULL);
+    return result;
+}
+
+/* The steps of an async generator, whose body is awaited by the shell. */
+
+static PyObject *stream_enter(Stream *stream, PyObject *unused)
+{
+    (void)unused;
+    PyObject *token = NULL;
+    if (stream->span != NULL) {
+        token = context_enter(stream->state, (PyObject *)stream->span);
+    }
+    if (token == NULL) {
+        Py_RETURN_NONE;
+    }
+    return token;
+}
+
+static PyObject *stream_leave(Stream *stream, PyObject *token)
+{
+    if (token != Py_None) {
+        Py_INCREF(token);
+        context_leave(stream->state, token);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *stream_item(Stream *stream, PyObject *item)
+{
+    take_item(stream, item);
+    Py_RETURN_NONE;
+}
+
+/* end(exception or None) */
+static PyObject *stream_end(Stream *stream, PyObject *exception)
+{
+    end_stream(stream, exception == Py_None ? NULL : exception);
+    Py_RETURN_NONE;
+}
+
+static PyObject *stream_get_iterator(Stream *stream, void *unused)
+{
+    (void)unused;
+    Py_INCREF(stream->iterator);
+    return stream->iterator;
+}
+
+static PyObject *stream_get_value(Stream *stream, void *unused)
+{
+    (void)unused;
+    PyObject *value = stream->value ? stream->value : Py_None;
+    Py_INCREF(value);
+    return value;
+}
+
+static int stream_traverse(Stream *stream, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(stream));
+    Py_VISIT(stream->iterator);
+    Py_VISIT(stream->reducer);
+    Py_VISIT(stream->items);
+    Py_VISIT(stream->value);
+    return 0;
+}
+
+static int stream_clear(Stream *stream)
+{
+    Py_CLEAR(stream->iterator);
+    Py_CLEAR(stream->reducer);
+    Py_CLEAR(stream->items);
+    Py_CLEAR(stream->value);
+    return 0;
+}
+
+static void stream_dealloc(Stream *stream)
+{
+    PyTypeObject *type = Py_TYPE(stream);
+    PyObject_GC_UnTrack(stream);
+    stream_clear(stream);
+    Py_XDECREF((PyObject *)stream->span);
+    buffer_free(&stream->outputs);
+    PyObject_GC_Del(stream);
+    Py_DECREF(type);
+}
+
+static PyMethodDef stream_methods[] = {
+    {"send", (PyCFunction)stream_send, METH_O, NULL},
+    {"throw", (PyCFunction)stream_throw, METH_O, NULL},
+    {"close", (PyCFunction)stream_close, METH_NOARGS, NULL},
+    {"enter", (PyCFunction)stream_enter, METH_NOARGS, NULL},
+    {"leave", (PyCFunction)stream_leave, METH_O, NULL},
+    {"item", (PyCFunction)stream_item, METH_O, NULL},
+    {"end", (PyCFunction)stream_end, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef stream_getset[] = {
+    {"iterator", (getter)stream_get_iterator, NULL, NULL, NULL},
+    {"value", (getter)stream_get_value, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_traverse, stream_traverse},
+    {Py_tp_clear, stream_clear},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_getset, stream_getset},
+    {Py_tp_doc, "The steps of a traced generator."},
+    {0, NULL},
+};
+
+static PyType_Spec stream_spec = {
+    .name = "mlflow_fasttrace._core.Stream",
+    .basicsize = sizeof(Stream),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = stream_slots,
+};
+
+int generator_add_types(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &stream_spec, &state->stream_type, "Stream");
+}

@@ -1,0 +1,496 @@
+/* module.c: mlflow_fasttrace._core: its state, and the functions that the thin package and the
+ * sender call. */
+#include "decode.h"
+#include "encode.h"
+#include "ids.h"
+#include "json.h"
+#include "otlp.h"
+#include "ring.h"
+#include "segment.h"
+#include "span.h"
+
+PyObject *segment_write(PyObject *module, PyObject *args);
+
+static CoreState *module_state(PyObject *module) { return (CoreState *)PyModule_GetState(module); }
+
+int state_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, const char *name)
+{
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (*slot == NULL) {
+        return -1;
+    }
+    if (name == NULL) {
+        return 0;
+    }
+    return PyModule_AddObjectRef(module, name, (PyObject *)*slot);
+}
+
+Buffer *scratch_acquire(CoreState *state)
+{
+    unsigned count = sizeof state->scratch / sizeof *state->scratch;
+    for (unsigned i = 0; i < count; i++) {
+        if (!(state->scratch_used & 1u << i)) {
+            state->scratch_used |= 1u << i;
+            buffer_clear(&state->scratch[i]);
+            return &state->scratch[i];
+        }
+    }
+    return calloc(1, sizeof(Buffer)); /* deep re-entrance, or many threads inside hooks */
+}
+
+void scratch_release(CoreState *state, Buffer *buffer)
+{
+    static const size_t keep = 1u << 20; /* one huge value does not stay allocated */
+    ptrdiff_t index = buffer - state->scratch;
+    bool own = buffer >= state->scratch &&
+               buffer < state->scratch + sizeof state->scratch / sizeof *state->scratch;
+    if (!own) {
+        buffer_free(buffer);
+        free(buffer);
+        return;
+    }
+    if (buffer->cap > keep) {
+        buffer_free(buffer);
+    }
+    state->scratch_used &= ~(1u << index);
+}
+
+/* ---- what the agent's runtime sets ---- */
+
+static void replace(PyObject **slot, PyObject *value)
+{
+    Py_XINCREF(value);
+    set_owned(slot, value);
+}
+
+static PyObject *core_configure(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"encode_default", "format_exception", "start_runtime", "warn", NULL};
+    CoreState *state = module_state(module);
+    PyObject *hooks[4];
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:configure", names, &hooks[0], &hooks[1],
+                                     &hooks[2], &hooks[3])) {
+        return NULL;
+    }
+    replace(&state->encode_default, hooks[0]);
+    replace(&state->format_exception, hooks[1]);
+    replace(&state->start_runtime, hooks[2]);
+    replace(&state->warn, hooks[3]);
+    Py_RETURN_NONE;
+}
+
+/* set_destination(ring, destination): where the traces that start from now on go. `destination` is
+ * a dict. (None, None): start_runtime is asked again at the next root. */
+static PyObject *core_set_destination(PyObject *module, PyObject *args)
+{
+    CoreState *state = module_state(module);
+    PyObject *ring, *destination;
+    if (!PyArg_ParseTuple(args, "OO:set_destination", &ring, &destination)) {
+        return NULL;
+    }
+    if (ring == Py_None) {
+        replace((PyObject **)&state->ring, NULL);
+        replace(&state->destination, NULL);
+        Py_RETURN_NONE;
+    }
+    if (!Py_IS_TYPE(ring, state->ring_writer_type) || !PyDict_Check(destination)) {
+        PyErr_SetString(PyExc_TypeError, "set_destination() takes a RingWriter and a dict");
+        return NULL;
+    }
+    Buffer out = {0};
+    encode_value(state, &out, destination);
+    PyObject *bytes =
+        out.failed ? PyErr_NoMemory() : PyBytes_FromStringAndSize(out.data, (Py_ssize_t)out.len);
+    buffer_free(&out);
+    if (bytes == NULL) {
+        return NULL;
+    }
+    replace((PyObject **)&state->ring, ring);
+    replace(&state->destination, bytes);
+    Py_DECREF(bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_current_span(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    Span *span = context_current(module_state(module));
+    if (span == NULL) {
+        Py_RETURN_NONE;
+    }
+    return (PyObject *)span;
+}
+
+static PyObject *core_last_trace_id(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    CoreState *state = module_state(module);
+    PyObject *id = state->last_trace_id ? state->last_trace_id : Py_None;
+    Py_INCREF(id);
+    return id;
+}
+
+/* start_span_detached(name, parent or None, start_ns or 0): not made current. */
+static PyObject *core_start_span_detached(PyObject *module, PyObject *args)
+{
+    CoreState *state = module_state(module);
+    PyObject *name, *parent;
+    unsigned long long start_ns;
+    if (!PyArg_ParseTuple(args, "UOK:start_span_detached", &name, &parent, &start_ns)) {
+        return NULL;
+    }
+    Span *parent_span = Py_IS_TYPE(parent, state->span_type) ? (Span *)parent : NULL;
+    Span *span = span_start(state, name, parent_span, start_ns);
+    if (span == NULL) {
+        Py_RETURN_NONE;
+    }
+    return (PyObject *)span;
+}
+
+/* ---- values: for tests, for the sender ---- */
+
+static PyObject *core_encode(PyObject *module, PyObject *value)
+{
+    Buffer out = {0};
+    encode_value(module_state(module), &out, value);
+    PyObject *bytes =
+        out.failed ? PyErr_NoMemory() : PyBytes_FromStringAndSize(out.data, (Py_ssize_t)out.len);
+    buffer_free(&out);
+    return bytes;
+}
+
+static PyObject *core_decode(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(arg, &bytes, &size) < 0) {
+        return NULL;
+    }
+    Reader whole = reader_over(bytes, (size_t)size), value = whole;
+    if (!reader_skip(&whole) || whole.at != whole.end) {
+        PyErr_SetString(PyExc_ValueError, "not one msgpack value");
+        return NULL;
+    }
+    return decode_value(&value);
+}
+
+static PyObject *core_json(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *bytes;
+    Py_ssize_t size;
+    int ascii = 0;
+    if (!PyArg_ParseTuple(args, "y#|p:json_text", &bytes, &size, &ascii)) {
+        return NULL;
+    }
+    Reader value = reader_over(bytes, (size_t)size);
+    return decode_json_text(&value, ascii);
+}
+
+/* ---- records: for the sender ---- */
+
+static int parse_span(SpanRecord *span, PyObject *record)
+{
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(record, &bytes, &size) < 0) {
+        return -1;
+    }
+    if (span_record_parse(span, bytes, (size_t)size) < 0) {
+        PyErr_SetString(PyExc_ValueError, "not a span record");
+        return -1;
+    }
+    return 0;
+}
+
+static bool find_attribute(const SpanRecord *span, const char *name, Reader *value)
+{
+    Reader r = span->attributes_at;
+    size_t size = strlen(name);
+    for (uint32_t i = 0; i < span->attributes; i++) {
+        Token key = reader_next(&r);
+        if (key.kind == TOKEN_STR && key.size == size && memcmp(key.bytes, name, size) == 0) {
+            *value = r;
+            return true;
+        }
+        reader_skip(&r);
+    }
+    return false;
+}
+
+static PyObject *attribute_object(const SpanRecord *span, const char *name)
+{
+    Reader value;
+    if (!find_attribute(span, name, &value)) {
+        Py_RETURN_NONE;
+    }
+    return decode_value(&value);
+}
+
+static PyObject *attribute_json(const SpanRecord *span, const char *name)
+{
+    Reader value;
+    if (!find_attribute(span, name, &value)) {
+        Py_RETURN_NONE;
+    }
+    return decode_json_text(&value, false);
+}
+
+/* span_summary(record) -> (span id, parent id or None, size of its JSON in bytes, token usage,
+ * cost, inputs' JSON text, outputs' JSON text): what finishing a trace needs of each span; the
+ * texts only of a root. */
+static PyObject *core_span_summary(PyObject *module, PyObject *record)
+{
+    (void)module;
+    SpanRecord span;
+    if (parse_span(&span, record) < 0) {
+        return NULL;
+    }
+    Buffer json = {0};
+    bool whole = json_span(&json, &span);
+    size_t size = json.len;
+    buffer_free(&json);
+    if (!whole) {
+        PyErr_SetString(PyExc_ValueError, "damaged span record");
+        return NULL;
+    }
+    PyObject *usage = attribute_object(&span, "mlflow.chat.tokenUsage"), *cost = NULL;
+    PyObject *inputs = NULL, *outputs = NULL, *result = NULL;
+    if (usage == NULL) {
+        goto done;
+    }
+    cost = attribute_object(&span, "mlflow.llm.cost");
+    if (cost == NULL) {
+        goto done;
+    }
+    if (span.parent_id == NULL) {
+        inputs = attribute_json(&span, ATTR_INPUTS);
+        outputs = inputs ? attribute_json(&span, ATTR_OUTPUTS) : NULL;
+        if (outputs == NULL) {
+            goto done;
+        }
+    }
+    result = Py_BuildValue("(y#y#nOOOO)", span.span_id, (Py_ssize_t)SPAN_ID_SIZE, span.parent_id,
+                           span.parent_id ? (Py_ssize_t)SPAN_ID_SIZE : (Py_ssize_t)0,
+                           (Py_ssize_t)size, usage, cost, inputs ? inputs : Py_None,
+                           outputs ? outputs : Py_None);
+done:
+    Py_XDECREF(usage);
+    Py_XDECREF(cost);
+    Py_XDECREF(inputs);
+    Py_XDECREF(outputs);
+    return result;
+}
+
+/* span_json(record): the text of span.to_dict(), attributes as their JSON texts. */
+static PyObject *core_span_json(PyObject *module, PyObject *record)
+{
+    (void)module;
+    SpanRecord span;
+    if (parse_span(&span, record) < 0) {
+        return NULL;
+    }
+    Buffer json = {0};
+    PyObject *text = NULL;
+    if (json_span(&json, &span)) {
+        text = PyUnicode_DecodeUTF8(json.data, (Py_ssize_t)json.len, NULL);
+    }
+    else {
+        PyErr_SetString(PyExc_ValueError, "damaged span record");
+    }
+    buffer_free(&json);
+    return text;
+}
+
+/* otlp_request(records) -> (bytes of an ExportTraceServiceRequest, [indexes of records that could
+ * not be encoded]) */
+static PyObject *core_otlp_request(PyObject *module, PyObject *records)
+{
+    (void)module;
+    if (!PyList_Check(records)) {
+        PyErr_SetString(PyExc_TypeError, "otlp_request() takes a list of span records");
+        return NULL;
+    }
+    PyObject *refused = PyList_New(0), *result = NULL;
+    if (refused == NULL) {
+        return NULL;
+    }
+    Buffer out = {0};
+    OtlpMarks marks = otlp_begin(&out);
+    for (Py_ssize_t i = 0; i < PyList_Size(records); i++) {
+        SpanRecord span;
+        bool ok = parse_span(&span, PyList_GetItem(records, i)) == 0 && otlp_span(&out, &span);
+        if (out.failed) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        if (!ok) {
+            PyErr_Clear();
+            PyObject *index = PyLong_FromSsize_t(i);
+            int appended = index ? PyList_Append(refused, index) : -1;
+            Py_XDECREF(index);
+            if (appended < 0) {
+                goto done;
+            }
+        }
+    }
+    otlp_end(&out, marks);
+    if (out.failed) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    result = Py_BuildValue("(y#O)", out.data, (Py_ssize_t)out.len, refused);
+done:
+    Py_DECREF(refused);
+    buffer_free(&out);
+    return result;
+}
+
+static PyMethodDef core_functions[] = {
+    {"configure", (PyCFunction)(void (*)(void))core_configure, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"set_destination", core_set_destination, METH_VARARGS, NULL},
+    {"current_span", core_current_span, METH_NOARGS, NULL},
+    {"last_trace_id", core_last_trace_id, METH_NOARGS, NULL},
+    {"start_span_detached", core_start_span_detached, METH_VARARGS, NULL},
+    {"encode", core_encode, METH_O, NULL},
+    {"decode", core_decode, METH_O, NULL},
+    {"json_text", core_json, METH_VARARGS, NULL},
+    {"span_summary", core_span_summary, METH_O, NULL},
+    {"span_json", core_span_json, METH_O, NULL},
+    {"otlp_request", core_otlp_request, METH_O, NULL},
+    {"write_segment", segment_write, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- making and unmaking the module ---- */
+
+static PyObject *attribute_of(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *result = module ? PyObject_GetAttrString(module, name) : NULL;
+    Py_XDECREF(module);
+    return result;
+}
+
+/* A ContextVar of that name, added to the module. */
+static PyObject *add_context_var(PyObject *module, const char *attribute, const char *name)
+{
+    PyObject *type = attribute_of("contextvars", "ContextVar"), *args = NULL, *kwargs = NULL;
+    PyObject *variable = NULL;
+    if (type == NULL) {
+        return NULL;
+    }
+    args = Py_BuildValue("(s)", name);
+    kwargs = Py_BuildValue("{sO}", "default", Py_None);
+    if (args != NULL && kwargs != NULL) {
+        variable = PyObject_Call(type, args, kwargs);
+    }
+    if (variable != NULL && PyModule_AddObjectRef(module, attribute, variable) < 0) {
+        Py_CLEAR(variable);
+    }
+    Py_DECREF(type);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    return variable;
+}
+
+static int core_exec(PyObject *module)
+{
+    CoreState *state = module_state(module);
+    PyObject *current = NULL, *last = NULL;
+    int result = -1;
+
+    if (ids_seed() != 0) {
+        PyErr_SetString(PyExc_OSError, "the system gives no random bytes for span ids");
+        return -1;
+    }
+    if (ring_add_types(module, state) < 0 || segment_add_types(module, state) < 0 ||
+        trace_add_types(module, state) < 0 || span_add_types(module, state) < 0 ||
+        traced_add_types(module, state) < 0 || generator_add_types(module, state) < 0) {
+        return -1;
+    }
+    current = add_context_var(module, "current_span_var", "mlflow_fasttrace.current_span");
+    last = add_context_var(module, "last_trace_id_var", "mlflow_fasttrace.last_trace_id");
+    if (current == NULL || last == NULL) {
+        goto done;
+    }
+    state->context_get = PyObject_GetAttrString(current, "get");
+    state->context_set = PyObject_GetAttrString(current, "set");
+    state->context_reset = PyObject_GetAttrString(current, "reset");
+    state->last_trace_id_set = PyObject_GetAttrString(last, "set");
+    state->method_type = attribute_of("types", "MethodType");
+    if (state->context_get == NULL || state->context_set == NULL || state->context_reset == NULL ||
+        state->last_trace_id_set == NULL || state->method_type == NULL) {
+        goto done;
+    }
+    result = 0;
+done:
+    Py_XDECREF(current);
+    Py_XDECREF(last);
+    return result;
+}
+
+#define EACH_OBJECT(apply)                                                                         \
+    apply(state->span_type);                                                                       \
+    apply(state->trace_type);                                                                      \
+    apply(state->span_scope_type);                                                                 \
+    apply(state->traced_type);                                                                     \
+    apply(state->stream_type);                                                                     \
+    apply(state->ring_writer_type);                                                                \
+    apply(state->ring_reader_type);                                                                \
+    apply(state->segment_reader_type);                                                             \
+    apply(state->context_get);                                                                     \
+    apply(state->context_set);                                                                     \
+    apply(state->context_reset);                                                                   \
+    apply(state->ring);                                                                            \
+    apply(state->destination);                                                                     \
+    apply(state->encode_default);                                                                  \
+    apply(state->format_exception);                                                                \
+    apply(state->start_runtime);                                                                   \
+    apply(state->warn);                                                                            \
+    apply(state->method_type);                                                                     \
+    apply(state->last_trace_id);                                                                   \
+    apply(state->last_trace_id_set)
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    CoreState *state = module_state(module);
+    EACH_OBJECT(Py_VISIT);
+    return 0;
+}
+
+static int core_clear(PyObject *module)
+{
+    CoreState *state = module_state(module);
+    EACH_OBJECT(Py_CLEAR);
+    return 0;
+}
+
+static void core_free(void *module)
+{
+    CoreState *state = module_state((PyObject *)module);
+    core_clear((PyObject *)module);
+    for (size_t i = 0; i < sizeof state->scratch / sizeof *state->scratch; i++) {
+        buffer_free(&state->scratch[i]);
+    }
+}
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "mlflow_fasttrace._core",
+    .m_doc = "The C core of mlflow-fasttrace.",
+    .m_size = sizeof(CoreState),
+    .m_methods = core_functions,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }

@@ -1,0 +1,351 @@
+/* Protobuf wants the length of a message before its content. A message is written behind one
+ * reserved byte, and moved by the few bytes that a longer length needs when it is closed: most are
+ * shorter than 128 bytes and never move.
+ *
+ * What the server cannot take is degraded here, value by value, never a whole batch:
+ *   - protobuf's decoders stop at 100 nested messages, so what lies deeper than MAX_NESTING travels
+ *     as its JSON text;
+ *   - integers beyond 64 bits travel as their decimal text;
+ *   - lone surrogates become "?" (as MLflow's client does). */
+#include "otlp.h"
+
+#include "json.h"
+
+#include <stdio.h>
+
+/* AnyValue levels below the span's own attribute (request, resource spans, scope spans, span,
+ * key-value: 5 messages); a map level costs three messages, an array level two. */
+#define MAX_NESTING 92
+#define NESTING_OF_ATTRIBUTE 6
+
+enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_LENGTH = 2 };
+
+static void varint(Buffer *out, uint64_t value)
+{
+    unsigned char bytes[10];
+    int n = 0;
+    while (value >= 0x80) {
+        bytes[n++] = (unsigned char)(value | 0x80);
+        value >>= 7;
+    }
+    bytes[n++] = (unsigned char)value;
+    buffer_append(out, bytes, (size_t)n);
+}
+
+static void tag(Buffer *out, unsigned field, unsigned wire) { varint(out, field << 3 | wire); }
+
+static void fixed64(Buffer *out, unsigned field, uint64_t value)
+{
+    unsigned char bytes[8];
+    for (int i = 0; i < 8; i++) {
+        bytes[i] = (unsigned char)(value >> 8 * i);
+    }
+    tag(out, field, WIRE_FIXED64);
+    buffer_append(out, bytes, sizeof bytes);
+}
+
+static void bytes_field(Buffer *out, unsigned field, const char *bytes, size_t size)
+{
+    tag(out, field, WIRE_LENGTH);
+    varint(out, size);
+    buffer_append(out, bytes, size);
+}
+
+static size_t open_message(Buffer *out, unsigned field)
+{
+    tag(out, field, WIRE_LENGTH);
+    buffer_byte(out, 0);
+    return out->len;
+}
+
+static void close_message(Buffer *out, size_t start)
+{
+    if (out->failed) {
+        return;
+    }
+    size_t size = out->len - start;
+    if (size < 0x80) {
+        out->data[start - 1] = (char)size;
+        return;
+    }
+    size_t extra = 0;
+    for (size_t rest = size >> 7; rest; rest >>= 7) {
+        extra++;
+    }
+    if (!buffer_reserve(out, extra)) {
+        return;
+    }
+    memmove(out->data + start + extra, out->data + start, size);
+    out->len = start - 1;
+    varint(out, size);
+    out->len += size;
+}
+
+/* A text with surrogates in it (ED A0..BF xx): each becomes one "?". */
+static void sanitized_field(Buffer *out, unsigned field, const char *bytes, size_t size)
+{
+    size_t start = open_message(out, field);
+    for (size_t i = 0; i < size;) {
+        const unsigned char *at = (const unsigned char *)bytes + i;
+        if (size - i >= 3 && at[0] == 0xed && at[1] >= 0xa0) {
+            buffer_byte(out, '?');
+            i += 3;
+        }
+        else {
+            buffer_byte(out, at[0]);
+            i++;
+        }
+    }
+    close_message(out, start);
+}
+
+static void text_field(Buffer *out, unsigned field, const Token *text)
+{
+    if (text->kind == TOKEN_EXT && text->ext == EXT_SURROGATES) {
+        sanitized_field(out, field, text->bytes, text->size);
+    }
+    else {
+        bytes_field(out, field, text->bytes, text->size);
+    }
+}
+
+/* The fields of AnyValue. */
+enum {
+    ANY_STRING = 1,
+    ANY_BOOL = 2,
+    ANY_INT = 3,
+    ANY_DOUBLE = 4,
+    ANY_ARRAY = 5,
+    ANY_KVLIST = 6,
+};
+
+static bool json_text_field(Buffer *out, Reader *value)
+{
+    Buffer json = {0};
+    bool ok = json_value(&json, value, false);
+    if (ok) {
+        sanitized_field(out, ANY_STRING, json.data, json.len);
+    }
+    buffer_free(&json);
+    return ok;
+}
+
+/* The content of an AnyValue message. Depth is bounded by MAX_NESTING, so recursion is. */
+static bool any_value(Buffer *out, Reader *r, int nesting)
+{
+    Reader start = *r;
+    Token token = reader_next(r);
+    char digits[24];
+    size_t mark;
+
+    switch (token.kind) {
+    case TOKEN_NIL:
+        return true; /* an AnyValue without a value */
+    case TOKEN_BOOL:
+        tag(out, ANY_BOOL, WIRE_VARINT);
+        buffer_byte(out, token.boolean);
+        return true;
+    case TOKEN_UINT:
+        if (token.u > INT64_MAX) {
+            int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)token.u);
+            bytes_field(out, ANY_STRING, digits, (size_t)n);
+            return true;
+        }
+        tag(out, ANY_INT, WIRE_VARINT);
+        varint(out, token.u);
+        return true;
+    case TOKEN_INT:
+        tag(out, ANY_INT, WIRE_VARINT);
+        varint(out, (uint64_t)token.i);
+        return true;
+    case TOKEN_FLOAT: {
+        uint64_t bits;
+        memcpy(&bits, &token.d, sizeof bits);
+        fixed64(out, ANY_DOUBLE, bits);
+        return true;
+    }
+    case TOKEN_STR:
+        text_field(out, ANY_STRING, &token);
+        return true;
+    case TOKEN_EXT:
+        if (token.ext == EXT_JSON_TEXT) {
+            Reader embedded = reader_over(token.bytes, token.size);
+            Buffer json = {0};
+            bool ok = json_value(&json, &embedded, true);
+            if (ok) {
+                bytes_field(out, ANY_STRING, json.data, json.len);
+            }
+            buffer_free(&json);
+            return ok;
+        }
+        text_field(out, ANY_STRING, &token);
+        return true;
+    case TOKEN_ARRAY:
+        if (nesting + 2 > MAX_NESTING) {
+            *r = start;
+            return json_text_field(out, r);
+        }
+        mark = open_message(out, ANY_ARRAY);
+        for (uint32_t i = 0; i < token.size; i++) {
+            size_t item = open_message(out, 1);
+            if (!any_value(out, r, nesting + 2)) {
+                return false;
+            }
+            close_message(out, item);
+        }
+        close_message(out, mark);
+        return true;
+    case TOKEN_MAP:
+        if (nesting + 3 > MAX_NESTING) {
+            *r = start;
+            return json_text_field(out, r);
+        }
+        mark = open_message(out, ANY_KVLIST);
+        for (uint32_t i = 0; i < token.size; i++) {
+            size_t pair = open_message(out, 1);
+            Token key = reader_next(r);
+            if (key.kind != TOKEN_STR && key.kind != TOKEN_EXT) {
+                return false;
+            }
+            text_field(out, 1, &key);
+            size_t value = open_message(out, 2);
+            if (!any_value(out, r, nesting + 3)) {
+                return false;
+            }
+            close_message(out, value);
+            close_message(out, pair);
+        }
+        close_message(out, mark);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* `count` pairs as KeyValue messages of that field. */
+static bool key_values(Buffer *out, unsigned field, Reader *r, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        size_t pair = open_message(out, field);
+        Token key = reader_next(r);
+        text_field(out, 1, &key);
+        size_t value = open_message(out, 2);
+        if (!any_value(out, r, NESTING_OF_ATTRIBUTE)) {
+            return false;
+        }
+        close_message(out, value);
+        close_message(out, pair);
+    }
+    return true;
+}
+
+OtlpMarks otlp_begin(Buffer *out)
+{
+    OtlpMarks marks;
+    marks.resource_spans = open_message(out, 1);
+    close_message(out, open_message(out, 1)); /* an empty resource, as MLflow's client sends */
+    marks.scope_spans = open_message(out, 2);
+    return marks;
+}
+
+void otlp_end(Buffer *out, OtlpMarks marks)
+{
+    close_message(out, marks.scope_spans);
+    close_message(out, marks.resource_spans);
+}
+
+/* A link's ids are hex texts; the server wants bytes. False when they are not. */
+static bool hex_field(Buffer *out, unsigned field, const char *hex, size_t digits, size_t size)
+{
+    unsigned char bytes[TRACE_ID_SIZE] = {0};
+    if (digits == 0 || digits > 2 * size) {
+        return false;
+    }
+    for (size_t i = 0; i < digits; i++) {
+        char c = hex[digits - 1 - i];
+        int nibble = c >= '0' && c <= '9'   ? c - '0'
+                     : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                     : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                            : -1;
+        if (nibble < 0) {
+            return false;
+        }
+        bytes[size - 1 - i / 2] |= (unsigned char)(nibble << 4 * (i & 1));
+    }
+    bytes_field(out, field, (char *)bytes, size);
+    return true;
+}
+
+bool otlp_span(Buffer *out, const SpanRecord *span)
+{
+    size_t before = out->len;
+    size_t start = open_message(out, 2);
+
+    bytes_field(out, 1, span->trace_id, TRACE_ID_SIZE);
+    bytes_field(out, 2, span->span_id, SPAN_ID_SIZE);
+    if (span->parent_id != NULL) {
+        bytes_field(out, 4, span->parent_id, SPAN_ID_SIZE);
+    }
+    text_field(out, 5, &span->name);
+    fixed64(out, 7, span->start_ns);
+    fixed64(out, 8, span->end_ns);
+
+    Reader r = span->attributes_at;
+    if (!key_values(out, 9, &r, span->attributes)) {
+        goto damaged;
+    }
+    r = span->events_at;
+    for (uint32_t i = 0; i < span->events; i++) {
+        size_t event = open_message(out, 11);
+        reader_next(&r);
+        Token name = reader_next(&r), time = reader_next(&r), pairs;
+        fixed64(out, 1, time.u);
+        text_field(out, 2, &name);
+        if (!reader_expect(&r, TOKEN_MAP, &pairs) || !key_values(out, 3, &r, pairs.size)) {
+            goto damaged;
+        }
+        close_message(out, event);
+    }
+    r = span->links_at;
+    for (uint32_t i = 0; i < span->links; i++) {
+        size_t before_link = out->len;
+        size_t link = open_message(out, 13);
+        reader_next(&r);
+        Token trace_id = reader_next(&r), span_id = reader_next(&r), pairs;
+        const char *hex = trace_id.bytes;
+        size_t digits = trace_id.size;
+        if (digits > 3 && memcmp(hex, "tr-", 3) == 0) {
+            hex += 3;
+            digits -= 3;
+        }
+        bool usable = hex_field(out, 1, hex, digits, TRACE_ID_SIZE) &&
+                      hex_field(out, 2, span_id.bytes, span_id.size, SPAN_ID_SIZE);
+        if (!reader_expect(&r, TOKEN_MAP, &pairs) || !key_values(out, 4, &r, pairs.size)) {
+            goto damaged;
+        }
+        if (usable) {
+            close_message(out, link);
+        }
+        else {
+            out->len = before_link; /* MLflow drops such links too */
+        }
+    }
+    if (span->status || span->status_message.size) {
+        size_t status = open_message(out, 15);
+        if (span->status_message.size) {
+            text_field(out, 2, &span->status_message);
+        }
+        if (span->status) {
+            tag(out, 3, WIRE_VARINT);
+            varint(out, span->status);
+        }
+        close_message(out, status);
+    }
+    close_message(out, start);
+    if (!out->failed) {
+        return true;
+    }
+damaged:
+    out->len = before;
+    return false;
+}

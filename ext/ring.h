@@ -1,0 +1,19 @@
+/* ring.h: the shared-memory ring between an agent and its sender. See ring.c. */
+#ifndef FASTTRACE_RING_H
+#define FASTTRACE_RING_H
+
+#include "record.h"
+#include "state.h"
+
+/* The agent's end. Appends one record; false when it was neither put into the ring nor spilled
+ * (counted in the header). Runs with the GIL held, which is what makes the producer single. */
+bool ring_append(Ring *ring, const Buffer *record);
+
+/* Appends (end position, kind, trace id, record) to `list` for every whole frame in the run.
+ * `*used` is what was consumed; -1 with an exception, 1 when the run is damaged at *used. */
+int frames_to_list(PyObject *list, const char *bytes, size_t size, uint64_t base, size_t *used);
+
+/* Appends one framed record. */
+void frame_append(Buffer *out, const char *record, size_t size);
+
+#endif

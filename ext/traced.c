@@ -1,0 +1,560 @@
+/* traced.c: a call of a traced function.
+ *
+ * A synchronous function becomes a Traced object, which is the callable itself. Coroutine functions
+ * and generators keep a thin Python shell around it (see _shells.py), so that inspect and asyncio
+ * still see what they are; the shell calls begin / finish / fail, or stream.
+ *
+ * The signature is read once, at decoration, by Python; here a call's arguments are matched with
+ * the parameters as inspect.Signature.bind and apply_defaults would, and encoded under the
+ * parameters' names, which were encoded at decoration. Arguments that don't fit are not this
+ * file's business: the function itself raises its TypeError, and the span says so. */
+#include "traced.h"
+
+#include "generator.h"
+
+#define INLINE_PARAMETERS 16
+
+/* ---- inputs ---- */
+
+/* The values of all parameters, borrowed; NULL stands for the two variadic ones. False when the
+ * arguments don't fit. */
+static bool bind_arguments(const Traced *self, PyObject *args, PyObject *kwargs, PyObject **values,
+                 size_t *extra_keywords)
+{
+    Py_ssize_t given = PyTuple_Size(args);
+
+    *extra_keywords = 0;
+    if (given > self->positional_count && self->var_positional < 0) {
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
+        values[i] = i < given && i < self->positional_count ? PyTuple_GetItem(args, i) : NULL;
+    }
+    if (kwargs != NULL) {
+        PyObject *name, *value;
+        Py_ssize_t at = 0;
+        while (PyDict_Next(kwargs, &at, &name, &value)) {
+            Py_ssize_t found = -1;
+            for (Py_ssize_t i = 0; i < self->parameter_count && found < 0; i++) {
+                const Parameter *p = &self->parameters[i];
+                if ((p->kind == POSITIONAL_OR_KEYWORD || p->kind == KEYWORD_ONLY) &&
+                    (p->name == name || PyUnicode_Compare(p->name, name) == 0)) {
+                    found = i;
+                }
+            }
+            if (found < 0) {
+                if (self->var_keyword < 0) {
+                    return false;
+                }
+                ++*extra_keywords;
+            }
+            else if (values[found] != NULL) {
+                return false;
+            }
+            else {
+                values[found] = value;
+            }
+        }
+    }
+    for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
+        const Parameter *p = &self->parameters[i];
+        if (values[i] == NULL && i != self->var_positional && i != self->var_keyword) {
+            if (p->default_value == NULL) {
+                return false;
+            }
+            values[i] = p->default_value;
+        }
+    }
+    return true;
+}
+
+static bool is_extra_keyword(const Traced *self, PyObject *name)
+{
+    for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
+        const Parameter *p = &self->parameters[i];
+        if ((p->kind == POSITIONAL_OR_KEYWORD || p->kind == KEYWORD_ONLY) &&
+            (p->name == name || PyUnicode_Compare(p->name, name) == 0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What **kwargs receives, as a new dict. */
+static PyObject *extra_keywords_dict(const Traced *self, PyObject *kwargs)
+{
+    PyObject *extra = PyDict_New();
+    PyObject *name, *value;
+    Py_ssize_t at = 0;
+    while (extra != NULL && kwargs != NULL && PyDict_Next(kwargs, &at, &name, &value)) {
+        if (is_extra_keyword(self, name) && PyDict_SetItem(extra, name, value) < 0) {
+            Py_CLEAR(extra);
+        }
+    }
+    return extra;
+}
+
+/* The value of a parameter as a new reference. */
+static PyObject *bound_value(const Traced *self, Py_ssize_t i, PyObject **values, PyObject *args,
+                             PyObject *kwargs)
+{
+    if (i == self->var_positional) {
+        Py_ssize_t given = PyTuple_Size(args);
+        return PyTuple_GetSlice(args, self->positional_count < given ? self->positional_count : given,
+                                given);
+    }
+    if (i == self->var_keyword) {
+        return extra_keywords_dict(self, kwargs);
+    }
+    Py_INCREF(values[i]);
+    return values[i];
+}
+
+static bool left_out(const Traced *self, Py_ssize_t i, PyObject **values)
+{
+    const Parameter *p = &self->parameters[i];
+    return p->is_self || (i == 0 && values[0] != NULL && PyType_Check(values[0]) &&
+                          PyUnicode_CompareWithASCIIString(p->name, "cls") == 0);
+}
+
+/* MLflow keeps the repr of the whole dictionary where one value is not JSON. */
+static void encode_inputs_as_dict(const Traced *self, Buffer *out, PyObject **values,
+                                  PyObject *args, PyObject *kwargs)
+{
+    PyObject *inputs = PyDict_New();
+    for (Py_ssize_t i = 0; inputs != NULL && i < self->parameter_count; i++) {
+        if (left_out(self, i, values)) {
+            continue;
+        }
+        PyObject *value = bound_value(self, i, values, args, kwargs);
+        if (value == NULL || PyDict_SetItem(inputs, self->parameters[i].name, value) < 0) {
+            Py_CLEAR(inputs);
+        }
+        Py_XDECREF(value);
+    }
+    if (inputs == NULL) {
+        swallow_exception();
+        wire_pack_nil(out);
+        return;
+    }
+    encode_value(self->state, out, inputs);
+    Py_DECREF(inputs);
+}
+
+static void encode_inputs(const Traced *self, Buffer *out, PyObject *args, PyObject *kwargs)
+{
+    PyObject *inline_values[INLINE_PARAMETERS], **values = inline_values;
+    size_t start = out->len, extra, shown = 0;
+
+    if (!self->has_signature) {
+        wire_pack_nil(out);
+        return;
+    }
+    if (self->parameter_count > INLINE_PARAMETERS) {
+        values = malloc((size_t)self->parameter_count * sizeof *values);
+        if (values == NULL) {
+            wire_pack_nil(out);
+            return;
+        }
+    }
+    if (!bind_arguments(self, args, kwargs, values, &extra)) {
+        wire_pack_nil(out);
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
+        shown += !left_out(self, i, values);
+    }
+    wire_pack_map(out, shown);
+    for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
+        const Parameter *p = &self->parameters[i];
+        if (left_out(self, i, values)) {
+            continue;
+        }
+        buffer_append(out, self->keys.data + p->key_start, p->key_size);
+        EncodeResult result;
+        if (i == self->var_positional || i == self->var_keyword) {
+            PyObject *value = bound_value(self, i, values, args, kwargs);
+            if (value == NULL) {
+                swallow_exception();
+                wire_pack_nil(out);
+                continue;
+            }
+            result = encode_try(self->state, out, value);
+            Py_DECREF(value);
+        }
+        else {
+            result = encode_try(self->state, out, values[i]);
+        }
+        if (UNLIKELY(result != ENCODED)) {
+            out->len = start;
+            encode_inputs_as_dict(self, out, values, args, kwargs);
+            break;
+        }
+    }
+done:
+    if (values != inline_values) {
+        free(values);
+    }
+}
+
+/* ---- a call ---- */
+
+Span *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate)
+{
+    CoreState *state = self->state;
+    Span *parent = context_current(state);
+    Span *span = span_start(state, self->span_name, parent, 0);
+    if (UNLIKELY(span == NULL)) {
+        Py_XDECREF((PyObject *)parent);
+        return NULL;
+    }
+    span_add_prepared(span, &self->prepared);
+    if (activate) {
+        span->outer = parent;
+        span_activate(span);
+    }
+    else {
+        Py_XDECREF((PyObject *)parent);
+    }
+    Buffer *out = scratch_acquire(state);
+    if (LIKELY(out != NULL)) {
+        encode_inputs(self, out, args, kwargs);
+        if (LIKELY(!out->failed)) {
+            span_set_encoded(span, SIZED(ATTR_INPUTS), out->data, out->len);
+        }
+        scratch_release(state, out);
+    }
+    return span;
+}
+
+/* Steals the span. */
+static void finish(Span *span, PyObject *result)
+{
+    span_default_outputs(span, result);
+    span_deactivate(span);
+    span_end(span, 0);
+    Py_DECREF(span);
+}
+
+static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
+{
+    Span *span = traced_begin(self, args, kwargs, true);
+    PyObject *result = PyObject_Call(self->function, args, kwargs);
+    if (UNLIKELY(span == NULL)) {
+        return result;
+    }
+    if (LIKELY(result != NULL)) {
+        finish(span, result);
+        return result;
+    }
+    PyObject *type, *value, *traceback;
+    span_record_pending(span);
+    PyErr_Fetch(&type, &value, &traceback);
+    span_deactivate(span);
+    span_end(span, 0);
+    Py_DECREF(span);
+    PyErr_Restore(type, value, traceback);
+    return NULL;
+}
+
+/* begin(args, kwargs) -> the span, current; None when it is not recorded. */
+static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
+{
+    PyObject *args, *kwargs;
+    if (!PyArg_ParseTuple(arguments, "O!O!:begin", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
+        return NULL;
+    }
+    Span *span = traced_begin(self, args, kwargs, true);
+    if (span == NULL) {
+        Py_RETURN_NONE;
+    }
+    return (PyObject *)span;
+}
+
+static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
+{
+    PyObject *span, *result;
+    if (!PyArg_ParseTuple(arguments, "OO:finish", &span, &result)) {
+        return NULL;
+    }
+    if (Py_IS_TYPE(span, self->state->span_type)) {
+        Py_INCREF(span);
+        finish((Span *)span, result);
+    }
+    Py_RETURN_NONE;
+}
+
+/* fail(span, exception). GeneratorExit means that the coroutine was closed, perhaps by the garbage
+ * collector, where the context must not be touched: the span is marked instead, and whoever finds
+ * it current looks past it. */
+static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
+{
+    PyObject *object, *exception;
+    if (!PyArg_ParseTuple(arguments, "OO:fail", &object, &exception)) {
+        return NULL;
+    }
+    if (!Py_IS_TYPE(object, self->state->span_type)) {
+        Py_RETURN_NONE;
+    }
+    Span *span = (Span *)object;
+    if (PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
+        span_record_exception(span, exception, true);
+    }
+    if (PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
+        span->abandoned = true;
+        Py_CLEAR(span->token);
+    }
+    else {
+        span_deactivate(span);
+    }
+    span_end(span, 0);
+    Py_RETURN_NONE;
+}
+
+/* stream(args, kwargs, iterator) -> Stream. */
+static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
+{
+    PyObject *args, *kwargs;
+    if (!PyArg_ParseTuple(arguments, "O!O!:stream", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
+        return NULL;
+    }
+    Span *span = traced_begin(self, args, kwargs, false);
+    PyObject *iterator = PyObject_Call(self->function, args, kwargs);
+    PyObject *stream = NULL;
+    if (iterator != NULL) {
+        stream = stream_new(self->state, span, iterator, self->reducer);
+    }
+    else if (span != NULL) {
+        /* Arguments that don't fit: as for any call that raises. */
+        PyObject *type, *value, *traceback;
+        span_record_pending(span);
+        PyErr_Fetch(&type, &value, &traceback);
+        span_end(span, 0);
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_XDECREF(iterator);
+    Py_XDECREF((PyObject *)span);
+    return stream;
+}
+
+/* ---- the object ---- */
+
+static int add_prepared(Traced *self, PyObject *key, PyObject *value)
+{
+    Buffer out = {0};
+    encode_str(&out, key);
+    size_t key_size = out.len;
+    encode_value(self->state, &out, value);
+    bool ok = !out.failed && attributes_set(&self->prepared, self->prepared_entries, out.data,
+                                            key_size, out.data + key_size, out.len - key_size);
+    buffer_free(&out);
+    if (!ok) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+/* `attributes`: [(key, value)]. */
+static int prepare_attributes(Traced *self, PyObject *attributes)
+{
+    for (Py_ssize_t i = 0; i < PyList_Size(attributes); i++) {
+        PyObject *key, *value;
+        if (!PyArg_ParseTuple(PyList_GetItem(attributes, i), "UO", &key, &value) ||
+            add_prepared(self, key, value) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* `parameters`: [(name, kind, default or nothing)]. */
+static int read_parameters(Traced *self, PyObject *parameters)
+{
+    Py_ssize_t count = PyList_Size(parameters);
+    self->parameters = calloc(count ? (size_t)count : 1, sizeof *self->parameters);
+    if (self->parameters == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name, *default_value = NULL;
+        int kind;
+        if (!PyArg_ParseTuple(PyList_GetItem(parameters, i), "Ui|O", &name, &kind,
+                              &default_value)) {
+            return -1;
+        }
+        Parameter *p = &self->parameters[i];
+        Py_INCREF(name);
+        p->name = name;
+        PyUnicode_InternInPlace(&p->name);
+        Py_XINCREF(default_value);
+        p->default_value = default_value;
+        p->kind = (ParameterKind)kind;
+        p->is_self = PyUnicode_CompareWithASCIIString(name, "self") == 0;
+        p->key_start = (uint32_t)self->keys.len;
+        encode_str(&self->keys, name);
+        p->key_size = (uint32_t)self->keys.len - p->key_start;
+        self->parameter_count = i + 1;
+        if (kind == POSITIONAL_ONLY || kind == POSITIONAL_OR_KEYWORD) {
+            self->positional_count = i + 1;
+        }
+        else if (kind == VAR_POSITIONAL) {
+            self->var_positional = i;
+        }
+        else if (kind == VAR_KEYWORD) {
+            self->var_keyword = i;
+        }
+    }
+    if (self->keys.failed) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->has_signature = true;
+    return 0;
+}
+
+/* Traced(function, span_name, attributes, parameters or None, reducer or None) */
+static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *function, *span_name, *attributes, *parameters, *reducer;
+    if (kwargs != NULL && PyDict_Size(kwargs) > 0) {
+        PyErr_SetString(PyExc_TypeError, "Traced takes no keyword arguments");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(args, "OUO!OO:Traced", &function, &span_name, &PyList_Type, &attributes,
+                          &parameters, &reducer)) {
+        return NULL;
+    }
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Traced *self = (Traced *)alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->state = (CoreState *)PyType_GetModuleState(type);
+    Py_INCREF(function);
+    self->function = function;
+    Py_INCREF(span_name);
+    self->span_name = span_name;
+    Py_INCREF(reducer);
+    self->reducer = reducer;
+    self->prepared.entries = self->prepared_entries;
+    self->prepared.room = INLINE_ATTRIBUTES;
+    self->var_positional = self->var_keyword = -1;
+    if (prepare_attributes(self, attributes) < 0 ||
+        (PyList_Check(parameters) && read_parameters(self, parameters) < 0)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int traced_traverse(Traced *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->dict);
+    Py_VISIT(self->function);
+    Py_VISIT(self->reducer);
+    for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
+        Py_VISIT(self->parameters[i].default_value);
+    }
+    return 0;
+}
+
+static int traced_clear(Traced *self)
+{
+    Py_CLEAR(self->dict);
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->reducer);
+    for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
+        Py_CLEAR(self->parameters[i].default_value);
+    }
+    return 0;
+}
+
+static void traced_dealloc(Traced *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weak_references != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    traced_clear(self);
+    for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
+        Py_XDECREF(self->parameters[i].name);
+    }
+    free(self->parameters);
+    buffer_free(&self->keys);
+    attributes_free(&self->prepared, self->prepared_entries);
+    Py_XDECREF(self->span_name);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyObject *traced_get(PyObject *self, PyObject *instance, PyObject *owner)
+{
+    (void)owner;
+    if (instance == NULL || instance == Py_None) {
+        Py_INCREF(self);
+        return self;
+    }
+    return PyObject_CallFunctionObjArgs(((Traced *)self)->state->method_type, self, instance, NULL);
+}
+
+static PyObject *traced_repr(Traced *self)
+{
+    return PyUnicode_FromFormat("<traced %R>", self->function);
+}
+
+/* Pickled and copied by name, as the function it stands for. */
+static PyObject *traced_reduce(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return PyObject_GetAttrString(self, "__qualname__");
+}
+
+static PyMethodDef traced_methods[] = {
+    {"begin", (PyCFunction)traced_py_begin, METH_VARARGS, NULL},
+    {"finish", (PyCFunction)traced_py_finish, METH_VARARGS, NULL},
+    {"fail", (PyCFunction)traced_py_fail, METH_VARARGS, NULL},
+    {"stream", (PyCFunction)traced_py_stream, METH_VARARGS, NULL},
+    {"__reduce__", traced_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef traced_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(Traced, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Traced, weak_references), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef traced_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot traced_slots[] = {
+    {Py_tp_new, traced_new},
+    {Py_tp_dealloc, traced_dealloc},
+    {Py_tp_traverse, traced_traverse},
+    {Py_tp_clear, traced_clear},
+    {Py_tp_call, traced_call},
+    {Py_tp_descr_get, traced_get},
+    {Py_tp_repr, traced_repr},
+    {Py_tp_methods, traced_methods},
+    {Py_tp_members, traced_members},
+    {Py_tp_getset, traced_getset},
+    {0, NULL},
+};
+
+static PyType_Spec traced_spec = {
+    .name = "mlflow_fasttrace._core.Traced",
+    .basicsize = sizeof(Traced),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = traced_slots,
+};
+
+int traced_add_types(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &traced_spec, &state->traced_type, "Traced");
+}

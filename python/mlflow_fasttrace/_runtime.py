@@ -1,0 +1,321 @@
+"""The agent's side of delivery: where traces go, this process's ring, the sender that drains it.
+
+Nothing here runs per span. ``start`` is called by the core at the first root span (and again after
+a fork or a change of destination): it makes the ring and sees to it that a sender is there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import getpass
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from mlflow_fasttrace import _core, _hooks, _settings
+
+_lock = threading.RLock()
+_tracking_uri: str | None = None  # what set_tracking_uri() was given
+_experiment: dict[str, str] = {}  # {"id": ...} or {"name": ...}, from set_experiment()
+_spools: dict[str, tuple[_settings.Spool, str]] = {}  # by name: those in use, with their URI
+_ring_of_spool: dict[str, _core.RingWriter] = {}
+_sender_threads: dict[str, threading.Thread] = {}
+_pid = os.getpid()
+
+
+def tracking_uri() -> str:
+    """The tracking URI in force, as MLflow's ``get_tracking_uri`` resolves it."""
+    if _tracking_uri is not None:
+        return _tracking_uri
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    if module is not None:
+        return module.get_tracking_uri()
+    if _has_file_store_data():
+        return "file://" + os.path.abspath("mlruns")
+    return "sqlite:///" + os.path.abspath("mlflow.db")
+
+
+def _has_file_store_data() -> bool:
+    """MLflow keeps using a ./mlruns folder that holds experiments."""
+    try:
+        with os.scandir("mlruns") as entries:
+            return any(
+                entry.name.isdigit() and os.path.lexists(os.path.join(entry.path, "meta.yaml"))
+                for entry in entries
+            )
+    except OSError:
+        return False
+
+
+def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
+    global _tracking_uri
+    if isinstance(uri, os.PathLike):
+        import pathlib
+
+        uri = pathlib.Path(uri).absolute().resolve().as_uri()
+    with _lock:
+        _tracking_uri = uri
+        # As MLflow does, so that child processes inherit it.
+        if uri is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = uri
+        module = sys.modules.get("mlflow.tracking._tracking_service.utils")
+        if module is not None:
+            module.set_tracking_uri(uri)
+        reset()
+
+
+def set_experiment(*, experiment_id: str | None = None, name: str | None = None) -> None:
+    with _lock:
+        _experiment.clear()
+        if experiment_id is not None:
+            _experiment["id"] = str(experiment_id)
+        elif name is not None:
+            _experiment["name"] = name
+        reset()
+
+
+def reset() -> None:
+    """Where traces go is worked out anew at the next root span."""
+    _core.set_destination(None, None)
+
+
+def _experiment_of_environment() -> dict[str, str]:
+    if _experiment:
+        return dict(_experiment)
+    # MLflow lets the name win over the id.
+    if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        return {"name": name}
+    if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return {"id": experiment_id}
+    return {"id": "0"}
+
+
+def _user() -> str:
+    if name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        return name
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        return "unknown"
+
+
+def destination(uri: str) -> dict[str, Any]:
+    """What every trace's record says of where it goes and where it comes from."""
+    result: dict[str, Any] = {
+        "uri": _settings.without_credentials(uri),
+        "experiment": _experiment_of_environment(),
+        "user": _user(),
+        "source": sys.argv[0] if sys.argv and sys.argv[0] else "<console>",
+        "cwd": os.getcwd(),
+        "pid": os.getpid(),
+    }
+    if workspace := os.environ.get("MLFLOW_WORKSPACE"):
+        result["workspace"] = workspace
+    return result
+
+
+def start() -> None:
+    """Called by the core: sets where the traces that start from now on go."""
+    with _lock:
+        if _settings.disabled():
+            return
+        _after_fork()
+        uri = _settings.absolute_uri(tracking_uri())
+        spool = _settings.spool_for(uri)
+        ring = _ring_of_spool.get(spool.name)
+        if ring is None:
+            try:
+                ring = _make_ring(spool)
+            except OSError as error:
+                _hooks.warn(
+                    f"Traces are not recorded: no ring could be made ({error}). "
+                    "Set MLFLOW_FASTTRACE_SPOOL_DIR to a folder that this user can write to."
+                )
+                return
+            _ring_of_spool[spool.name] = ring
+            _spools[spool.name] = (spool, uri)
+        _core.set_destination(ring, destination(uri))
+        ensure_sender(spool, uri)
+
+
+def _make_ring(spool: _settings.Spool) -> _core.RingWriter:
+    spool.make()
+    stem = f"{os.getpid()}-{secrets.token_hex(4)}"
+    spill_prefix = os.path.join(spool.state, f"spill-{stem}")
+    folders = [spool.rings, spool.state]
+    capacity = _settings.ring_bytes()
+    for folder in folders:
+        try:
+            return _core.RingWriter(os.path.join(folder, f"{stem}.ring"), capacity, spill_prefix)
+        except OSError:
+            if folder == folders[-1]:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _after_fork() -> None:
+    """A forked child has its own rings; the parent's are not touched."""
+    global _pid
+    if os.getpid() != _pid:
+        _pid = os.getpid()
+        _ring_of_spool.clear()
+        _spools.clear()
+        _sender_threads.clear()
+
+
+def _child_after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _core.set_destination(None, None)
+    _after_fork()
+
+
+os.register_at_fork(after_in_child=_child_after_fork)
+
+
+# ---- the sender ----
+
+
+def sender_running(spool: _settings.Spool) -> bool:
+    """Whether somebody holds the sender's lock."""
+    try:
+        fd = os.open(spool.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def ensure_sender(spool: _settings.Spool, uri: str) -> None:
+    """Starts a sender unless one is there. Never waits for it."""
+    mode = _settings.sender_mode()
+    if mode == "none" or sender_running(spool):
+        return
+    if mode == "process" and sys.executable:
+        try:
+            _spawn_sender(spool, uri)
+            return
+        except OSError as error:
+            _hooks.warn(f"No sender process could be started ({error}); a thread takes over.")
+    _start_sender_thread(spool, uri)
+
+
+def _spawn_sender(spool: _settings.Spool, uri: str) -> None:
+    environment = dict(os.environ)
+    environment["MLFLOW_TRACKING_URI"] = uri
+    environment["MLFLOW_FASTTRACE_DISABLE"] = "1"  # the sender itself is never traced
+    package_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = [package_root, environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    log = os.open(
+        spool.log,
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
+        0o600,
+    )
+    try:
+        subprocess.Popen(
+            [sys.executable, "-m", "mlflow_fasttrace.sender", spool.state, spool.rings],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            close_fds=True,
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+
+
+def _start_sender_thread(spool: _settings.Spool, uri: str) -> None:
+    thread = _sender_threads.get(spool.name)
+    if thread is not None and thread.is_alive():
+        return
+
+    def run() -> None:
+        from mlflow_fasttrace.sender.loop import run_sender
+
+        run_sender(spool.state, spool.rings, uri)
+
+    thread = threading.Thread(target=run, name="mlflow-fasttrace-sender", daemon=True)
+    _sender_threads[spool.name] = thread
+    thread.start()
+
+
+# ---- waiting ----
+
+
+def flush(timeout_seconds: float, *, accept_spooled: bool = False) -> bool:
+    """Waits until all that has ended in this process is delivered.
+
+    Args:
+        timeout_seconds: How long to wait at most.
+        accept_spooled: Also be content when the server does not answer and everything is safe in
+            segments on disk (what an exiting process waits for).
+
+    Returns:
+        Whether that was reached.
+    """
+    if _settings.sender_mode() == "none":
+        return True
+    deadline = time.monotonic() + timeout_seconds
+    waiting = [(_spools[name], ring) for name, ring in list(_ring_of_spool.items())]
+    goals = []
+    for (spool, uri), ring in waiting:
+        progress = ring.progress()
+        if progress is None:
+            continue
+        head, _tail, delivered, spilled, spill_delivered, *_ = progress
+        if delivered >= head and spill_delivered >= spilled:
+            continue
+        with contextlib.suppress(OSError):
+            ensure_sender(spool, uri)
+        ring.request_flush()
+        goals.append((ring, head, spilled))
+    pause = 0.001
+    while goals:
+        goals = [goal for goal in goals if not _reached(goal, accept_spooled)]
+        if not goals or time.monotonic() >= deadline:
+            break
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+    return not goals
+
+
+def _reached(goal: tuple[_core.RingWriter, int, int], accept_spooled: bool) -> bool:
+    ring, head, spilled = goal
+    progress = ring.progress()
+    if progress is None:
+        return True
+    _head, tail, delivered, _spilled, spill_delivered, server_state, _refused = progress
+    if delivered >= head and spill_delivered >= spilled:
+        return True
+    return accept_spooled and server_state == 2 and tail >= head
+
+
+def _at_exit() -> None:
+    if os.getpid() == _pid:
+        flush(_settings.exit_timeout_seconds(), accept_spooled=True)
+
+
+atexit.register(_at_exit)
+_core.configure(
+    encode_default=_hooks.encode_default,
+    format_exception=_hooks.format_exception,
+    start_runtime=start,
+    warn=_hooks.warn,
+)

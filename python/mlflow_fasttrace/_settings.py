@@ -1,0 +1,143 @@
+"""The environment variables of this package, and the folders and names that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+import platformdirs
+
+#: Variables that decide how a sender signs in; their values never leave the environment.
+CREDENTIAL_VARIABLES = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_AWS_SIGV4",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_TRACKING_AUTH",
+)
+
+DEFAULT_RING_BYTES = 4 << 20
+
+
+def ring_bytes() -> int:
+    return _positive_int("MLFLOW_FASTTRACE_RING_BYTES", DEFAULT_RING_BYTES)
+
+
+def exit_timeout_seconds() -> float:
+    text = os.environ.get("MLFLOW_FASTTRACE_EXIT_TIMEOUT", "5")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        return 5.0
+
+
+def sender_mode() -> str:
+    """``process`` (default), ``thread`` or ``none``."""
+    mode = os.environ.get("MLFLOW_FASTTRACE_SENDER", "process")
+    return mode if mode in ("process", "thread", "none") else "process"
+
+
+def disabled() -> bool:
+    return os.environ.get("MLFLOW_FASTTRACE_DISABLE", "").lower() in ("1", "true")
+
+
+def _positive_int(name: str, default: int) -> int:
+    try:
+        value = int(os.environ.get(name, ""))
+    except ValueError:
+        return default
+    # Whole pages, and within what the core takes.
+    return min(max(value, 64 << 10), 1 << 30) // 4096 * 4096
+
+
+def without_credentials(uri: str) -> str:
+    """The URI as it may be written to disk: no user, password or query."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def absolute_uri(uri: str) -> str:
+    """Relative SQLite and file paths depend on the agent's folder: made absolute."""
+    if uri.startswith("sqlite:///"):
+        path = uri[len("sqlite:///") :]
+        if path and not path.startswith("/") and not path.startswith(":memory:"):
+            return "sqlite:///" + os.path.abspath(path)
+        return uri
+    if "://" not in uri and not uri.startswith(("databricks", "file:")):
+        return "file://" + os.path.abspath(uri or "mlruns")
+    return uri
+
+
+@dataclass(frozen=True)
+class Spool:
+    """Where one sender's agents leave what they recorded."""
+
+    name: str
+    state: str  # segments, lock, log: survives a reboot
+    rings: str  # rings, on tmpfs where there is one
+
+    @property
+    def lock(self) -> str:
+        return os.path.join(self.state, "sender.lock")
+
+    @property
+    def log(self) -> str:
+        return os.path.join(self.state, "sender.log")
+
+    def make(self) -> None:
+        """Creates both folders, 0700.
+
+        Raises:
+            OSError: a folder cannot be made, or is another user's.
+        """
+        for folder in (self.state, self.rings):
+            _make_private(folder)
+
+
+def _make_private(folder: str) -> None:
+    os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    info = os.lstat(folder)
+    if os.path.islink(folder) or info.st_uid != os.geteuid():
+        raise PermissionError(
+            f"{folder} is not a folder of this user; remove it or set MLFLOW_FASTTRACE_SPOOL_DIR"
+        )
+    if info.st_mode & 0o077:
+        os.chmod(folder, 0o700)
+
+
+def state_root() -> str:
+    return os.environ.get("MLFLOW_FASTTRACE_SPOOL_DIR") or platformdirs.user_state_dir(
+        "mlflow-fasttrace", appauthor=False
+    )
+
+
+def spool_for(uri: str) -> Spool:
+    """The spool of a destination and of the credentials that this process has for it."""
+    secret = "\0".join(
+        [uri] + [f"{name}={os.environ.get(name, '')}" for name in CREDENTIAL_VARIABLES]
+    )
+    root = os.path.abspath(state_root())
+    digest = hashlib.blake2b(
+        secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]
+    ).hexdigest()
+    # Rings of different spool roots must not mix: the root's name is part of theirs.
+    place = hashlib.blake2b(root.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    shared = "/dev/shm"
+    state = os.path.join(root, digest)
+    rings = (
+        os.path.join(shared, f"mlflow-fasttrace-{os.geteuid()}", f"{place}-{digest}")
+        if os.path.isdir(shared) and os.access(shared, os.W_OK)
+        else os.path.join(state, "rings")
+    )
+    return Spool(name=digest, state=state, rings=rings)

@@ -1,0 +1,150 @@
+"""Traces in the making: records of one trace, from whatever source, until they can be sent."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Any
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace.sender.sources import SPAN, Entry
+
+PHASE_OPEN, PHASE_ROOT_ENDED, PHASE_COMPLETE = 0, 1, 2
+_PHASE_MASK = 0x0F
+
+#: A trace that is still open after this long is sent as far as it is.
+OPEN_AFTER_SECONDS = 5.0
+
+#: Spans without any trace record are given up after this long.
+ORPHAN_AFTER_SECONDS = 120.0
+
+#: Traces whose figures are kept after they were sent, for spans that come late.
+_REMEMBERED = 2000
+
+
+class TraceInfoRecord:
+    """A decoded trace record."""
+
+    __slots__ = ("destination", "duration_ns", "info", "phase", "spans", "start_ns", "state")
+
+    def __init__(self, record: bytes):
+        fields = _core.decode(record)
+        self.phase = fields[2] & _PHASE_MASK
+        self.spans = fields[3]
+        self.start_ns = fields[4]
+        self.duration_ns = fields[5]
+        self.state = fields[6]
+        self.destination: dict[str, Any] = fields[7]
+        self.info: dict[str, Any] = fields[8]
+
+
+class TraceBuffer:
+    """What is known of a trace, and which of its records are still to be delivered."""
+
+    def __init__(self, trace_id: bytes):
+        self.trace_id = trace_id
+        self.spans: list[Entry] = []
+        self.infos: list[Entry] = []
+        self.info: TraceInfoRecord | None = None
+        self.info_entry: Entry | None = None
+        self.since = time.monotonic()
+        # What the trace's info needs of every span, also of those delivered before.
+        self.seen: set[bytes] = set()
+        self.sizes: dict[bytes, int] = {}
+        self.usage: dict[bytes, tuple[bytes | None, Any, Any]] = {}
+        self.root_inputs: str | None = None
+        self.root_outputs: str | None = None
+        self.root_seen = False
+
+    def add(self, entry: Entry) -> None:
+        if not self.spans and not self.infos:
+            self.since = time.monotonic()
+        if entry.kind == SPAN:
+            self.spans.append(entry)
+            self.seen.add(entry.record[22:30])  # the span id's place, see ext/record.h
+            return
+        self.infos.append(entry)
+        info = TraceInfoRecord(entry.record)
+        if self.info is None or (info.phase, info.spans) >= (self.info.phase, self.info.spans):
+            self.info, self.info_entry = info, entry
+
+    def complete(self) -> bool:
+        return (
+            self.info is not None
+            and self.info.phase == PHASE_COMPLETE
+            and len(self.seen) >= self.info.spans
+        )
+
+    def summarize(self) -> None:
+        """Takes from the undelivered spans what finishing needs."""
+        for entry in self.spans:
+            span_id, parent_id, size, usage, cost, inputs, outputs = _core.span_summary(entry.record)
+            self.sizes[span_id] = size
+            self.usage[span_id] = (parent_id, usage, cost)
+            if parent_id is None:
+                self.root_seen = True
+                self.root_inputs, self.root_outputs = inputs, outputs
+
+
+class Assembler:
+    def __init__(self) -> None:
+        self.open: dict[bytes, TraceBuffer] = {}
+        self._remembered: OrderedDict[bytes, TraceBuffer] = OrderedDict()
+        self.bytes = 0
+
+    def add(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            trace = self.open.get(entry.trace_id)
+            if trace is None:
+                trace = self._remembered.pop(entry.trace_id, None) or TraceBuffer(entry.trace_id)
+                self.open[entry.trace_id] = trace
+            trace.add(entry)
+            self.bytes += len(entry.record)
+
+    def ready(self, everything: bool) -> list[TraceBuffer]:
+        """Traces to send now: complete ones, and those that have been open for long. ``everything``:
+        an agent asked for a flush, so open ones go as far as they are."""
+        now = time.monotonic()
+        return [
+            trace
+            for trace in self.open.values()
+            # Without a trace record nobody knows where a span goes; it precedes the spans.
+            if trace.info is not None
+            and (trace.complete() or everything or now - trace.since >= OPEN_AFTER_SECONDS)
+        ]
+
+    def orphans(self) -> list[TraceBuffer]:
+        """Spans whose trace record was lost: damage took it, or an earlier sender delivered it and
+        the agent died before it wrote another."""
+        now = time.monotonic()
+        return [
+            trace
+            for trace in self.open.values()
+            if trace.info is None and now - trace.since >= ORPHAN_AFTER_SECONDS
+        ]
+
+    def delivered(self, trace: TraceBuffer) -> None:
+        """All that the trace held is delivered."""
+        self.bytes -= sum(len(e.record) for e in trace.spans) + sum(
+            len(e.record) for e in trace.infos
+        )
+        trace.spans, trace.infos = [], []
+        trace.info_entry = None
+        del self.open[trace.trace_id]
+        self._remembered[trace.trace_id] = trace
+        while len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def drop_packed(self) -> None:
+        """Forgets entries that were moved to a segment (they are marked done)."""
+        for trace in list(self.open.values()):
+            trace.spans = [entry for entry in trace.spans if not entry.done]
+            trace.infos = [entry for entry in trace.infos if not entry.done]
+            if not trace.spans and not trace.infos:
+                del self.open[trace.trace_id]
+                self._remembered[trace.trace_id] = trace
+        self.bytes = sum(
+            len(entry.record)
+            for trace in self.open.values()
+            for entry in [*trace.spans, *trace.infos]
+        )

@@ -1,0 +1,239 @@
+"""Where records come from: rings in shared memory and segments on disk.
+
+Every record that has been read and not yet delivered is an ``Entry``. A source keeps its entries in
+the order in which it read them, and gives up (a ring: space; a segment: the file) only what has no
+undelivered entry before it. So whatever happens to the sender, what was not delivered is read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections import deque
+
+from mlflow_fasttrace import _core
+
+logger = logging.getLogger("mlflow_fasttrace.sender")
+
+SPAN, TRACE = 1, 2
+READ_BYTES = 4 << 20
+
+_PHASE_OFFSET = 21  # of a trace record, see ext/record.h
+_INFO_SENT = 0x80
+_RING_NAME = re.compile(r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$")
+_SPILL_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$")
+_PACKED_NAME = re.compile(r"^packed-[0-9]+-[0-9]+\.seg$")
+
+
+class Entry:
+    """A record on its way. ``info_sent`` says that the server has acknowledged a trace's info, which
+    is then never sent again."""
+
+    __slots__ = ("done", "info_sent", "kind", "position", "record", "source", "trace_id")
+
+    def __init__(self, source, position, kind, trace_id, record):
+        self.source = source
+        self.position = position
+        self.kind = kind
+        self.trace_id = trace_id
+        self.record = record
+        self.done = False
+        self.info_sent = kind == TRACE and bool(record[_PHASE_OFFSET] & _INFO_SENT)
+
+    def record_to_keep(self) -> bytes:
+        """The record as it goes to disk: it remembers that its info was acknowledged."""
+        if self.kind == TRACE and self.info_sent:
+            kept = bytearray(self.record)
+            kept[_PHASE_OFFSET] |= _INFO_SENT
+            return bytes(kept)
+        return self.record
+
+
+class RingSource:
+    """One agent's ring."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.stem = _RING_NAME.match(os.path.basename(path))["stem"]
+        self.reader = _core.RingReader(path)
+        self.pending: deque[Entry] = deque()
+        self.settled = self.reader.tail
+        self.unpacked_since: float | None = None
+
+    def read(self) -> list[Entry]:
+        entries = [Entry(self, *item) for item in self.reader.drain(READ_BYTES)]
+        self.pending.extend(entries)
+        if entries and self.unpacked_since is None:
+            self.unpacked_since = time.monotonic()
+        if self.reader.damaged:
+            lost = self.reader.skip_damage()
+            logger.error("%s is damaged: %d bytes of it cannot be read", self.path, lost)
+            self.pending.append(self._marker(done=True))
+        return entries
+
+    def _marker(self, done: bool) -> Entry:
+        marker = Entry(self, self.reader.cursor, SPAN, b"", b"")
+        marker.done = done
+        return marker
+
+    def settle(self) -> None:
+        """Tells the agent how far everything is delivered."""
+        position = None
+        while self.pending and self.pending[0].done:
+            position = self.pending.popleft().position
+        if position is not None:
+            self.reader.release(position)
+            self.reader.set_delivered(position)
+        if not self.pending:
+            self.unpacked_since = None
+
+    def used(self) -> int:
+        return self.reader.head - self.reader.tail
+
+    def pack(self, path: str) -> PackedSegment | None:
+        """Moves what is undelivered into a segment and gives its space back to the agent."""
+        kept = [entry for entry in self.pending if not entry.done and entry.record]
+        if not kept:
+            return None
+        _core.write_segment(path, [entry.record_to_keep() for entry in kept], 3)
+        for entry in kept:
+            entry.done = True
+        # What the agent waits for is now: the segment, and markers of earlier ones.
+        markers = [entry for entry in self.pending if not entry.done]
+        marker = self._marker(done=False)
+        self.pending = deque([*markers, marker])
+        self.reader.release(self.reader.cursor)
+        self.unpacked_since = None
+        return PackedSegment(path, marker)
+
+    def finished(self) -> bool:
+        """The agent is gone and nothing of its ring is needed any more."""
+        reader = self.reader
+        return not reader.alive() and reader.tail >= reader.head
+
+    def remove(self) -> None:
+        self.pending.clear()
+        self.reader.close()
+        _unlink(self.path)
+
+
+class PackedSegment:
+    """A segment that a sender wrote; complete from the start."""
+
+    def __init__(self, path: str, marker: Entry | None = None):
+        self.path = path
+        self.marker = marker
+        self.left = 0
+        self.loaded = False
+
+    def read(self) -> list[Entry]:
+        entries: list[Entry] = []
+        reader = _core.SegmentReader(self.path)
+        while batch := reader.read(READ_BYTES):
+            entries += [Entry(self, *item) for item in batch]
+        if reader.damaged or reader.rest:
+            _set_aside(self.path)
+        self.left = len(entries)
+        self.loaded = True
+        return entries
+
+    def settle(self) -> None:
+        if self.loaded and self.left == 0:
+            _unlink(self.path)
+            if self.marker is not None:
+                self.marker.done = True
+                self.marker.source.settle()
+
+    def forget(self) -> None:
+        """Back to unread: its records are dropped from memory."""
+        self.loaded = False
+
+
+class SpillSegment:
+    """A segment that an agent writes while its ring is full; read as it grows."""
+
+    def __init__(self, path: str, ring: RingSource | None):
+        self.path = path
+        self.ring = ring
+        match = _SPILL_NAME.match(os.path.basename(path))
+        self.stem, self.sequence = match["stem"], int(match["sequence"])
+        self.reader = _core.SegmentReader(path)
+        self.left = 0
+        self.loaded = False
+
+    def ended(self) -> bool:
+        """Whether the agent will not write to it any more."""
+        if self.ring is None:
+            return True
+        return self.ring.reader.spill_sequence > self.sequence or not self.ring.reader.alive()
+
+    def read(self) -> list[Entry]:
+        entries: list[Entry] = []
+        ended = self.ended()  # before reading: what is there then is all there is
+        while batch := self.reader.read(READ_BYTES):
+            entries += [Entry(self, *item) for item in batch]
+        self.left += len(entries)
+        if ended or self.reader.damaged:
+            self.loaded = True
+            if self.reader.damaged or self.reader.rest:
+                _set_aside(self.path)
+        return entries
+
+    def delivered(self, count: int) -> None:
+        if self.ring is not None and count:
+            self.ring.reader.add_spill_delivered(count)
+
+    def settle(self) -> None:
+        if self.loaded and self.left == 0:
+            _unlink(self.path)
+
+    def forget(self) -> None:
+        self.loaded = False
+        self.left = 0
+        self.reader = _core.SegmentReader(self.path)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _set_aside(path: str) -> None:
+    """What precedes the damage has been read; the file is kept for whoever wants to look."""
+    aside = path.removesuffix(".seg") + ".damaged"
+    try:
+        if os.path.exists(path) and not os.path.exists(aside):
+            os.link(path, aside)
+    except OSError:
+        pass
+    logger.error("%s is damaged; what precedes the damage is delivered, a copy is %s", path, aside)
+
+
+def ring_paths(*folders: str) -> list[str]:
+    paths = []
+    for folder in folders:
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            continue
+        paths += [os.path.join(folder, name) for name in names if _RING_NAME.match(name)]
+    return paths
+
+
+def segment_paths(folder: str) -> tuple[list[str], list[str]]:
+    """The packed and the spilled segments of a spool, oldest first."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return [], []
+    packed = [os.path.join(folder, name) for name in names if _PACKED_NAME.match(name)]
+    spilled = [os.path.join(folder, name) for name in names if _SPILL_NAME.match(name)]
+    return packed, spilled
+
+
+def spill_stem(path: str) -> str:
+    return _SPILL_NAME.match(os.path.basename(path))["stem"]

@@ -1,0 +1,40 @@
+"""Delivery to a database: MLflow's own store, many traces a call."""
+
+from __future__ import annotations
+
+import json
+
+from mlflow.entities import Span, TraceInfo
+from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _get_store
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace.sender.delivery import Away, Refused
+
+
+class StoreDestination:
+    """A tracking store that this process opens itself (``sqlite:///``, ``postgresql://``, ...)."""
+
+    def __init__(self, uri: str):
+        self.store = _get_store(uri)
+
+    def send_info(self, info: TraceInfo) -> None:
+        self._call(self.store.start_trace, info)
+
+    def send_spans(self, experiment_id: str, records: list[bytes]) -> None:
+        spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]
+        self._call(self.store.log_spans, experiment_id, spans)
+
+    def _call(self, function, *args):
+        try:
+            return function(*args)
+        except MlflowException as error:
+            if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"):
+                raise Away(str(error)) from error
+            raise Refused(str(error)) from error
+        except NotImplementedError as error:
+            raise Refused(
+                "this store keeps no spans; use a tracking server or a database URI"
+            ) from error
+        except Exception as error:
+            raise Away(f"{type(error).__name__}: {error}") from error
