@@ -19,8 +19,7 @@ void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
     buffer_byte(out, '"');
     while (at < end) {
         const unsigned char *plain = at;
-        while (at < end && *at >= 0x20 && *at != '"' && *at != '\\' &&
-               (*at < 0x7f || (!ascii && *at >= 0x80) || *at == 0x7f)) {
+        while (at < end && *at >= 0x20 && *at != '"' && *at != '\\' && (*at < 0x7f || !ascii)) {
             at++;
         }
         buffer_append(out, plain, (size_t)(at - plain));
@@ -51,7 +50,7 @@ void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
             text(out, "\\b");
             continue;
         }
-        if (c < 0x20) {
+        if (c < 0x80) {
             unicode_escape(out, c);
             continue;
         }

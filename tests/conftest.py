@@ -1,0 +1,80 @@
+"""A real MLflow server on loopback, a private spool, and senders that are ended with the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))
+
+from support import MlflowServer, base_environment  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def spool(tmp_path_factory):
+    """The spool folder of everything that the tests start; its senders end with the session."""
+    folder = tmp_path_factory.mktemp("spool")
+    os.environ.update(base_environment(folder))
+    yield folder
+    for lock in folder.glob("*/sender.lock"):
+        end_sender(lock)
+
+
+def end_sender(lock: Path) -> None:
+    try:
+        os.kill(int(lock.read_text()), signal.SIGKILL)
+    except (ValueError, ProcessLookupError):
+        pass
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_spool(tmp_path, monkeypatch):
+    """A spool of this test alone; its senders end with the test."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(folder))
+    yield folder
+    for lock in folder.glob("*/sender.lock"):
+        end_sender(lock)
+
+
+@pytest.fixture
+def agent(tmp_path):
+    """Runs a program in a process of its own; what is still running at the end is killed."""
+    started = []
+
+    def start(code: str, *, wait: bool = True, **environment: str):
+        script = tmp_path / f"agent{len(started)}.py"
+        script.write_text(code)
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+            cwd=tmp_path,
+        )
+        started.append(process)
+        if wait:
+            process.out, process.err = process.communicate(timeout=120)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

@@ -1,0 +1,225 @@
+"""What ended is delivered: kills, a server that is away, a full ring, a forked child."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from support import MlflowServer, free_port, traces_of, wait_until
+
+AGENT = """
+import os, sys, time
+import mlflow_fasttrace as mlflow
+
+mlflow.set_tracking_uri({uri!r})
+os.environ["MLFLOW_EXPERIMENT_NAME"] = {experiment!r}
+
+@mlflow.trace
+def leaf(n):
+    return n
+
+@mlflow.trace
+def root(n):
+    leaf(n)
+    return n
+
+for n in range({traces}):
+    root(n)
+"""
+
+
+def agent_code(uri: str, experiment: str, traces: int, then: str = "") -> str:
+    return AGENT.format(uri=uri, experiment=experiment, traces=traces) + then
+
+
+def assert_all_there(uri: str, experiment: str, traces: int) -> None:
+    def there():
+        found = traces_of(uri, experiment)
+        return found if len(found) >= traces else None
+
+    found = wait_until(there, 90, f"{traces} traces on the server")
+    inputs = sorted(trace.data.spans[0].inputs["n"] for trace in found)
+    assert inputs == list(range(traces))
+    assert {len(trace.data.spans) for trace in found} == {2}
+    assert {trace.info.state.value for trace in found} == {"OK"}
+
+
+def sender_pids(spool) -> list[int]:
+    return [int(lock.read_text()) for lock in spool.glob("*/sender.lock") if lock.read_text()]
+
+
+KILL_AGENT = "\nos.kill(os.getpid(), 9)\n"
+
+
+def test_killed_right_after_200_traces(server, own_spool, agent):
+    process = agent(agent_code(server.uri, "killed", 200, KILL_AGENT))
+    assert process.returncode == -signal.SIGKILL
+    assert_all_there(server.uri, "killed", 200)
+
+
+def test_killed_together_with_its_sender(server, own_spool, agent):
+    kill_both = """
+import glob
+locks = []
+while not locks:
+    locks = [open(p).read() for p in glob.glob(os.environ["MLFLOW_FASTTRACE_SPOOL_DIR"] + "/*/sender.lock")]
+    locks = [pid for pid in locks if pid]
+os.kill(int(locks[0]), 9)
+for n in range(100, 200):
+    root(n)
+os.kill(os.getpid(), 9)
+"""
+    process = agent(agent_code(server.uri, "both killed", 100, kill_both))
+    assert process.returncode == -signal.SIGKILL, process.err
+    # The next start for the same destination delivers what is left.
+    process = agent(agent_code(server.uri, "next start", 1))
+    assert process.returncode == 0, process.err
+    assert_all_there(server.uri, "both killed", 200)
+    assert_all_there(server.uri, "next start", 1)
+
+
+def test_server_that_comes_later(tmp_path, own_spool, agent):
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    code = agent_code(uri, "later", 50)
+    started = time.monotonic()
+    process = agent(code.replace("for n in range", "mlflow.set_experiment('later')\nfor n in range"))
+    assert process.returncode == 0, process.err
+    assert time.monotonic() - started < 15, "the exit must not wait for the server"
+    assert "does not answer" in process.err
+    server = MlflowServer(tmp_path, port)
+    server.start()
+    try:
+        assert_all_there(uri, "later", 50)
+    finally:
+        server.stop()
+
+
+def test_exit_time_with_unreachable_server(own_spool, agent):
+    uri = f"http://127.0.0.1:{free_port()}"
+    then = """
+import atexit, time
+began = time.monotonic()
+import mlflow_fasttrace._runtime as runtime
+runtime._at_exit()
+took = time.monotonic() - began
+print(took)
+"""
+    process = agent(agent_code(uri, "nowhere", 50, then))
+    assert process.returncode == 0, process.err
+    assert float(process.out) <= 5.5
+
+
+def test_everything_fits_through_a_small_ring(server, own_spool, agent):
+    """More than the ring holds, faster than it is drained: the rest goes by spill segments."""
+    process = agent(
+        agent_code(server.uri, "spilled", 2000),
+        MLFLOW_FASTTRACE_RING_BYTES=str(64 << 10),
+        MLFLOW_FASTTRACE_EXIT_TIMEOUT="60",
+    )
+    assert process.returncode == 0, process.err
+    assert_all_there(server.uri, "spilled", 2000)
+    wait_until(lambda: not list(own_spool.glob("*/*.seg")), 30, "segments are deleted")
+
+
+def test_server_that_restarts(tmp_path, own_spool, agent):
+    server = MlflowServer(tmp_path)
+    server.start()
+    try:
+        then = """
+mlflow.flush_trace_async_logging()
+print("flushed", flush=True)
+sys.stdin.readline()
+for n in range(20, 40):
+    root(n)
+"""
+        code = agent_code(server.uri, "restarted", 20, then).replace(
+            "sys.stdin.readline()",
+            "while not os.path.exists('go'): time.sleep(0.01)",
+        )
+        process = agent(code, wait=False)
+        assert process.stdout.readline() == "flushed\n"
+        server.stop()
+        (tmp_path / "go").touch()
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+        server.start()
+        assert_all_there(server.uri, "restarted", 40)
+    finally:
+        server.stop()
+
+
+def test_forked_child_records_its_own(server, own_spool, agent):
+    then = """
+pid = os.fork()
+for n in range(10, 20) if pid else range(20, 30):
+    root(n)
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+else:
+    mlflow.flush_trace_async_logging()
+    os._exit(0)
+"""
+    process = agent(agent_code(server.uri, "forked", 10, then))
+    assert process.returncode == 0, process.err
+    assert_all_there(server.uri, "forked", 30)
+
+
+@pytest.mark.parametrize("mode", ["thread", "none"])
+def test_other_senders(server, own_spool, agent, mode):
+    process = agent(
+        agent_code(server.uri, f"by {mode}", 5),
+        MLFLOW_FASTTRACE_SENDER=mode,
+        MLFLOW_FASTTRACE_EXIT_TIMEOUT="30",
+    )
+    assert process.returncode == 0, process.err
+    if mode == "thread":
+        assert sender_pids(own_spool), "the thread holds the sender's lock"
+    else:
+        assert not sender_pids(own_spool)
+        # Left in its ring until a sender comes.
+        process = agent(agent_code(server.uri, "after none", 1))
+        assert process.returncode == 0, process.err
+    assert_all_there(server.uri, f"by {mode}", 5)
+
+
+def test_embedded_store(tmp_path, own_spool, agent):
+    uri = f"sqlite:///{tmp_path}/own.db"
+    process = agent(agent_code(uri, "embedded", 30), MLFLOW_FASTTRACE_EXIT_TIMEOUT="60")
+    assert process.returncode == 0, process.err
+    assert_all_there(uri, "embedded", 30)
+
+
+def test_long_running_trace_arrives_before_its_end(server, own_spool, agent):
+    code = agent_code(server.uri, "long", 0) + """
+with mlflow.start_span("root"):
+    leaf(1)
+    print("leaf ended", flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+"""
+    process = agent(code, wait=False)
+    assert process.stdout.readline() == "leaf ended\n"
+    (early,) = wait_until(lambda: traces_of(server.uri, "long"), 30, "the open trace")
+    assert early.info.state.value == "IN_PROGRESS"
+    assert [span.name for span in early.data.spans] == ["leaf"]
+    open(os.path.join(process.args[1].rpartition("/")[0], "go"), "w").close()
+    process.communicate(timeout=30)
+
+    def ended():
+        (trace,) = traces_of(server.uri, "long")
+        return trace if trace.info.state.value == "OK" and len(trace.data.spans) == 2 else None
+
+    trace = wait_until(ended, 30, "the end of the trace")
+    assert {span.name for span in trace.data.spans} == {"root", "leaf"}
+
+
+def test_folders_are_private(server, own_spool, agent):
+    process = agent(agent_code(server.uri, "private", 1))
+    assert process.returncode == 0, process.err
+    for folder in own_spool.iterdir():
+        assert folder.stat().st_mode & 0o777 == 0o700
+        for file in folder.iterdir():
+            assert file.stat().st_mode & 0o777 == 0o600, file
