@@ -375,7 +375,7 @@ class Point:
         return "not the fields"
 
 
-Pair = namedtuple("Pair", "left right")  # noqa: PYI024
+Pair = namedtuple("Pair", "left right")
 
 
 @program

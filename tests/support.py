@@ -174,7 +174,11 @@ def described(trace: Any) -> dict[str, Any]:
     for span in spans:
         children.setdefault(span.parent_id, []).append(span)
     place = f"/{trace.info.experiment_id}/traces/"
-    ids = {place: "/<experiment>/traces/", trace.info.trace_id: "<trace>", trace.info.trace_id.removeprefix("tr-"): "<trace hex>"}
+    ids = {
+        place: "/<experiment>/traces/",
+        trace.info.trace_id: "<trace>",
+        trace.info.trace_id.removeprefix("tr-"): "<trace hex>",
+    }
 
     def tree(span: Any, place: str) -> dict[str, Any]:
         ids[span.span_id] = f"<span {place}>"

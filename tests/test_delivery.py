@@ -64,7 +64,8 @@ def test_killed_together_with_its_sender(server, own_spool, agent):
 import glob
 locks = []
 while not locks:
-    locks = [open(p).read() for p in glob.glob(os.environ["MLFLOW_FASTTRACE_SPOOL_DIR"] + "/*/sender.lock")]
+    locks = glob.glob(os.environ["MLFLOW_FASTTRACE_SPOOL_DIR"] + "/*/sender.lock")
+    locks = [open(path).read() for path in locks]
     locks = [pid for pid in locks if pid]
 os.kill(int(locks[0]), 9)
 for n in range(100, 200):
@@ -85,7 +86,8 @@ def test_server_that_comes_later(tmp_path, own_spool, agent):
     uri = f"http://127.0.0.1:{port}"
     code = agent_code(uri, "later", 50)
     started = time.monotonic()
-    process = agent(code.replace("for n in range", "mlflow.set_experiment('later')\nfor n in range"))
+    set_experiment = "mlflow.set_experiment('later')\n"
+    process = agent(code.replace("for n in range", set_experiment + "for n in range"))
     assert process.returncode == 0, process.err
     assert time.monotonic() - started < 15, "the exit must not wait for the server"
     assert "does not answer" in process.err

@@ -48,7 +48,7 @@ _AFTER_FLUSH = frozenset(
 _PURE = _settings.disabled()
 if not _PURE:
     try:
-        from mlflow_fasttrace import _core
+        from mlflow_fasttrace import _core as _core
     except ImportError as error:
         import logging
 

@@ -1,0 +1,68 @@
+# The two commands of the README are `make demo` and `make test`. Both make .venv, install what is
+# missing, build, and run; a second run reuses what is there.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := .stamps
+SOURCES := $(wildcard ext/*.c ext/*.h) setup.py pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long bench lint format wheel clean
+
+help:
+	@echo "make demo       run the example pipeline and show its traces"
+	@echo "make test       build and run the tests (minutes)"
+	@echo "make test-long  the longer proofs"
+	@echo "make bench      compare with MLflow, one table"
+	@echo "make wheel      the cp310-abi3 wheel, audited"
+	@echo "make lint       ruff and clang-format"
+
+demo: $(STAMPS)/built
+	$(BIN)/python examples/rag_pipeline.py
+
+test: $(STAMPS)/built
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(STAMPS)/built
+	$(BIN)/python -m pytest --timeout 3000
+
+bench: $(STAMPS)/built
+	$(BIN)/python benchmarks/compare.py
+
+lint: $(STAMPS)/built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror ext/*.c ext/*.h
+
+format: $(STAMPS)/built
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i ext/*.c ext/*.h
+
+wheel: $(STAMPS)/built
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	$(BIN)/abi3audit --strict dist/*.whl
+
+clean:
+	rm -rf build dist $(STAMPS) python/mlflow_fasttrace/*.so python/*.egg-info
+
+# ---- what the above need ----
+
+# The C libraries and, on Debian and Ubuntu, the package that venv is kept in.
+$(STAMPS)/system: .ci/install-system.sh
+	@mkdir -p $(STAMPS)
+	PYTHON=$(PYTHON) sh .ci/install-system.sh
+	@touch $@
+
+$(STAMPS)/venv: $(STAMPS)/system pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(BIN)/python .ci/requirements.py > $(STAMPS)/requirements.txt
+	$(BIN)/python -m pip install --quiet -r $(STAMPS)/requirements.txt
+	@touch $@
+
+$(STAMPS)/built: $(STAMPS)/venv $(SOURCES)
+	FASTTRACE_WERROR=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
