@@ -188,7 +188,10 @@ def live(mlflow, calls: int) -> dict:
         agent(n)
     caller = time.perf_counter() - began
     settle(mlflow)
-    while len(client.search_traces(locations=[experiment], max_results=500, include_spans=False)) < 101:
+    while (
+        len(client.search_traces(locations=[experiment], max_results=500, include_spans=False))
+        < 101
+    ):
         time.sleep(0.01)
     until = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_SELF)

@@ -22,7 +22,9 @@ def _words(text: str) -> list[str]:
 def _answer(prompt: str) -> str:
     context, _, question = prompt.removeprefix("Context:").rpartition("Question:")
     wanted = set(_words(question))
-    sentences = [s.strip() for s in re.split(r'(?<=[.!?])\s+|(?<=[.!?]")\s+', context) if len(_words(s)) > 3]
+    sentences = [
+        s.strip() for s in re.split(r'(?<=[.!?])\s+|(?<=[.!?]")\s+', context) if len(_words(s)) > 3
+    ]
     if not sentences:
         return "I do not know."
     return max(sentences, key=lambda s: len(wanted & set(_words(s))) / len(_words(s)) ** 0.5)

@@ -34,7 +34,9 @@ MODEL = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
 
 def load_fables() -> list[dict[str, str]]:
     blocks = (HERE / "fables.txt").read_text(encoding="utf-8").split("\n\n")[1:]
-    return [dict(zip(("title", "text"), block.strip().split("\n", 1), strict=True)) for block in blocks]
+    return [
+        dict(zip(("title", "text"), block.strip().split("\n", 1), strict=True)) for block in blocks
+    ]
 
 
 def words(text: str) -> Counter[str]:
@@ -138,7 +140,9 @@ def main() -> None:
     if uri.startswith("http"):
         print(f"Open {uri}")
     else:
-        print(f"Open them in MLflow's UI:\n\n    {sys.prefix}/bin/mlflow ui --backend-store-uri {uri}\n")
+        print(
+            f"Open them in MLflow's UI:\n\n    {sys.prefix}/bin/mlflow ui --backend-store-uri {uri}\n"
+        )
 
 
 if __name__ == "__main__":

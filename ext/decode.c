@@ -66,8 +66,8 @@ static PyObject *decode(Reader *r, int depth)
             return decode_json_text(&embedded, true);
         }
         if (token.ext == EXT_BIG_INTEGER) {
-            PyObject *digits = decode_text(&(Token){
-                .kind = TOKEN_STR, .bytes = token.bytes, .size = token.size});
+            PyObject *digits =
+                decode_text(&(Token){.kind = TOKEN_STR, .bytes = token.bytes, .size = token.size});
             if (digits == NULL) {
                 return NULL;
             }

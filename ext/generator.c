@@ -18,8 +18,7 @@
 #include "generator.h"
 
 typedef struct {
-    PyObject_HEAD
-    CoreState *state;
+    PyObject_HEAD CoreState *state;
     Span *span;         /* owned; NULL when not recorded, or ended */
     PyObject *iterator; /* owned: the generator or async generator */
     PyObject *reducer;  /* owned: a callable, or None */

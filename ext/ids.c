@@ -1,5 +1,6 @@
 /* xoshiro256++ seeded by the kernel: ids need to be unique, not secret, and must not depend on
- * random.seed() in the traced program. Process-wide, so it lives beside, not in, a module's state. */
+ * random.seed() in the traced program. Process-wide, so it lives beside, not in, a module's state.
+ */
 #include "ids.h"
 
 #include <pthread.h>

@@ -7,8 +7,8 @@ static void text(Buffer *out, const char *literal) { buffer_append(out, literal,
 static void unicode_escape(Buffer *out, unsigned code)
 {
     static const char hex[] = "0123456789abcdef";
-    char escape[6] = {'\\', 'u', hex[code >> 12 & 15], hex[code >> 8 & 15], hex[code >> 4 & 15],
-                      hex[code & 15]};
+    char escape[6] = {
+        '\\', 'u', hex[code >> 12 & 15], hex[code >> 8 & 15], hex[code >> 4 & 15], hex[code & 15]};
     buffer_append(out, escape, sizeof escape);
 }
 

@@ -271,10 +271,10 @@ static PyObject *core_span_summary(PyObject *module, PyObject *record)
             goto done;
         }
     }
-    result = Py_BuildValue("(y#y#nOOOO)", span.span_id, (Py_ssize_t)SPAN_ID_SIZE, span.parent_id,
-                           span.parent_id ? (Py_ssize_t)SPAN_ID_SIZE : (Py_ssize_t)0,
-                           (Py_ssize_t)size, usage, cost, inputs ? inputs : Py_None,
-                           outputs ? outputs : Py_None);
+    result =
+        Py_BuildValue("(y#y#nOOOO)", span.span_id, (Py_ssize_t)SPAN_ID_SIZE, span.parent_id,
+                      span.parent_id ? (Py_ssize_t)SPAN_ID_SIZE : (Py_ssize_t)0, (Py_ssize_t)size,
+                      usage, cost, inputs ? inputs : Py_None, outputs ? outputs : Py_None);
 done:
     Py_XDECREF(usage);
     Py_XDECREF(cost);

@@ -37,7 +37,7 @@ typedef struct {
     uint32_t checksum;
 } RecordHead;
 
-#define RECORD_PADDING(length) ((8 - ((length)&7)) & 7)
+#define RECORD_PADDING(length) ((8 - ((length) & 7)) & 7)
 #define RECORD_FRAME_SIZE(length) (sizeof(RecordHead) + (length) + RECORD_PADDING(length))
 
 uint64_t checksum64(const void *bytes, size_t size);

@@ -16,8 +16,8 @@
  * died is not, and costs nothing.
  *
  * When the ring is full the record goes to a spill segment of the agent's own with one write():
- * about half a microsecond, still outliving the process. The first append that finds room again
- * ends that segment.
+ * about half a microsecond, still outliving the process. The first append that finds a quarter of
+ * the ring free again ends that segment.
  *
  * The agent holds flock() on its ring for as long as it lives; the sender learns of its death by
  * getting that lock. A forked child unmaps nothing and touches nothing: the pages are advised
@@ -92,8 +92,7 @@ static int install_fork_handler(void)
 }
 
 struct Ring {
-    PyObject_HEAD
-    RingHeader *header; /* mapped; NULL once closed */
+    PyObject_HEAD RingHeader *header; /* mapped; NULL once closed */
     char *data;
     uint64_t capacity;
     uint64_t head;
@@ -201,24 +200,49 @@ static bool spill(Ring *ring, const Buffer *record)
     return true;
 }
 
+static uint64_t ring_room(const Ring *ring)
+{
+    return ring->capacity - (ring->head - ring->known_tail);
+}
+
+/* Asks the header how far the sender is; what it says is believed only where it can be true. */
+static void ring_refresh_room(Ring *ring)
+{
+    uint64_t tail = load_acquire(&ring->header->tail);
+    if (tail <= ring->head && ring->head - tail <= ring->capacity) {
+        ring->known_tail = tail;
+    }
+}
+
+/* Whether this record is to go to a spill segment. Once one is open it takes all that comes until
+ * a quarter of the ring is free again: or small records would slip into the ring between large
+ * ones, each ending a segment. */
+static bool must_spill(Ring *ring, uint64_t size)
+{
+    bool spilling = ring->spill_fd >= 0;
+    if (LIKELY(!spilling && size <= ring_room(ring))) {
+        return false;
+    }
+    ring_refresh_room(ring);
+    return size > ring_room(ring) || (spilling && ring_room(ring) < ring->capacity / 4);
+}
+
 bool ring_append(Ring *ring, const Buffer *record)
 {
     if (UNLIKELY(!ring_is_ours(ring))) {
         return false;
     }
     uint64_t size = RECORD_FRAME_SIZE((uint64_t)record->len);
-    if (UNLIKELY(size > ring->capacity - (ring->head - ring->known_tail))) {
-        ring->known_tail = load_acquire(&ring->header->tail);
-        if (ring->known_tail > ring->head || ring->head - ring->known_tail > ring->capacity ||
-            size > ring->capacity - (ring->head - ring->known_tail)) {
-            if (spill(ring, record)) {
-                return true;
-            }
+    if (UNLIKELY(must_spill(ring, size))) {
+        if (spill(ring, record)) {
+            return true;
+        }
+        if (size > ring_room(ring)) {
             store_release(&ring->header->refused, ring->header->refused + 1);
             return false;
         }
     }
-    if (UNLIKELY(ring->spill_fd >= 0)) {
+    else if (UNLIKELY(ring->spill_fd >= 0)) {
         spill_end(ring);
     }
     RecordHead head = {.length = (uint32_t)record->len,
@@ -389,13 +413,11 @@ static PyObject *ring_writer_progress(Ring *ring, PyObject *unused)
         Py_RETURN_NONE;
     }
     RingHeader *h = ring->header;
-    return Py_BuildValue("(KKKKKKK)", (unsigned long long)ring->head,
-                         (unsigned long long)load_acquire(&h->tail),
-                         (unsigned long long)load_acquire(&h->delivered),
-                         (unsigned long long)h->spilled,
-                         (unsigned long long)load_acquire(&h->spill_delivered),
-                         (unsigned long long)load_acquire(&h->server_state),
-                         (unsigned long long)h->refused);
+    return Py_BuildValue(
+        "(KKKKKKK)", (unsigned long long)ring->head, (unsigned long long)load_acquire(&h->tail),
+        (unsigned long long)load_acquire(&h->delivered), (unsigned long long)h->spilled,
+        (unsigned long long)load_acquire(&h->spill_delivered),
+        (unsigned long long)load_acquire(&h->server_state), (unsigned long long)h->refused);
 }
 
 static PyMethodDef ring_writer_methods[] = {
@@ -423,8 +445,7 @@ static PyType_Spec ring_writer_spec = {
 /* ---- RingReader: the sender's end ---- */
 
 typedef struct {
-    PyObject_HEAD
-    RingHeader *header;
+    PyObject_HEAD RingHeader *header;
     const char *data;
     uint64_t capacity;
     uint64_t cursor; /* read so far; tail <= cursor <= head */

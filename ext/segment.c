@@ -184,8 +184,7 @@ PyObject *segment_write(PyObject *module, PyObject *args)
 /* ---- reading ---- */
 
 typedef struct {
-    PyObject_HEAD
-    int fd;
+    PyObject_HEAD int fd;
     uint64_t offset; /* of the next frame */
     bool damaged;
 } SegmentReader;
@@ -263,7 +262,8 @@ static int read_frame(SegmentReader *reader, PyObject *list)
         }
         return got;
     }
-    if (head.content_size > BUFFER_MAX || head.stored_size > BUFFER_MAX || head.codec > CODEC_ZSTD ||
+    if (head.content_size > BUFFER_MAX || head.stored_size > BUFFER_MAX ||
+        head.codec > CODEC_ZSTD ||
         (head.codec == CODEC_RAW && head.stored_size != head.content_size)) {
         reader->damaged = true;
         return 0;

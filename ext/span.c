@@ -201,10 +201,7 @@ void context_leave(CoreState *state, PyObject *token)
     Py_DECREF(token);
 }
 
-void span_activate(Span *span)
-{
-    span->token = context_enter(span->state, (PyObject *)span);
-}
+void span_activate(Span *span) { span->token = context_enter(span->state, (PyObject *)span); }
 
 void span_deactivate(Span *span)
 {
@@ -265,7 +262,8 @@ static int default_log_level(const Span *span)
     Reader value;
     if (span_find(span, SIZED(ATTR_TYPE), &value)) {
         Token type = reader_next(&value);
-        for (size_t i = 0; type.kind == TOKEN_STR && i < sizeof info_types / sizeof *info_types; i++) {
+        for (size_t i = 0; type.kind == TOKEN_STR && i < sizeof info_types / sizeof *info_types;
+             i++) {
             if (strlen(info_types[i]) == type.size &&
                 memcmp(info_types[i], type.bytes, type.size) == 0) {
                 return 20;
@@ -477,8 +475,8 @@ void span_record_exception(Span *span, PyObject *exception, bool with_message)
     PyObject *parts = PyObject_CallFunctionObjArgs(state->format_exception, exception, NULL);
     PyObject *message, *type_name, *stack_trace, *description;
 
-    if (parts == NULL || !PyArg_ParseTuple(parts, "UUUU", &message, &type_name, &stack_trace,
-                                           &description)) {
+    if (parts == NULL ||
+        !PyArg_ParseTuple(parts, "UUUU", &message, &type_name, &stack_trace, &description)) {
         swallow_exception();
         Py_XDECREF(parts);
         set_status(span, 2, NULL);
@@ -840,8 +838,8 @@ static PyObject *span_get_attributes(Span *span, void *unused)
     PyObject *result = PyDict_New();
     for (uint32_t i = 0; result != NULL && i < a->count; i++) {
         const Attribute *entry = &a->entries[i];
-        Reader r = reader_over(a->values.data + entry->start,
-                               (size_t)entry->key_size + entry->value_size);
+        Reader r =
+            reader_over(a->values.data + entry->start, (size_t)entry->key_size + entry->value_size);
         PyObject *key = decode_value(&r);
         PyObject *value = key ? decode_value(&r) : NULL;
         if (value == NULL || PyDict_SetItem(result, key, value) < 0) {
@@ -1096,8 +1094,7 @@ static PyType_Spec span_spec = {
 /* ---- SpanScope: what start_span() returns ---- */
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *name;
+    PyObject_HEAD PyObject *name;
     PyObject *span_type;
     PyObject *attributes;
     PyObject *description;

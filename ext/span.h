@@ -24,14 +24,13 @@ typedef struct {
 #define INLINE_ATTRIBUTES 8
 
 struct Span {
-    PyObject_HEAD
-    CoreState *state; /* outlives the span: the type holds the module */
-    Trace *trace;     /* owned */
+    PyObject_HEAD CoreState *state; /* outlives the span: the type holds the module */
+    Trace *trace;                   /* owned */
     uint64_t id;
     uint64_t parent_id; /* 0 for a root */
     uint64_t start_ns;
-    uint64_t end_ns; /* 0 while it is open */
-    PyObject *name;  /* owned str */
+    uint64_t end_ns;          /* 0 while it is open */
+    PyObject *name;           /* owned str */
     PyObject *status_message; /* owned str, or NULL */
     PyObject *token;          /* owned: of the activation by a scope or a wrapper */
     Span *outer;              /* owned: what was current when it was activated */

@@ -40,7 +40,6 @@ typedef struct {
     PyObject *last_trace_id;     /* str, or NULL before the first */
     PyObject *last_trace_id_set; /* bound set of the ContextVar for thread_local=True */
 
-
     Buffer scratch[4]; /* encoding buffers; a hook may re-enter, so there are several */
     unsigned scratch_used;
     bool starting; /* start_runtime is running */

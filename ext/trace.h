@@ -11,10 +11,9 @@ enum { STATE_UNSPECIFIED = 0, STATE_OK = 1, STATE_ERROR = 2, STATE_IN_PROGRESS =
 
 /* Made by the root's start, kept by every span of the trace. Where it goes was captured then. */
 typedef struct {
-    PyObject_HEAD
-    unsigned char id[TRACE_ID_SIZE];
+    PyObject_HEAD unsigned char id[TRACE_ID_SIZE];
     char id_text[TRACE_ID_TEXT_SIZE];
-    bool announced;  /* a trace record with phase open has been written */
+    bool announced; /* a trace record with phase open has been written */
     bool root_ended;
     unsigned char state; /* STATE_*; UNSPECIFIED until somebody decides */
     uint32_t open_spans;

@@ -19,7 +19,7 @@
 /* The values of all parameters, borrowed; NULL stands for the two variadic ones. False when the
  * arguments don't fit. */
 static bool bind_arguments(const Traced *self, PyObject *args, PyObject *kwargs, PyObject **values,
-                 size_t *extra_keywords)
+                           size_t *extra_keywords)
 {
     Py_ssize_t given = PyTuple_Size(args);
 
@@ -100,8 +100,8 @@ static PyObject *bound_value(const Traced *self, Py_ssize_t i, PyObject **values
 {
     if (i == self->var_positional) {
         Py_ssize_t given = PyTuple_Size(args);
-        return PyTuple_GetSlice(args, self->positional_count < given ? self->positional_count : given,
-                                given);
+        return PyTuple_GetSlice(
+            args, self->positional_count < given ? self->positional_count : given, given);
     }
     if (i == self->var_keyword) {
         return extra_keywords_dict(self, kwargs);

@@ -13,16 +13,15 @@ typedef enum {
 } ParameterKind; /* as inspect.Parameter numbers them */
 
 typedef struct {
-    PyObject *name;         /* owned, interned str */
+    PyObject *name;          /* owned, interned str */
     PyObject *default_value; /* owned, NULL where there is none */
     ParameterKind kind;
-    bool is_self; /* left out of the inputs */
+    bool is_self;                 /* left out of the inputs */
     uint32_t key_start, key_size; /* its encoded name in Traced.keys */
 } Parameter;
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *dict;
+    PyObject_HEAD PyObject *dict;
     PyObject *weak_references;
     CoreState *state;
     PyObject *function;  /* owned */

@@ -61,11 +61,38 @@ Token reader_next(Reader *r)
     }
 
     /* The bytes of the head that follow the tag. */
-    static const unsigned char head_size[0x20] = {
-        /* c0 nil, -, false, true, bin8-32, ext8-32 */ 0, 0, 0, 0, 1, 2, 4, 2, 3, 5,
-        /* ca float, double, uint8-64, int8-64 */ 4, 8, 1, 2, 4, 8, 1, 2, 4, 8,
-        /* d4 fixext1-16 */ 1, 1, 1, 1, 1,
-        /* d9 str8-32, array16-32, map16-32 */ 1, 2, 4, 2, 4, 2, 4};
+    static const unsigned char head_size[0x20] = {/* c0 nil, -, false, true, bin8-32, ext8-32 */ 0,
+                                                  0,
+                                                  0,
+                                                  0,
+                                                  1,
+                                                  2,
+                                                  4,
+                                                  2,
+                                                  3,
+                                                  5,
+                                                  /* ca float, double, uint8-64, int8-64 */ 4,
+                                                  8,
+                                                  1,
+                                                  2,
+                                                  4,
+                                                  8,
+                                                  1,
+                                                  2,
+                                                  4,
+                                                  8,
+                                                  /* d4 fixext1-16 */ 1,
+                                                  1,
+                                                  1,
+                                                  1,
+                                                  1,
+                                                  /* d9 str8-32, array16-32, map16-32 */ 1,
+                                                  2,
+                                                  4,
+                                                  2,
+                                                  4,
+                                                  2,
+                                                  4};
     int head = head_size[tag - 0xc0];
     if ((size_t)head > left) {
         return damaged;

@@ -399,12 +399,25 @@ def values(mlflow):
             return "not the number"
 
     cases = {
-        "scalars": [None, True, False, 0, -1, 2**53 + 1, -(2**63), 2**63 - 1, 1.5, -0.0, 1e22, 1e-7],
+        "scalars": [
+            None,
+            True,
+            False,
+            0,
+            -1,
+            2**53 + 1,
+            -(2**63),
+            2**63 - 1,
+            1.5,
+            -0.0,
+            1e22,
+            1e-7,
+        ],
         "infinite": [float("inf"), float("-inf"), float("nan")],
         "texts": ["", "ünï ☃ 𝄞", 'quote " back \\ line\nfeed\ttab\x00\x1f\x7f', "\u2028"],
         "json text": ['{"a": 1}', "[1, 2]", "12", "null", "true"],
         "containers": [(), [], {}, (1, (2,)), {"a": {"b": [{}]}}],
-        "keys": {1: "int", 2.5: "float", True: "bool", None: "none", "s": "str"},
+        "keys": {2: "int", 2.5: "float", True: "bool", None: "none", "s": "str"},
         "duplicate keys": {1: "a", "1": "b"},
         "bytes": [b"abc", bytearray(b"x")],
         "sets": [{1}, frozenset({2})],

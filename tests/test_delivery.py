@@ -195,13 +195,16 @@ def test_embedded_store(tmp_path, own_spool, agent):
 
 
 def test_long_running_trace_arrives_before_its_end(server, own_spool, agent):
-    code = agent_code(server.uri, "long", 0) + """
+    code = (
+        agent_code(server.uri, "long", 0)
+        + """
 with mlflow.start_span("root"):
     leaf(1)
     print("leaf ended", flush=True)
     while not os.path.exists("go"):
         time.sleep(0.01)
 """
+    )
     process = agent(code, wait=False)
     assert process.stdout.readline() == "leaf ended\n"
     (early,) = wait_until(lambda: traces_of(server.uri, "long"), 30, "the open trace")

@@ -64,9 +64,7 @@ def _parameters(function: Any) -> list[tuple] | None:
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
-        _hooks.warn(
-            f"The inputs of {_name_of(function)} are not recorded: it tells no signature."
-        )
+        _hooks.warn(f"The inputs of {_name_of(function)} are not recorded: it tells no signature.")
         return None
     return [
         (p.name, int(p.kind))

@@ -78,7 +78,9 @@ class TraceBuffer:
     def summarize(self) -> None:
         """Takes from the undelivered spans what finishing needs."""
         for entry in self.spans:
-            span_id, parent_id, size, usage, cost, inputs, outputs = _core.span_summary(entry.record)
+            span_id, parent_id, size, usage, cost, inputs, outputs = _core.span_summary(
+                entry.record
+            )
             self.sizes[span_id] = size
             self.usage[span_id] = (parent_id, usage, cost)
             if parent_id is None:

@@ -51,11 +51,34 @@ def _git_metadata(folder: str) -> dict[str, str]:
     }
 
 
+def _sendable(value: Any) -> Any:
+    """Lone surrogates cannot travel: "?" stands for each, as in MLflow's own spans."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_sendable(key): _sendable(item) for key, item in value.items()}
+    return value
+
+
+def _sendable_info(info: TraceInfo) -> TraceInfo:
+    for field in (
+        "trace_metadata",
+        "tags",
+        "client_request_id",
+        "request_preview",
+        "response_preview",
+    ):
+        setattr(info, field, _sendable(getattr(info, field)))
+    return info
+
+
 def _truncate(value: str | None) -> str:
     if not value:
         return ""
     if len(value) > MAX_CHARS_IN_TRACE_INFO_METADATA:
-        return value[: MAX_CHARS_IN_TRACE_INFO_METADATA - len(TRUNCATION_SUFFIX)] + TRUNCATION_SUFFIX
+        return (
+            value[: MAX_CHARS_IN_TRACE_INFO_METADATA - len(TRUNCATION_SUFFIX)] + TRUNCATION_SUFFIX
+        )
     return value
 
 
@@ -104,7 +127,7 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> TraceInfo:
         response_preview=record.info.get("response_preview"),
     )
     if not ended:
-        return info
+        return _sendable_info(info)
     if trace.root_seen:
         metadata[TraceMetadataKey.INPUTS] = _truncate(trace.root_inputs)
         metadata[TraceMetadataKey.OUTPUTS] = _truncate(trace.root_outputs)
@@ -120,5 +143,5 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> TraceInfo:
     ]
     if usage := aggregate_usage_from_span_nodes(nodes):
         metadata[TraceMetadataKey.TOKEN_USAGE] = json.dumps(usage)
-    _size_stats(trace, info)
+    _size_stats(trace, _sendable_info(info))
     return info
