@@ -45,6 +45,8 @@ _AFTER_FLUSH = frozenset(
     }
 )
 
+_SUBMODULES = frozenset({"entities", "fluent", "sender"})
+
 _PURE = _settings.disabled()
 if not _PURE:
     try:
@@ -59,8 +61,12 @@ if not _PURE:
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("__") and name != "__path__":
+    # "from mlflow_fasttrace import x" asks here before it looks for a submodule x: ours must not be
+    # looked for in MLflow, which would import it.
+    if name.startswith("_"):
         raise AttributeError(f"module 'mlflow_fasttrace' has no attribute {name!r}")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"mlflow_fasttrace.{name}")
     if _PURE:
         value = getattr(importlib.import_module("mlflow"), name)
     elif name in _FLUENT:
@@ -69,8 +75,6 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module("mlflow_fasttrace.fluent").after_flush(name)
     elif name == "SpanType":
         value = importlib.import_module("mlflow_fasttrace.entities").SpanType
-    elif name == "entities":
-        return importlib.import_module("mlflow_fasttrace.entities")
     else:
         # Not kept: what MLflow's own module says may change.
         return getattr(importlib.import_module("mlflow"), name)
@@ -79,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FLUENT, *_AFTER_FLUSH, "SpanType", "entities"})
+    return sorted({*globals(), *_FLUENT, *_AFTER_FLUSH, *_SUBMODULES, "SpanType"})

@@ -1,0 +1,137 @@
+"""One wheel for every Python: tagged cp310-abi3, nothing outside the Limited API, run on each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    source = tmp_path_factory.mktemp("source")
+    for name in ("ext", "python", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    for built in source.rglob("*.so"):
+        built.unlink()
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_tag(wheel):
+    assert "-cp310-abi3-" in wheel.name
+
+
+def test_limited_api_only(wheel):
+    audit = Path(sys.executable).parent / "abi3audit"
+    result = subprocess.run([audit, "--strict", wheel], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of that version: on the PATH, or among pyenv's."""
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
+    candidates = [str(found[-1])] if found else [shutil.which(f"python{version}")]
+    for candidate in filter(None, candidates):
+        check = [candidate, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
+        result = subprocess.run(check, capture_output=True, text=True)
+        if result.stdout.strip() == version:
+            return candidate
+    return None
+
+
+SMOKE = """
+import asyncio, gc, glob, inspect, os, sys
+import mlflow_fasttrace as mlflow
+from mlflow_fasttrace import _core
+
+assert "mlflow" not in sys.modules
+
+@mlflow.trace
+def leaf(x, *rest, y=2, **others):
+    return x
+
+@mlflow.trace
+def stream(n):
+    for i in range(n):
+        leaf(i)
+        yield i
+
+@mlflow.trace
+async def call(n):
+    await asyncio.sleep(0)
+    return leaf(n)
+
+@mlflow.trace
+async def items(n):
+    for i in range(n):
+        yield i
+
+@mlflow.trace
+def fails():
+    raise ValueError("no")
+
+async def main():
+    await asyncio.gather(*(call(n) for n in range(3)))
+    assert [i async for i in items(2)] == [0, 1]
+
+assert inspect.iscoroutinefunction(call) and inspect.isgeneratorfunction(stream)
+for _ in range(200):
+    with mlflow.start_span("root") as span:
+        span.set_inputs({"deep": [{"a": 1.5, "b": None, "c": b"x"}], "big": 10**30})
+        assert list(stream(2)) == [0, 1]
+        asyncio.run(main())
+        try:
+            fails()
+        except ValueError:
+            pass
+    coroutine = call(1)
+    coroutine.send(None)
+    del coroutine
+    for _ in stream(3):
+        break
+    gc.collect()
+assert mlflow.get_current_active_span() is None
+(ring,) = glob.glob("/dev/shm/mlflow-fasttrace-*/*/%d-*.ring" % os.getpid())
+reader = _core.RingReader(ring)
+kinds = [kind for _, kind, _, _ in reader.drain(1 << 30)]
+assert kinds.count(1) == 200 * 15, kinds.count(1)
+os.unlink(ring)
+print("ran on", sys.version_info[:2])
+"""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_runs_on(wheel, tmp_path, version):
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"Python {version} is not installed here")
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
+    python = str(tmp_path / "venv/bin/python")
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "platformdirs>=4"], check=True)
+    subprocess.run([*install, "--no-deps", wheel], check=True)
+    result = subprocess.run(
+        [python, "-X", "dev", "-c", SMOKE],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={
+            **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+            "MLFLOW_FASTTRACE_SENDER": "none",
+            "MLFLOW_FASTTRACE_SPOOL_DIR": str(tmp_path / "spool"),
+        },
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("ran on")
