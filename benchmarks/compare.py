@@ -56,7 +56,7 @@ def run(column: str, case: str, uri: str, folder: str) -> dict:
         cwd=folder,
         env={
             **os.environ,
-            **base_environment(Path(folder) / "spool"),
+            **base_environment(Path(tempfile.mkdtemp(prefix="spool-", dir=folder))),
             "MLFLOW_FASTTRACE_EXIT_TIMEOUT": "120",
             "FASTTRACE_FLOOR": folder,
             **environment,

@@ -130,23 +130,6 @@ static PyObject *core_last_trace_id(PyObject *module, PyObject *unused)
     return id;
 }
 
-/* start_span_detached(name, parent or None, start_ns or 0): not made current. */
-static PyObject *core_start_span_detached(PyObject *module, PyObject *args)
-{
-    CoreState *state = module_state(module);
-    PyObject *name, *parent;
-    unsigned long long start_ns;
-    if (!PyArg_ParseTuple(args, "UOK:start_span_detached", &name, &parent, &start_ns)) {
-        return NULL;
-    }
-    Span *parent_span = Py_IS_TYPE(parent, state->span_type) ? (Span *)parent : NULL;
-    Span *span = span_start(state, name, parent_span, start_ns);
-    if (span == NULL) {
-        Py_RETURN_NONE;
-    }
-    return (PyObject *)span;
-}
-
 /* ---- values: for tests, for the sender ---- */
 
 static PyObject *core_encode(PyObject *module, PyObject *value)
@@ -352,7 +335,6 @@ static PyMethodDef core_functions[] = {
     {"set_destination", core_set_destination, METH_VARARGS, NULL},
     {"current_span", core_current_span, METH_NOARGS, NULL},
     {"last_trace_id", core_last_trace_id, METH_NOARGS, NULL},
-    {"start_span_detached", core_start_span_detached, METH_VARARGS, NULL},
     {"encode", core_encode, METH_O, NULL},
     {"decode", core_decode, METH_O, NULL},
     {"json_text", core_json, METH_VARARGS, NULL},

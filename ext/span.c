@@ -525,6 +525,49 @@ void span_default_outputs(Span *span, PyObject *result)
 
 /* ---- the Python object ---- */
 
+/* The arguments of a method that takes `count` required ones, by position or by name. */
+static bool take_arguments(const char *function, const char *const *names, Py_ssize_t count,
+                           PyObject *const *args, Py_ssize_t given, PyObject *keywords,
+                           PyObject **values)
+{
+    Py_ssize_t named = keywords ? PyTuple_Size(keywords) : 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        values[i] = i < given ? args[i] : NULL;
+    }
+    bool fits = given + named == count;
+    for (Py_ssize_t k = 0; fits && k < named; k++) {
+        Py_ssize_t i = given;
+        while (i < count &&
+               PyUnicode_CompareWithASCIIString(PyTuple_GetItem(keywords, k), names[i]) != 0) {
+            i++;
+        }
+        fits = i < count && values[i] == NULL;
+        if (fits) {
+            values[i] = args[given + k];
+        }
+    }
+    if (!fits) {
+        PyErr_Format(PyExc_TypeError,
+                     count == 1 ? "%s() takes one argument, '%s'"
+                                : "%s() takes two arguments, '%s' and '%s'",
+                     function, names[0], names[count - 1]);
+    }
+    return fits;
+}
+
+/* A method of one argument that may be given by name. */
+#define ONE_ARGUMENT(function, argument)                                                           \
+    static PyObject *method_##function(Span *span, PyObject *const *args, Py_ssize_t given,        \
+                                       PyObject *keywords)                                         \
+    {                                                                                              \
+        static const char *const names[] = {argument};                                             \
+        PyObject *value;                                                                           \
+        if (!take_arguments(#function, names, 1, args, given, keywords, &value)) {                 \
+            return NULL;                                                                           \
+        }                                                                                          \
+        return span_##function(span, value);                                                       \
+    }
+
 static void warn(CoreState *state, const char *message)
 {
     if (state->warn == NULL) {
@@ -586,20 +629,15 @@ static PyObject *span_set_description(Span *span, PyObject *value)
     Py_RETURN_NONE;
 }
 
-static PyObject *span_set_log_level(Span *span, PyObject *value)
+static PyObject *method_set_attribute(Span *span, PyObject *const *args, Py_ssize_t given,
+                                      PyObject *keywords)
 {
-    /* SpanLogLevel is an int; names are resolved by the thin package. */
-    span_set_text_key(span, SIZED(ATTR_LOG_LEVEL), value);
-    Py_RETURN_NONE;
-}
-
-static PyObject *span_set_attribute(Span *span, PyObject *args)
-{
-    PyObject *key, *value;
-    if (!PyArg_ParseTuple(args, "OO:set_attribute", &key, &value)) {
+    static const char *const names[] = {"key", "value"};
+    PyObject *values[2];
+    if (!take_arguments("set_attribute", names, 2, args, given, keywords, values)) {
         return NULL;
     }
-    set_attribute(span, key, value);
+    set_attribute(span, values[0], values[1]);
     Py_RETURN_NONE;
 }
 
@@ -721,7 +759,7 @@ done:
     return result;
 }
 
-static PyObject *span_py_record_exception(Span *span, PyObject *exception)
+static PyObject *span_add_exception(Span *span, PyObject *exception)
 {
     PyObject *made = NULL;
     if (PyUnicode_Check(exception)) {
@@ -940,6 +978,20 @@ static PyObject *from_view(Span *span, const char *function)
     return result;
 }
 
+/* A SpanLogLevel or its name; what is neither is MLflow's exception. */
+static PyObject *span_set_log_level(Span *span, PyObject *level)
+{
+    PyObject *fluent = PyImport_ImportModule("mlflow_fasttrace.fluent");
+    PyObject *number = fluent ? PyObject_CallMethod(fluent, "log_level_number", "O", level) : NULL;
+    Py_XDECREF(fluent);
+    if (number == NULL) {
+        return NULL;
+    }
+    span_set_text_key(span, SIZED(ATTR_LOG_LEVEL), number);
+    Py_DECREF(number);
+    Py_RETURN_NONE;
+}
+
 static PyObject *span_get_status(Span *span, void *unused)
 {
     (void)unused;
@@ -1029,26 +1081,36 @@ static PyObject *span_update_trace(Span *span, PyObject *args)
     Py_RETURN_NONE;
 }
 
+ONE_ARGUMENT(set_inputs, "inputs")
+ONE_ARGUMENT(set_outputs, "outputs")
+ONE_ARGUMENT(set_attributes, "attributes")
+ONE_ARGUMENT(set_span_type, "span_type")
+ONE_ARGUMENT(set_description, "description")
+ONE_ARGUMENT(set_log_level, "level")
+ONE_ARGUMENT(set_status, "status")
+ONE_ARGUMENT(add_event, "event")
+ONE_ARGUMENT(add_exception, "exception")
+ONE_ARGUMENT(get_attribute, "key")
+
+#define METHOD(function)                                                                           \
+    (PyCFunction)(void (*)(void)) method_##function, METH_FASTCALL | METH_KEYWORDS
+
 static PyMethodDef span_methods[] = {
-    {"set_inputs", (PyCFunction)span_set_inputs, METH_O, "Set the input values of the span."},
-    {"set_outputs", (PyCFunction)span_set_outputs, METH_O, "Set the output values of the span."},
-    {"set_attribute", (PyCFunction)span_set_attribute, METH_VARARGS,
+    {"set_inputs", METHOD(set_inputs), "Set the input values of the span."},
+    {"set_outputs", METHOD(set_outputs), "Set the output values of the span."},
+    {"set_attribute", METHOD(set_attribute),
      "set_attribute(key, value)\n\nSet one attribute; the value is copied now."},
-    {"set_attributes", (PyCFunction)span_set_attributes, METH_O,
-     "Set the attributes of a dictionary."},
-    {"set_span_type", (PyCFunction)span_set_span_type, METH_O, "Set the type of the span."},
-    {"set_description", (PyCFunction)span_set_description, METH_O,
-     "Set the description of the span."},
-    {"_set_log_level", (PyCFunction)span_set_log_level, METH_O, NULL},
-    {"set_status", (PyCFunction)span_set_status, METH_O,
-     "Set the status: 'OK', 'ERROR', or a SpanStatus."},
-    {"add_event", (PyCFunction)span_add_event, METH_O, "Add a SpanEvent."},
-    {"record_exception", (PyCFunction)span_py_record_exception, METH_O,
+    {"set_attributes", METHOD(set_attributes), "Set the attributes of a dictionary."},
+    {"set_span_type", METHOD(set_span_type), "Set the type of the span."},
+    {"set_description", METHOD(set_description), "Set the description of the span."},
+    {"set_log_level", METHOD(set_log_level), "Set the severity: a SpanLogLevel or its name."},
+    {"set_status", METHOD(set_status), "Set the status: 'OK', 'ERROR', or a SpanStatus."},
+    {"add_event", METHOD(add_event), "Add a SpanEvent."},
+    {"record_exception", METHOD(add_exception),
      "Add an exception event and set the status to ERROR."},
+    {"get_attribute", METHOD(get_attribute), "The value of an attribute, or None."},
     {"end", (PyCFunction)(void (*)(void))span_py_end, METH_VARARGS | METH_KEYWORDS,
      "end(outputs=None, attributes=None, status=None, end_time_ns=None)\n\nEnd the span."},
-    {"get_attribute", (PyCFunction)span_get_attribute, METH_O,
-     "The value of an attribute, or None."},
     {"_update_trace", (PyCFunction)span_update_trace, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -42,15 +42,6 @@ struct Span {
     uint32_t event_count;
 };
 
-/* An attribute's encoded key, ready to be written. */
-typedef struct {
-    const char *bytes;
-    uint32_t size;
-    uint32_t hash;
-} Key;
-
-#define KEY(literal) key_from_text(literal, sizeof(literal) - 1)
-
 uint32_t key_hash(const char *bytes, size_t size);
 
 /* Starts a span under `parent` (NULL: a new trace). NULL, without an exception, when it cannot be

@@ -383,3 +383,22 @@ def test_wrong_use_of_trace():
         mlflow.trace(module_level.__wrapped__, output_reducer=list)
     with pytest.raises(MlflowException, match="sampling_ratio_override"):
         mlflow.trace(sampling_ratio_override=2)
+
+
+def test_arguments_by_name(recorded):
+    with mlflow.start_span(name="s") as span:
+        span.set_inputs(inputs={"a": 1})
+        span.set_outputs(outputs=2)
+        span.set_attribute(key="k", value="v")
+        span.set_attribute("k2", value="v2")
+        span.set_attributes(attributes={"x": 1})
+        span.set_status(status="ERROR")
+        span.set_log_level(level="warning")
+        span.record_exception(exception=ValueError("v"))
+        assert span.get_attribute(key="k2") == "v2"
+        with pytest.raises(TypeError, match="takes two arguments, 'key' and 'value'"):
+            span.set_attribute("k", 1, 2)
+        with pytest.raises(TypeError, match="takes one argument, 'inputs'"):
+            span.set_inputs(value=1)
+    (span,) = recorded()
+    assert (span["inputs"], span["outputs"], span["status"]) == ({"a": 1}, 2, 2)

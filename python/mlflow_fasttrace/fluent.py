@@ -28,7 +28,7 @@ def _invalid(message: str) -> Exception:
     return MlflowException.invalid_parameter_value(message)
 
 
-def _log_level(level: Any) -> int:
+def log_level_number(level: Any) -> int:
     """The number of a ``SpanLogLevel`` or of its name.
 
     Raises:
@@ -46,7 +46,7 @@ def _usable_log_level(level: Any) -> int | None:
     if level is None:
         return None
     try:
-        return _log_level(level)
+        return log_level_number(level)
     except Exception as error:
         _hooks.warn(f"The span is recorded without its log level: {error}")
         return None

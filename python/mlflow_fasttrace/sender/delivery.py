@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from mlflow.entities import TraceInfo
+    from mlflow_fasttrace.sender.finish import InfoDict
 
 
 class Away(Exception):
@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 class Destination(Protocol):
-    def send_info(self, info: TraceInfo) -> None: ...
+    def send_info(self, info: InfoDict) -> None: ...
 
     def send_spans(self, experiment_id: str, records: list[bytes]) -> None: ...
 

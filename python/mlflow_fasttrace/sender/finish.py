@@ -4,11 +4,12 @@ inputs and outputs, previews, token usage, size figures."""
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
-from mlflow.entities import Trace, TraceData, TraceInfo, TraceLocation
-from mlflow.entities.trace_state import TraceState
+from mlflow.entities import TraceInfo
+from mlflow.entities.trace_info_v2 import _truncate_request_metadata, _truncate_tags
 from mlflow.tracing.constant import (
     MAX_CHARS_IN_TRACE_INFO_METADATA,
     TRACE_SCHEMA_VERSION,
@@ -35,7 +36,11 @@ from mlflow.utils.mlflow_tags import (
 
 from mlflow_fasttrace.sender.assemble import PHASE_OPEN, TraceBuffer
 
-_STATES = {1: TraceState.OK, 2: TraceState.ERROR, 3: TraceState.IN_PROGRESS}
+_STATES = {1: "OK", 2: "ERROR", 3: "IN_PROGRESS"}
+
+#: An info as ``TraceInfo.to_dict()`` has it; made without a TraceInfo, whose way through protobuf
+#: costs more than everything else that the sender does for a trace.
+InfoDict = dict[str, Any]
 
 
 @lru_cache(maxsize=256)
@@ -60,18 +65,6 @@ def _sendable(value: Any) -> Any:
     return value
 
 
-def _sendable_info(info: TraceInfo) -> TraceInfo:
-    for field in (
-        "trace_metadata",
-        "tags",
-        "client_request_id",
-        "request_preview",
-        "response_preview",
-    ):
-        setattr(info, field, _sendable(getattr(info, field)))
-    return info
-
-
 def _truncate(value: str | None) -> str:
     if not value:
         return ""
@@ -82,11 +75,12 @@ def _truncate(value: str | None) -> str:
     return value
 
 
-def _size_stats(trace: TraceBuffer, info: TraceInfo) -> None:
+def _size_stats(trace: TraceBuffer, info: InfoDict) -> dict[str, str]:
     sizes = sorted(trace.sizes.values())
     if not sizes:
-        return
-    metadata_size = len(Trace(info=info, data=TraceData(spans=[])).to_json().encode("utf-8"))
+        return {}
+    # The JSON of the trace without its spans, as MLflow's client measures it.
+    metadata_size = len(json.dumps({"info": info, "data": {"spans": []}}))
     total = sum(sizes) + metadata_size + (len(sizes) - 1) * 2
     stats = {
         TraceSizeStatsKey.TOTAL_SIZE_BYTES: total,
@@ -96,52 +90,93 @@ def _size_stats(trace: TraceBuffer, info: TraceInfo) -> None:
         TraceSizeStatsKey.P50_SPAN_SIZE_BYTES: int(_calculate_percentile(sizes, 0.50)),
         TraceSizeStatsKey.P75_SPAN_SIZE_BYTES: int(_calculate_percentile(sizes, 0.75)),
     }
-    info.trace_metadata[TraceMetadataKey.SIZE_STATS] = json.dumps(stats)
-    info.trace_metadata[TraceMetadataKey.SIZE_BYTES] = str(total)
-
-
-def trace_info(trace: TraceBuffer, experiment_id: str) -> TraceInfo:
-    """The info of a trace as far as it is known. Call ``trace.summarize()`` first."""
-    record = trace.info
-    assert record is not None
-    origin = record.destination
-    metadata: dict[str, Any] = {
-        MLFLOW_USER: origin["user"],
-        MLFLOW_SOURCE_NAME: origin["source"],
-        MLFLOW_SOURCE_TYPE: "LOCAL",
-        **_git_metadata(origin["cwd"]),
-        TRACE_SCHEMA_VERSION_KEY: str(TRACE_SCHEMA_VERSION),
-        **record.info.get("metadata", {}),
+    return {
+        TraceMetadataKey.SIZE_STATS: json.dumps(stats),
+        TraceMetadataKey.SIZE_BYTES: str(total),
     }
-    ended = record.phase != PHASE_OPEN
-    info = TraceInfo(
-        trace_id="tr-" + trace.trace_id.hex(),
-        trace_location=TraceLocation.from_experiment_id(experiment_id),
-        request_time=record.start_ns // 1_000_000,
-        execution_duration=record.duration_ns // 1_000_000 if ended else None,
-        state=_STATES[record.state] if ended else TraceState.IN_PROGRESS,
-        trace_metadata=metadata,
-        tags=dict(record.info["tags"]),
-        client_request_id=record.info.get("client_request_id"),
-        request_preview=record.info.get("request_preview"),
-        response_preview=record.info.get("response_preview"),
-    )
-    if not ended:
-        return _sendable_info(info)
-    if trace.root_seen:
-        metadata[TraceMetadataKey.INPUTS] = _truncate(trace.root_inputs)
-        metadata[TraceMetadataKey.OUTPUTS] = _truncate(trace.root_outputs)
-        if info.request_preview is None:
-            info.request_preview = _get_truncated_preview(trace.root_inputs, role="user")
-        if info.response_preview is None:
-            info.response_preview = _get_truncated_preview(trace.root_outputs, role="assistant")
+
+
+def _token_usage(trace: TraceBuffer) -> dict[str, str]:
+    if all(usage is None for _parent, usage, _cost in trace.usage.values()):
+        return {}
     nodes = [
         SpanAggregationNode(
             span_id=span_id.hex(), parent_id=parent.hex() if parent else None, data=usage
         )
         for span_id, (parent, usage, _cost) in trace.usage.items()
     ]
-    if usage := aggregate_usage_from_span_nodes(nodes):
-        metadata[TraceMetadataKey.TOKEN_USAGE] = json.dumps(usage)
-    _size_stats(trace, _sendable_info(info))
+    usage = aggregate_usage_from_span_nodes(nodes)
+    return {TraceMetadataKey.TOKEN_USAGE: json.dumps(usage)} if usage else {}
+
+
+def _timestamp(milliseconds: int) -> str:
+    """RFC 3339, as protobuf prints it."""
+    seconds, rest = divmod(milliseconds, 1000)
+    text = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
+
+
+def _duration(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds}.{rest:03d}s" if rest else f"{seconds}s"
+
+
+def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
+    """The info of a trace as far as it is known. Call ``trace.summarize()`` first."""
+    record = trace.info
+    assert record is not None
+    origin, given = record.destination, record.info
+    ended = record.phase != PHASE_OPEN
+    metadata: dict[str, Any] = {
+        MLFLOW_USER: origin["user"],
+        MLFLOW_SOURCE_NAME: origin["source"],
+        MLFLOW_SOURCE_TYPE: "LOCAL",
+        **_git_metadata(origin["cwd"]),
+        TRACE_SCHEMA_VERSION_KEY: str(TRACE_SCHEMA_VERSION),
+        **given.get("metadata", {}),
+    }
+    request, response = given.get("request_preview"), given.get("response_preview")
+    if ended and trace.root_seen:
+        metadata[TraceMetadataKey.INPUTS] = _truncate(trace.root_inputs)
+        metadata[TraceMetadataKey.OUTPUTS] = _truncate(trace.root_outputs)
+        if request is None:
+            request = _get_truncated_preview(trace.root_inputs, role="user")
+        if response is None:
+            response = _get_truncated_preview(trace.root_outputs, role="assistant")
+    if ended:
+        metadata.update(_token_usage(trace))
+    info: InfoDict = {
+        "trace_id": "tr-" + trace.trace_id.hex(),
+        "trace_location": {
+            "type": "MLFLOW_EXPERIMENT",
+            "mlflow_experiment": {"experiment_id": experiment_id},
+        },
+        "request_time": _timestamp(record.start_ns // 1_000_000),
+        "state": _STATES[record.state] if ended else "IN_PROGRESS",
+        "trace_metadata": _truncate_request_metadata(_sendable(metadata)),
+        "tags": _truncate_tags(_sendable(given["tags"])),
+    }
+    for field, value in (
+        ("client_request_id", given.get("client_request_id")),
+        ("request_preview", request),
+        ("response_preview", response),
+    ):
+        if value is not None:
+            info[field] = _sendable(value)
+    if ended:
+        info["execution_duration_ms"] = record.duration_ns // 1_000_000
+        info["trace_metadata"].update(_truncate_request_metadata(_size_stats(trace, info)))
     return info
+
+
+def start_trace_body(info: InfoDict) -> bytes:
+    """The body of a StartTraceV3 request."""
+    wire = dict(info)
+    if (milliseconds := wire.pop("execution_duration_ms", None)) is not None:
+        wire["execution_duration"] = _duration(milliseconds)
+    return json.dumps({"trace": {"trace_info": wire}}).encode()
+
+
+def info_entity(info: InfoDict) -> TraceInfo:
+    """The same as MLflow's entity, for its stores."""
+    return TraceInfo.from_dict(info)

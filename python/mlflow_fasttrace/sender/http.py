@@ -10,26 +10,26 @@ import base64
 import gzip
 import json
 import logging
+import time
 from typing import Any
 
 import urllib3
-from mlflow.entities import Trace, TraceData, TraceInfo
-from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracing.utils.otlp import MLFLOW_EXPERIMENT_ID_HEADER, OTLP_TRACES_PATH
 from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.tracking.request_header.registry import resolve_request_headers
-from mlflow.utils.proto_json_utils import message_to_json
 from mlflow.utils.rest_utils import http_request
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace.sender.delivery import Away, Refused
+from mlflow_fasttrace.sender.finish import InfoDict, start_trace_body
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 _TRACES_PATH = "/api/3.0/mlflow/traces"
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=60.0)
 _COMPRESS_FROM = 64 << 10  # on a network; loopback pays more for the compression than for the bytes
+_HEADERS_SECONDS = 5.0
 _RETRIED = frozenset({401, 403, 408, 425, 429, 500, 502, 503, 504})
 
 
@@ -43,6 +43,8 @@ class HttpDestination:
         self._host = host
         self._loopback = "//127.0.0.1" in host or "//localhost" in host or "//[::1]" in host
         self._pool = self._make_pool()
+        self._known_headers: dict[str, str] = {}
+        self._headers_asked = float("-inf")
 
     def _make_pool(self) -> urllib3.PoolManager:
         options: dict[str, Any] = {"maxsize": 2, "timeout": _TIMEOUT, "retries": False}
@@ -56,6 +58,15 @@ class HttpDestination:
         return urllib3.PoolManager(**options)
 
     def _headers(self) -> dict[str, str]:
+        """What MLflow's header providers and the credentials say; asked again every few seconds,
+        since the providers look around on every call."""
+        now = time.monotonic()
+        if now - self._headers_asked >= _HEADERS_SECONDS:
+            self._known_headers = self._resolve_headers()
+            self._headers_asked = now
+        return self._known_headers
+
+    def _resolve_headers(self) -> dict[str, str]:
         headers = dict(resolve_request_headers())
         creds = self._credentials
         if creds.username and creds.password:
@@ -101,9 +112,8 @@ class HttpDestination:
             raise Away(reason)
         raise Refused(reason)
 
-    def send_info(self, info: TraceInfo) -> None:
-        trace = Trace(info=info, data=TraceData(spans=[]))
-        body = message_to_json(StartTraceV3(trace=trace.to_proto())).encode("utf-8")
+    def send_info(self, info: InfoDict) -> None:
+        body = start_trace_body(info)
         answer = self._post(_TRACES_PATH, body, {"Content-Type": "application/json"})
         try:
             json.loads(answer)

@@ -286,6 +286,13 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
+def remove_if_empty(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass  # an agent has just come, or the folder is gone
+
+
 def _source_of(entry: Entry) -> int:
     return id(entry.source)
 
@@ -357,6 +364,7 @@ def run_sender(state: str, rings: str, uri: str) -> None:
             lock.release()
             sender.scan()
             if sender.idle():
+                remove_if_empty(rings)
                 return
     finally:
         lock.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from mlflow.entities import Span, TraceInfo
+from mlflow.entities import Span
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace.sender.delivery import Away, Refused
+from mlflow_fasttrace.sender.finish import InfoDict, info_entity
 
 
 class StoreDestination:
@@ -18,8 +19,8 @@ class StoreDestination:
     def __init__(self, uri: str):
         self.store = _get_store(uri)
 
-    def send_info(self, info: TraceInfo) -> None:
-        self._call(self.store.start_trace, info)
+    def send_info(self, info: InfoDict) -> None:
+        self._call(self.store.start_trace, info_entity(info))
 
     def send_spans(self, experiment_id: str, records: list[bytes]) -> None:
         spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]
