@@ -213,18 +213,15 @@ void span_deactivate(Span *span)
 
 /* ---- start and end ---- */
 
-Span *span_start(CoreState *state, PyObject *name, Span *parent, uint64_t start_ns)
+Span *span_start(CoreState *state, PyObject *name, Span *parent)
 {
-    if (start_ns == 0) {
-        start_ns = clock_ns();
-    }
     Trace *trace;
     if (parent != NULL) {
         trace = parent->trace;
         Py_INCREF(trace);
     }
     else {
-        trace = trace_new(state, name, start_ns);
+        trace = trace_new(state, name);
         if (trace == NULL) {
             return NULL;
         }
@@ -240,7 +237,10 @@ Span *span_start(CoreState *state, PyObject *name, Span *parent, uint64_t start_
     span->trace = trace;
     span->id = ids_next();
     span->parent_id = parent ? parent->id : 0;
-    span->start_ns = start_ns;
+    span->start_ns = clock_ns(); /* now: the first root makes the runtime start */
+    if (parent == NULL) {
+        trace->root_start_ns = span->start_ns;
+    }
     Py_INCREF(name);
     span->name = name;
     span->attributes.entries = span->inline_entries;
@@ -361,7 +361,6 @@ void span_end(Span *span, uint64_t end_ns)
     if (is_root) {
         trace->root_ended = true;
         trace->root_end_ns = end_ns > span->start_ns ? end_ns : span->start_ns;
-        trace->root_start_ns = span->start_ns;
         if (trace->state == STATE_UNSPECIFIED) {
             trace->state = span->status == 2 ? STATE_ERROR : STATE_OK;
         }
@@ -1214,7 +1213,7 @@ static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
         return NULL;
     }
     Span *parent = context_current(state);
-    Span *span = span_start(state, scope->name, parent, 0);
+    Span *span = span_start(state, scope->name, parent);
     if (span == NULL) {
         Py_XDECREF((PyObject *)parent);
         Py_INCREF(scope->no_op);

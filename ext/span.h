@@ -46,7 +46,7 @@ uint32_t key_hash(const char *bytes, size_t size);
 
 /* Starts a span under `parent` (NULL: a new trace). NULL, without an exception, when it cannot be
  * recorded. `name` is a str. */
-Span *span_start(CoreState *state, PyObject *name, Span *parent, uint64_t start_ns);
+Span *span_start(CoreState *state, PyObject *name, Span *parent);
 
 /* The span that is current in this context, as a new reference; NULL when there is none. */
 Span *context_current(CoreState *state);

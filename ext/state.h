@@ -42,7 +42,6 @@ typedef struct {
 
     Buffer scratch[4]; /* encoding buffers; a hook may re-enter, so there are several */
     unsigned scratch_used;
-    bool starting; /* start_runtime is running */
 } CoreState;
 
 static inline CoreState *state_of(PyObject *self)

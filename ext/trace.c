@@ -16,18 +16,17 @@ PyObject *trace_id_str(const Trace *trace)
     return PyUnicode_DecodeUTF8(trace->id_text, TRACE_ID_TEXT_SIZE, NULL);
 }
 
-/* Where traces go is worked out by Python, once: it makes the ring and starts the sender. */
+/* Where traces go is worked out by Python, once: it makes the ring and starts the sender. Other
+ * threads that come in the meantime wait for it there. */
 static bool ensure_runtime(CoreState *state)
 {
     if (LIKELY(state->ring != NULL)) {
         return true;
     }
-    if (state->start_runtime == NULL || state->starting) {
+    if (state->start_runtime == NULL) {
         return false;
     }
-    state->starting = true;
     PyObject *done = PyObject_CallNoArgs(state->start_runtime);
-    state->starting = false;
     if (done == NULL) {
         swallow_exception();
     }
@@ -35,7 +34,7 @@ static bool ensure_runtime(CoreState *state)
     return state->ring != NULL;
 }
 
-Trace *trace_new(CoreState *state, PyObject *root_name, uint64_t start_ns)
+Trace *trace_new(CoreState *state, PyObject *root_name)
 {
     if (!ensure_runtime(state)) {
         return NULL;
@@ -55,8 +54,7 @@ Trace *trace_new(CoreState *state, PyObject *root_name, uint64_t start_ns)
     trace->announced = trace->root_ended = false;
     trace->state = STATE_UNSPECIFIED;
     trace->open_spans = trace->ended_spans = 0;
-    trace->root_start_ns = start_ns;
-    trace->root_end_ns = 0;
+    trace->root_start_ns = trace->root_end_ns = 0;
     Py_INCREF(state->ring);
     trace->ring = state->ring;
     Py_INCREF(state->destination);

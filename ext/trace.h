@@ -32,7 +32,7 @@ typedef struct {
 
 /* A new trace bound to the current destination; NULL when there is none (tracing is then off; no
  * exception is set). */
-Trace *trace_new(CoreState *state, PyObject *root_name, uint64_t start_ns);
+Trace *trace_new(CoreState *state, PyObject *root_name);
 
 /* The record of an ended span is ready: appends it, with the trace's own records around it. */
 void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root);

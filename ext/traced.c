@@ -203,7 +203,7 @@ Span *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate
 {
     CoreState *state = self->state;
     Span *parent = context_current(state);
-    Span *span = span_start(state, self->span_name, parent, 0);
+    Span *span = span_start(state, self->span_name, parent);
     if (UNLIKELY(span == NULL)) {
         Py_XDECREF((PyObject *)parent);
         return NULL;

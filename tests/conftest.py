@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 
+from mlflow_fasttrace._settings import rings_prefix  # noqa: E402
 from support import MlflowServer, base_environment  # noqa: E402
 
 
@@ -22,15 +24,20 @@ def spool(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spool")
     os.environ.update(base_environment(folder))
     yield folder
-    for lock in folder.glob("*/sender.lock"):
-        end_sender(lock)
+    clean_up(folder)
 
 
-def end_sender(lock: Path) -> None:
-    try:
-        os.kill(int(lock.read_text()), signal.SIGKILL)
-    except (ValueError, ProcessLookupError):
-        pass
+def clean_up(spool: Path) -> None:
+    """Ends a spool's senders and removes what they and their agents left in shared memory."""
+    for lock in spool.glob("*/sender.lock"):
+        try:
+            pid = int(lock.read_text())
+            if pid != os.getpid():
+                os.kill(pid, signal.SIGKILL)
+        except (ValueError, ProcessLookupError):
+            pass
+    for rings in Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*"):
+        shutil.rmtree(rings, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +55,7 @@ def own_spool(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(folder))
     yield folder
-    for lock in folder.glob("*/sender.lock"):
-        end_sender(lock)
+    clean_up(folder)
 
 
 @pytest.fixture

@@ -228,3 +228,45 @@ def test_folders_are_private(server, own_spool, agent):
         assert folder.stat().st_mode & 0o777 == 0o700
         for file in folder.iterdir():
             assert file.stat().st_mode & 0o777 == 0o600, file
+
+
+def test_many_threads_start_at_once(server, own_spool, agent):
+    """The first root makes the ring; roots that other threads start meanwhile are not lost."""
+    code = (
+        agent_code(server.uri, "threads", 0)
+        + """
+import threading
+gate = threading.Barrier(20)
+def work(n):
+    gate.wait()
+    root(n)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(20)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    )
+    process = agent(code)
+    assert process.returncode == 0, process.err
+    assert_all_there(server.uri, "threads", 20)
+
+
+def test_agent_has_no_children(server, own_spool, agent):
+    then = """
+children = open(f"/proc/self/task/{os.getpid()}/children").read()
+assert children == "", children
+"""
+    process = agent(agent_code(server.uri, "children", 1, then))
+    assert process.returncode == 0, process.err
+
+
+def test_no_folder_to_write_to(own_spool, agent, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    process = agent(
+        agent_code("http://127.0.0.1:9", "no folder", 100),
+        MLFLOW_FASTTRACE_SPOOL_DIR=str(tmp_path / "file"),
+    )
+    assert process.returncode == 0, process.err
+    assert process.err.count("Traces are not recorded") == 1
+    assert "MLFLOW_FASTTRACE_SPOOL_DIR" in process.err

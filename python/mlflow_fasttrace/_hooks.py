@@ -6,7 +6,6 @@ The rules are those of MLflow's encoder (``mlflow.tracing.utils.TraceJSONEncoder
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 import threading
@@ -43,11 +42,14 @@ def encode_default(value: Any) -> Any:
         pydantic = sys.modules.get("pydantic")
         if pydantic is not None and isinstance(value, pydantic.BaseModel):
             return value.model_dump()
-        if dataclasses.is_dataclass(value):
-            try:
-                return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-            except Exception:
-                pass
+        # A dataclass, or one of its instances; its module is loaded where there is one.
+        if hasattr(type(value), "__dataclass_fields__") or isinstance(value, type):
+            dataclasses = sys.modules.get("dataclasses")
+            if dataclasses is not None and dataclasses.is_dataclass(value):
+                try:
+                    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+                except Exception:
+                    pass
         if _consumes_stream(value):
             return str(type(value))
         return str(value)

@@ -27,6 +27,10 @@ _spools: dict[str, tuple[_settings.Spool, str]] = {}  # by name: those in use, w
 _ring_of_spool: dict[str, _core.RingWriter] = {}
 _sender_threads: dict[str, threading.Thread] = {}
 _pid = os.getpid()
+_started = False  # the core knows where traces go
+_starting_thread: int | None = None
+_retry_at = 0.0  # after a failure, not before this time
+_RETRY_SECONDS = 5.0
 
 
 def tracking_uri() -> str:
@@ -86,6 +90,8 @@ def set_experiment(*, experiment_id: str | None = None, name: str | None = None)
 
 def reset() -> None:
     """Where traces go is worked out anew at the next root span."""
+    global _started
+    _started = False
     _core.set_destination(None, None)
 
 
@@ -125,27 +131,45 @@ def destination(uri: str) -> dict[str, Any]:
 
 
 def start() -> None:
-    """Called by the core: sets where the traces that start from now on go."""
+    """Called by the core: sets where the traces that start from now on go.
+
+    Threads that start their first trace at the same time wait here for the one that came first. A
+    trace that starts inside (a traced log handler, say) is not recorded.
+    """
+    global _starting_thread, _retry_at
+    if _starting_thread == threading.get_ident() or time.monotonic() < _retry_at:
+        return
     with _lock:
-        if _settings.disabled():
+        if _started or _settings.disabled():
             return
-        _after_fork()
-        uri = _settings.absolute_uri(tracking_uri())
-        spool = _settings.spool_for(uri)
-        ring = _ring_of_spool.get(spool.name)
-        if ring is None:
-            try:
-                ring = _make_ring(spool)
-            except OSError as error:
-                _hooks.warn(
-                    f"Traces are not recorded: no ring could be made ({error}). "
-                    "Set MLFLOW_FASTTRACE_SPOOL_DIR to a folder that this user can write to."
-                )
-                return
-            _ring_of_spool[spool.name] = ring
-            _spools[spool.name] = (spool, uri)
-        _core.set_destination(ring, destination(uri))
-        ensure_sender(spool, uri)
+        _starting_thread = threading.get_ident()
+        try:
+            _start()
+        finally:
+            _starting_thread = None
+
+
+def _start() -> None:
+    global _retry_at, _started
+    _after_fork()
+    uri = _settings.absolute_uri(tracking_uri())
+    spool = _settings.spool_for(uri)
+    ring = _ring_of_spool.get(spool.name)
+    if ring is None:
+        try:
+            ring = _make_ring(spool)
+        except OSError as error:
+            _hooks.warn(
+                f"Traces are not recorded: no ring could be made ({error}). "
+                "Set MLFLOW_FASTTRACE_SPOOL_DIR to a folder that this user can write to."
+            )
+            _retry_at = time.monotonic() + _RETRY_SECONDS
+            return
+        _ring_of_spool[spool.name] = ring
+        _spools[spool.name] = (spool, uri)
+    _core.set_destination(ring, destination(uri))
+    _started = True
+    ensure_sender(spool, uri)
 
 
 def _make_ring(spool: _settings.Spool) -> _core.RingWriter:
@@ -174,9 +198,10 @@ def _after_fork() -> None:
 
 
 def _child_after_fork() -> None:
-    global _lock
+    global _lock, _starting_thread
     _lock = threading.RLock()
-    _core.set_destination(None, None)
+    _starting_thread = None
+    reset()
     _after_fork()
 
 
@@ -210,7 +235,7 @@ def ensure_sender(spool: _settings.Spool, uri: str) -> None:
         try:
             _spawn_sender(spool, uri)
             return
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             _hooks.warn(f"No sender process could be started ({error}); a thread takes over.")
     _start_sender_thread(spool, uri)
 
@@ -227,9 +252,13 @@ def _spawn_sender(spool: _settings.Spool, uri: str) -> None:
         os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
         0o600,
     )
+    sender = [sys.executable, "-m", "mlflow_fasttrace.sender", spool.state, spool.rings]
     try:
-        subprocess.Popen(
-            [sys.executable, "-m", "mlflow_fasttrace.sender", spool.state, spool.rings],
+        # The shell goes at once and leaves the sender to init: the agent never has a child that
+        # it would have to wait for.
+        subprocess.run(
+            ["/bin/sh", "-c", '"$@" &', "sh", *sender],
+            check=True,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -245,6 +274,10 @@ def _start_sender_thread(spool: _settings.Spool, uri: str) -> None:
     thread = _sender_threads.get(spool.name)
     if thread is not None and thread.is_alive():
         return
+
+    # MLflow imports this, and it cannot be imported any more once the main thread has ended, while
+    # the thread may still have everything to deliver.
+    import concurrent.futures.thread  # noqa: F401
 
     def run() -> None:
         from mlflow_fasttrace.sender.loop import run_sender

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
-
-import platformdirs
 
 #: Variables that decide how a sender signs in; their values never leave the environment.
 CREDENTIAL_VARIABLES = (
@@ -75,8 +73,7 @@ def absolute_uri(uri: str) -> str:
     return uri
 
 
-@dataclass(frozen=True)
-class Spool:
+class Spool(NamedTuple):
     """Where one sender's agents leave what they recorded."""
 
     name: str
@@ -117,9 +114,16 @@ def _make_private(folder: str) -> None:
 
 
 def state_root() -> str:
-    return os.environ.get("MLFLOW_FASTTRACE_SPOOL_DIR") or platformdirs.user_state_dir(
-        "mlflow-fasttrace", appauthor=False
-    )
+    if folder := os.environ.get("MLFLOW_FASTTRACE_SPOOL_DIR"):
+        return folder
+    import platformdirs
+
+    return platformdirs.user_state_dir("mlflow-fasttrace", appauthor=False)
+
+
+def rings_prefix(root: str) -> str:
+    """Rings of different spool roots must not mix: this part of the root is in their names."""
+    return hashlib.blake2b(root.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
 def spool_for(uri: str) -> Spool:
@@ -131,12 +135,10 @@ def spool_for(uri: str) -> Spool:
     digest = hashlib.blake2b(
         secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]
     ).hexdigest()
-    # Rings of different spool roots must not mix: the root's name is part of theirs.
-    place = hashlib.blake2b(root.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
     shared = "/dev/shm"
     state = os.path.join(root, digest)
     rings = (
-        os.path.join(shared, f"mlflow-fasttrace-{os.geteuid()}", f"{place}-{digest}")
+        os.path.join(shared, f"mlflow-fasttrace-{os.geteuid()}", f"{rings_prefix(root)}-{digest}")
         if os.path.isdir(shared) and os.access(shared, os.W_OK)
         else os.path.join(state, "rings")
     )

@@ -1,0 +1,149 @@
+"""Every part of the API, over and over in a process of its own: memory stays flat."""
+
+from __future__ import annotations
+
+import pytest
+
+SCRIPT = """
+import asyncio, gc, os, resource, sys
+import mlflow_fasttrace as mlflow
+from mlflow_fasttrace import _core, _runtime
+import mlflow_fasttrace.fluent
+
+folder = sys.path[0]
+ring = _core.RingWriter(folder + "/1-00000000.ring", 1 << 20, folder + "/spill")
+reader = _core.RingReader(folder + "/1-00000000.ring")
+_core.set_destination(ring, {"uri": "test"})
+
+@mlflow.trace
+def plain(x, *rest, y=1, **others):
+    return [x]
+
+@mlflow.trace
+def fails():
+    raise ValueError("no")
+
+@mlflow.trace
+def stream(n):
+    for i in range(n):
+        yield {"item": i}
+
+@mlflow.trace(output_reducer=len)
+def reduced():
+    yield 1
+
+@mlflow.trace
+async def call(n):
+    return n
+
+@mlflow.trace
+async def items():
+    yield 1
+
+class Odd:
+    def __str__(self):
+        raise RuntimeError
+
+class Event:
+    name, timestamp, attributes = "exception", 1, {"k": "v"}
+
+cycle = []
+cycle.append(cycle)
+
+def drive(coroutine):
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        pass
+
+async def consume():
+    async for _ in items():
+        break
+    generator = items()
+    await generator.__anext__()
+    await generator.aclose()
+
+def calls():
+    plain(1, 2, z=3)
+
+def errors():
+    for call in (fails, plain):
+        try:
+            call()
+        except (ValueError, TypeError):
+            pass
+
+def generators():
+    list(stream(3))
+    list(reduced())
+    for _ in stream(3):
+        break
+    generator = stream(2)
+    next(generator)
+    try:
+        generator.throw(KeyError("k"))
+    except KeyError:
+        pass
+
+def coroutines():
+    drive(call(1))
+    drive(consume())
+
+def span_methods():
+    with mlflow.start_span("s", attributes={"a": 1}, description="d", log_level="INFO") as span:
+        span.set_inputs({"deep": [{"a": 1.5, "b": None, "c": b"x", "d": Odd(), "e": cycle}]})
+        for n in range(20):
+            span.set_attribute(f"k{n}", "v" * n)
+            span.set_attribute("same", n)
+        span.set_outputs(10**30)
+        span.add_event(Event)
+        span.record_exception("words")
+        span.inputs, span.outputs, span.attributes, span._event_tuples, span._status_pair, repr(span)
+        span.get_attribute("k1")
+        span.trace_id, span.span_id, span.parent_id, span.name, span.start_time_ns, span.span_type
+        mlflow.update_current_trace(tags={"a": "b"}, metadata={"c": "d"}, request_preview="r")
+        try:
+            span.set_status("NONE")
+        except ValueError:
+            pass
+    span.end()
+
+def decorating():
+    mlflow.trace(lambda a, b=[]: a, name="n", attributes={"x": [1]})(1)
+
+def sending():
+    records = [data for _, kind, _, data in reader.drain(1 << 20) if kind == 1]
+    if records:
+        _core.otlp_request(records)
+        for record in records:
+            _core.span_summary(record), _core.span_json(record), _core.decode(record)
+        _core.write_segment(folder + "/segment", records, 1)
+        _core.SegmentReader(folder + "/segment").read(1 << 20)
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+import logging
+logging.disable(logging.CRITICAL)
+for step in (calls, errors, generators, coroutines, span_methods, decorating):
+    def round_():
+        for _ in range(ROUNDS):
+            step()
+            sending()
+            reader.release(reader.cursor)
+        gc.collect()
+    round_()
+    before = resident()
+    round_()
+    round_()
+    grown = resident() - before
+    print(step.__name__, grown)
+    assert grown < 600_000, (step.__name__, grown)
+"""
+
+
+@pytest.mark.parametrize("rounds", [500, pytest.param(20_000, marks=pytest.mark.long)])
+def test_memory_stays_flat(agent, rounds):
+    process = agent(SCRIPT.replace("ROUNDS", str(rounds)), MLFLOW_FASTTRACE_SENDER="none")
+    assert process.returncode == 0, process.out + process.err
