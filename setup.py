@@ -39,8 +39,8 @@ def extension():
     # Packing needs msgpack-c's headers only; zstd is linked.
     msgpack_cflags, _ = pkg_config("msgpack-c", "msgpack")
     zstd_cflags, zstd_libs = pkg_config("libzstd")
-    compile_args = ["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden", "-O3"]
-    link_args = []
+    compile_args = ["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden", "-O3", "-flto=auto"]
+    link_args = ["-flto=auto"]
     if os.environ.get("FASTTRACE_WERROR"):
         compile_args.append("-Werror")
     if os.environ.get("FASTTRACE_SANITIZE"):

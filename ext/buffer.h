@@ -42,7 +42,9 @@ static inline bool buffer_reserve(Buffer *b, size_t extra)
     return buffer_grow(b, extra);
 }
 
-static inline void buffer_append(Buffer *b, const void *bytes, size_t size)
+/* Always inline: most appends are of a few bytes, whose number the compiler then knows. */
+static inline __attribute__((always_inline)) void buffer_append(Buffer *b, const void *bytes,
+                                                                size_t size)
 {
     if (LIKELY(buffer_reserve(b, size))) {
         memcpy(b->data + b->len, bytes, size);

@@ -87,7 +87,7 @@ static void set_outputs(Stream *stream, Span *span)
         Py_XDECREF(made);
         if (reduced != NULL) {
             if (reduced != Py_None) {
-                span_set_text_key(span, SIZED(ATTR_OUTPUTS), reduced);
+                span_set(span, KEY_OUTPUTS, reduced);
             }
             Py_DECREF(reduced);
             return;
@@ -101,7 +101,7 @@ static void set_outputs(Stream *stream, Span *span)
     wire_pack_array(out, stream->count);
     buffer_append(out, stream->outputs.data, stream->outputs.len);
     if (!out->failed && !stream->outputs.failed) {
-        span_set_encoded(span, SIZED(ATTR_OUTPUTS), out->data, out->len);
+        span_set_encoded(span, KEY_OUTPUTS, out->data, out->len);
     }
     scratch_release(state, out);
 }

@@ -19,10 +19,24 @@
 
 /* ---- attributes ---- */
 
-uint32_t key_hash(const char *bytes, size_t size)
+/* Encoded by hand: a name of n < 32 bytes is the byte 0xa0 + n, then the name. */
+static const char *const known_names[KNOWN_KEYS] = {
+    [KEY_TRACE_ID] = "\xb5mlflow.traceRequestId",
+    [KEY_TYPE] = "\xafmlflow.spanType",
+    [KEY_FUNCTION] = "\xb7mlflow.spanFunctionName",
+    [KEY_INPUTS] = "\xb1" ATTR_INPUTS,
+    [KEY_OUTPUTS] = "\xb2" ATTR_OUTPUTS,
+    [KEY_LOG_LEVEL] = "\xb3mlflow.spanLogLevel",
+    [KEY_DESCRIPTION] = "\xb6mlflow.spanDescription",
+};
+
+/* Constant once the module is loaded. */
+static Key known_keys[KNOWN_KEYS];
+
+/* Names differ at their ends: the last bytes and the length tell nearly all apart. */
+static uint32_t key_hash(const char *bytes, size_t size)
 {
     uint32_t hash = 2166136261u;
-    /* Names differ at their ends: the last bytes and the length tell nearly all apart. */
     size_t from = size > 12 ? size - 12 : 0;
     for (size_t i = from; i < size; i++) {
         hash = (hash ^ (unsigned char)bytes[i]) * 16777619u;
@@ -30,13 +44,17 @@ uint32_t key_hash(const char *bytes, size_t size)
     return hash ^ (uint32_t)size;
 }
 
-static Attribute *attributes_find(const Attributes *a, const char *key, size_t size)
+Key key_of(const char *bytes, size_t size)
 {
-    uint32_t hash = key_hash(key, size);
+    return (Key){.bytes = bytes, .size = (uint32_t)size, .hash = key_hash(bytes, size)};
+}
+
+static Attribute *attributes_find(const Attributes *a, Key key)
+{
     for (uint32_t i = 0; i < a->count; i++) {
         Attribute *entry = &a->entries[i];
-        if (entry->hash == hash && entry->key_size == size &&
-            memcmp(a->values.data + entry->start, key, size) == 0) {
+        if (entry->hash == key.hash && entry->key_size == key.size &&
+            memcmp(a->values.data + entry->start, key.bytes, key.size) == 0) {
             return entry;
         }
     }
@@ -65,24 +83,25 @@ static bool entries_reserve(Attributes *a, Attribute *inline_entries, uint32_t e
     return true;
 }
 
-bool attributes_set(Attributes *a, Attribute *inline_entries, const char *key, size_t key_size,
-                    const char *value, size_t value_size)
+bool attributes_set(Attributes *a, Attribute *inline_entries, Key key, const char *value,
+                    size_t value_size)
 {
-    Attribute *old = attributes_find(a, key, key_size);
+    Attribute *old = attributes_find(a, key);
     if (old != NULL) {
+        a->has_holes = true;
         memmove(old, old + 1, (size_t)(a->entries + a->count - old - 1) * sizeof *old);
         a->count--;
     }
     if (!entries_reserve(a, inline_entries, 1) ||
-        !buffer_reserve(&a->values, key_size + value_size)) {
+        !buffer_reserve(&a->values, key.size + value_size)) {
         a->values.failed = false; /* what is there stays good; this one is not recorded */
         return false;
     }
-    a->entries[a->count++] = (Attribute){.hash = key_hash(key, key_size),
+    a->entries[a->count++] = (Attribute){.hash = key.hash,
                                          .start = (uint32_t)a->values.len,
-                                         .key_size = (uint32_t)key_size,
+                                         .key_size = key.size,
                                          .value_size = (uint32_t)value_size};
-    buffer_append(&a->values, key, key_size);
+    buffer_append(&a->values, key.bytes, key.size);
     buffer_append(&a->values, value, value_size);
     return true;
 }
@@ -95,19 +114,12 @@ void attributes_free(Attributes *a, Attribute *inline_entries)
     buffer_free(&a->values);
 }
 
-void span_set_encoded(Span *span, const char *name, size_t name_size, const char *value,
-                      size_t value_size)
+void span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size)
 {
-    char key_bytes[64];
-    Buffer key = {.data = key_bytes, .cap = sizeof key_bytes};
-    if (name_size > sizeof key_bytes - 8) {
-        return; /* only names of this file come here */
-    }
-    encode_text(&key, name, name_size);
-    attributes_set(&span->attributes, span->inline_entries, key.data, key.len, value, value_size);
+    attributes_set(&span->attributes, span->inline_entries, known_keys[key], value, value_size);
 }
 
-void span_set_text_key(Span *span, const char *name, size_t name_size, PyObject *value)
+void span_set(Span *span, KnownKey key, PyObject *value)
 {
     Buffer *out = scratch_acquire(span->state);
     if (out == NULL) {
@@ -115,7 +127,7 @@ void span_set_text_key(Span *span, const char *name, size_t name_size, PyObject 
     }
     encode_value(span->state, out, value);
     if (!out->failed && span->end_ns == 0) {
-        span_set_encoded(span, name, name_size, out->data, out->len);
+        span_set_encoded(span, key, out->data, out->len);
     }
     scratch_release(span->state, out);
 }
@@ -134,21 +146,23 @@ bool span_add_prepared(Span *span, const Attributes *prepared)
         a->entries[a->count++].start += base;
     }
     buffer_append(&a->values, prepared->values.data, prepared->values.len);
+    a->has_holes |= prepared->has_holes;
     return true;
 }
 
-/* An attribute's value, to be read; false when it is not set. */
-static bool span_find(const Span *span, const char *name, size_t name_size, Reader *value)
+static Reader attribute_value(const Attributes *a, const Attribute *entry)
 {
-    char key_bytes[64];
-    Buffer key = {.data = key_bytes, .cap = sizeof key_bytes};
-    encode_text(&key, name, name_size);
-    Attribute *entry = attributes_find(&span->attributes, key.data, key.len);
+    return reader_over(a->values.data + entry->start + entry->key_size, entry->value_size);
+}
+
+/* An attribute's value, to be read; false when it is not set. */
+static bool span_find(const Span *span, KnownKey key, Reader *value)
+{
+    const Attribute *entry = attributes_find(&span->attributes, known_keys[key]);
     if (entry == NULL) {
         return false;
     }
-    *value = reader_over(span->attributes.values.data + entry->start + entry->key_size,
-                         entry->value_size);
+    *value = attribute_value(&span->attributes, entry);
     return true;
 }
 
@@ -250,7 +264,7 @@ Span *span_start(CoreState *state, PyObject *name, Span *parent)
     char value_bytes[TRACE_ID_TEXT_SIZE + 2];
     Buffer value = {.data = value_bytes, .cap = sizeof value_bytes};
     encode_text(&value, trace->id_text, TRACE_ID_TEXT_SIZE);
-    span_set_encoded(span, SIZED(ATTR_TRACE_ID), value.data, value.len);
+    span_set_encoded(span, KEY_TRACE_ID, value.data, value.len);
     return span;
 }
 
@@ -260,7 +274,7 @@ static int default_log_level(const Span *span)
     static const char *const info_types[] = {"LLM",       "CHAT_MODEL", "TOOL",
                                              "RETRIEVER", "AGENT",      "EMBEDDING"};
     Reader value;
-    if (span_find(span, SIZED(ATTR_TYPE), &value)) {
+    if (span_find(span, KEY_TYPE, &value)) {
         Token type = reader_next(&value);
         for (size_t i = 0; type.kind == TOKEN_STR && i < sizeof info_types / sizeof *info_types;
              i++) {
@@ -309,10 +323,15 @@ static void encode_span(const Span *span, Buffer *out)
         wire_pack_str(out, 0);
     }
     wire_pack_map(out, a->count);
-    for (uint32_t i = 0; i < a->count; i++) {
-        const Attribute *entry = &a->entries[i];
-        buffer_append(out, a->values.data + entry->start,
-                      (size_t)entry->key_size + entry->value_size);
+    if (!a->has_holes) {
+        buffer_append(out, a->values.data, a->values.len);
+    }
+    else {
+        for (uint32_t i = 0; i < a->count; i++) {
+            const Attribute *entry = &a->entries[i];
+            buffer_append(out, a->values.data + entry->start,
+                          (size_t)entry->key_size + entry->value_size);
+        }
     }
     wire_pack_array(out, span->event_count);
     buffer_append(out, span->events.data, span->events.len);
@@ -351,9 +370,9 @@ void span_end(Span *span, uint64_t end_ns)
     if (span->status != 2) {
         span->status = 1;
     }
-    if (!span_find(span, SIZED(ATTR_LOG_LEVEL), &level)) {
+    if (!span_find(span, KEY_LOG_LEVEL, &level)) {
         char value = (char)default_log_level(span);
-        span_set_encoded(span, SIZED(ATTR_LOG_LEVEL), &value, 1);
+        span_set_encoded(span, KEY_LOG_LEVEL, &value, 1);
     }
     span->end_ns = end_ns;
 
@@ -418,7 +437,7 @@ static void span_append_event(Span *span, const Buffer *event)
 static int stored_log_level(const Span *span)
 {
     Reader value;
-    if (span_find(span, SIZED(ATTR_LOG_LEVEL), &value)) {
+    if (span_find(span, KEY_LOG_LEVEL, &value)) {
         Token level = reader_next(&value);
         if (level.kind == TOKEN_UINT && level.u < 1000) {
             return (int)level.u;
@@ -432,7 +451,7 @@ static void raise_log_level(Span *span)
 {
     if (stored_log_level(span) < 40) {
         char level = 40;
-        span_set_encoded(span, SIZED(ATTR_LOG_LEVEL), &level, 1);
+        span_set_encoded(span, KEY_LOG_LEVEL, &level, 1);
     }
 }
 
@@ -516,10 +535,10 @@ void span_record_pending(Span *span)
 void span_default_outputs(Span *span, PyObject *result)
 {
     Reader value;
-    if (span_find(span, SIZED(ATTR_OUTPUTS), &value) && reader_next(&value).kind != TOKEN_NIL) {
+    if (span_find(span, KEY_OUTPUTS, &value) && reader_next(&value).kind != TOKEN_NIL) {
         return;
     }
-    span_set_text_key(span, SIZED(ATTR_OUTPUTS), result);
+    span_set(span, KEY_OUTPUTS, result);
 }
 
 /* ---- the Python object ---- */
@@ -598,7 +617,7 @@ static void set_attribute(Span *span, PyObject *key, PyObject *value)
     size_t key_size = out->len;
     encode_value(state, out, value);
     if (!out->failed && span->end_ns == 0) {
-        attributes_set(&span->attributes, span->inline_entries, out->data, key_size,
+        attributes_set(&span->attributes, span->inline_entries, key_of(out->data, key_size),
                        out->data + key_size, out->len - key_size);
     }
     scratch_release(state, out);
@@ -606,25 +625,25 @@ static void set_attribute(Span *span, PyObject *key, PyObject *value)
 
 static PyObject *span_set_inputs(Span *span, PyObject *value)
 {
-    span_set_text_key(span, SIZED(ATTR_INPUTS), value);
+    span_set(span, KEY_INPUTS, value);
     Py_RETURN_NONE;
 }
 
 static PyObject *span_set_outputs(Span *span, PyObject *value)
 {
-    span_set_text_key(span, SIZED(ATTR_OUTPUTS), value);
+    span_set(span, KEY_OUTPUTS, value);
     Py_RETURN_NONE;
 }
 
 static PyObject *span_set_span_type(Span *span, PyObject *value)
 {
-    span_set_text_key(span, SIZED(ATTR_TYPE), value);
+    span_set(span, KEY_TYPE, value);
     Py_RETURN_NONE;
 }
 
 static PyObject *span_set_description(Span *span, PyObject *value)
 {
-    span_set_text_key(span, SIZED(ATTR_DESCRIPTION), value);
+    span_set(span, KEY_DESCRIPTION, value);
     Py_RETURN_NONE;
 }
 
@@ -794,7 +813,7 @@ static PyObject *span_py_end(Span *span, PyObject *args, PyObject *kwargs)
         set_attributes(span, attributes);
     }
     if (outputs != Py_None) {
-        span_set_text_key(span, SIZED(ATTR_OUTPUTS), outputs);
+        span_set(span, KEY_OUTPUTS, outputs);
     }
     if (status != Py_None && apply_status(span, status) < 0) {
         PyErr_Clear();
@@ -820,25 +839,25 @@ static PyObject *span_get_attribute(Span *span, PyObject *key)
     Buffer encoded = {0};
     PyObject *result = NULL;
     encode_str(&encoded, key);
-    Attribute *entry =
-        encoded.failed ? NULL : attributes_find(&span->attributes, encoded.data, encoded.len);
+    Attribute *entry = encoded.failed
+                           ? NULL
+                           : attributes_find(&span->attributes, key_of(encoded.data, encoded.len));
     if (entry == NULL) {
         result = Py_None;
         Py_INCREF(result);
     }
     else {
-        Reader value = reader_over(span->attributes.values.data + entry->start + entry->key_size,
-                                   entry->value_size);
+        Reader value = attribute_value(&span->attributes, entry);
         result = decode_value(&value);
     }
     buffer_free(&encoded);
     return result;
 }
 
-static PyObject *known_attribute(Span *span, const char *name, size_t size)
+static PyObject *known_attribute(Span *span, KnownKey key)
 {
     Reader value;
-    if (!span_find(span, name, size, &value)) {
+    if (!span_find(span, key, &value)) {
         Py_RETURN_NONE;
     }
     return decode_value(&value);
@@ -847,25 +866,25 @@ static PyObject *known_attribute(Span *span, const char *name, size_t size)
 static PyObject *span_get_inputs(Span *span, void *unused)
 {
     (void)unused;
-    return known_attribute(span, SIZED(ATTR_INPUTS));
+    return known_attribute(span, KEY_INPUTS);
 }
 
 static PyObject *span_get_outputs(Span *span, void *unused)
 {
     (void)unused;
-    return known_attribute(span, SIZED(ATTR_OUTPUTS));
+    return known_attribute(span, KEY_OUTPUTS);
 }
 
 static PyObject *span_get_span_type(Span *span, void *unused)
 {
     (void)unused;
-    return known_attribute(span, SIZED(ATTR_TYPE));
+    return known_attribute(span, KEY_TYPE);
 }
 
 static PyObject *span_get_description(Span *span, void *unused)
 {
     (void)unused;
-    return known_attribute(span, SIZED(ATTR_DESCRIPTION));
+    return known_attribute(span, KEY_DESCRIPTION);
 }
 
 static PyObject *span_get_attributes(Span *span, void *unused)
@@ -986,7 +1005,7 @@ static PyObject *span_set_log_level(Span *span, PyObject *level)
     if (number == NULL) {
         return NULL;
     }
-    span_set_text_key(span, SIZED(ATTR_LOG_LEVEL), number);
+    span_set(span, KEY_LOG_LEVEL, number);
     Py_DECREF(number);
     Py_RETURN_NONE;
 }
@@ -1220,15 +1239,15 @@ static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
         return scope->no_op;
     }
     span->outer = parent;
-    span_set_text_key(span, SIZED(ATTR_TYPE), scope->span_type);
+    span_set(span, KEY_TYPE, scope->span_type);
     if (scope->attributes != Py_None) {
         set_attributes(span, scope->attributes);
     }
     if (scope->description != Py_None) {
-        span_set_text_key(span, SIZED(ATTR_DESCRIPTION), scope->description);
+        span_set(span, KEY_DESCRIPTION, scope->description);
     }
     if (scope->log_level != Py_None) {
-        span_set_text_key(span, SIZED(ATTR_LOG_LEVEL), scope->log_level);
+        span_set(span, KEY_LOG_LEVEL, scope->log_level);
     }
     span_activate(span);
     scope->span = span;
@@ -1278,6 +1297,9 @@ static PyType_Spec scope_spec = {
 
 int span_add_types(PyObject *module, CoreState *state)
 {
+    for (int i = 0; i < KNOWN_KEYS; i++) {
+        known_keys[i] = key_of(known_names[i], strlen(known_names[i]));
+    }
     if (state_add_type(module, &span_spec, &state->span_type, "LiveSpan") < 0) {
         return -1;
     }

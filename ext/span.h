@@ -19,6 +19,7 @@ typedef struct {
     Attribute *entries;
     uint32_t count;
     uint32_t room;
+    bool has_holes; /* otherwise `values` is exactly the entries, in order */
 } Attributes;
 
 #define INLINE_ATTRIBUTES 8
@@ -42,8 +43,6 @@ struct Span {
     uint32_t event_count;
 };
 
-uint32_t key_hash(const char *bytes, size_t size);
-
 /* Starts a span under `parent` (NULL: a new trace). NULL, without an exception, when it cannot be
  * recorded. `name` is a str. */
 Span *span_start(CoreState *state, PyObject *name, Span *parent);
@@ -59,16 +58,37 @@ void span_deactivate(Span *span);
 PyObject *context_enter(CoreState *state, PyObject *span);
 void context_leave(CoreState *state, PyObject *token);
 
+/* An attribute's encoded name, and its hash. */
+typedef struct {
+    const char *bytes;
+    uint32_t size;
+    uint32_t hash;
+} Key;
+
+/* The names that this project sets itself; encoded in span.c. */
+typedef enum {
+    KEY_TRACE_ID,
+    KEY_TYPE,
+    KEY_FUNCTION,
+    KEY_INPUTS,
+    KEY_OUTPUTS,
+    KEY_LOG_LEVEL,
+    KEY_DESCRIPTION,
+    KNOWN_KEYS,
+} KnownKey;
+
+/* A key from an encoded name; the bytes stay the caller's. */
+Key key_of(const char *bytes, size_t size);
+
 /* Sets an attribute whose value is already encoded. False when there is no memory. */
-bool attributes_set(Attributes *attributes, Attribute *inline_entries, const char *key,
-                    size_t key_size, const char *value, size_t value_size);
+bool attributes_set(Attributes *attributes, Attribute *inline_entries, Key key, const char *value,
+                    size_t value_size);
 
-/* Encodes and sets. `name` is the attribute's name, not yet encoded. */
-void span_set_text_key(Span *span, const char *name, size_t name_size, PyObject *value);
+/* Encodes and sets. */
+void span_set(Span *span, KnownKey key, PyObject *value);
 
-/* Sets an encoded value under that name. */
-void span_set_encoded(Span *span, const char *name, size_t name_size, const char *value,
-                      size_t value_size);
+/* Sets an encoded value. */
+void span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size);
 
 /* Copies ready-made attributes into a span that has no attribute of those names. */
 bool span_add_prepared(Span *span, const Attributes *prepared);
@@ -93,11 +113,6 @@ void attributes_free(Attributes *attributes, Attribute *inline_entries);
 
 #define ATTR_INPUTS "mlflow.spanInputs"
 #define ATTR_OUTPUTS "mlflow.spanOutputs"
-#define ATTR_TYPE "mlflow.spanType"
-#define ATTR_FUNCTION "mlflow.spanFunctionName"
-#define ATTR_LOG_LEVEL "mlflow.spanLogLevel"
-#define ATTR_TRACE_ID "mlflow.traceRequestId"
-#define ATTR_DESCRIPTION "mlflow.spanDescription"
 #define SIZED(literal) (literal), (sizeof(literal) - 1)
 
 #endif

@@ -220,7 +220,7 @@ Span *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate
     if (LIKELY(out != NULL)) {
         encode_inputs(self, out, args, kwargs);
         if (LIKELY(!out->failed)) {
-            span_set_encoded(span, SIZED(ATTR_INPUTS), out->data, out->len);
+            span_set_encoded(span, KEY_INPUTS, out->data, out->len);
         }
         scratch_release(state, out);
     }
@@ -345,8 +345,9 @@ static int add_prepared(Traced *self, PyObject *key, PyObject *value)
     encode_str(&out, key);
     size_t key_size = out.len;
     encode_value(self->state, &out, value);
-    bool ok = !out.failed && attributes_set(&self->prepared, self->prepared_entries, out.data,
-                                            key_size, out.data + key_size, out.len - key_size);
+    bool ok = !out.failed &&
+              attributes_set(&self->prepared, self->prepared_entries, key_of(out.data, key_size),
+                             out.data + key_size, out.len - key_size);
     buffer_free(&out);
     if (!ok) {
         PyErr_NoMemory();

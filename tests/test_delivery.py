@@ -270,3 +270,13 @@ def test_no_folder_to_write_to(own_spool, agent, tmp_path):
     assert process.returncode == 0, process.err
     assert process.err.count("Traces are not recorded") == 1
     assert "MLFLOW_FASTTRACE_SPOOL_DIR" in process.err
+
+
+def test_modules_beside_the_agent_do_not_reach_the_sender(server, own_spool, agent, tmp_path):
+    for name in ("queue", "gzip", "random"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not the standard library')")
+    code = agent_code(server.uri, "shadowed", 3)
+    code = code.replace("import os, sys, time", "import os, sys, time\nsys.path.pop(0)")
+    process = agent(code)
+    assert process.returncode == 0, process.err
+    assert_all_there(server.uri, "shadowed", 3)

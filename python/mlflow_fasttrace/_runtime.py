@@ -240,19 +240,29 @@ def ensure_sender(spool: _settings.Spool, uri: str) -> None:
     _start_sender_thread(spool, uri)
 
 
+# Finds this package and MLflow where the agent finds them, but lets nothing of the agent's folder
+# stand in for a module of the standard library.
+_SENDER = """\
+import os, sys
+sys.path[:] = [path for path in sys.path if path]
+agent = os.environ.pop("MLFLOW_FASTTRACE_AGENT_PATH").split(os.pathsep)
+sys.path += [path for path in agent if path not in sys.path]
+from mlflow_fasttrace.sender.__main__ import main
+sys.exit(main())
+"""
+
+
 def _spawn_sender(spool: _settings.Spool, uri: str) -> None:
     environment = dict(os.environ)
     environment["MLFLOW_TRACKING_URI"] = uri
     environment["MLFLOW_FASTTRACE_DISABLE"] = "1"  # the sender itself is never traced
-    package_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    paths = [package_root, environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    environment["MLFLOW_FASTTRACE_AGENT_PATH"] = os.pathsep.join(path for path in sys.path if path)
     log = os.open(
         spool.log,
         os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
         0o600,
     )
-    sender = [sys.executable, "-m", "mlflow_fasttrace.sender", spool.state, spool.rings]
+    sender = [sys.executable, "-c", _SENDER, spool.state, spool.rings]
     try:
         # The shell goes at once and leaves the sender to init: the agent never has a child that
         # it would have to wait for.

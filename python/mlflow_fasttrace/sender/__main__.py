@@ -1,4 +1,4 @@
-"""``python -m mlflow_fasttrace.sender STATE_FOLDER RINGS_FOLDER``; started by an agent."""
+"""``python -m mlflow_fasttrace.sender STATE_FOLDER RINGS_FOLDER``; an agent starts it."""
 
 import logging
 import os
