@@ -93,7 +93,7 @@ class Sender:
             entries = ring.read()
             self.assembler.add(entries)
             count += len(entries)
-            self.flush_wanted |= ring.reader.take_flush()
+            self.flush_wanted |= ring.flush_wanted
         if self.server_state == SERVER_AWAY and self.backoff.waiting():
             return count
         for segment in self.segments.values():
@@ -124,9 +124,14 @@ class Sender:
         except Away as reason:
             self._away(reason)
         else:
-            self.flush_wanted = False
+            self._flush_is_done()
         self._settle()
         return sent
+
+    def _flush_is_done(self) -> None:
+        self.flush_wanted = False
+        for ring in self.rings.values():
+            ring.flush_wanted = False
 
     def _deliver_batch(self, traces: list[TraceBuffer]) -> None:
         if self._destination is None:
@@ -227,10 +232,8 @@ class Sender:
         server is away."""
         packed = False
         for ring in self.rings.values():
-            filling = ring.used() > ring.reader.capacity // 2
-            if not ring.pending or ring.unpacked_since is None:
-                continue
-            if filling or self.server_state == SERVER_AWAY:
+            away = self.server_state == SERVER_AWAY
+            if ring.pending and (ring.filling() or (away and ring.pack_is_due())):
                 packed |= self._pack_ring(ring)
         if packed:
             self.assembler.drop_packed()
@@ -271,7 +274,7 @@ class Sender:
         read = self.read()
         sent = self.deliver()
         if self.flush_wanted and not self.assembler.open and not self.segments:
-            self.flush_wanted = False
+            self._flush_is_done()
         self.pack()
         return bool(read or sent)
 

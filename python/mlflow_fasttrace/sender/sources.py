@@ -19,6 +19,7 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 
 SPAN, TRACE = 1, 2
 READ_BYTES = 4 << 20
+PACK_AFTER_SECONDS = 1.0
 
 _PHASE_OFFSET = 21  # of a trace record, see ext/record.h
 _INFO_SENT = 0x80
@@ -59,10 +60,11 @@ class RingSource:
         self.stem = _RING_NAME.match(os.path.basename(path))["stem"]
         self.reader = _core.RingReader(path)
         self.pending: deque[Entry] = deque()
-        self.settled = self.reader.tail
         self.unpacked_since: float | None = None
+        self.flush_wanted = False
 
     def read(self) -> list[Entry]:
+        self.flush_wanted |= self.reader.take_flush()
         entries = [Entry(self, *item) for item in self.reader.drain(READ_BYTES)]
         self.pending.extend(entries)
         if entries and self.unpacked_since is None:
@@ -89,8 +91,18 @@ class RingSource:
         if not self.pending:
             self.unpacked_since = None
 
-    def used(self) -> int:
-        return self.reader.head - self.reader.tail
+    def filling(self) -> bool:
+        return self.reader.head - self.reader.tail > self.reader.capacity // 2
+
+    def pack_is_due(self) -> bool:
+        """With the server away: soon, but not a file for every few records."""
+        if not self.pending or self.unpacked_since is None:
+            return False
+        return (
+            self.flush_wanted
+            or time.monotonic() - self.unpacked_since >= PACK_AFTER_SECONDS
+            or not self.reader.alive()
+        )
 
     def pack(self, path: str) -> PackedSegment | None:
         """Moves what is undelivered into a segment and gives its space back to the agent."""
@@ -106,6 +118,7 @@ class RingSource:
         self.pending = deque([*markers, marker])
         self.reader.release(self.reader.cursor)
         self.unpacked_since = None
+        self.flush_wanted = False
         return PackedSegment(path, marker)
 
     def finished(self) -> bool:
@@ -146,10 +159,6 @@ class PackedSegment:
                 self.marker.done = True
                 self.marker.source.settle()
 
-    def forget(self) -> None:
-        """Back to unread: its records are dropped from memory."""
-        self.loaded = False
-
 
 class SpillSegment:
     """A segment that an agent writes while its ring is full; read as it grows."""
@@ -188,11 +197,6 @@ class SpillSegment:
     def settle(self) -> None:
         if self.loaded and self.left == 0:
             _unlink(self.path)
-
-    def forget(self) -> None:
-        self.loaded = False
-        self.left = 0
-        self.reader = _core.SegmentReader(self.path)
 
 
 def _unlink(path: str) -> None:
