@@ -17,6 +17,8 @@
  * alone. */
 #include "generator.h"
 
+#include "context.h"
+
 typedef struct {
     PyObject_HEAD CoreState *state;
     Span *span;         /* owned; NULL when not recorded, or ended */

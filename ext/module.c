@@ -1,5 +1,6 @@
 /* module.c: mlflow_fasttrace._core: its state, and the functions that the thin package and the
  * sender call. */
+#include "context.h"
 #include "decode.h"
 #include "encode.h"
 #include "ids.h"

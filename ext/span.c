@@ -11,6 +11,7 @@
  * GIL: two threads may set attributes of one span at the same time. */
 #include "span.h"
 
+#include "context.h"
 #include "decode.h"
 #include "ids.h"
 #include "ring.h"
@@ -164,65 +165,6 @@ static bool span_find(const Span *span, KnownKey key, Reader *value)
     }
     *value = attribute_value(&span->attributes, entry);
     return true;
-}
-
-/* ---- context ---- */
-
-Span *context_current(CoreState *state)
-{
-    PyObject *current = PyObject_CallNoArgs(state->context_get);
-    if (UNLIKELY(current == NULL)) {
-        swallow_exception();
-        return NULL;
-    }
-    while (UNLIKELY(current != Py_None && Py_IS_TYPE(current, state->span_type) &&
-                    ((Span *)current)->abandoned)) {
-        PyObject *outer = (PyObject *)((Span *)current)->outer;
-        if (outer == NULL) {
-            outer = Py_None;
-        }
-        Py_INCREF(outer);
-        Py_DECREF(current);
-        current = outer;
-    }
-    if (current == Py_None || !Py_IS_TYPE(current, state->span_type)) {
-        Py_DECREF(current);
-        return NULL;
-    }
-    return (Span *)current;
-}
-
-PyObject *context_enter(CoreState *state, PyObject *span)
-{
-    PyObject *token = PyObject_CallFunctionObjArgs(state->context_set, span, NULL);
-    if (UNLIKELY(token == NULL)) {
-        swallow_exception();
-    }
-    return token;
-}
-
-/* A token of another context cannot be taken back there: then that context keeps what it has. */
-void context_leave(CoreState *state, PyObject *token)
-{
-    if (UNLIKELY(token == NULL)) {
-        return;
-    }
-    PyObject *done = PyObject_CallFunctionObjArgs(state->context_reset, token, NULL);
-    if (UNLIKELY(done == NULL)) {
-        swallow_exception();
-    }
-    Py_XDECREF(done);
-    Py_DECREF(token);
-}
-
-void span_activate(Span *span) { span->token = context_enter(span->state, (PyObject *)span); }
-
-void span_deactivate(Span *span)
-{
-    PyObject *token = span->token;
-    span->token = NULL;
-    context_leave(span->state, token);
-    Py_CLEAR(span->outer);
 }
 
 /* ---- start and end ---- */

@@ -47,17 +47,6 @@ struct Span {
  * recorded. `name` is a str. */
 Span *span_start(CoreState *state, PyObject *name, Span *parent);
 
-/* The span that is current in this context, as a new reference; NULL when there is none. */
-Span *context_current(CoreState *state);
-
-/* Makes it current, and the one before current again. */
-void span_activate(Span *span);
-void span_deactivate(Span *span);
-
-/* The same, for a step of a generator: the token is the caller's. NULL when it failed. */
-PyObject *context_enter(CoreState *state, PyObject *span);
-void context_leave(CoreState *state, PyObject *token);
-
 /* An attribute's encoded name, and its hash. */
 typedef struct {
     const char *bytes;

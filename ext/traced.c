@@ -10,6 +10,7 @@
  * file's business: the function itself raises its TypeError, and the span says so. */
 #include "traced.h"
 
+#include "context.h"
 #include "generator.h"
 
 #define INLINE_PARAMETERS 16

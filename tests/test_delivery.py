@@ -112,6 +112,7 @@ print(took)
     process = agent(agent_code(uri, "nowhere", 50, then))
     assert process.returncode == 0, process.err
     assert float(process.out) <= 5.5
+    assert process.err.count("does not answer yet") == 1, process.err
 
 
 def test_everything_fits_through_a_small_ring(server, own_spool, agent):

@@ -351,8 +351,16 @@ def _reached(goal: tuple[_core.RingWriter, int, int], accept_spooled: bool) -> b
 
 
 def _at_exit() -> None:
-    if os.getpid() == _pid:
-        flush(_settings.exit_timeout_seconds(), accept_spooled=True)
+    if os.getpid() != _pid:
+        return
+    flush(_settings.exit_timeout_seconds(), accept_spooled=True)
+    for (spool, uri), ring in [(_spools[name], ring) for name, ring in _ring_of_spool.items()]:
+        progress = ring.progress()
+        if progress is not None and progress[2] < progress[0] and _settings.sender_mode() != "none":
+            _hooks.warn(
+                f"{_settings.without_credentials(uri)} does not answer yet. What this process "
+                f"recorded is kept ({spool.state}) and delivered when it does."
+            )
 
 
 atexit.register(_at_exit)
