@@ -46,7 +46,7 @@ static inline bool buffer_reserve(Buffer *b, size_t extra)
 static inline __attribute__((always_inline)) void buffer_append(Buffer *b, const void *bytes,
                                                                 size_t size)
 {
-    if (LIKELY(buffer_reserve(b, size))) {
+    if (LIKELY(size != 0 && buffer_reserve(b, size))) { /* nothing may come as a NULL pointer */
         memcpy(b->data + b->len, bytes, size);
         b->len += size;
     }
