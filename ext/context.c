@@ -9,12 +9,13 @@
  * finds it there looks past it, to what was current before. */
 #include "context.h"
 
-Span *context_current(CoreState *state)
+int context_current(CoreState *state, Span **span)
 {
+    *span = NULL;
     PyObject *current = PyObject_CallNoArgs(state->context_get);
     if (UNLIKELY(current == NULL)) {
         swallow_exception();
-        return NULL;
+        return -1;
     }
     while (UNLIKELY(current != Py_None && Py_IS_TYPE(current, state->span_type) &&
                     ((Span *)current)->abandoned)) {
@@ -28,9 +29,10 @@ Span *context_current(CoreState *state)
     }
     if (current == Py_None || !Py_IS_TYPE(current, state->span_type)) {
         Py_DECREF(current);
-        return NULL;
+        return 0;
     }
-    return (Span *)current;
+    *span = (Span *)current;
+    return 0;
 }
 
 PyObject *context_enter(CoreState *state, PyObject *span)

@@ -4,8 +4,10 @@
 
 #include "span.h"
 
-/* The span that is current in this context, as a new reference; NULL when there is none. */
-Span *context_current(CoreState *state);
+/* The span that is current in this context, as a new reference; NULL when there is none. -1 when
+ * that could not be found out (at the recursion limit, say): then nothing may be recorded, or it
+ * would become a trace of its own. No exception is left set. */
+int context_current(CoreState *state, Span **span);
 
 /* Makes a span current, and the one before current again. */
 void span_activate(Span *span);

@@ -115,8 +115,8 @@ static PyObject *core_set_destination(PyObject *module, PyObject *args)
 static PyObject *core_current_span(PyObject *module, PyObject *unused)
 {
     (void)unused;
-    Span *span = context_current(module_state(module));
-    if (span == NULL) {
+    Span *span;
+    if (context_current(module_state(module), &span) < 0 || span == NULL) {
         Py_RETURN_NONE;
     }
     return (PyObject *)span;

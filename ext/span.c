@@ -1173,8 +1173,9 @@ static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
         PyErr_SetString(PyExc_RuntimeError, "this span has been started already");
         return NULL;
     }
-    Span *parent = context_current(state);
-    Span *span = span_start(state, scope->name, parent);
+    Span *parent;
+    int known = context_current(state, &parent);
+    Span *span = known == 0 ? span_start(state, scope->name, parent) : NULL;
     if (span == NULL) {
         Py_XDECREF((PyObject *)parent);
         Py_INCREF(scope->no_op);

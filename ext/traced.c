@@ -203,8 +203,9 @@ done:
 Span *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate)
 {
     CoreState *state = self->state;
-    Span *parent = context_current(state);
-    Span *span = span_start(state, self->span_name, parent);
+    Span *parent;
+    int known = context_current(state, &parent);
+    Span *span = LIKELY(known == 0) ? span_start(state, self->span_name, parent) : NULL;
     if (UNLIKELY(span == NULL)) {
         Py_XDECREF((PyObject *)parent);
         return NULL;

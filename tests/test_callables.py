@@ -402,3 +402,15 @@ def test_arguments_by_name(recorded):
             span.set_inputs(value=1)
     (span,) = recorded()
     assert (span["inputs"], span["outputs"], span["status"]) == ({"a": 1}, 2, 2)
+
+
+def test_recursion_limit_makes_no_trace_of_its_own(recorded):
+    @mlflow.trace
+    def endless(n):
+        return endless(n + 1)
+
+    with pytest.raises(RecursionError):
+        endless(0)
+    spans = recorded()
+    assert len([span for span in spans if span["parent"] is None]) <= 1
+    assert mlflow.get_current_active_span() is None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
+from mlflow_fasttrace._settings import rings_prefix
 from support import MlflowServer, free_port, traces_of, wait_until
 
 AGENT = """
@@ -50,6 +52,13 @@ def sender_pids(spool) -> list[int]:
     return [int(lock.read_text()) for lock in spool.glob("*/sender.lock") if lock.read_text()]
 
 
+def assert_sender_ends(spool) -> None:
+    """With nothing left to do it goes, and takes the rings with it."""
+    (pid,) = sender_pids(spool)
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the sender's end")
+    assert not list(Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*"))
+
+
 KILL_AGENT = "\nos.kill(os.getpid(), 9)\n"
 
 
@@ -57,6 +66,7 @@ def test_killed_right_after_200_traces(server, own_spool, agent):
     process = agent(agent_code(server.uri, "killed", 200, KILL_AGENT))
     assert process.returncode == -signal.SIGKILL
     assert_all_there(server.uri, "killed", 200)
+    assert_sender_ends(own_spool)
 
 
 def test_killed_together_with_its_sender(server, own_spool, agent):
@@ -95,6 +105,7 @@ def test_server_that_comes_later(tmp_path, own_spool, agent):
     server.start()
     try:
         assert_all_there(uri, "later", 50)
+        assert_sender_ends(own_spool)
     finally:
         server.stop()
 
@@ -125,6 +136,7 @@ def test_everything_fits_through_a_small_ring(server, own_spool, agent):
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "spilled", 2000)
     wait_until(lambda: not list(own_spool.glob("*/*.seg")), 30, "segments are deleted")
+    assert_sender_ends(own_spool)
 
 
 def test_server_that_restarts(tmp_path, own_spool, agent):

@@ -103,7 +103,6 @@ class Sender:
                 entries = segment.read()
                 self.assembler.add(entries)
                 count += len(entries)
-                segment.settle()
         return count
 
     # ---- delivering ----
@@ -264,6 +263,9 @@ class Sender:
     # ---- living ----
 
     def idle(self) -> bool:
+        """Nobody needs this sender: no ring, no segment; or somebody removed the spool folder."""
+        if not os.path.isdir(self.state):
+            return not any(ring.reader.alive() for ring in self.rings.values())
         return not self.rings and not self.segments
 
     def step(self) -> bool:
@@ -275,6 +277,8 @@ class Sender:
         sent = self.deliver()
         if self.flush_wanted and not self.assembler.open and not self.segments:
             self._flush_is_done()
+        if self.segments:
+            self._settle()
         self.pack()
         return bool(read or sent)
 
