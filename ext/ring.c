@@ -130,22 +130,6 @@ static void ring_copy_in(Ring *ring, uint64_t position, const void *bytes, size_
     memcpy(ring->data, (const char *)bytes + first, size - first);
 }
 
-static bool write_whole(int fd, const char *bytes, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = write(fd, bytes, size);
-        if (n < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            return false;
-        }
-        bytes += n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
 static void spill_end(Ring *ring)
 {
     if (ring->spill_fd >= 0) {

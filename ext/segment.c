@@ -59,9 +59,7 @@ bool segment_raw_frame(Buffer *out, const Buffer *record)
     return true;
 }
 
-/* ---- writing, by the sender ---- */
-
-static bool put(int fd, const void *bytes, size_t size)
+bool write_whole(int fd, const void *bytes, size_t size)
 {
     const char *at = bytes;
     while (size > 0) {
@@ -76,6 +74,8 @@ static bool put(int fd, const void *bytes, size_t size)
     }
     return true;
 }
+
+/* ---- writing, by the sender ---- */
 
 static bool put_frame(int fd, const Buffer *content, uint32_t records, Buffer *stored, int level)
 {
@@ -96,7 +96,7 @@ static bool put_frame(int fd, const Buffer *content, uint32_t records, Buffer *s
     }
     head.stored_size = (uint32_t)size;
     head.checksum = checksum64(bytes, size);
-    return put(fd, &head, sizeof head) && put(fd, bytes, size);
+    return write_whole(fd, &head, sizeof head) && write_whole(fd, bytes, size);
 }
 
 /* Writes under another name and renames: a segment is there whole or not at all. */
@@ -118,7 +118,7 @@ static int write_records(const char *path, PyObject *records, int level, unsigne
     }
     char head[SEGMENT_HEAD_SIZE];
     segment_head(head);
-    if (!put(fd, head, sizeof head)) {
+    if (!write_whole(fd, head, sizeof head)) {
         goto done;
     }
     Py_ssize_t total = PyList_Size(records);
