@@ -31,6 +31,27 @@ void swallow_exception(void)
     PyErr_Clear();
 }
 
+void take_exception(PyObject **type, PyObject **value, PyObject **traceback)
+{
+    PyErr_Fetch(type, value, traceback);
+    PyErr_NormalizeException(type, value, traceback);
+    if (*value != NULL && *traceback != NULL) {
+        PyException_SetTraceback(*value, *traceback);
+    }
+}
+
+void warn(CoreState *state, const char *message)
+{
+    if (state->warn == NULL) {
+        return;
+    }
+    PyObject *done = PyObject_CallFunction(state->warn, "s", message);
+    if (done == NULL) {
+        swallow_exception();
+    }
+    Py_XDECREF(done);
+}
+
 void encode_str(Buffer *out, PyObject *text)
 {
     Py_ssize_t size;

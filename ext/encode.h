@@ -31,4 +31,10 @@ static inline void encode_text(Buffer *out, const char *text, size_t size)
  * next chance, in the program that it was meant for. */
 void swallow_exception(void);
 
+/* Takes the pending exception, as an object with its traceback; PyErr_Restore puts it back. */
+void take_exception(PyObject **type, PyObject **value, PyObject **traceback);
+
+/* Logs a line, rate-limited, through the hook. Keeps no exception and raises none. */
+void warn(CoreState *state, const char *message);
+
 #endif

@@ -132,11 +132,7 @@ static void end_stream(Stream *stream, PyObject *exception)
 static void end_with_pending(Stream *stream)
 {
     PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (value != NULL && traceback != NULL) {
-        PyException_SetTraceback(value, traceback);
-    }
+    take_exception(&type, &value, &traceback);
     end_stream(stream, value);
     PyErr_Restore(type, value, traceback);
 }

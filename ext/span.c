@@ -463,11 +463,7 @@ void span_record_exception(Span *span, PyObject *exception, bool with_message)
 void span_record_pending(Span *span)
 {
     PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (value != NULL && traceback != NULL) {
-        PyException_SetTraceback(value, traceback);
-    }
+    take_exception(&type, &value, &traceback);
     if (value != NULL && PyErr_GivenExceptionMatches(type, PyExc_Exception)) {
         span_record_exception(span, value, true);
     }
@@ -527,18 +523,6 @@ static bool take_arguments(const char *function, const char *const *names, Py_ss
         }                                                                                          \
         return span_##function(span, value);                                                       \
     }
-
-static void warn(CoreState *state, const char *message)
-{
-    if (state->warn == NULL) {
-        return;
-    }
-    PyObject *done = PyObject_CallFunction(state->warn, "s", message);
-    if (done == NULL) {
-        swallow_exception();
-    }
-    Py_XDECREF(done);
-}
 
 static void set_attribute(Span *span, PyObject *key, PyObject *value)
 {

@@ -89,7 +89,7 @@ void span_default_outputs(Span *span, PyObject *result);
  * status ERROR for an Exception, nothing for KeyboardInterrupt and its like. */
 void span_record_pending(Span *span);
 
-/* The same for an exception object; with_status: also set the status's message. */
+/* The same for an exception object; with_message: the status says it too. */
 void span_record_exception(Span *span, PyObject *exception, bool with_message);
 
 /* Adds the event mlflow.chunk.item.N, whose value is an encoded item. */

@@ -142,16 +142,9 @@ static void append_or_count(CoreState *state, Ring *ring, const Buffer *record)
     if (LIKELY(!record->failed && ring_append(ring, record))) {
         return;
     }
-    if (state->warn != NULL) {
-        PyObject *done = PyObject_CallFunction(
-            state->warn, "s",
-            "A span could not be recorded: neither the ring nor the spool folder has room. Free "
-            "disk space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has some.");
-        if (done == NULL) {
-            swallow_exception();
-        }
-        Py_XDECREF(done);
-    }
+    warn(state,
+         "A span could not be recorded: neither the ring nor the spool folder has room. Free disk "
+         "space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has some.");
 }
 
 static void write_trace_record(CoreState *state, Trace *trace, int phase)

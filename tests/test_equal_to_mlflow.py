@@ -14,9 +14,6 @@ from support import described, traces_of
 
 SCRIPT = Path(__file__).parent / "programs.py"
 
-#: Where the two differ on purpose; each has its line in docs/compatibility.md.
-OURS = {}
-
 
 def run_all(module: str, uri: str, prefix: str) -> None:
     result = subprocess.run(

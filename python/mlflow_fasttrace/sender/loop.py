@@ -6,8 +6,8 @@ import fcntl
 import logging
 import os
 import time
-from itertools import groupby
 
+from mlflow_fasttrace import _core
 from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace.sender.delivery import (
     Away,
@@ -18,7 +18,7 @@ from mlflow_fasttrace.sender.delivery import (
     open_destination,
 )
 from mlflow_fasttrace.sender.sources import (
-    Entry,
+    COMPRESSION_LEVEL,
     PackedSegment,
     RingSource,
     SpillSegment,
@@ -111,7 +111,7 @@ class Sender:
         """Sends what is ready. Returns the number of traces delivered."""
         overfull = self.assembler.bytes >= MEMORY_BYTES
         for trace in self.assembler.orphans():
-            self._set_aside([trace], Refused("no record says where this trace goes"))
+            self._set_aside(trace, Refused("no record says where this trace goes"))
         ready = self.assembler.ready(everything=self.flush_wanted or overfull)
         if not ready or self.backoff.waiting():
             return 0
@@ -145,10 +145,8 @@ class Sender:
         for experiment, group in by_experiment.items():
             accepted = [trace for trace in group if self._send_info(trace, experiment)]
             self._send_spans(experiment, accepted)
-        self.server_state = SERVER_ANSWERS
         self.backoff.succeeded()
-        for ring in self.rings.values():
-            ring.reader.set_server_state(SERVER_ANSWERS)
+        self._set_server_state(SERVER_ANSWERS)
 
     def _send_info(self, trace: TraceBuffer, experiment_id: str) -> bool:
         from mlflow_fasttrace.sender.finish import trace_info
@@ -162,12 +160,12 @@ class Sender:
         except Exception as error:
             # Whatever is wrong with one trace, the others go on.
             logger.exception("trace tr-%s cannot be finished", trace.trace_id.hex())
-            self._set_aside([trace], error)
+            self._set_aside(trace, error)
             return False
         try:
             self._destination.send_info(info)
         except Refused as reason:
-            self._set_aside([trace], reason)
+            self._set_aside(trace, reason)
             return False
         for info in trace.infos:
             info.info_sent = True
@@ -183,7 +181,7 @@ class Sender:
                 self._destination.send_spans(experiment_id, records)
         except Refused as reason:
             if len(traces) == 1:
-                self._set_aside(traces, reason)
+                self._set_aside(traces[0], reason)
                 return
             half = len(traces) // 2
             self._send_spans(experiment_id, traces[:half])
@@ -193,28 +191,32 @@ class Sender:
             self._done(trace)
 
     def _done(self, trace: TraceBuffer) -> None:
-        for _source, entries in groupby([*trace.spans, *trace.infos], key=_source_of):
-            _mark_done(list(entries))
+        for entry in [*trace.spans, *trace.infos]:
+            if not entry.done:
+                entry.done = True
+                entry.source.delivered_one()
         self.assembler.delivered(trace)
 
-    def _set_aside(self, traces: list[TraceBuffer], reason: Exception) -> None:
+    def _set_aside(self, trace: TraceBuffer, reason: Exception) -> None:
         """A dead letter: the records and the reason stay on disk, the rest goes on."""
-        for trace in traces:
-            stem = os.path.join(self.state, f"refused-{trace.trace_id.hex()}")
-            records = [entry.record_to_keep() for entry in [*trace.spans, *trace.infos]]
-            _core_write(stem + ".seg.refused", records)
-            with open(stem + ".txt", "w", opener=_private) as note:
-                note.write(f"{reason}\n")
-            logger.error("trace tr-%s is refused and set aside: %s", trace.trace_id.hex(), reason)
-            self._done(trace)
+        stem = os.path.join(self.state, f"refused-{trace.trace_id.hex()}")
+        records = [entry.record_to_keep() for entry in [*trace.spans, *trace.infos]]
+        _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
+        with open(stem + ".txt", "w", opener=_private) as note:
+            note.write(f"{reason}\n")
+        logger.error("trace tr-%s is refused and set aside: %s", trace.trace_id.hex(), reason)
+        self._done(trace)
 
     def _away(self, reason: Away) -> None:
         if self.server_state != SERVER_AWAY:
             logger.warning("delivery waits: %s", reason)
-        self.server_state = SERVER_AWAY
         self.backoff.failed()
+        self._set_server_state(SERVER_AWAY)
+
+    def _set_server_state(self, state: int) -> None:
+        self.server_state = state
         for ring in self.rings.values():
-            ring.reader.set_server_state(SERVER_AWAY)
+            ring.reader.set_server_state(state)
 
     def _settle(self) -> None:
         for ring in self.rings.values():
@@ -283,12 +285,6 @@ class Sender:
         return bool(read or sent)
 
 
-def _core_write(path: str, records: list[bytes]) -> None:
-    from mlflow_fasttrace import _core
-
-    _core.write_segment(path, records, 3)
-
-
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
@@ -298,23 +294,6 @@ def remove_if_empty(folder: str) -> None:
         os.rmdir(folder)
     except OSError:
         pass  # an agent has just come, or the folder is gone
-
-
-def _source_of(entry: Entry) -> int:
-    return id(entry.source)
-
-
-def _mark_done(entries: list[Entry]) -> None:
-    """Entries of one source."""
-    fresh = [entry for entry in entries if not entry.done]
-    for entry in fresh:
-        entry.done = True
-    source = entries[0].source
-    if isinstance(source, RingSource):
-        return
-    source.left -= len(fresh)
-    if isinstance(source, SpillSegment):
-        source.delivered(len(fresh))
 
 
 def _batches(traces: list[TraceBuffer]) -> list[list[TraceBuffer]]:

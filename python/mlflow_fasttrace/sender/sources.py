@@ -20,6 +20,7 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 SPAN, TRACE = 1, 2
 READ_BYTES = 4 << 20
 PACK_AFTER_SECONDS = 1.0
+COMPRESSION_LEVEL = 3  # of zstd
 
 _PHASE_OFFSET = 21  # of a trace record, see ext/record.h
 _INFO_SENT = 0x80
@@ -80,6 +81,9 @@ class RingSource:
         marker.done = done
         return marker
 
+    def delivered_one(self) -> None:
+        """One of its entries is done; ``settle`` sees that in the entry."""
+
     def settle(self) -> None:
         """Tells the agent how far everything is delivered."""
         position = None
@@ -109,7 +113,7 @@ class RingSource:
         kept = [entry for entry in self.pending if not entry.done and entry.record]
         if not kept:
             return None
-        _core.write_segment(path, [entry.record_to_keep() for entry in kept], 3)
+        _core.write_segment(path, [entry.record_to_keep() for entry in kept], COMPRESSION_LEVEL)
         for entry in kept:
             entry.done = True
         # What the agent waits for is now: the segment, and markers of earlier ones.
@@ -152,6 +156,9 @@ class PackedSegment:
         self.loaded = True
         return entries
 
+    def delivered_one(self) -> None:
+        self.left -= 1
+
     def settle(self) -> None:
         if self.loaded and self.left == 0:
             _unlink(self.path)
@@ -190,9 +197,10 @@ class SpillSegment:
                 _set_aside(self.path)
         return entries
 
-    def delivered(self, count: int) -> None:
-        if self.ring is not None and count:
-            self.ring.reader.add_spill_delivered(count)
+    def delivered_one(self) -> None:
+        self.left -= 1
+        if self.ring is not None:
+            self.ring.reader.add_spill_delivered(1)
 
     def settle(self) -> None:
         if self.loaded and self.left == 0:
