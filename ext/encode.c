@@ -17,6 +17,7 @@
 typedef struct {
     CoreState *state;
     Buffer *out;
+    bool payload; /* stop where binary content may be found */
     int depth;
     PyObject *path[MAX_DEPTH]; /* borrowed: the containers around the value, to find cycles */
 } Encoder;
@@ -25,6 +26,9 @@ static EncodeResult encode_any(Encoder *e, PyObject *value);
 
 void swallow_exception(void)
 {
+    if (PyErr_Occurred() == NULL) {
+        return;
+    }
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
         PyErr_SetInterrupt();
     }
@@ -196,6 +200,62 @@ static void correct_count(Buffer *out, size_t head, bool map, size_t promised, s
     buffer_free(&fixed);
 }
 
+/* Whether the text that was appended last is a data URI with base64 content. */
+static bool ends_with_data_uri(const Buffer *out, size_t start)
+{
+    static const char mark[] = ";base64,";
+    if (out->failed) {
+        return false;
+    }
+    Reader r = reader_over(out->data + start, out->len - start);
+    Token text = reader_next(&r);
+    if (text.kind != TOKEN_STR || text.size < 5 || memcmp(text.bytes, "data:", 5) != 0) {
+        return false;
+    }
+    for (size_t i = 5; i + sizeof mark - 1 <= text.size; i++) {
+        if (text.bytes[i] == ';' && memcmp(text.bytes + i, mark, sizeof mark - 1) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether an item of a dictionary is one that providers put binary content into, as far as it can
+ * be told cheaply. */
+static bool may_hold_content(PyObject *dict, PyObject *key, PyObject *value)
+{
+    static const struct {
+        const char *key;
+        bool text;        /* otherwise a dictionary */
+        const char *kind; /* what "type" must be, in the dictionary or in the value; or NULL */
+    } known[] = {
+        {"image", false, NULL},       {"audio", false, NULL},
+        {"source", false, "base64"},  {"result", true, "image_generation_call"},
+        {"b64_json", true, NULL},     {"input_audio", false, NULL},
+        {"inline_data", false, NULL},
+    };
+    Py_ssize_t size = PyUnicode_GetLength(key);
+    if (LIKELY(size < 5 || size > 11)) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if ((size_t)size != strlen(known[i].key) ||
+            PyUnicode_CompareWithASCIIString(key, known[i].key) != 0) {
+            continue;
+        }
+        if (known[i].text ? !PyUnicode_Check(value) : !PyDict_Check(value)) {
+            return false;
+        }
+        if (known[i].kind == NULL) {
+            return true;
+        }
+        PyObject *kind = PyDict_GetItemString(known[i].text ? dict : value, "type");
+        return kind != NULL && PyUnicode_Check(kind) &&
+               PyUnicode_CompareWithASCIIString(kind, known[i].kind) == 0;
+    }
+    return false;
+}
+
 static EncodeResult encode_dict(Encoder *e, PyObject *dict)
 {
     Buffer *out = e->out;
@@ -211,6 +271,10 @@ static EncodeResult encode_dict(Encoder *e, PyObject *dict)
             Py_INCREF(key);
             Py_INCREF(value);
             result = encode_key(e, key);
+            if (UNLIKELY(e->payload) && PyUnicode_Check(key) &&
+                may_hold_content(dict, key, value)) {
+                result = HAS_CONTENT;
+            }
             if (result == ENCODED) {
                 result = encode_any(e, value);
             }
@@ -242,6 +306,10 @@ static EncodeResult encode_dict(Encoder *e, PyObject *dict)
             break;
         }
         result = encode_key(e, PyTuple_GetItem(pair, 0));
+        if (e->payload && PyUnicode_Check(PyTuple_GetItem(pair, 0)) &&
+            may_hold_content(dict, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1))) {
+            result = HAS_CONTENT;
+        }
         if (result == ENCODED) {
             result = encode_any(e, PyTuple_GetItem(pair, 1));
         }
@@ -300,7 +368,21 @@ static EncodeResult encode_other(Encoder *e, PyObject *value)
         swallow_exception();
         return NEEDS_REPR;
     }
-    EncodeResult result = encode_any(e, stand_in);
+    EncodeResult result;
+    if (UNLIKELY(stand_in == (PyObject *)e->state->span_type)) {
+        /* The hook's word for an attachment: a reference to it goes into inputs and outputs, its
+         * text everywhere else. */
+        Py_DECREF(stand_in);
+        if (e->payload) {
+            return HAS_CONTENT;
+        }
+        stand_in = PyObject_Str(value);
+        if (stand_in == NULL) {
+            swallow_exception();
+            return NEEDS_REPR;
+        }
+    }
+    result = encode_any(e, stand_in);
     Py_DECREF(stand_in);
     return result;
 }
@@ -330,8 +412,9 @@ static EncodeResult encode_any(Encoder *e, PyObject *value)
     Buffer *out = e->out;
 
     if (PyUnicode_Check(value)) {
+        size_t start = out->len;
         encode_str(out, value);
-        return ENCODED;
+        return UNLIKELY(e->payload && ends_with_data_uri(out, start)) ? HAS_CONTENT : ENCODED;
     }
     if (value == Py_None) {
         wire_pack_nil(out);
@@ -355,11 +438,12 @@ static EncodeResult encode_any(Encoder *e, PyObject *value)
     return encode_container(e, value);
 }
 
-EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value)
+static EncodeResult encode_whole(CoreState *state, Buffer *out, PyObject *value, bool payload)
 {
     Encoder encoder; /* not initialised: only path[0..depth) is read */
     encoder.state = state;
     encoder.out = out;
+    encoder.payload = payload;
     encoder.depth = 0;
     size_t start = out->len;
     EncodeResult result = encode_any(&encoder, value);
@@ -369,12 +453,31 @@ EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value)
     return result;
 }
 
+EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value)
+{
+    return encode_whole(state, out, value, false);
+}
+
+EncodeResult encode_payload(CoreState *state, Buffer *out, PyObject *value)
+{
+    return encode_whole(state, out, value, true);
+}
+
 void encode_value(CoreState *state, Buffer *out, PyObject *value)
 {
-    if (LIKELY(encode_try(state, out, value) == ENCODED)) {
-        return;
+    if (UNLIKELY(encode_try(state, out, value) != ENCODED)) {
+        encode_repr(state, out, value, NULL);
     }
-    PyObject *repr = PyObject_Repr(value);
+}
+
+void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *make)
+{
+    (void)state;
+    PyObject *repr = make ? PyObject_CallFunctionObjArgs(make, value, NULL) : PyObject_Repr(value);
+    if (repr != NULL && !PyUnicode_Check(repr)) {
+        Py_CLEAR(repr);
+        PyErr_Clear();
+    }
     if (repr == NULL) {
         swallow_exception();
         PyObject *type_name = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__name__");

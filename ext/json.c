@@ -275,7 +275,12 @@ bool json_span(Buffer *out, const SpanRecord *span)
         text(out, ", \"time_unix_nano\": ");
         number(out, time.u);
         text(out, ", \"attributes\": ");
-        if (!json_value(out, &r, true)) {
+        Reader attributes = r;
+        if (reader_next(&attributes).size == 0) { /* none: MLflow says null */
+            r = attributes;
+            text(out, "null");
+        }
+        else if (!json_value(out, &r, true)) {
             goto done;
         }
         buffer_byte(out, '}');
@@ -309,7 +314,12 @@ bool json_span(Buffer *out, const SpanRecord *span)
         text(out, ", \"span_id\": ");
         json_string(out, span_id.bytes, span_id.size, true);
         text(out, ", \"attributes\": ");
-        if (!json_value(out, &r, true)) {
+        Reader attributes = r;
+        if (reader_next(&attributes).size == 0) { /* none: MLflow says null */
+            r = attributes;
+            text(out, "null");
+        }
+        else if (!json_value(out, &r, true)) {
             goto done;
         }
         buffer_byte(out, '}');

@@ -13,6 +13,8 @@ import time
 import traceback
 from typing import Any
 
+from mlflow_fasttrace import _core
+
 logger = logging.getLogger("mlflow_fasttrace")
 
 _WARN_EVERY_SECONDS = 60.0
@@ -50,6 +52,9 @@ def encode_default(value: Any) -> Any:
                     return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 except Exception:
                     pass
+        attachments = sys.modules.get("mlflow.tracing.attachments")
+        if attachments is not None and isinstance(value, attachments.Attachment):
+            return _core.LiveSpan  # the core's sign for an attachment, see encode.c
         if _consumes_stream(value):
             return str(type(value))
         return str(value)

@@ -7,10 +7,22 @@ So these are real ``async def`` and generator functions; what they do is done in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_fasttrace._core import Traced
+from mlflow_fasttrace._core import SpanScope, Traced
+
+
+def function_in_scope(scope: SpanScope, function: Callable[..., Any]) -> Callable[..., Any]:
+    """For ``start_span(...)`` as a decorator: every call in a scope of its own."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with scope.again():
+            return function(*args, **kwargs)
+
+    return call
 
 
 def coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callable[..., Any]:

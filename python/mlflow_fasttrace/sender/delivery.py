@@ -22,6 +22,28 @@ class Destination(Protocol):
 
     def send_spans(self, experiment_id: str, records: list[bytes]) -> None: ...
 
+    def upload(self, trace_id: str, attachments: dict[str, bytes]) -> None: ...
+
+
+def upload_attachments(uri: str, trace_id: str, attachments: dict[str, bytes]) -> None:
+    """Puts a trace's attachments beside it, wherever its server keeps artifacts."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.tracing.client import TracingClient
+    from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
+
+    try:
+        info = TracingClient(uri).get_trace_info(trace_id)
+        repository = get_artifact_repository(get_artifact_uri_for_trace(info))
+        for attachment_id, content in attachments.items():
+            repository.upload_attachment(attachment_id, content)
+    except MlflowException as error:
+        if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"):
+            raise Away(f"attachments cannot be uploaded: {error}") from error
+        raise Refused(str(error)) from error
+    except OSError as error:  # requests' exceptions are OSErrors too
+        raise Away(f"attachments cannot be uploaded: {error}") from error
+
 
 def open_destination(uri: str) -> Destination:
     if uri.startswith(("http://", "https://")):

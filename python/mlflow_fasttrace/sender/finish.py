@@ -128,6 +128,7 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
     origin, given = record.destination, record.info
     ended = record.phase != PHASE_OPEN
     metadata: dict[str, Any] = {
+        **given.get("inherited", {}),
         MLFLOW_USER: origin["user"],
         MLFLOW_SOURCE_NAME: origin["source"],
         MLFLOW_SOURCE_TYPE: "LOCAL",
@@ -163,6 +164,8 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
     ):
         if value is not None:
             info[field] = _sendable(value)
+    if given.get("assessments"):
+        info["assessments"] = given["assessments"]
     if ended:
         info["execution_duration_ms"] = record.duration_ns // 1_000_000
         info["trace_metadata"].update(_truncate_request_metadata(_size_stats(trace, info)))

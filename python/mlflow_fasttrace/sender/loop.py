@@ -144,6 +144,8 @@ class Sender:
             by_experiment.setdefault(experiment, []).append(trace)
         for experiment, group in by_experiment.items():
             accepted = [trace for trace in group if self._send_info(trace, experiment)]
+            for trace in accepted:
+                self._upload(trace)
             self._send_spans(experiment, accepted)
         self.backoff.succeeded()
         self._set_server_state(SERVER_ANSWERS)
@@ -171,6 +173,19 @@ class Sender:
             info.info_sent = True
         return True
 
+    def _upload(self, trace: TraceBuffer) -> None:
+        """Attachments: the info is there, so the server has said where they go. One that cannot be
+        uploaded is left out, as in MLflow; the trace is worth more."""
+        if not trace.attachments:
+            return
+        contents = [_core.decode(entry.record) for entry in trace.attachments]
+        try:
+            self._destination.upload(
+                "tr-" + trace.trace_id.hex(), {fields[2]: fields[3] for fields in contents}
+            )
+        except Refused as reason:
+            logger.error("attachments of tr-%s are left out: %s", trace.trace_id.hex(), reason)
+
     def _send_spans(self, experiment_id: str, traces: list[TraceBuffer]) -> None:
         """One request; where it is refused, halves, down to the trace that is to blame."""
         if not traces:
@@ -191,7 +206,7 @@ class Sender:
             self._done(trace)
 
     def _done(self, trace: TraceBuffer) -> None:
-        for entry in [*trace.spans, *trace.infos]:
+        for entry in trace.entries():
             if not entry.done:
                 entry.done = True
                 entry.source.delivered_one()
@@ -200,7 +215,7 @@ class Sender:
     def _set_aside(self, trace: TraceBuffer, reason: Exception) -> None:
         """A dead letter: the records and the reason stay on disk, the rest goes on."""
         stem = os.path.join(self.state, f"refused-{trace.trace_id.hex()}")
-        records = [entry.record_to_keep() for entry in [*trace.spans, *trace.infos]]
+        records = [entry.record_to_keep() for entry in trace.entries()]
         _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
         with open(stem + ".txt", "w", opener=_private) as note:
             note.write(f"{reason}\n")
