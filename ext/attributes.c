@@ -4,6 +4,8 @@
 /* Encoded by hand: a name of n < 32 bytes is the byte 0xa0 + n, then the name. */
 static const char *const known_names[KNOWN_KEYS] = {
     [KEY_TRACE_ID] = "\xb5mlflow.traceRequestId",
+    [KEY_START_TIME] = "\xb6mlflow.spanStartTimeNs",
+    [KEY_EXPERIMENT] = "\xb3mlflow.experimentId",
     [KEY_TYPE] = "\xafmlflow.spanType",
     [KEY_FUNCTION] = "\xb7mlflow.spanFunctionName",
     [KEY_INPUTS] = "\xb1" ATTR_INPUTS,

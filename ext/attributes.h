@@ -33,6 +33,8 @@ typedef struct {
 /* The names that this project sets itself. */
 typedef enum {
     KEY_TRACE_ID,
+    KEY_START_TIME,
+    KEY_EXPERIMENT,
     KEY_TYPE,
     KEY_FUNCTION,
     KEY_INPUTS,

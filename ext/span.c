@@ -184,6 +184,14 @@ Span *span_start(CoreState *state, PyObject *name, Span *parent, const SpanOptio
 
     char value_bytes[TRACE_ID_TEXT_SIZE + 2];
     Buffer value = {.data = value_bytes, .cap = sizeof value_bytes};
+    if (UNLIKELY(options != NULL) && options->start_ns) {
+        wire_pack_uint64(&value, options->start_ns);
+        span_set_encoded(span, KEY_START_TIME, value.data, value.len);
+        value.len = 0;
+    }
+    if (UNLIKELY(options != NULL) && options->root.experiment != NULL && parent == NULL) {
+        span_set(span, KEY_EXPERIMENT, options->root.experiment);
+    }
     encode_text(&value, trace->id_text, TRACE_ID_TEXT_SIZE);
     span_set_encoded(span, KEY_TRACE_ID, value.data, value.len);
     return span;

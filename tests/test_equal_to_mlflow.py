@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import PROGRAMS
+from run_programs import PROGRAMS
 from support import described, traces_of
 
-SCRIPT = Path(__file__).parent / "programs.py"
+SCRIPT = Path(__file__).parent / "run_programs.py"
 
 
 def run_all(module: str, uri: str, prefix: str) -> None:
@@ -38,6 +38,14 @@ def test_same_traces(both, name):
     pure = [described(trace) for trace in traces_of(both.uri, f"pure-{name}")]
     core = [described(trace) for trace in traces_of(both.uri, f"core-{name}")]
     assert pure, "MLflow itself recorded nothing"
+    assert core == pure
+
+
+def test_same_traces_elsewhere(both):
+    """What the programs sent to another experiment than the active one."""
+    pure = [described(trace) for trace in traces_of(both.uri, "pure-elsewhere")]
+    core = [described(trace) for trace in traces_of(both.uri, "core-elsewhere")]
+    assert len(pure) == 5
     assert core == pure
 
 

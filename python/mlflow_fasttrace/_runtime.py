@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any
 
-from mlflow_fasttrace import _core, _hooks, _settings
+from mlflow_fasttrace import _core, _hooks, _settings, _timeout
 
 _lock = threading.RLock()
 _tracking_uri: str | None = None  # what set_tracking_uri() was given
@@ -205,6 +205,7 @@ def _start() -> None:
         _core.use_scopes()  # so that root_context is asked
     waits = not _settings.asynchronous()
     _core.set_hook("trace_completed", _wait_for_delivery if waits else None)
+    _timeout.watch()
     _started = True
     ensure_sender(spool, uri)
 

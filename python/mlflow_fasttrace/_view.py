@@ -35,7 +35,9 @@ def log_level_number(level: Any) -> int:
         return _LOG_LEVELS[level.strip().upper()]
     if isinstance(level, int) and not isinstance(level, bool) and level in _LOG_LEVELS.values():
         return int(level)
-    raise invalid(f"Invalid log level {level!r}. Please use one of {', '.join(_LOG_LEVELS)}.")
+    from mlflow.entities import SpanLogLevel
+
+    return int(SpanLogLevel.from_value(level))
 
 
 # ---- reading ----

@@ -269,7 +269,8 @@ def _merge(trace: Any, target: Any) -> None:
         known.add(span.span_id)
         _add_clone(span, target, parent_id)
     for key, value in trace.info.tags.items():
-        into.tags.setdefault(key, value)
+        if key not in IMMUTABLE_TAGS:  # where the other trace is kept, not this one
+            into.tags.setdefault(key, value)
     for key, value in trace.info.request_metadata.items():
         into.inherited_metadata.setdefault(key, value)
 

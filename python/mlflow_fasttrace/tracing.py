@@ -145,26 +145,11 @@ def configure(span_processors: list[_SpanProcessor] | None = None) -> _Configura
 
     Returns:
         A context manager that undoes the change; used as a plain call the change stays.
-
-    Raises:
-        MlflowException: one is not callable, or does not take exactly one argument.
     """
     previous = _span_processors
     if span_processors is not None:
-        _use_span_processors(_checked(span_processors))
+        _use_span_processors(list(span_processors))
     return _Configuration(previous)
-
-
-def _checked(span_processors: list[_SpanProcessor]) -> list[_SpanProcessor]:
-    for processor in span_processors:
-        if not callable(processor):
-            raise _view.invalid("Span processor must be a callable function.")
-        code = getattr(processor, "__code__", None)
-        if code is not None and code.co_argcount != 1:
-            raise _view.invalid(
-                "Span processor must take exactly one argument that accepts a LiveSpan object."
-            )
-    return list(span_processors)
 
 
 def _use_span_processors(span_processors: list[_SpanProcessor]) -> None:

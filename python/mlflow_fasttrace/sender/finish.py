@@ -26,6 +26,7 @@ from mlflow.tracing.utils import (
 from mlflow.tracing.utils.truncation import _get_truncated_preview
 from mlflow.utils.git_utils import get_git_branch, get_git_commit, get_git_repo_url
 from mlflow.utils.mlflow_tags import (
+    IMMUTABLE_TAGS,
     MLFLOW_GIT_BRANCH,
     MLFLOW_GIT_COMMIT,
     MLFLOW_GIT_REPO_URL,
@@ -35,6 +36,10 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from mlflow_fasttrace.sender.assemble import PHASE_OPEN, TraceBuffer
+
+#: Tags that the server sets on every new trace. A trace that brings one of its own (copied from
+#: another trace, say) would collide with it and be refused.
+_SERVER_TAGS = frozenset(IMMUTABLE_TAGS - {MLFLOW_USER})
 
 _STATES = {1: "OK", 2: "ERROR", 3: "IN_PROGRESS"}
 
@@ -155,7 +160,9 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
         "request_time": _timestamp(record.start_ns // 1_000_000),
         "state": _STATES[record.state] if ended else "IN_PROGRESS",
         "trace_metadata": _truncate_request_metadata(_sendable(metadata)),
-        "tags": _truncate_tags(_sendable(given["tags"])),
+        "tags": _truncate_tags(
+            _sendable({k: v for k, v in given["tags"].items() if k not in _SERVER_TAGS})
+        ),
     }
     for field, value in (
         ("client_request_id", given.get("client_request_id")),
