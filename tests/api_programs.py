@@ -419,23 +419,6 @@ def usage_and_cost(mlflow):
 
 
 @program
-def added_traces(mlflow):
-    with mlflow.start_span("remote root", attributes={"a": 1}) as span:
-        span.set_inputs({"q": 1})
-        span.set_outputs("answer")
-        mlflow.update_current_trace(tags={"remote": "yes"}, metadata={"from": "afar"})
-        with mlflow.start_span("remote child", span_type="TOOL") as child:
-            child.record_exception("broken")
-    remote = mlflow.get_trace(span.trace_id, flush=True)
-
-    mlflow.add_trace(remote)
-    for bad in ({"no": "trace"}, 3):
-        with contextlib.suppress(Exception):
-            mlflow.add_trace(bad)
-            raise SystemExit("no trace was taken for one")
-
-
-@program
 def logged_traces(mlflow):
     mlflow.log_trace(
         name="logged",

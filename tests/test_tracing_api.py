@@ -62,7 +62,23 @@ with mlflow.start_span("local"):
 with mlflow.start_span("around") as target:
     with mlflow.start_span("current"):
         mlflow.add_trace(remote.to_dict(), target=target)
+mlflow.add_trace(remote)
+for bad in ({"no": "trace"}, 3):
+    try:
+        mlflow.add_trace(bad)
+    except mlflow.exceptions.MlflowException:
+        pass
+    else:
+        raise SystemExit("no trace was taken for one")
 """)
+    # (MLflow withholds the info of such a trace, at some batch positions: no program to compare.)
+    remote = traces.pop("Remote Trace <remote root>")
+    root, copy, child = remote.data.spans
+    assert copy.parent_id == root.span_id
+    assert child.parent_id == copy.span_id
+    assert root.start_time_ns == copy.start_time_ns - 1
+    assert root.end_time_ns == copy.end_time_ns
+    assert remote.info.tags["remote"] == "yes"
     for name in ("local", "around"):
         trace = traces[name]
         parent = {span.name: span.parent_id for span in trace.data.spans}
@@ -279,5 +295,5 @@ with mlflow.start_span("root", links=[Link("ab" * 16, "cd" * 8, {"k": "v"})]) as
     (trace,) = traces_of(uri, "local")
     assert [assessment.name for assessment in trace.info.assessments] == ["feedback"]
     (link,) = trace.data.spans[0].links
-    assert (link.trace_id, link.attributes) == ("tr-" + "ab" * 16, {"k": "v"})
+    assert (link.trace_id, link.attributes) == ("ab" * 16, {"k": "v"})
     assert client(uri).get_trace(trace.info.trace_id).data.spans[0].outputs.startswith("mlflow-att")

@@ -169,8 +169,8 @@ def add_link(span: LiveSpan, link: Any) -> None:
         trace_id, location = link.trace_id, None
         if trace_id.startswith("trace:/"):
             location, _, trace_id = trace_id[len("trace:/") :].rpartition("/")
-        trace_bytes = int(trace_id.removeprefix("tr-"), 16).to_bytes(16, "big")
-        span_bytes = int(link.span_id, 16).to_bytes(8, "big")
+        for text, size in ((trace_id.removeprefix("tr-"), 16), (link.span_id, 8)):
+            int(text, 16).to_bytes(size, "big")
     except (ValueError, OverflowError, AttributeError, TypeError) as error:
         raise invalid(
             f"Invalid link: trace_id={link.trace_id!r}, span_id={link.span_id!r}. trace_id must be "
@@ -184,7 +184,7 @@ def add_link(span: LiveSpan, link: Any) -> None:
         return
     attributes = dict(link.attributes) if link.attributes else None
     span._links.append(Link(link.trace_id, link.span_id, attributes))
-    span._append_link("tr-" + trace_bytes.hex(), span_bytes.hex(), attributes)
+    span._append_link(link.trace_id, link.span_id, attributes)
 
 
 # ---- a span as OpenTelemetry's, for code that reaches for `span._span` ----
