@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracing.utils import TraceJSONEncoder, dump_span_attribute_value
 from mlflow_fasttrace import _core, _hooks
+from value_cases import CASES
 
 
 class Pair(NamedTuple):
@@ -141,6 +142,26 @@ def test_a_value_that_cannot_be_text(caplog, monkeypatch):
     assert "RuntimeError" in caplog.text
 
 
+def test_a_pydantic_that_is_still_being_imported(monkeypatch):
+    class Plain:
+        def __str__(self):
+            return "plain"
+
+    monkeypatch.setitem(sys.modules, "pydantic", type(sys)("pydantic"))
+    assert _core.decode(_core.encode([Plain()])) == ["plain"]
+
+
+def test_no_reference_is_kept():
+    """Whatever a value does while it is read."""
+    for case in CASES.values():
+        value = case.make()
+        _core.encode(value)
+        before = sys.getrefcount(value)
+        _core.encode(value)
+        _core.encode([value, {"k": value}, {(): value}])
+        assert sys.getrefcount(value) <= before, case.name  # the first one may have emptied it
+
+
 def test_a_value_without_even_a_repr():
     value = [1, Raises(ValueError("no")), {Raises(TypeError("no")): (2,)}]
     assert _core.decode(_core.encode(value)) == [
@@ -191,6 +212,24 @@ def test_json_text_inside_json_text_is_refused():
     assert _core.json_text(b"\xc7\x01\x03\xc0") == '"null"'
     with pytest.raises(ValueError):
         _core.json_text(b"\xc7\x04\x03\xc7\x01\x03\xc0")
+
+
+def span_record(value: bytes) -> bytes:
+    """A span with one attribute."""
+    ids = b"\xc4\x10" + bytes(range(16)) + b"\xc4\x08" + bytes(range(8))
+    times = (b"\xcf" + (1).to_bytes(8, "big")) * 2
+    head = b"\x9c\xcc\x01" + ids + b"\xc0" + b"\xa1n" + times + b"\xcc\x01\xa0"
+    return head + b"\x81\xa1k" + value + b"\x90\x90"
+
+
+def test_unknown_values_do_not_reach_a_request():
+    """One span with bytes that are no text would make the server refuse its whole batch."""
+    good = span_record(b"\xc7\x02\x01" + b"42")
+    unknown = span_record(b"\xc7\x02\x09" + b"\xff\xfe")
+    body, refused = _core.otlp_request([good, unknown, good])
+    assert refused == [1]
+    assert body.count(b"42") == 2
+    assert b"\xff\xfe" not in body
 
 
 def test_keys_that_are_no_texts_are_refused():

@@ -238,6 +238,11 @@ case("views of a dict", lambda: [{"a": 1}.keys(), {"a": 1}.values(), {"a": 1}.it
 # ---- subclasses of what JSON knows ----
 
 
+def fresh(error: BaseException) -> BaseException:
+    """One without a traceback, which would keep the frames that it passed."""
+    return type(error)(*error.args)
+
+
 class Text(str):
     def __str__(self):
         return "not the content"
@@ -284,7 +289,7 @@ class RaisingRow(tuple):
     __slots__ = ()
 
     def __iter__(self):
-        raise self[1]
+        raise fresh(self[1])
 
 
 class RaisingItems(list):
@@ -319,7 +324,7 @@ class Raising(dict):
         self.error = error
 
     def items(self):
-        raise self.error
+        raise fresh(self.error)
 
 
 case("str subclass", lambda: [Text("content"), {Text("key"): 1}])
@@ -473,7 +478,7 @@ def models() -> types.SimpleNamespace:
         n: int = 1
 
         def model_dump(self, **_):
-            raise self.error
+            raise fresh(self.error)
 
     class Node(pydantic.BaseModel):
         next: Any = None
@@ -835,7 +840,7 @@ class Unprintable:
         self.error = error
 
     def __str__(self):
-        raise self.error
+        raise fresh(self.error)
 
     __repr__ = __str__
 
