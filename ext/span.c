@@ -65,8 +65,8 @@ void span_set_payload(Span *span, KnownKey key, PyObject *value)
 void span_set_attribute(Span *span, PyObject *key, PyObject *value)
 {
     CoreState *state = span->state;
-    if (!PyUnicode_Check(key)) {
-        warn(state, "An attribute's key must be a string; this attribute is not recorded.");
+    if (!PyUnicode_Check(key) || PyUnicode_GetLength(key) == 0) {
+        warn(state, "An attribute's key must be a non-empty string; this one is not recorded.");
         return;
     }
     if (span->end_ns != 0) {

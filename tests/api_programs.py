@@ -415,6 +415,14 @@ def usage_and_cost(mlflow):
     agent()
 
 
+@program
+def odd_usage(mlflow):
+    for usage in ([], "", {}, None):
+        with mlflow.start_span("root") as span:
+            span.set_attribute("mlflow.chat.tokenUsage", usage)
+            span.set_attribute("", "no key")
+
+
 # ---- whole traces ----
 
 

@@ -279,6 +279,23 @@ assert not view.is_recording()
     assert [event.name for event in span.events] == ["event"]
 
 
+def test_spans_that_the_server_refuses_are_kept_as_a_file(run):
+    """The server answers 422 to this usage. MLflow's client uploads the trace then; so does ours,
+    and the traces beside it go their usual way."""
+    traces = run("""
+for name, usage in (("bad", {"input_tokens": None}), ("list", [1]), ("fine", {"input_tokens": 3})):
+    with mlflow.start_span(name) as span:
+        span.set_attribute("mlflow.chat.tokenUsage", usage)
+""")
+    usages = {
+        name: trace.data.spans[0].attributes["mlflow.chat.tokenUsage"]
+        for name, trace in traces.items()
+    }
+    assert usages == {"bad": {"input_tokens": None}, "list": [1], "fine": {"input_tokens": 3}}
+    assert "mlflow.trace.spansLocation" not in traces["bad"].info.tags
+    assert traces["fine"].info.tags["mlflow.trace.spansLocation"] == "TRACKING_STORE"
+
+
 def test_a_locally_stored_trace(agent, tmp_path):
     """Attachments and assessments by MLflow's own store, without a server."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"

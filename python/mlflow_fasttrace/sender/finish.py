@@ -4,6 +4,7 @@ inputs and outputs, previews, token usage, size figures."""
 from __future__ import annotations
 
 import json
+import logging
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -36,6 +37,8 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from mlflow_fasttrace.sender.assemble import PHASE_OPEN, TraceBuffer
+
+logger = logging.getLogger("mlflow_fasttrace.sender")
 
 #: Tags that the server sets on every new trace. A trace that brings one of its own (copied from
 #: another trace, say) would collide with it and be refused.
@@ -110,8 +113,21 @@ def _token_usage(trace: TraceBuffer) -> dict[str, str]:
         )
         for span_id, (parent, usage, _cost) in trace.usage.items()
     ]
-    usage = aggregate_usage_from_span_nodes(nodes)
+    try:
+        usage = aggregate_usage_from_span_nodes(nodes)
+    except Exception as error:  # a program may set anything as its usage
+        logger.warning(
+            "the token usage of tr-%s cannot be summed up: %s", trace.trace_id.hex(), error
+        )
+        return {}
     return {TraceMetadataKey.TOKEN_USAGE: json.dumps(usage)} if usage else {}
+
+
+def _preview(text: str | None, role: str) -> str | None:
+    try:
+        return _get_truncated_preview(text, role=role)
+    except Exception:  # JSON that this Python cannot read: an integer of too many digits, say
+        return _truncate(text)
 
 
 def _timestamp(milliseconds: int) -> str:
@@ -146,9 +162,9 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
         metadata[TraceMetadataKey.INPUTS] = _truncate(trace.root_inputs)
         metadata[TraceMetadataKey.OUTPUTS] = _truncate(trace.root_outputs)
         if request is None:
-            request = _get_truncated_preview(trace.root_inputs, role="user")
+            request = _preview(trace.root_inputs, "user")
         if response is None:
-            response = _get_truncated_preview(trace.root_outputs, role="assistant")
+            response = _preview(trace.root_outputs, "assistant")
     if ended:
         metadata.update(_token_usage(trace))
     info: InfoDict = {

@@ -21,7 +21,7 @@ from mlflow.tracking.request_header.registry import resolve_request_headers
 from mlflow.utils.rest_utils import http_request
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.delivery import Away, Refused, upload_attachments
+from mlflow_fasttrace.sender.delivery import Artifacts, Away, Refused, upload_artifacts
 from mlflow_fasttrace.sender.finish import InfoDict, start_trace_body
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -134,5 +134,5 @@ class HttpDestination:
             },
         )
 
-    def upload(self, trace_id: str, attachments: dict[str, bytes]) -> None:
-        upload_attachments(self._uri, trace_id, attachments)
+    def upload(self, trace_id: str, artifacts: Artifacts) -> None:
+        upload_artifacts(self._uri, trace_id, artifacts)

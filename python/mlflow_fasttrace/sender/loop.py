@@ -10,6 +10,7 @@ import time
 from mlflow_fasttrace import _core
 from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace.sender.delivery import (
+    Artifacts,
     Away,
     Backoff,
     Destination,
@@ -179,12 +180,28 @@ class Sender:
         if not trace.attachments:
             return
         contents = [_core.decode(entry.record) for entry in trace.attachments]
+        attachments = {fields[2]: fields[3] for fields in contents}
         try:
             self._destination.upload(
-                "tr-" + trace.trace_id.hex(), {fields[2]: fields[3] for fields in contents}
+                "tr-" + trace.trace_id.hex(), Artifacts(attachments=attachments)
             )
         except Refused as reason:
             logger.error("attachments of tr-%s are left out: %s", trace.trace_id.hex(), reason)
+
+    def _upload_spans(self, trace: TraceBuffer) -> bool:
+        """As MLflow's client does where the server does not take a trace's spans: as a file, which
+        is read as long as none of them is in the database."""
+        if len(trace.spans) < len(trace.seen):
+            return False
+        spans = ", ".join(_core.span_json(entry.record) for entry in trace.spans)
+        try:
+            self._destination.upload(
+                "tr-" + trace.trace_id.hex(), Artifacts(spans=f'{{"spans": [{spans}]}}')
+            )
+        except Refused as reason:
+            logger.error("spans of tr-%s: %s", trace.trace_id.hex(), reason)
+            return False
+        return True
 
     def _send_spans(self, experiment_id: str, traces: list[TraceBuffer]) -> None:
         """One request; where it is refused, halves, down to the trace that is to blame."""
@@ -196,7 +213,10 @@ class Sender:
                 self._destination.send_spans(experiment_id, records)
         except Refused as reason:
             if len(traces) == 1:
-                self._set_aside(traces[0], reason)
+                if self._upload_spans(traces[0]):
+                    self._done(traces[0])
+                else:
+                    self._set_aside(traces[0], reason)
                 return
             half = len(traces) // 2
             self._send_spans(experiment_id, traces[:half])
@@ -217,7 +237,7 @@ class Sender:
         stem = os.path.join(self.state, f"refused-{trace.trace_id.hex()}")
         records = [entry.record_to_keep() for entry in trace.entries()]
         _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
-        with open(stem + ".txt", "w", opener=_private) as note:
+        with open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=_private) as note:
             note.write(f"{reason}\n")
         logger.error("trace tr-%s is refused and set aside: %s", trace.trace_id.hex(), reason)
         self._done(trace)

@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.delivery import Away, Refused, upload_attachments
+from mlflow_fasttrace.sender.delivery import Artifacts, Away, Refused, upload_artifacts
 from mlflow_fasttrace.sender.finish import InfoDict, info_entity
 
 
@@ -27,8 +27,8 @@ class StoreDestination:
         spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]
         self._call(self.store.log_spans, experiment_id, spans)
 
-    def upload(self, trace_id: str, attachments: dict[str, bytes]) -> None:
-        upload_attachments(self.uri, trace_id, attachments)
+    def upload(self, trace_id: str, artifacts: Artifacts) -> None:
+        upload_artifacts(self.uri, trace_id, artifacts)
 
     def _call(self, function, *args):
         try:
