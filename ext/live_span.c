@@ -629,13 +629,25 @@ static PyObject *view_attribute(Span *span, void *function)
     return from_view(span, (const char *)function);
 }
 
-static PyObject *no_from_dict(PyObject *type, PyObject *data)
+/* from_dict(), from_dict_v2() and from_otel_proto() are the immutable Span's. */
+static PyObject *not_supported(PyObject *type, PyObject *data)
 {
     (void)type;
     (void)data;
     PyErr_SetString(PyExc_NotImplementedError,
                     "The `from_dict` method is not supported for the LiveSpan class.");
     return NULL;
+}
+
+static PyObject *from_immutable_span(PyObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)type;
+    PyObject *traces = PyImport_ImportModule("mlflow_fasttrace.traces");
+    PyObject *clone = traces ? PyObject_GetAttrString(traces, "clone_span") : NULL;
+    PyObject *result = clone ? PyObject_Call(clone, args, kwargs) : NULL;
+    Py_XDECREF(clone);
+    Py_XDECREF(traces);
+    return result;
 }
 
 static PyObject *subscript(Span *span, PyObject *item)
@@ -753,7 +765,11 @@ static PyMethodDef span_methods[] = {
      "A mlflow.entities.Span that holds what this span holds now."},
     {"to_otel_proto", (PyCFunction)view_to_otel_proto, METH_NOARGS,
      "An opentelemetry.proto.trace.v1 Span."},
-    {"from_dict", no_from_dict, METH_O | METH_CLASS, "Not supported, as in MLflow."},
+    {"from_dict", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
+    {"from_dict_v2", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
+    {"from_otel_proto", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
+    {"from_immutable_span", (PyCFunction)(void (*)(void))from_immutable_span,
+     METH_VARARGS | METH_KEYWORDS | METH_CLASS, "A new span like one that was recorded."},
     {"_is_recording", (PyCFunction)is_recording, METH_NOARGS, NULL},
     {"_append_link", (PyCFunction)append_link, METH_VARARGS, NULL},
     {"_remove_attribute", (PyCFunction)remove_attribute, METH_O, NULL},

@@ -416,6 +416,16 @@ def usage_and_cost(mlflow):
 
 
 @program
+def chat_tools(mlflow):
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    tool = {"type": "function", "function": {"name": "add", "parameters": parameters}}
+    with mlflow.start_span("root") as span:
+        api(mlflow).set_span_chat_tools(span, [tool])
+    with mlflow.context(tags={"by": "the short name"}), mlflow.start_span("short"):
+        pass
+
+
+@program
 def odd_usage(mlflow):
     for usage in ([], "", {}, None):
         with mlflow.start_span("root") as span:

@@ -296,6 +296,25 @@ for name, usage in (("bad", {"input_tokens": None}), ("list", [1]), ("fine", {"i
     assert traces["fine"].info.tags["mlflow.trace.spansLocation"] == "TRACKING_STORE"
 
 
+def test_copies_of_spans(run):
+    traces = run("""
+with mlflow.start_span("original", span_type="TOOL", attributes={"a": 1}) as span:
+    span.set_inputs([1])
+with mlflow.start_span("around") as around:
+    copy = type(span).from_immutable_span(
+        span.to_immutable_span(), parent_span_id=around.span_id, trace_id=around.trace_id
+    )
+    assert copy.span_id == span.span_id
+    copy.end()
+""")
+    around, copy = traces["around"].data.spans
+    original = traces["original"].data.spans[0]
+    assert copy.parent_id == around.span_id
+    assert (copy.name, copy.inputs, copy.span_type) == ("original", [1], "TOOL")
+    assert copy.attributes["a"] == original.attributes["a"] == 1
+    assert copy.start_time_ns == original.start_time_ns
+
+
 def test_a_locally_stored_trace(agent, tmp_path):
     """Attachments and assessments by MLflow's own store, without a server."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -314,3 +333,29 @@ with mlflow.start_span("root", links=[Link("ab" * 16, "cd" * 8, {"k": "v"})]) as
     (link,) = trace.data.spans[0].links
     assert (link.trace_id, link.attributes) == ("ab" * 16, {"k": "v"})
     assert client(uri).get_trace(trace.info.trace_id).data.spans[0].outputs.startswith("mlflow-att")
+
+
+def test_read_after_delivery(run):
+    run("""
+from mlflow.entities import Feedback
+with mlflow.start_span("root") as span:
+    mlflow.update_current_trace(session_id="s-1")
+first = mlflow.log_feedback(trace_id=span.trace_id, name="good", value=False)
+assert mlflow.get_assessment(span.trace_id, first.assessment_id).value is False
+mlflow.update_assessment(span.trace_id, first.assessment_id, Feedback(name="good", value=True))
+assert mlflow.get_assessment(span.trace_id, first.assessment_id).value is True
+other = mlflow.override_feedback(
+    trace_id=span.trace_id, assessment_id=first.assessment_id, value=False
+)
+mlflow.delete_assessment(span.trace_id, other.assessment_id)
+with mlflow.start_span("second"):
+    mlflow.update_current_trace(session_id="s-1")
+(session,) = mlflow.search_sessions()
+assert len(session.traces) == 2
+try:
+    mlflow.log_issue(trace_id=span.trace_id, issue_id="iss-none")
+except mlflow.exceptions.MlflowException as error:
+    assert "iss-none" in str(error), error
+else:
+    raise SystemExit("an issue that is not there was logged")
+""")

@@ -83,6 +83,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module("mlflow_fasttrace.fluent"), name)
     elif name in _TRACES:
         value = getattr(importlib.import_module("mlflow_fasttrace.traces"), name)
+    elif name == "context":
+        value = importlib.import_module("mlflow_fasttrace.tracing").context
     elif name in _AFTER_FLUSH:
         value = importlib.import_module("mlflow_fasttrace.traces").after_flush(name)
     elif name == "SpanType":
@@ -95,4 +97,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FLUENT, *_TRACES, *_AFTER_FLUSH, *_SUBMODULES, "SpanType"})
+    return sorted(
+        {*globals(), *_FLUENT, *_TRACES, *_AFTER_FLUSH, *_SUBMODULES, "SpanType", "context"}
+    )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlflow_fasttrace import _core, _hooks, _runtime, _view
-from mlflow_fasttrace.entities import NO_OP_SPAN_TRACE_ID
+from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID
 from mlflow_fasttrace.fluent import (
     IMMUTABLE_TAGS,
     get_active_trace_id,
@@ -280,8 +280,12 @@ def _add_clone(span: Any, target: Any, parent_id: str) -> None:
     clone = _core.start_span(
         span.name, target, None, span.start_time_ns, int(span.span_id, 16), int(parent_id, 16)
     )
-    if clone is None:
-        return
+    if clone is not None:
+        _copy_contents(span, clone)
+        clone.end(end_time_ns=span.end_time_ns)
+
+
+def _copy_contents(span: Any, clone: Any) -> None:
     clone.set_status(span.status)
     clone.set_attributes({k: v for k, v in span.attributes.items() if k != _TRACE_ID})
     if span.inputs:
@@ -296,7 +300,35 @@ def _add_clone(span: Any, target: Any, parent_id: str) -> None:
             "trace IDs may not resolve in the destination trace context.",
             span.name,
         )
-    clone.end(end_time_ns=span.end_time_ns)
+
+
+def clone_span(
+    span: Any,
+    parent_span_id: str | None = None,
+    trace_id: str | None = None,
+    experiment_id: str | None = None,
+    otel_trace_id: str | None = None,
+) -> Any:
+    """``LiveSpan.from_immutable_span``: an open span that holds what the other one holds.
+
+    Args:
+        span: The span to copy, with its id.
+        parent_span_id: Id of the span above it in that trace.
+        trace_id: Id of the trace, of this process and in flight, that it joins.
+        experiment_id: Where it goes if it begins a trace.
+        otel_trace_id: Accepted as MLflow does; the trace's id decides.
+    """
+    trace = None if trace_id is None else _core.live_trace(trace_id)
+    spans = [] if trace is None else trace.spans()
+    parent = next((one for one in spans if one.span_id == parent_span_id), None)
+    experiment = None if experiment_id is None else str(experiment_id)
+    clone = _core.start_span(
+        span.name, parent, experiment, span.start_time_ns, int(span.span_id, 16), None
+    )
+    if clone is None:
+        return NO_OP_SPAN
+    _copy_contents(span, clone)
+    return clone
 
 
 def log_trace(
