@@ -8,10 +8,9 @@ from pathlib import Path
 
 import mlflow
 import mlflow.tracing
+import mlflow_fasttrace
 import pytest
 from mlflow.entities import LiveSpan
-
-import mlflow_fasttrace
 
 ROOT = Path(__file__).parent.parent
 ROW = re.compile(r"^\| `((?:mlflow|LiveSpan)\.[\w.]+)` \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from mlflow_fasttrace import _core, _hooks, _settings, _timeout
@@ -30,6 +31,7 @@ _location: str | None = None  # the experiment of set_destination()
 _local_location: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "mlflow_fasttrace.location", default=None
 )
+_environment_model: str | None = None
 _destinations: dict[str, bytes] = {}  # encoded, by experiment id: those that differ from the usual
 _sender_threads: dict[str, threading.Thread] = {}
 _pid = os.getpid()
@@ -178,7 +180,7 @@ def start() -> None:
 
 
 def _start() -> None:
-    global _retry_at, _started
+    global _environment_model, _retry_at, _started
     _after_fork()
     uri = _settings.absolute_uri(tracking_uri())
     spool = _settings.spool_for(uri)
@@ -201,7 +203,8 @@ def _start() -> None:
     except ValueError as error:
         _hooks.warn(f"MLFLOW_TRACE_SAMPLING_RATIO: {error}; all traces are recorded.")
         _core.set_sampling(1.0)
-    if _settings.active_model_id() is not None:
+    _environment_model = _settings.active_model_id()
+    if _environment_model is not None:
         _core.use_scopes()  # so that root_context is asked
     waits = not _settings.asynchronous()
     _core.set_hook("trace_completed", _wait_for_delivery if waits else None)
@@ -213,6 +216,19 @@ def _start() -> None:
 def _wait_for_delivery() -> None:
     """For MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false: a trace is on the server when it has ended."""
     flush(_SYNCHRONOUS_SECONDS)
+
+
+def _in_any_thread(variable: Any, holds: Callable[[Any], bool]) -> bool:
+    """Whether a thread's value of MLflow's thread-local variable is one to look at. MLflow's own
+    functions find it out too, at ten times the cost for a root."""
+    values = vars(variable).get("_ThreadLocalVariable__global_thread_values")
+    if values is None:  # another MLflow: let its functions say
+        return True
+    return any(map(holds, list(values.values())))
+
+
+def _has_model(context: Any) -> bool:
+    return context.model_id is not None
 
 
 def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, dict | None]:
@@ -229,14 +245,18 @@ def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, 
     experiment_id = experiment_id or _local_location.get()
     fluent = sys.modules.get("mlflow.tracking.fluent")
     if fluent is not None:
-        if run := fluent._get_latest_active_run():
+        if _in_any_thread(fluent._active_run_stack, bool) and (
+            run := fluent._get_latest_active_run()
+        ):
             metadata["mlflow.sourceRun"] = run.info.run_id
             if experiment_id is None and _location is None:
                 experiment_id = run.info.experiment_id
-        if model_id := fluent._get_active_model_id_global():
+        if (_environment_model or _in_any_thread(fluent._ACTIVE_MODEL_CONTEXT, _has_model)) and (
+            model_id := fluent._get_active_model_id_global()
+        ):
             metadata["mlflow.modelId"] = model_id
-    elif model_id := _settings.active_model_id():
-        metadata["mlflow.modelId"] = model_id
+    elif _environment_model:
+        metadata["mlflow.modelId"] = _environment_model
     if (module := sys.modules.get("mlflow.pyfunc.context")) and (
         prediction := module.get_prediction_context()
     ):
