@@ -2,19 +2,19 @@
  *
  * The shell in Python is a generator itself and drives a Stream:
  *
- *     stream = traced.stream(args, kwargs)
+ *     stream = traced._stream(args, kwargs)
  *     item = stream.send(None)
  *     while item is not stream:              # a Stream returns itself when the body has returned
  *         try: sent = yield item
- *         except GeneratorExit: stream.close(); raise
  *         except BaseException as error: item = stream.throw(error)
  *         else: item = stream.send(sent)
  *     return stream.value
  *
  * The span is current only while the body runs. Each item is encoded once: the bytes serve its
- * event and, at the end, the list of outputs. A generator that is closed early ends its span with
- * the items so far; since that may happen in the garbage collector, closing leaves the context
- * alone. */
+ * event and, at the end, the list of outputs. A generator that is left early is thrown a
+ * GeneratorExit, like any other exception that its body may handle; it ends the span, with the
+ * items so far. The garbage collector may be the one that throws it, so the context is left alone
+ * then. */
 #include "generator.h"
 
 #include "context.h"
@@ -170,46 +170,46 @@ static PyObject *stream_send(Stream *stream, PyObject *sent)
     return result;
 }
 
+/* What the body returned, out of the pending StopIteration. NULL with an exception. */
+static PyObject *take_returned(void)
+{
+    PyObject *type, *value, *traceback;
+    take_exception(&type, &value, &traceback);
+    PyObject *result = PyObject_GetAttrString(value, "value");
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return result;
+}
+
 static PyObject *stream_throw(Stream *stream, PyObject *exception)
 {
-    PyObject *token = NULL;
-    if (stream->opened != NULL) {
+    PyObject *type, *value, *traceback, *token = NULL;
+    bool closing = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
+
+    if (stream->opened != NULL && closing) {
+        stream->opened->abandoned = true; /* whoever ends it sets no context variable either */
+    }
+    else if (stream->opened != NULL) {
         token = context_enter(stream->state, (PyObject *)stream->opened);
     }
     PyObject *result = PyObject_CallMethod(stream->iterator, "throw", "O", exception);
-    PyObject *type = NULL, *value = NULL, *traceback = NULL;
-    if (result == NULL) {
-        PyErr_Fetch(&type, &value, &traceback);
-    }
+    PyErr_Fetch(&type, &value, &traceback);
     context_leave(stream->state, token);
+    PyErr_Restore(type, value, traceback);
     if (result != NULL) {
         take_item(stream, result);
+        if (closing) {
+            end_stream(stream, NULL); /* it goes on all the same, but nobody listens */
+        }
         return result;
     }
-    PyErr_Restore(type, value, traceback);
-    if (PyErr_ExceptionMatches(PyExc_StopIteration)) {
-        PyErr_Fetch(&type, &value, &traceback);
-        PyErr_NormalizeException(&type, &value, &traceback);
-        PyObject *body_value = PyObject_GetAttrString(value, "value");
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-        return body_value ? returned(stream, body_value) : NULL;
-    }
-    end_with_pending(stream);
-    return NULL;
-}
-
-static PyObject *stream_close(Stream *stream, PyObject *unused)
-{
-    (void)unused;
-    PyObject *result = PyObject_CallMethod(stream->iterator, "close", NULL);
-    if (result == NULL) {
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
         end_with_pending(stream);
         return NULL;
     }
-    end_stream(stream, NULL);
-    return result;
+    PyObject *body_value = take_returned();
+    return body_value ? returned(stream, body_value) : NULL;
 }
 
 /* The steps of an async generator, whose body is awaited by the shell. */
@@ -233,6 +233,30 @@ static PyObject *stream_leave(Stream *stream, PyObject *token)
         Py_INCREF(token);
         context_leave(stream->state, token);
     }
+    Py_RETURN_NONE;
+}
+
+/* abandon(token or None): the generator is being closed, perhaps by the garbage collector, where
+ * the context must not be touched. If that was in the middle of a step, whoever finds the span
+ * current looks past it, to what was current before. */
+static PyObject *stream_abandon(Stream *stream, PyObject *token)
+{
+    Current *opened = stream->opened;
+    if (opened == NULL) {
+        Py_RETURN_NONE;
+    }
+    opened->abandoned = true;
+    PyObject *outer = token != Py_None ? PyObject_GetAttrString(token, "old_value") : NULL;
+    if (outer == NULL) {
+        swallow_exception();
+    }
+    else if (is_current(stream->state, outer) && outer != (PyObject *)opened) {
+        Current *before = opened->outer;
+        opened->outer = (Current *)outer;
+        Py_XDECREF((PyObject *)before);
+        outer = NULL;
+    }
+    Py_XDECREF(outer);
     Py_RETURN_NONE;
 }
 
@@ -297,9 +321,9 @@ static void stream_dealloc(Stream *stream)
 static PyMethodDef stream_methods[] = {
     {"send", (PyCFunction)stream_send, METH_O, NULL},
     {"throw", (PyCFunction)stream_throw, METH_O, NULL},
-    {"close", (PyCFunction)stream_close, METH_NOARGS, NULL},
     {"enter", (PyCFunction)stream_enter, METH_NOARGS, NULL},
     {"leave", (PyCFunction)stream_leave, METH_O, NULL},
+    {"abandon", (PyCFunction)stream_abandon, METH_O, NULL},
     {"item", (PyCFunction)stream_item, METH_O, NULL},
     {"end", (PyCFunction)stream_end, METH_O, NULL},
     {NULL, NULL, 0, NULL},

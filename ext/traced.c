@@ -1,8 +1,10 @@
 /* traced.c: a call of a traced function.
  *
- * A synchronous function becomes a Traced object, which is the callable itself. Coroutine functions
- * and generators keep a thin Python shell around it (see _shells.py), so that inspect and asyncio
- * still see what they are; the shell calls begin / finish / fail, or stream.
+ * A synchronous function becomes a Traced object, which is the callable itself. What one asks it
+ * for (its name, its code, its __dict__, even its __class__) its shape answers, a Python function
+ * that looks as MLflow's wrapper does: tools that want a function find one. Coroutine functions and
+ * generators keep a thin Python shell around it (see _shells.py), so that inspect and asyncio still
+ * see what they are; the shell calls _begin / _finish / _fail, or _stream, and there is no shape.
  *
  * The signature is read once, at decoration, by Python; here a call's arguments are matched with
  * the parameters as inspect.Signature.bind and apply_defaults would, and encoded under the
@@ -111,10 +113,12 @@ static PyObject *bound_value(const Traced *self, Py_ssize_t i, PyObject **values
     return values[i];
 }
 
+/* self, and a class that is handed as cls: the first parameter, or the first after self. */
 static bool left_out(const Traced *self, Py_ssize_t i, PyObject **values)
 {
     const Parameter *p = &self->parameters[i];
-    return p->is_self || (i == 0 && values[0] != NULL && PyType_Check(values[0]) &&
+    bool first = i == 0 || (i == 1 && self->parameters[0].is_self);
+    return p->is_self || (first && values[i] != NULL && PyType_Check(values[i]) &&
                           PyUnicode_CompareWithASCIIString(p->name, "cls") == 0);
 }
 
@@ -275,11 +279,11 @@ static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
     return NULL;
 }
 
-/* begin(args, kwargs) -> what is current now: the span, or a gap; None where nothing changed. */
+/* _begin(args, kwargs) -> what is current now: the span, or a gap; None where nothing changed. */
 static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
 {
     PyObject *args, *kwargs;
-    if (!PyArg_ParseTuple(arguments, "O!O!:begin", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
+    if (!PyArg_ParseTuple(arguments, "O!O!:_begin", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
         return NULL;
     }
     Current *opened = traced_begin(self, args, kwargs, true);
@@ -291,14 +295,13 @@ static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
 
 static Current *as_current(const CoreState *state, PyObject *object)
 {
-    bool known = Py_IS_TYPE(object, state->span_type) || Py_IS_TYPE(object, state->gap_type);
-    return known ? (Current *)object : NULL;
+    return is_current(state, object) ? (Current *)object : NULL;
 }
 
 static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
 {
     PyObject *object, *result;
-    if (!PyArg_ParseTuple(arguments, "OO:finish", &object, &result)) {
+    if (!PyArg_ParseTuple(arguments, "OO:_finish", &object, &result)) {
         return NULL;
     }
     Current *opened = as_current(self->state, object);
@@ -307,12 +310,12 @@ static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-/* fail(what begin() returned, exception). GeneratorExit means that the coroutine was closed,
+/* _fail(what _begin() returned, exception). GeneratorExit means that the coroutine was closed,
  * perhaps by the garbage collector, where the context must not be touched. */
 static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
 {
     PyObject *object, *exception;
-    if (!PyArg_ParseTuple(arguments, "OO:fail", &object, &exception)) {
+    if (!PyArg_ParseTuple(arguments, "OO:_fail", &object, &exception)) {
         return NULL;
     }
     Current *opened = as_current(self->state, object);
@@ -335,11 +338,11 @@ static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-/* stream(args, kwargs, iterator) -> Stream. */
+/* _stream(args, kwargs, iterator) -> Stream. */
 static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
 {
     PyObject *args, *kwargs;
-    if (!PyArg_ParseTuple(arguments, "O!O!:stream", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
+    if (!PyArg_ParseTuple(arguments, "O!O!:_stream", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
         return NULL;
     }
     Current *opened = traced_begin(self, args, kwargs, false);
@@ -483,6 +486,8 @@ static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     }
     self->state = (CoreState *)PyType_GetModuleState(type);
+    Py_INCREF(args);
+    self->arguments = args;
     Py_INCREF(function);
     self->function = function;
     Py_INCREF(span_name);
@@ -505,7 +510,8 @@ static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static int traced_traverse(Traced *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->dict);
+    Py_VISIT(self->shape);
+    Py_VISIT(self->arguments);
     Py_VISIT(self->function);
     Py_VISIT(self->reducer);
     Py_VISIT(self->rare);
@@ -517,7 +523,8 @@ static int traced_traverse(Traced *self, visitproc visit, void *arg)
 
 static int traced_clear(Traced *self)
 {
-    Py_CLEAR(self->dict);
+    Py_CLEAR(self->shape);
+    Py_CLEAR(self->arguments);
     Py_CLEAR(self->function);
     Py_CLEAR(self->reducer);
     for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
@@ -556,50 +563,67 @@ static PyObject *traced_get(PyObject *self, PyObject *instance, PyObject *owner)
     return PyObject_CallFunctionObjArgs(((Traced *)self)->state->method_type, self, instance, NULL);
 }
 
+/* How it is called and bound is the type's own business. */
+static bool is_own(PyObject *name)
+{
+    return PyUnicode_CompareWithASCIIString(name, "__call__") == 0 ||
+           PyUnicode_CompareWithASCIIString(name, "__get__") == 0;
+}
+
+static PyObject *traced_getattro(Traced *self, PyObject *name)
+{
+    if (self->shape == NULL || is_own(name)) {
+        return PyObject_GenericGetAttr((PyObject *)self, name);
+    }
+    return PyObject_GetAttr(self->shape, name);
+}
+
+static int traced_setattro(Traced *self, PyObject *name, PyObject *value)
+{
+    if (self->shape == NULL) {
+        return PyObject_GenericSetAttr((PyObject *)self, name, value);
+    }
+    return PyObject_SetAttr(self->shape, name, value);
+}
+
 static PyObject *traced_repr(Traced *self)
 {
+    if (self->shape != NULL) {
+        return PyObject_Repr(self->shape);
+    }
     return PyUnicode_FromFormat("<traced %R>", self->function);
 }
 
-/* Pickled and copied by name, as the function it stands for. */
-static PyObject *traced_reduce(PyObject *self, PyObject *unused)
+/* _look_like(function): from now on attributes are that function's. */
+static PyObject *traced_py_look_like(Traced *self, PyObject *function)
 {
-    (void)unused;
-    return PyObject_GetAttrString(self, "__qualname__");
+    Py_INCREF(function);
+    set_owned(&self->shape, function);
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef traced_methods[] = {
-    {"begin", (PyCFunction)traced_py_begin, METH_VARARGS, NULL},
-    {"finish", (PyCFunction)traced_py_finish, METH_VARARGS, NULL},
-    {"fail", (PyCFunction)traced_py_fail, METH_VARARGS, NULL},
-    {"stream", (PyCFunction)traced_py_stream, METH_VARARGS, NULL},
-    {"__reduce__", traced_reduce, METH_NOARGS, NULL},
+    {"_begin", (PyCFunction)traced_py_begin, METH_VARARGS, NULL},
+    {"_finish", (PyCFunction)traced_py_finish, METH_VARARGS, NULL},
+    {"_fail", (PyCFunction)traced_py_fail, METH_VARARGS, NULL},
+    {"_stream", (PyCFunction)traced_py_stream, METH_VARARGS, NULL},
+    {"_look_like", (PyCFunction)traced_py_look_like, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef traced_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(Traced, dict), READONLY, NULL},
+    {"_arguments", T_OBJECT, offsetof(Traced, arguments), READONLY, NULL},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Traced, weak_references), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyGetSetDef traced_getset[] = {
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
 static PyType_Slot traced_slots[] = {
-    {Py_tp_new, traced_new},
-    {Py_tp_dealloc, traced_dealloc},
-    {Py_tp_traverse, traced_traverse},
-    {Py_tp_clear, traced_clear},
-    {Py_tp_call, traced_call},
-    {Py_tp_descr_get, traced_get},
-    {Py_tp_repr, traced_repr},
-    {Py_tp_methods, traced_methods},
-    {Py_tp_members, traced_members},
-    {Py_tp_getset, traced_getset},
-    {0, NULL},
+    {Py_tp_new, traced_new},           {Py_tp_dealloc, traced_dealloc},
+    {Py_tp_traverse, traced_traverse}, {Py_tp_clear, traced_clear},
+    {Py_tp_call, traced_call},         {Py_tp_descr_get, traced_get},
+    {Py_tp_getattro, traced_getattro}, {Py_tp_setattro, traced_setattro},
+    {Py_tp_repr, traced_repr},         {Py_tp_methods, traced_methods},
+    {Py_tp_members, traced_members},   {0, NULL},
 };
 
 static PyType_Spec traced_spec = {

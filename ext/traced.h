@@ -21,8 +21,9 @@ typedef struct {
 } Parameter;
 
 typedef struct {
-    PyObject_HEAD PyObject *dict;
-    PyObject *weak_references;
+    PyObject_HEAD PyObject *weak_references;
+    PyObject *shape;     /* owned function whose looks it has; NULL inside a shell */
+    PyObject *arguments; /* owned tuple that it was made of: a copy by value is made of them */
     CoreState *state;
     PyObject *function;  /* owned */
     PyObject *span_name; /* owned str */

@@ -1,13 +1,22 @@
-"""Thin Python shells for what must stay a coroutine function or a generator function.
+"""What a traced callable looks like from Python.
 
-``inspect.iscoroutinefunction`` and its kin look at code flags, which a C callable does not have.
-So these are real ``async def`` and generator functions; what they do is done in C: a coroutine by
-``Traced.begin``, ``finish`` and ``fail``, a generator by the steps of a ``Stream``.
+``inspect.iscoroutinefunction`` and its kin look at code flags, which a C callable does not have. So
+coroutine functions and generators get shells: real ``async def`` and generator functions, whose work
+is done in C: a coroutine's by ``Traced._begin``, ``_finish`` and ``_fail``, a generator's by the
+steps of a ``Stream``.
+
+A synchronous function needs no shell to be called, but tools ask it for what only functions have
+(pydantic and ``unittest.mock`` ask ``isinstance(f, FunctionType)``). It gets a *shape*: a function
+that looks as MLflow's wrapper does and answers in its place, see traced.c.
 """
 
 from __future__ import annotations
 
+import copyreg
 import functools
+import inspect
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -25,10 +34,123 @@ def function_in_scope(scope: SpanScope, function: Callable[..., Any]) -> Callabl
     return call
 
 
-def coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callable[..., Any]:
-    begin, finish, fail = traced.begin, traced.finish, traced.fail
+#: Functions that a class body turns into class methods or a static method by itself: only true
+#: functions, so the shape is handed out.
+_IMPLICIT = frozenset({"__new__", "__init_subclass__", "__class_getitem__"})
 
-    async def call(*args, **kwargs):
+
+def name_of(function: Any) -> str:
+    """The function's name; a ``functools.partial`` has its function's, an object its class's."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def is_a(predicate: Callable[[Any], bool], function: Any) -> bool:
+    """A predicate of inspect, asked of a function or of an object's ``__call__``."""
+    return predicate(function) or predicate(
+        inspect.getattr_static(type(function), "__call__", None)
+    )
+
+
+def is_stream(function: Any) -> bool:
+    """Whether calling it makes a generator or an async generator."""
+    return is_a(inspect.isgeneratorfunction, function) or is_a(inspect.isasyncgenfunction, function)
+
+
+def of_descriptor(descriptor: Any, trace: Callable[[Any], Any]) -> Any:
+    """The same kind of descriptor around the traced function; None where it is no such thing.
+
+    Of a property the getter is traced.
+    """
+    if isinstance(descriptor, (classmethod, staticmethod)):
+        return type(descriptor)(trace(descriptor.__func__))
+    if isinstance(descriptor, property):
+        return descriptor if descriptor.fget is None else descriptor.getter(trace(descriptor.fget))
+    if isinstance(descriptor, functools.cached_property):
+        cached = type(descriptor)(trace(descriptor.func))
+        cached.attrname = descriptor.attrname
+        return cached
+    if isinstance(descriptor, functools.partialmethod):
+        return type(descriptor)(trace(descriptor.func), *descriptor.args, **descriptor.keywords)
+    return None
+
+
+def wrap(traced: Traced, function: Any) -> Callable[..., Any]:
+    """What stands in for the function: the traced callable, or a shell around it."""
+    if is_a(inspect.isgeneratorfunction, function):
+        shell = _generator_function(traced)
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & inspect.CO_ITERABLE_COROUTINE:
+            shell = types.coroutine(shell)
+    elif is_a(inspect.isasyncgenfunction, function):
+        shell = _async_generator_function(traced)
+    elif is_a(inspect.iscoroutinefunction, function):
+        shell = _coroutine_function(traced, function)
+    else:
+        shell = _plain_function(_Again(traced._arguments))
+    # Callable objects and partials have no name of their own.
+    shell.__name__ = name_of(function)
+    shell.__qualname__ = shell.__name__
+    functools.update_wrapper(shell, function)
+    try:
+        shell.__signature__ = inspect.signature(function)
+    except Exception:
+        pass
+    shell.__mlflow_traced__ = True
+    if shell.__code__ is not _PLAIN or shell.__name__ in _IMPLICIT:
+        return shell
+    traced._look_like(shell)
+    return traced
+
+
+def _plain_function(call: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*args, **kwargs):
+        return call(*args, **kwargs)
+
+    return wrapper
+
+
+_PLAIN = _plain_function(len).__code__
+
+
+class _Again:
+    """What a shape calls where it is called itself: one more traced callable of the same making.
+
+    It does not refer to the one whose shape it is, which may then go without the garbage collector.
+    """
+
+    __slots__ = ("arguments", "traced")
+
+    def __init__(self, arguments: tuple):
+        self.arguments = arguments
+        self.traced = None
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        if self.traced is None:
+            self.traced = Traced(*self.arguments)
+        return self.traced(*args, **kwargs)
+
+    def __reduce__(self) -> tuple:
+        return Traced, self.arguments
+
+
+def _reduce(traced: Traced) -> str | tuple:
+    """Pickled and copied by name, as a function is. One inside a shell, which only picklers that
+    copy functions by value come to see, by value."""
+    if isinstance(traced, types.FunctionType):
+        return traced.__qualname__
+    return Traced, traced._arguments
+
+
+copyreg.pickle(Traced, _reduce)
+
+
+def _coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callable[..., Any]:
+    begin, finish, fail = traced._begin, traced._finish, traced._fail
+
+    async def wrapper(*args, **kwargs):
         span = begin(args, kwargs)
         try:
             result = await function(*args, **kwargs)
@@ -38,65 +160,80 @@ def coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callable
         finish(span, result)
         return result
 
-    return call
+    return wrapper
 
 
-def generator_function(traced: Traced) -> Callable[..., Any]:
-    begin = traced.stream
+def _generator_function(traced: Traced) -> Callable[..., Any]:
+    begin = traced._stream
 
-    def call(*args, **kwargs):
+    def wrapper(*args, **kwargs):
         stream = begin(args, kwargs)
         send = stream.send
         item = send(None)
         while item is not stream:
             try:
                 sent = yield item
-            except GeneratorExit:
-                stream.close()
-                raise
             except BaseException as error:
                 item = stream.throw(error)
             else:
                 item = send(sent)
         return stream.value
 
-    return call
+    return wrapper
 
 
-def async_generator_function(traced: Traced) -> Callable[..., Any]:
-    begin = traced.stream
+def _first_step(body: Any) -> Any:
+    """``body.asend``, and its first step taken note of by no event loop.
 
-    async def call(*args, **kwargs):
+    A loop closes the async generators that are left over, all at once. The shell is one of them and
+    closes its body; were the body another, one of the two would find it running already.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return body.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _async_generator_function(traced: Traced) -> Callable[..., Any]:
+    begin, first_step = traced._stream, _first_step
+
+    async def wrapper(*args, **kwargs):
         stream = begin(args, kwargs)
         body = stream.iterator
-        step, argument = body.asend, None
+        step = first_step(body)
+        closing = False
         while True:
-            token = stream.enter()
+            # Closing may be the garbage collector's work, where the context must not be touched.
+            token = None if closing else stream.enter()
             try:
-                item = await step(argument)
+                item = await step
             except StopAsyncIteration:
                 stream.leave(token)
                 stream.end(None)
                 return
+            except GeneratorExit as error:
+                stream.abandon(token)
+                stream.end(error)
+                raise
             except BaseException as error:
-                # Closed while it awaits: perhaps by the garbage collector, where the context must
-                # not be touched.
-                if not isinstance(error, GeneratorExit):
-                    stream.leave(token)
+                stream.leave(token)
                 stream.end(error)
                 raise
             stream.leave(token)
             stream.item(item)
+            if closing:  # it goes on all the same, but nobody listens
+                stream.end(None)
+                closing = False
             try:
-                argument = yield item
-                step = body.asend
-            except GeneratorExit:
-                try:
-                    await body.aclose()
-                finally:
-                    stream.end(None)
-                raise
+                sent = yield item
             except BaseException as error:
-                step, argument = body.athrow, error
+                if isinstance(error, GeneratorExit):
+                    closing = True
+                    stream.abandon(None)
+                step = body.athrow(error)
+            else:
+                step = body.asend(sent)
 
-    return call
+    return wrapper

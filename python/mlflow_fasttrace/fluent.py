@@ -5,7 +5,6 @@ Signatures and behaviour are those of ``mlflow.tracing.fluent`` in MLflow 3.17.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import os
@@ -40,19 +39,13 @@ def _usable_log_level(level: Any) -> int | None:
         return None
 
 
-def _name_of(function: Any) -> str:
-    """The function's name; a ``functools.partial`` has its function's, an object its class's."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    name = getattr(function, "__name__", None)
-    return name if isinstance(name, str) else type(function).__name__
-
-
 def _parameters(function: Any) -> list[tuple] | None:
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):
-        _hooks.warn(f"The inputs of {_name_of(function)} are not recorded: it tells no signature.")
+    except Exception:
+        _hooks.warn(
+            f"The inputs of {_shells.name_of(function)} are not recorded: it tells no signature."
+        )
         return None
     return [
         (p.name, int(p.kind))
@@ -117,9 +110,13 @@ def trace(
     rare = (experiment_id, None, links) if experiment_id is not None or links else None
 
     def decorator(fn):
-        if isinstance(fn, (classmethod, staticmethod)):
-            return type(fn)(decorator(fn.__func__))
-        streams = inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+        descriptor = _shells.of_descriptor(fn, decorator)
+        if descriptor is not None:
+            return descriptor
+        if not callable(fn):
+            _hooks.warn(f"{type(fn).__name__} objects cannot be traced: it works on untraced.")
+            return fn
+        streams = _shells.is_stream(fn)
         if output_reducer is not None and not streams:
             raise _view.invalid(
                 "The output_reducer argument is only supported for generator functions."
@@ -131,33 +128,19 @@ def trace(
         if (level := _usable_log_level(log_level)) is not None:
             prepared.append(("mlflow.spanLogLevel", level))
         if not streams:
-            prepared.append(("mlflow.spanFunctionName", _name_of(fn)))
+            prepared.append(("mlflow.spanFunctionName", _shells.name_of(fn)))
         traced = _core.Traced(
             fn,
-            str(name or _name_of(fn)),
+            str(name or _shells.name_of(fn)),
             prepared,
             _parameters(fn),
             output_reducer,
             rare,
             sampling_ratio_override,
         )
-        if inspect.isgeneratorfunction(fn):
-            wrapped = _shells.generator_function(traced)
-        elif inspect.isasyncgenfunction(fn):
-            wrapped = _shells.async_generator_function(traced)
-        elif inspect.iscoroutinefunction(fn):
-            wrapped = _shells.coroutine_function(traced, fn)
-        else:
-            wrapped = traced
-        functools.update_wrapper(wrapped, fn)
-        try:
-            wrapped.__signature__ = inspect.signature(fn)
-        except (ValueError, TypeError):
-            pass
-        wrapped.__mlflow_traced__ = True
-        return wrapped
+        return _shells.wrap(traced, fn)
 
-    return decorator(func) if func else decorator
+    return decorator if func is None else decorator(func)
 
 
 def start_span(
