@@ -12,8 +12,9 @@
  *
  * The span is current only while the body runs. Each item is encoded once: the bytes serve its
  * event and, at the end, the list of outputs. A generator that is left early is thrown a
- * GeneratorExit, like any other exception that its body may handle; it ends the span, with the items
- * so far. The garbage collector may be the one that throws it, so the context is left alone then. */
+ * GeneratorExit, like any other exception that its body may handle; it ends the span, with the
+ * items so far. The garbage collector may be the one that throws it, so the context is left alone
+ * then. */
 #include "generator.h"
 
 #include "context.h"
@@ -235,9 +236,9 @@ static PyObject *stream_leave(Stream *stream, PyObject *token)
     Py_RETURN_NONE;
 }
 
-/* abandon(token or None): the generator is being closed, perhaps by the garbage collector, where the
- * context must not be touched. If that was in the middle of a step, whoever finds the span current
- * looks past it, to what was current before. */
+/* abandon(token or None): the generator is being closed, perhaps by the garbage collector, where
+ * the context must not be touched. If that was in the middle of a step, whoever finds the span
+ * current looks past it, to what was current before. */
 static PyObject *stream_abandon(Stream *stream, PyObject *token)
 {
     Span *span = stream->span;

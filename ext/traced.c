@@ -1,8 +1,8 @@
 /* traced.c: a call of a traced function.
  *
- * A synchronous function becomes a Traced object, which is the callable itself. What one asks it for
- * (its name, its code, its __dict__, even its __class__) its shape answers, a Python function that
- * looks as MLflow's wrapper does: tools that want a function find one. Coroutine functions and
+ * A synchronous function becomes a Traced object, which is the callable itself. What one asks it
+ * for (its name, its code, its __dict__, even its __class__) its shape answers, a Python function
+ * that looks as MLflow's wrapper does: tools that want a function find one. Coroutine functions and
  * generators keep a thin Python shell around it (see _shells.py), so that inspect and asyncio still
  * see what they are; the shell calls _begin / _finish / _fail, or _stream, and there is no shape.
  *
@@ -567,18 +567,12 @@ static PyMemberDef traced_members[] = {
 };
 
 static PyType_Slot traced_slots[] = {
-    {Py_tp_new, traced_new},
-    {Py_tp_dealloc, traced_dealloc},
-    {Py_tp_traverse, traced_traverse},
-    {Py_tp_clear, traced_clear},
-    {Py_tp_call, traced_call},
-    {Py_tp_descr_get, traced_get},
-    {Py_tp_getattro, traced_getattro},
-    {Py_tp_setattro, traced_setattro},
-    {Py_tp_repr, traced_repr},
-    {Py_tp_methods, traced_methods},
-    {Py_tp_members, traced_members},
-    {0, NULL},
+    {Py_tp_new, traced_new},           {Py_tp_dealloc, traced_dealloc},
+    {Py_tp_traverse, traced_traverse}, {Py_tp_clear, traced_clear},
+    {Py_tp_call, traced_call},         {Py_tp_descr_get, traced_get},
+    {Py_tp_getattro, traced_getattro}, {Py_tp_setattro, traced_setattro},
+    {Py_tp_repr, traced_repr},         {Py_tp_methods, traced_methods},
+    {Py_tp_members, traced_members},   {0, NULL},
 };
 
 static PyType_Spec traced_spec = {

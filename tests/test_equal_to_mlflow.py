@@ -8,22 +8,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import callable_programs
+import programs
 import pytest
-from programs import PROGRAMS
 from support import described, traces_of
 
-SCRIPT = Path(__file__).parent / "programs.py"
+TABLES = (programs, callable_programs)
+PROGRAMS = [name for table in TABLES for name in table.PROGRAMS]
 
 
 def run_all(module: str, uri: str, prefix: str) -> None:
-    result = subprocess.run(
-        [sys.executable, str(SCRIPT), module, uri, prefix],
-        capture_output=True,
-        text=True,
-        timeout=170,
-        env=dict(os.environ),
-    )
-    assert result.returncode == 0, result.stderr
+    for table in TABLES:
+        result = subprocess.run(
+            [sys.executable, str(Path(table.__file__)), module, uri, prefix],
+            capture_output=True,
+            text=True,
+            timeout=170,
+            env=dict(os.environ),
+        )
+        assert result.returncode == 0, result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,7 @@ WITH_STACK_TRACES = {
     "coroutines",
     "exceptions",
     "generators",
+    "groups_of_tasks",
     "statuses",
 }
 

@@ -56,7 +56,9 @@ def _parameters(function: Any) -> list[tuple] | None:
     try:
         signature = inspect.signature(function)
     except Exception:
-        _hooks.warn(f"The inputs of {_shells.name_of(function)} are not recorded: it tells no signature.")
+        _hooks.warn(
+            f"The inputs of {_shells.name_of(function)} are not recorded: it tells no signature."
+        )
         return None
     return [
         (p.name, int(p.kind))
