@@ -1,43 +1,64 @@
 /* context.c: the current span of a task or thread.
  *
- * One ContextVar holds it; its value is the C span itself. PyContextVar_* is not in the Limited
- * API, so the variable's bound methods are kept and called.
+ * One ContextVar holds it; its value is the C span itself, or a gap where a span is not recorded.
+ * PyContextVar_* is not in the Limited API, so the variable's bound methods are kept and called.
  *
  * The variable is never set where the garbage collector may be running (CPython 3.10 and 3.11 crash
  * when they are, see cpython issue 148891). A coroutine or generator that is closed may be closed
- * by the collector: then the span is marked as abandoned and stays in the variable, and whoever
- * finds it there looks past it, to what was current before. */
+ * by the collector: then what it made current is marked as abandoned and stays in the variable, and
+ * whoever finds it there looks past it, to what was current before. */
 #include "context.h"
 
-int context_current(CoreState *state, Span **span)
+#include "encode.h"
+
+static bool is_current(const CoreState *state, PyObject *value)
 {
-    *span = NULL;
-    PyObject *current = PyObject_CallNoArgs(state->context_get);
-    if (UNLIKELY(current == NULL)) {
+    return Py_IS_TYPE(value, state->span_type) || Py_IS_TYPE(value, state->gap_type);
+}
+
+int context_current(CoreState *state, Current **current)
+{
+    *current = NULL;
+    PyObject *value = PyObject_CallNoArgs(state->context_get);
+    if (UNLIKELY(value == NULL)) {
         swallow_exception();
         return -1;
     }
-    while (UNLIKELY(current != Py_None && Py_IS_TYPE(current, state->span_type) &&
-                    ((Span *)current)->abandoned)) {
-        PyObject *outer = (PyObject *)((Span *)current)->outer;
+    while (
+        UNLIKELY(value != Py_None && is_current(state, value) && ((Current *)value)->abandoned)) {
+        PyObject *outer = (PyObject *)((Current *)value)->outer;
         if (outer == NULL) {
             outer = Py_None;
         }
         Py_INCREF(outer);
-        Py_DECREF(current);
-        current = outer;
+        Py_DECREF(value);
+        value = outer;
     }
-    if (current == Py_None || !Py_IS_TYPE(current, state->span_type)) {
-        Py_DECREF(current);
+    if (value == Py_None || !is_current(state, value)) {
+        Py_DECREF(value);
         return 0;
     }
-    *span = (Span *)current;
+    *current = (Current *)value;
     return 0;
 }
 
-PyObject *context_enter(CoreState *state, PyObject *span)
+bool scope_disables(CoreState *state)
 {
-    PyObject *token = PyObject_CallFunctionObjArgs(state->context_set, span, NULL);
+    PyObject *scope = PyObject_CallNoArgs(state->scope_get);
+    if (scope == NULL) {
+        swallow_exception();
+        return false;
+    }
+    /* (metadata, tags, enabled), see tracing.py */
+    bool disables =
+        PyTuple_Check(scope) && PyTuple_Size(scope) == 3 && PyTuple_GetItem(scope, 2) == Py_False;
+    Py_DECREF(scope);
+    return disables;
+}
+
+PyObject *context_enter(CoreState *state, PyObject *current)
+{
+    PyObject *token = PyObject_CallFunctionObjArgs(state->context_set, current, NULL);
     if (UNLIKELY(token == NULL)) {
         swallow_exception();
     }
@@ -58,12 +79,64 @@ void context_leave(CoreState *state, PyObject *token)
     Py_DECREF(token);
 }
 
-void span_activate(Span *span) { span->token = context_enter(span->state, (PyObject *)span); }
-
-void span_deactivate(Span *span)
+void current_activate(CoreState *state, Current *current)
 {
-    PyObject *token = span->token;
-    span->token = NULL;
-    context_leave(span->state, token);
-    Py_CLEAR(span->outer);
+    current->token = context_enter(state, (PyObject *)current);
+}
+
+void current_deactivate(CoreState *state, Current *current)
+{
+    PyObject *token = current->token;
+    current->token = NULL;
+    context_leave(state, token);
+    Py_CLEAR(current->outer);
+}
+
+void current_abandon(Current *current)
+{
+    current->abandoned = true;
+    Py_CLEAR(current->token);
+}
+
+/* ---- the gap ---- */
+
+Current *gap_new(CoreState *state, bool dropped)
+{
+    Gap *gap = PyObject_New(Gap, state->gap_type);
+    if (gap == NULL) {
+        swallow_exception();
+        return NULL;
+    }
+    gap->current.token = NULL;
+    gap->current.outer = NULL;
+    gap->current.abandoned = false;
+    gap->dropped = dropped;
+    return &gap->current;
+}
+
+static void gap_dealloc(Gap *gap)
+{
+    PyTypeObject *type = Py_TYPE(gap);
+    Py_XDECREF(gap->current.token);
+    Py_XDECREF((PyObject *)gap->current.outer);
+    PyObject_Free(gap);
+    Py_DECREF(type);
+}
+
+static PyType_Slot gap_slots[] = {
+    {Py_tp_dealloc, gap_dealloc},
+    {Py_tp_doc, "Stands where a span would be current that is not recorded."},
+    {0, NULL},
+};
+
+static PyType_Spec gap_spec = {
+    .name = "mlflow_fasttrace._core.Gap",
+    .basicsize = sizeof(Gap),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = gap_slots,
+};
+
+int context_add_types(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &gap_spec, &state->gap_type, "Gap");
 }

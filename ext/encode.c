@@ -6,25 +6,58 @@
  * JSONEncoder.default. Where json.dumps raises (a cycle, a key that is no JSON key) MLflow stores
  * the repr of the whole value, and so does this. Where json.dumps or that repr would break the
  * caller (depth, a raising __str__) it does not follow: the part that fails is replaced by a text
- * that says so. */
+ * that says so.
+ *
+ * Containers that are being read stand in an array and not on the C stack: a thread may have a
+ * small one. */
 #include "encode.h"
 
 #include <stdio.h>
 
-/* Beyond this the C stack of a small thread would be at risk. */
-#define MAX_DEPTH 512
+/* Whoever reads a value with Python's own json.loads has 1,000 levels, some of them in use. */
+#define MAX_DEPTH 900
+
+/* json.dumps follows a list that grows while it is read; one that grows with every item would never
+ * end. */
+#define MAX_GROWTH 10000
+
+#define INLINE_LEVELS 16
+
+typedef enum {
+    LEVEL_LIST,
+    LEVEL_TUPLE,
+    LEVEL_ITERATED, /* what a list's or tuple's own __iter__ gave */
+    LEVEL_DICT,     /* read in place: no code of the program has run since it was opened */
+    LEVEL_PAIRS,    /* a dict's items, taken beforehand */
+    LEVEL_STAND_IN, /* what the hook returned for the value */
+} LevelKind;
+
+/* A container that is being read. */
+typedef struct {
+    PyObject *container; /* owned: hooks may take it from where it was found */
+    PyObject *content;   /* owned: the items, the pairs or the stand-in; or NULL */
+    Py_ssize_t at;       /* the next item; the position of PyDict_Next for LEVEL_DICT */
+    size_t head;         /* where its head stands in the output */
+    size_t promised;     /* the count in that head */
+    size_t written;
+    LevelKind kind;
+} Level;
 
 typedef struct {
     CoreState *state;
     Buffer *out;
-    int depth;
-    PyObject *path[MAX_DEPTH]; /* borrowed: the containers around the value, to find cycles */
+    Level *levels; /* owned once it is not inline_levels */
+    int depth, room;
+    bool payload;  /* stop where binary content may be found */
+    bool tolerant; /* what json.dumps would raise for is replaced where it stands */
+    Level inline_levels[INLINE_LEVELS];
 } Encoder;
-
-static EncodeResult encode_any(Encoder *e, PyObject *value);
 
 void swallow_exception(void)
 {
+    if (PyErr_Occurred() == NULL) {
+        return;
+    }
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
         PyErr_SetInterrupt();
     }
@@ -74,10 +107,23 @@ void encode_str(Buffer *out, PyObject *text)
     Py_DECREF(bytes);
 }
 
-/* Decimal digits of any int; int's own, whatever a subclass says. */
-static PyObject *digits_of(PyObject *value) { return PyNumber_ToBase(value, 10); }
+/* The digits of any int; int's own, whatever a subclass says. Hexadecimal ones where there are more
+ * than Python converts (sys.get_int_max_str_digits()). */
+static PyObject *digits_of(PyObject *value, bool *decimal)
+{
+    PyObject *digits = PyNumber_ToBase(value, 10);
+    *decimal = digits != NULL;
+    if (digits == NULL) {
+        swallow_exception();
+        digits = PyNumber_ToBase(value, 16);
+    }
+    if (digits == NULL) {
+        swallow_exception();
+    }
+    return digits;
+}
 
-static EncodeResult encode_int(Buffer *out, PyObject *value)
+static void encode_int(Buffer *out, PyObject *value)
 {
     int overflow;
     long long small = PyLong_AsLongLongAndOverflow(value, &overflow);
@@ -88,33 +134,47 @@ static EncodeResult encode_int(Buffer *out, PyObject *value)
         else {
             wire_pack_int64(out, small);
         }
-        return ENCODED;
+        return;
     }
     if (overflow > 0) {
         unsigned long long large = PyLong_AsUnsignedLongLong(value);
         if (!PyErr_Occurred()) {
             wire_pack_uint64(out, large);
-            return ENCODED;
+            return;
         }
         PyErr_Clear();
     }
-    PyObject *digits = digits_of(value);
-    if (digits == NULL) { /* beyond sys.get_int_max_str_digits() */
-        swallow_exception();
-        return NEEDS_REPR;
-    }
+    bool decimal;
     Py_ssize_t size;
-    const char *utf8 = PyUnicode_AsUTF8AndSize(digits, &size);
-    if (utf8 != NULL) {
+    PyObject *digits = digits_of(value, &decimal);
+    const char *utf8 = digits ? PyUnicode_AsUTF8AndSize(digits, &size) : NULL;
+    if (utf8 == NULL) {
+        PyErr_Clear();
+        out->failed = true;
+    }
+    else if (decimal) {
         wire_pack_ext(out, (size_t)size, EXT_BIG_INTEGER);
         buffer_append(out, utf8, (size_t)size);
     }
     else {
-        PyErr_Clear();
-        out->failed = true;
+        encode_text(out, utf8, (size_t)size);
     }
-    Py_DECREF(digits);
-    return ENCODED;
+    Py_XDECREF(digits);
+}
+
+static void encode_unprintable(Buffer *out, PyObject *value)
+{
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__name__");
+    PyObject *text = name ? PyUnicode_FromFormat("<unprintable %S object>", name) : NULL;
+    if (text != NULL) {
+        encode_str(out, text);
+    }
+    else {
+        swallow_exception();
+        encode_text(out, "<unprintable object>", 20);
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(text);
 }
 
 static EncodeResult encode_key(Encoder *e, PyObject *key)
@@ -158,16 +218,28 @@ static EncodeResult encode_key(Encoder *e, PyObject *key)
         return ENCODED;
     }
     if (PyLong_Check(key)) {
-        PyObject *digits = digits_of(key);
+        bool decimal;
+        PyObject *digits = digits_of(key, &decimal);
         if (digits == NULL) {
-            swallow_exception();
-            return NEEDS_REPR;
+            out->failed = true;
+            return ENCODED;
         }
         encode_str(out, digits);
         Py_DECREF(digits);
         return ENCODED;
     }
-    return NEEDS_REPR;
+    if (!e->tolerant) {
+        return NEEDS_REPR;
+    }
+    PyObject *repr = PyObject_Repr(key);
+    if (repr == NULL) {
+        swallow_exception();
+        encode_unprintable(out, key);
+        return ENCODED;
+    }
+    encode_str(out, repr);
+    Py_DECREF(repr);
+    return ENCODED;
 }
 
 /* The count in a container's head, corrected where the container changed while it was read. */
@@ -196,142 +268,343 @@ static void correct_count(Buffer *out, size_t head, bool map, size_t promised, s
     buffer_free(&fixed);
 }
 
-static EncodeResult encode_dict(Encoder *e, PyObject *dict)
+static const char *kind_of(PyObject *value)
 {
-    Buffer *out = e->out;
-    size_t head = out->len, promised, written = 0;
-    EncodeResult result = ENCODED;
-
-    if (LIKELY(PyDict_CheckExact(dict))) {
-        promised = (size_t)PyDict_Size(dict);
-        wire_pack_map(out, promised);
-        Py_ssize_t at = 0;
-        PyObject *key, *value;
-        while (result == ENCODED && PyDict_Next(dict, &at, &key, &value)) {
-            Py_INCREF(key);
-            Py_INCREF(value);
-            result = encode_key(e, key);
-            if (result == ENCODED) {
-                result = encode_any(e, value);
-            }
-            written++;
-            Py_DECREF(key);
-            Py_DECREF(value);
-        }
-        correct_count(out, head, true, promised, written);
-        return result;
-    }
-
-    /* A subclass is read as json reads it: by its items(). */
-    if (PyDict_Size(dict) == 0) {
-        wire_pack_map(out, 0);
-        return ENCODED;
-    }
-    PyObject *items = PyMapping_Items(dict);
-    if (items == NULL) {
-        swallow_exception();
-        return NEEDS_REPR;
-    }
-    promised = (size_t)PyList_Size(items);
-    wire_pack_map(out, promised);
-    for (size_t i = 0; result == ENCODED && i < promised; i++) {
-        PyObject *pair = PyList_GetItem(items, (Py_ssize_t)i);
-        if (pair == NULL || !PyTuple_Check(pair) || PyTuple_Size(pair) != 2) {
-            PyErr_Clear();
-            result = NEEDS_REPR;
-            break;
-        }
-        result = encode_key(e, PyTuple_GetItem(pair, 0));
-        if (result == ENCODED) {
-            result = encode_any(e, PyTuple_GetItem(pair, 1));
-        }
-    }
-    Py_DECREF(items);
-    return result;
-}
-
-static EncodeResult encode_list(Encoder *e, PyObject *list)
-{
-    size_t head = e->out->len, promised = (size_t)PyList_Size(list), written = 0;
-    wire_pack_array(e->out, promised);
-    for (Py_ssize_t i = 0; i < PyList_Size(list); i++) {
-        PyObject *item = PyList_GetItem(list, i);
-        Py_INCREF(item);
-        EncodeResult result = encode_any(e, item);
-        Py_DECREF(item);
-        if (result != ENCODED) {
-            return result;
-        }
-        written++;
-    }
-    correct_count(e->out, head, false, promised, written);
-    return ENCODED;
-}
-
-static EncodeResult encode_tuple(Encoder *e, PyObject *tuple)
-{
-    Py_ssize_t size = PyTuple_Size(tuple);
-    wire_pack_array(e->out, (size_t)size);
-    for (Py_ssize_t i = 0; i < size; i++) {
-        EncodeResult result = encode_any(e, PyTuple_GetItem(tuple, i));
-        if (result != ENCODED) {
-            return result;
-        }
-    }
-    return ENCODED;
+    return PyList_Check(value)    ? "list"
+           : PyTuple_Check(value) ? "tuple"
+           : PyDict_Check(value)  ? "dict"
+                                  : "object";
 }
 
 static void encode_too_deep(Buffer *out, PyObject *value)
 {
     char text[128];
-    const char *kind = PyList_Check(value)    ? "list"
-                       : PyTuple_Check(value) ? "tuple"
-                       : PyDict_Check(value)  ? "dict"
-                                              : "object";
-    int n = snprintf(text, sizeof text, "<%s nested more than %d levels deep>", kind, MAX_DEPTH);
+    int n = snprintf(text, sizeof text, "<%s nested more than %d levels deep>", kind_of(value),
+                     MAX_DEPTH);
     encode_text(out, text, (size_t)n);
 }
 
-/* JSONEncoder.default: what the hook returns stands for the value. */
-static EncodeResult encode_other(Encoder *e, PyObject *value)
+static void encode_cycle(Buffer *out, PyObject *value)
 {
+    char text[64];
+    int n = snprintf(text, sizeof text, "<circular reference to the %s>", kind_of(value));
+    encode_text(out, text, (size_t)n);
+}
+
+/* ---- levels ---- */
+
+/* The new innermost level, with a reference of its own; NULL without memory (shows in
+ * out->failed). */
+static Level *level_open(Encoder *e, LevelKind kind, PyObject *container)
+{
+    if (UNLIKELY(e->depth == e->room)) {
+        bool was_inline = e->levels == e->inline_levels;
+        int room = 2 * e->room;
+        Level *levels = realloc(was_inline ? NULL : e->levels, (size_t)room * sizeof *levels);
+        if (levels == NULL) {
+            e->out->failed = true;
+            return NULL;
+        }
+        if (was_inline) {
+            memcpy(levels, e->inline_levels, sizeof e->inline_levels);
+        }
+        e->levels = levels;
+        e->room = room;
+    }
+    Level *level = &e->levels[e->depth++];
+    Py_INCREF(container);
+    level->container = container;
+    level->content = NULL;
+    level->at = 0;
+    level->head = e->out->len;
+    level->promised = level->written = 0;
+    level->kind = kind;
+    return level;
+}
+
+static void level_close(Encoder *e)
+{
+    Level *level = &e->levels[--e->depth];
+    if (level->kind != LEVEL_STAND_IN) {
+        bool map = level->kind == LEVEL_DICT || level->kind == LEVEL_PAIRS;
+        correct_count(e->out, level->head, map, level->promised, level->written);
+    }
+    PyObject *container = level->container, *content = level->content;
+    Py_XDECREF(content);
+    Py_DECREF(container);
+}
+
+/* Before code of the program runs: it may change the dicts that are being read, whose items
+ * json.dumps has taken already. */
+static void settle_dicts(Encoder *e)
+{
+    for (int i = 0; i < e->depth; i++) {
+        Level *level = &e->levels[i];
+        if (level->kind == LEVEL_DICT) {
+            level->content = PyDict_Items(level->container);
+            if (level->content == NULL) {
+                PyErr_Clear();
+                continue;
+            }
+            level->kind = LEVEL_PAIRS;
+            level->at = (Py_ssize_t)level->written;
+        }
+    }
+}
+
+/* Whether json.dumps would have raised the pending exception, and MLflow caught it. Swallows it. */
+static bool raised_for_json(const Encoder *e)
+{
+    bool known =
+        PyErr_ExceptionMatches(PyExc_ValueError) || PyErr_ExceptionMatches(PyExc_TypeError);
+    swallow_exception();
+    return known && !e->tolerant;
+}
+
+/* What iterating over a list or tuple gives, as a new list. */
+static PyObject *iterated(PyObject *value)
+{
+    PyObject *items = PyList_New(0), *iterator = items ? PyObject_GetIter(value) : NULL;
+    Py_ssize_t limit =
+        MAX_GROWTH + (PyList_Check(value) ? PyList_Size(value) : PyTuple_Size(value));
+    PyObject *item = NULL;
+    int failed = iterator == NULL;
+    while (!failed && PyList_Size(items) < limit && (item = PyIter_Next(iterator)) != NULL) {
+        failed = PyList_Append(items, item);
+        Py_DECREF(item);
+    }
+    Py_XDECREF(iterator);
+    if (failed || PyErr_Occurred()) {
+        Py_CLEAR(items);
+    }
+    return items;
+}
+
+/* What a list or tuple holds, whatever its class says, as a new list. */
+static PyObject *own_items(PyObject *value)
+{
+    if (PyList_Check(value)) {
+        return PyList_GetSlice(value, 0, PyList_Size(value));
+    }
+    Py_ssize_t size = PyTuple_Size(value);
+    PyObject *items = PyList_New(size);
+    for (Py_ssize_t i = 0; items != NULL && i < size; i++) {
+        PyObject *item = PyTuple_GetItem(value, i);
+        Py_INCREF(item);
+        PyList_SetItem(items, i, item); /* takes the reference over; the index is good */
+    }
+    return items;
+}
+
+/* A subclass is read as json reads it: by its __iter__. */
+static EncodeResult open_sequence_subclass(Encoder *e, PyObject *value)
+{
+    settle_dicts(e);
+    PyObject *items = iterated(value);
+    if (items == NULL) {
+        if (raised_for_json(e)) {
+            return NEEDS_REPR;
+        }
+        items = own_items(value);
+    }
+    Level *level = items ? level_open(e, LEVEL_ITERATED, value) : NULL;
+    if (level == NULL) {
+        PyErr_Clear();
+        Py_XDECREF(items);
+        e->out->failed = true;
+        return ENCODED;
+    }
+    level->content = items;
+    level->promised = (size_t)PyList_Size(items);
+    wire_pack_array(e->out, level->promised);
+    return ENCODED;
+}
+
+/* A subclass is read as json reads it: by its items(). */
+static EncodeResult open_dict_subclass(Encoder *e, PyObject *dict)
+{
+    if (PyDict_Size(dict) == 0) {
+        wire_pack_map(e->out, 0);
+        return ENCODED;
+    }
+    settle_dicts(e);
+    PyObject *items = PyMapping_Items(dict);
+    if (items == NULL) {
+        if (raised_for_json(e)) {
+            return NEEDS_REPR;
+        }
+        items = PyDict_Items(dict);
+        if (items == NULL) {
+            PyErr_Clear();
+            e->out->failed = true;
+            return ENCODED;
+        }
+    }
+    Level *level = level_open(e, LEVEL_PAIRS, dict);
+    if (level == NULL) {
+        Py_DECREF(items);
+        return ENCODED;
+    }
+    level->content = items;
+    level->promised = (size_t)PyList_Size(items);
+    wire_pack_map(e->out, level->promised);
+    return ENCODED;
+}
+
+/* JSONEncoder.default: what the hook returns stands for the value. */
+static EncodeResult open_other(Encoder *e, PyObject *value)
+{
+    settle_dicts(e);
     PyObject *stand_in = PyObject_CallFunctionObjArgs(e->state->encode_default, value, NULL);
     if (stand_in == NULL) {
         swallow_exception();
+        if (e->tolerant) {
+            encode_unprintable(e->out, value);
+            return ENCODED;
+        }
         return NEEDS_REPR;
     }
-    EncodeResult result = encode_any(e, stand_in);
-    Py_DECREF(stand_in);
-    return result;
+    if (UNLIKELY(stand_in == (PyObject *)e->state->span_type)) {
+        /* The hook's word for an attachment: a reference to it goes into inputs and outputs, its
+         * text everywhere else. */
+        Py_DECREF(stand_in);
+        if (e->payload) {
+            return HAS_CONTENT;
+        }
+        stand_in = PyObject_Str(value);
+        if (stand_in == NULL) {
+            swallow_exception();
+            encode_unprintable(e->out, value);
+            return ENCODED;
+        }
+    }
+    if (PyUnicode_Check(stand_in)) {
+        encode_str(e->out, stand_in);
+        Py_DECREF(stand_in);
+        return ENCODED;
+    }
+    Level *level = level_open(e, LEVEL_STAND_IN, value);
+    if (level == NULL) {
+        Py_DECREF(stand_in);
+        return ENCODED;
+    }
+    level->content = stand_in;
+    return ENCODED;
 }
 
-static EncodeResult encode_container(Encoder *e, PyObject *value)
+static EncodeResult open_container(Encoder *e, PyObject *value)
 {
+    Level *level;
+
+    for (int i = e->depth; i-- > 0;) {
+        if (e->levels[i].container == value) {
+            if (!e->tolerant) {
+                return NEEDS_REPR; /* "Circular reference detected" */
+            }
+            encode_cycle(e->out, value);
+            return ENCODED;
+        }
+    }
     if (UNLIKELY(e->depth == MAX_DEPTH)) {
         encode_too_deep(e->out, value);
         return ENCODED;
     }
-    for (int i = e->depth; i-- > 0;) {
-        if (e->path[i] == value) {
-            return NEEDS_REPR; /* "Circular reference detected" */
+    if (PyDict_CheckExact(value)) {
+        level = level_open(e, LEVEL_DICT, value);
+        if (LIKELY(level != NULL)) {
+            level->promised = (size_t)PyDict_Size(value);
+            wire_pack_map(e->out, level->promised);
         }
+        return ENCODED;
     }
-    e->path[e->depth++] = value;
-    EncodeResult result = PyDict_Check(value)    ? encode_dict(e, value)
-                          : PyList_Check(value)  ? encode_list(e, value)
-                          : PyTuple_Check(value) ? encode_tuple(e, value)
-                                                 : encode_other(e, value);
-    e->depth--;
-    return result;
+    if (LIKELY(PyList_CheckExact(value))) {
+        level = level_open(e, LEVEL_LIST, value);
+        if (LIKELY(level != NULL)) {
+            level->promised = (size_t)PyList_Size(value);
+            wire_pack_array(e->out, level->promised);
+        }
+        return ENCODED;
+    }
+    if (PyTuple_Check(value) &&
+        (PyTuple_CheckExact(value) ||
+         PyType_GetSlot(Py_TYPE(value), Py_tp_iter) == PyType_GetSlot(&PyTuple_Type, Py_tp_iter))) {
+        level = level_open(e, LEVEL_TUPLE, value);
+        if (LIKELY(level != NULL)) {
+            level->promised = (size_t)PyTuple_Size(value);
+            wire_pack_array(e->out, level->promised);
+        }
+        return ENCODED;
+    }
+    return PyDict_Check(value)                           ? open_dict_subclass(e, value)
+           : PyList_Check(value) || PyTuple_Check(value) ? open_sequence_subclass(e, value)
+                                                         : open_other(e, value);
 }
 
-static EncodeResult encode_any(Encoder *e, PyObject *value)
+/* Appends a scalar, or the head of a container, whose content the next steps append. */
+/* Whether the text that was appended last is a data URI with base64 content. */
+static bool ends_with_data_uri(const Buffer *out, size_t start)
+{
+    static const char mark[] = ";base64,";
+    if (out->failed) {
+        return false;
+    }
+    Reader r = reader_over(out->data + start, out->len - start);
+    Token text = reader_next(&r);
+    if (text.kind != TOKEN_STR || text.size < 5 || memcmp(text.bytes, "data:", 5) != 0) {
+        return false;
+    }
+    for (size_t i = 5; i + sizeof mark - 1 <= text.size; i++) {
+        if (text.bytes[i] == ';' && memcmp(text.bytes + i, mark, sizeof mark - 1) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether an item of a dictionary is one that providers put binary content into, as far as it can
+ * be told cheaply. */
+static bool may_hold_content(PyObject *dict, PyObject *key, PyObject *value)
+{
+    static const struct {
+        const char *key;
+        bool text;        /* otherwise a dictionary */
+        const char *kind; /* what "type" must be, in the dictionary or in the value; or NULL */
+    } known[] = {
+        {"image", false, NULL},       {"audio", false, NULL},
+        {"source", false, "base64"},  {"result", true, "image_generation_call"},
+        {"b64_json", true, NULL},     {"input_audio", false, NULL},
+        {"inline_data", false, NULL},
+    };
+    Py_ssize_t size = PyUnicode_GetLength(key);
+    if (LIKELY(size < 5 || size > 11)) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if ((size_t)size != strlen(known[i].key) ||
+            PyUnicode_CompareWithASCIIString(key, known[i].key) != 0) {
+            continue;
+        }
+        if (known[i].text ? !PyUnicode_Check(value) : !PyDict_Check(value)) {
+            return false;
+        }
+        if (known[i].kind == NULL) {
+            return true;
+        }
+        PyObject *kind = PyDict_GetItemString(known[i].text ? dict : value, "type");
+        return kind != NULL && PyUnicode_Check(kind) &&
+               PyUnicode_CompareWithASCIIString(kind, known[i].kind) == 0;
+    }
+    return false;
+}
+
+static EncodeResult encode_one(Encoder *e, PyObject *value)
 {
     Buffer *out = e->out;
 
     if (PyUnicode_Check(value)) {
+        size_t start = out->len;
         encode_str(out, value);
-        return ENCODED;
+        return UNLIKELY(e->payload && ends_with_data_uri(out, start)) ? HAS_CONTENT : ENCODED;
     }
     if (value == Py_None) {
         wire_pack_nil(out);
@@ -346,48 +619,160 @@ static EncodeResult encode_any(Encoder *e, PyObject *value)
         return ENCODED;
     }
     if (PyLong_Check(value)) {
-        return encode_int(out, value);
+        encode_int(out, value);
+        return ENCODED;
     }
     if (PyFloat_Check(value)) {
         wire_pack_double(out, PyFloat_AsDouble(value));
         return ENCODED;
     }
-    return encode_container(e, value);
+    return open_container(e, value);
 }
 
-EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value)
+/* Takes the next key (of a dict) and value of the innermost level, as new references. False when
+ * there is none. */
+static inline bool next_item(Level *level, PyObject **key, PyObject **value)
 {
-    Encoder encoder; /* not initialised: only path[0..depth) is read */
-    encoder.state = state;
-    encoder.out = out;
-    encoder.depth = 0;
-    size_t start = out->len;
-    EncodeResult result = encode_any(&encoder, value);
-    if (result != ENCODED) {
-        out->len = start;
+    switch (level->kind) {
+    case LEVEL_DICT:
+        if (!PyDict_Next(level->container, &level->at, key, value)) {
+            return false;
+        }
+        break;
+    case LEVEL_LIST:
+        if (level->at >= PyList_Size(level->container) ||
+            level->written >= level->promised + MAX_GROWTH) {
+            return false;
+        }
+        *value = PyList_GetItem(level->container, level->at++);
+        break;
+    case LEVEL_TUPLE:
+        if (level->at >= (Py_ssize_t)level->promised) {
+            return false;
+        }
+        *value = PyTuple_GetItem(level->container, level->at++);
+        break;
+    case LEVEL_ITERATED:
+        if (level->at >= (Py_ssize_t)level->promised) {
+            return false;
+        }
+        *value = PyList_GetItem(level->content, level->at++);
+        break;
+    case LEVEL_STAND_IN:
+        if (level->at++) {
+            return false;
+        }
+        *value = level->content;
+        break;
+    case LEVEL_PAIRS: {
+        if (level->at >= PyList_Size(level->content)) {
+            return false;
+        }
+        PyObject *pair = PyList_GetItem(level->content, level->at++);
+        if (PyTuple_Check(pair) && PyTuple_Size(pair) == 2) {
+            *key = PyTuple_GetItem(pair, 0);
+            *value = PyTuple_GetItem(pair, 1);
+        }
+        break;
+    }
+    }
+    Py_XINCREF(*key);
+    Py_XINCREF(*value);
+    level->written++;
+    return true;
+}
+
+/* The items of the innermost level, up to its end or to one that opens another level. */
+static EncodeResult encode_items(Encoder *e)
+{
+    int depth = e->depth;
+    Level *level = &e->levels[depth - 1];
+    EncodeResult result = ENCODED;
+
+    while (result == ENCODED && e->depth == depth && !e->out->failed) {
+        PyObject *key = NULL, *value = NULL;
+        if (!next_item(level, &key, &value)) {
+            level_close(e);
+            return ENCODED;
+        }
+        if (UNLIKELY(value == NULL)) { /* "items must return 2-tuples" */
+            result = e->tolerant ? ENCODED : NEEDS_REPR;
+            level->written--;
+            continue;
+        }
+        if (key != NULL) {
+            result = encode_key(e, key);
+            if (e->payload && PyUnicode_Check(key) &&
+                UNLIKELY(may_hold_content(level->container, key, value))) {
+                result = HAS_CONTENT;
+            }
+        }
+        if (LIKELY(result == ENCODED)) {
+            result = encode_one(e, value);
+        }
+        Py_XDECREF(key);
+        Py_DECREF(value);
     }
     return result;
 }
 
+static EncodeResult encode(CoreState *state, Buffer *out, PyObject *value, bool payload,
+                           bool tolerant)
+{
+    Encoder encoder; /* the inline levels are not initialised: only levels[0..depth) is read */
+    encoder.state = state;
+    encoder.out = out;
+    encoder.levels = encoder.inline_levels;
+    encoder.depth = 0;
+    encoder.room = INLINE_LEVELS;
+    encoder.payload = payload;
+    encoder.tolerant = tolerant;
+    size_t start = out->len;
+
+    EncodeResult result = encode_one(&encoder, value);
+    while (encoder.depth > 0 && result == ENCODED && !out->failed) {
+        result = encode_items(&encoder);
+    }
+    if (result != ENCODED) {
+        out->len = start;
+    }
+    while (encoder.depth > 0) { /* after a failure: what is still open has no counts to correct */
+        Level *level = &encoder.levels[encoder.depth - 1];
+        level->written = level->promised;
+        level_close(&encoder);
+    }
+    if (UNLIKELY(encoder.levels != encoder.inline_levels)) {
+        free(encoder.levels);
+    }
+    return result;
+}
+
+EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value)
+{
+    return encode(state, out, value, false, false);
+}
+
+EncodeResult encode_payload(CoreState *state, Buffer *out, PyObject *value)
+{
+    return encode(state, out, value, true, false);
+}
+
 void encode_value(CoreState *state, Buffer *out, PyObject *value)
 {
-    if (LIKELY(encode_try(state, out, value) == ENCODED)) {
+    if (UNLIKELY(encode_try(state, out, value) != ENCODED)) {
+        encode_repr(state, out, value, NULL);
+    }
+}
+
+void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *make)
+{
+    PyObject *repr = make ? PyObject_CallFunctionObjArgs(make, value, NULL) : PyObject_Repr(value);
+    if (repr != NULL && PyUnicode_Check(repr)) {
+        encode_str(out, repr);
+        Py_DECREF(repr);
         return;
     }
-    PyObject *repr = PyObject_Repr(value);
-    if (repr == NULL) {
-        swallow_exception();
-        PyObject *type_name = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__name__");
-        if (type_name != NULL) {
-            repr = PyUnicode_FromFormat("<unprintable %U object>", type_name);
-            Py_DECREF(type_name);
-        }
-    }
-    if (repr == NULL) {
-        PyErr_Clear();
-        encode_text(out, "<unprintable object>", 20);
-        return;
-    }
-    encode_str(out, repr);
-    Py_DECREF(repr);
+    Py_XDECREF(repr);
+    swallow_exception(); /* MLflow raises that into the caller */
+    encode(state, out, value, false, true);
 }

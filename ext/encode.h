@@ -7,12 +7,20 @@
 
 typedef enum {
     ENCODED,
-    NEEDS_REPR, /* json.dumps would have raised: the whole value becomes its repr() */
+    NEEDS_REPR,  /* json.dumps would have raised: the whole value becomes its repr() */
+    HAS_CONTENT, /* binary content in it may have to become attachments */
 } EncodeResult;
 
 /* Appends the value, or nothing and NEEDS_REPR. Never leaves an exception set. Runs Python code
  * (the hook), so the GIL may change hands: `out` must be the caller's alone. */
 EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value);
+
+/* The same for inputs and outputs; HAS_CONTENT, with nothing appended, where it may hold binary
+ * content (the hook extract_attachments knows). */
+EncodeResult encode_payload(CoreState *state, Buffer *out, PyObject *value);
+
+/* What NEEDS_REPR asks for. `repr`: a callable that makes the text, or NULL for repr() itself. */
+void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *repr);
 
 /* The same, with the fallback: always appends one value (out of memory shows in out->failed). */
 void encode_value(CoreState *state, Buffer *out, PyObject *value);

@@ -21,7 +21,8 @@
 
 typedef struct {
     PyObject_HEAD CoreState *state;
-    Span *span;         /* owned; NULL when not recorded, or ended */
+    Current *opened;    /* owned: current while the body runs; NULL where nothing is */
+    Span *span;         /* the same, borrowed, while it is recorded and has not ended */
     PyObject *iterator; /* owned: the generator or async generator */
     PyObject *reducer;  /* owned: a callable, or None */
     PyObject *items;    /* owned list, kept for the reducer only */
@@ -30,15 +31,16 @@ typedef struct {
     uint32_t count;
 } Stream;
 
-PyObject *stream_new(CoreState *state, Span *span, PyObject *iterator, PyObject *reducer)
+PyObject *stream_new(CoreState *state, Current *opened, PyObject *iterator, PyObject *reducer)
 {
     Stream *stream = PyObject_GC_New(Stream, state->stream_type);
     if (stream == NULL) {
         return NULL;
     }
     stream->state = state;
-    Py_XINCREF((PyObject *)span);
-    stream->span = span;
+    Py_XINCREF((PyObject *)opened);
+    stream->opened = opened;
+    stream->span = as_span(state, opened);
     Py_INCREF(iterator);
     stream->iterator = iterator;
     Py_INCREF(reducer);
@@ -89,7 +91,7 @@ static void set_outputs(Stream *stream, Span *span)
         Py_XDECREF(made);
         if (reduced != NULL) {
             if (reduced != Py_None) {
-                span_set(span, KEY_OUTPUTS, reduced);
+                span_set_payload(span, KEY_OUTPUTS, reduced);
             }
             Py_DECREF(reduced);
             return;
@@ -125,7 +127,6 @@ static void end_stream(Stream *stream, PyObject *exception)
         set_outputs(stream, span);
     }
     span_end(span, 0);
-    Py_DECREF(span);
     PyErr_Restore(type, value, traceback);
 }
 
@@ -148,10 +149,9 @@ static PyObject *returned(Stream *stream, PyObject *value)
 static PyObject *stream_send(Stream *stream, PyObject *sent)
 {
     PyObject *result, *token = NULL;
-    bool active = stream->span != NULL;
 
-    if (active) {
-        token = context_enter(stream->state, (PyObject *)stream->span);
+    if (stream->opened != NULL) {
+        token = context_enter(stream->state, (PyObject *)stream->opened);
     }
     PySendResult step = PyIter_Send(stream->iterator, sent, &result);
     if (step == PYGEN_ERROR) {
@@ -187,11 +187,11 @@ static PyObject *stream_throw(Stream *stream, PyObject *exception)
     PyObject *type, *value, *traceback, *token = NULL;
     bool closing = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
 
-    if (stream->span != NULL && closing) {
-        stream->span->abandoned = true; /* whoever ends it sets no context variable either */
+    if (stream->opened != NULL && closing) {
+        current_abandon(stream->opened); /* whoever ends it sets no context variable either */
     }
-    else if (stream->span != NULL) {
-        token = context_enter(stream->state, (PyObject *)stream->span);
+    else if (stream->opened != NULL) {
+        token = context_enter(stream->state, (PyObject *)stream->opened);
     }
     PyObject *result = PyObject_CallMethod(stream->iterator, "throw", "O", exception);
     PyErr_Fetch(&type, &value, &traceback);
@@ -218,8 +218,8 @@ static PyObject *stream_enter(Stream *stream, PyObject *unused)
 {
     (void)unused;
     PyObject *token = NULL;
-    if (stream->span != NULL) {
-        token = context_enter(stream->state, (PyObject *)stream->span);
+    if (stream->opened != NULL) {
+        token = context_enter(stream->state, (PyObject *)stream->opened);
     }
     if (token == NULL) {
         Py_RETURN_NONE;
@@ -241,22 +241,22 @@ static PyObject *stream_leave(Stream *stream, PyObject *token)
  * current looks past it, to what was current before. */
 static PyObject *stream_abandon(Stream *stream, PyObject *token)
 {
-    Span *span = stream->span;
-    if (span == NULL) {
+    CoreState *state = stream->state;
+    if (stream->opened == NULL) {
         Py_RETURN_NONE;
     }
-    span->abandoned = true;
-    PyObject *outer = token != Py_None ? PyObject_GetAttrString(token, "old_value") : NULL;
-    if (outer == NULL) {
+    current_abandon(stream->opened);
+    PyObject *before = token != Py_None ? PyObject_GetAttrString(token, "old_value") : NULL;
+    if (before == NULL) {
         swallow_exception();
     }
-    else if (Py_IS_TYPE(outer, stream->state->span_type) && outer != (PyObject *)span) {
-        PyObject *before = (PyObject *)span->outer;
-        span->outer = (Span *)outer;
-        Py_XDECREF(before);
-        outer = NULL;
+    else if (before != (PyObject *)stream->opened &&
+             (Py_IS_TYPE(before, state->span_type) || Py_IS_TYPE(before, state->gap_type))) {
+        PyObject *outer = (PyObject *)stream->opened->outer;
+        stream->opened->outer = (Current *)before;
+        before = outer;
     }
-    Py_XDECREF(outer);
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 
@@ -312,7 +312,7 @@ static void stream_dealloc(Stream *stream)
     PyTypeObject *type = Py_TYPE(stream);
     PyObject_GC_UnTrack(stream);
     stream_clear(stream);
-    Py_XDECREF((PyObject *)stream->span);
+    Py_XDECREF((PyObject *)stream->opened);
     buffer_free(&stream->outputs);
     PyObject_GC_Del(stream);
     Py_DECREF(type);

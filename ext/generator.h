@@ -4,7 +4,7 @@
 
 #include "span.h"
 
-/* `span` may be NULL: then the items only pass. */
-PyObject *stream_new(CoreState *state, Span *span, PyObject *iterator, PyObject *reducer);
+/* `opened` as from span_open(): where it is no span the items only pass. */
+PyObject *stream_new(CoreState *state, Current *opened, PyObject *iterator, PyObject *reducer);
 
 #endif

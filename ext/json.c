@@ -104,7 +104,7 @@ typedef struct {
     bool first;
 } Level;
 
-bool json_value(Buffer *out, Reader *value, bool ascii)
+static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
 {
     Level inline_levels[32], *levels = inline_levels;
     size_t depth = 0, room = sizeof inline_levels / sizeof inline_levels[0];
@@ -162,13 +162,11 @@ bool json_value(Buffer *out, Reader *value, bool ascii)
             else if (token.ext == EXT_SURROGATES) {
                 json_string(out, token.bytes, token.size, ascii);
             }
-            else if (token.ext == EXT_JSON_TEXT) {
-                /* One level only: the writer never nests it. */
+            else if (token.ext == EXT_JSON_TEXT && !embedded) {
+                /* One level only: the writer never nests it, and damage must not recurse. */
                 Buffer inner = {0};
-                Reader embedded = reader_over(token.bytes, token.size);
-                bool whole = reader_skip(&embedded) && embedded.at == embedded.end;
-                Reader again = reader_over(token.bytes, token.size);
-                whole = whole && json_value(&inner, &again, true) && !inner.failed;
+                Reader content = reader_over(token.bytes, token.size);
+                bool whole = write_value(&inner, &content, true, true) && content.at == content.end;
                 if (whole) {
                     json_string(out, inner.data, inner.len, ascii);
                 }
@@ -216,6 +214,11 @@ done:
         free(levels);
     }
     return ok;
+}
+
+bool json_value(Buffer *out, Reader *value, bool ascii)
+{
+    return write_value(out, value, ascii, false);
 }
 
 static void base64(Buffer *out, const char *bytes, size_t size)
@@ -275,7 +278,12 @@ bool json_span(Buffer *out, const SpanRecord *span)
         text(out, ", \"time_unix_nano\": ");
         number(out, time.u);
         text(out, ", \"attributes\": ");
-        if (!json_value(out, &r, true)) {
+        Reader attributes = r;
+        if (reader_next(&attributes).size == 0) { /* none: MLflow says null */
+            r = attributes;
+            text(out, "null");
+        }
+        else if (!json_value(out, &r, true)) {
             goto done;
         }
         buffer_byte(out, '}');
@@ -309,7 +317,12 @@ bool json_span(Buffer *out, const SpanRecord *span)
         text(out, ", \"span_id\": ");
         json_string(out, span_id.bytes, span_id.size, true);
         text(out, ", \"attributes\": ");
-        if (!json_value(out, &r, true)) {
+        Reader attributes = r;
+        if (reader_next(&attributes).size == 0) { /* none: MLflow says null */
+            r = attributes;
+            text(out, "null");
+        }
+        else if (!json_value(out, &r, true)) {
             goto done;
         }
         buffer_byte(out, '}');

@@ -112,14 +112,157 @@ static PyObject *core_set_destination(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *core_set_hook(PyObject *module, PyObject *args)
+{
+    CoreState *state = module_state(module);
+    const struct {
+        const char *name;
+        PyObject **slot;
+    } hooks[] = {
+        {"extract_attachments", &state->extract_attachments},
+        {"payload_repr", &state->payload_repr},
+        {"root_context", &state->root_context},
+        {"process_span", &state->process_span},
+        {"trace_completed", &state->trace_completed},
+    };
+    const char *name;
+    PyObject *callable;
+    if (!PyArg_ParseTuple(args, "sO:set_hook", &name, &callable)) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof hooks / sizeof *hooks; i++) {
+        if (strcmp(hooks[i].name, name) == 0) {
+            replace(hooks[i].slot, callable == Py_None ? NULL : callable);
+            Py_RETURN_NONE;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "no hook is called %s", name);
+    return NULL;
+}
+
+static PyObject *core_set_enabled(PyObject *module, PyObject *enabled)
+{
+    int truth = PyObject_IsTrue(enabled);
+    if (truth < 0) {
+        return NULL;
+    }
+    module_state(module)->disabled = !truth;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_enabled(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(!module_state(module)->disabled);
+}
+
+static PyObject *core_set_sampling(PyObject *module, PyObject *ratio)
+{
+    double value = PyFloat_AsDouble(ratio);
+    if (value == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    module_state(module)->sampling_bound = sampling_bound(value);
+    Py_RETURN_NONE;
+}
+
+/* From now on scope_var, and Python's root_context hook, are looked at. */
+static PyObject *core_use_scopes(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    module_state(module)->scoped = true;
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_current_span(PyObject *module, PyObject *unused)
 {
     (void)unused;
-    Span *span;
-    if (context_current(module_state(module), &span) < 0 || span == NULL) {
+    CoreState *state = module_state(module);
+    Current *current;
+    if (context_current(state, &current) < 0 || current == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (as_span(state, current) == NULL) {
+        Py_DECREF((PyObject *)current);
+        Py_RETURN_NONE;
+    }
+    return (PyObject *)current;
+}
+
+static bool read_span_id(PyObject *value, uint64_t *id)
+{
+    if (value == Py_None) {
+        return true;
+    }
+    *id = PyLong_AsUnsignedLongLong(value);
+    return !PyErr_Occurred();
+}
+
+/* start_span(name, parent or None, experiment id or None, start ns or None, span id or None,
+ * parent id or None) -> a span that is not made current, or None where it is not recorded. Without
+ * a parent it goes under what is current. */
+static PyObject *core_start_span(PyObject *module, PyObject *args)
+{
+    CoreState *state = module_state(module);
+    PyObject *name, *parent, *experiment, *start, *id, *parent_id;
+    SpanOptions options = {0};
+    if (!PyArg_ParseTuple(args, "UOOOOO:start_span", &name, &parent, &experiment, &start, &id,
+                          &parent_id) ||
+        !read_span_id(start, &options.start_ns) || !read_span_id(id, &options.id) ||
+        !read_span_id(parent_id, &options.parent_id)) {
+        return NULL;
+    }
+    options.root.experiment = experiment == Py_None ? NULL : experiment;
+    Span *span = NULL;
+    if (parent == Py_None) {
+        Current *opened = span_open(state, name, &options);
+        span = as_span(state, opened);
+        if (span == NULL) {
+            Py_XDECREF((PyObject *)opened);
+        }
+        else {
+            Py_CLEAR(opened->outer); /* nobody will make it current and abandon it */
+        }
+    }
+    else if (!Py_IS_TYPE(parent, state->span_type)) {
+        PyErr_SetString(PyExc_TypeError, "the parent is no span of this module");
+        return NULL;
+    }
+    else if (!state->disabled && !(state->scoped && scope_disables(state))) {
+        bool dropped;
+        span = span_start(state, name, (Span *)parent, &options, &dropped);
+    }
+    if (span == NULL) {
         Py_RETURN_NONE;
     }
     return (PyObject *)span;
+}
+
+/* A trace of this process that is not complete, or None. */
+static PyObject *core_live_trace(PyObject *module, PyObject *id)
+{
+    Py_ssize_t size;
+    const char *text = PyUnicode_Check(id) ? PyUnicode_AsUTF8AndSize(id, &size) : NULL;
+    Trace *trace = text ? trace_find(module_state(module), text, (size_t)size) : NULL;
+    PyErr_Clear();
+    if (trace == NULL || trace_is_complete(trace)) {
+        Py_RETURN_NONE;
+    }
+    Py_INCREF((PyObject *)trace);
+    return (PyObject *)trace;
+}
+
+static PyObject *core_live_traces(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    Trace *trace = module_state(module)->traces;
+    for (; list != NULL && trace != NULL; trace = trace->next) {
+        if (!trace_is_complete(trace) && PyList_Append(list, (PyObject *)trace) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
 }
 
 static PyObject *core_last_trace_id(PyObject *module, PyObject *unused)
@@ -334,6 +477,14 @@ done:
 static PyMethodDef core_functions[] = {
     {"configure", (PyCFunction)(void (*)(void))core_configure, METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_destination", core_set_destination, METH_VARARGS, NULL},
+    {"set_hook", core_set_hook, METH_VARARGS, NULL},
+    {"set_enabled", core_set_enabled, METH_O, NULL},
+    {"enabled", core_enabled, METH_NOARGS, NULL},
+    {"set_sampling", core_set_sampling, METH_O, NULL},
+    {"use_scopes", core_use_scopes, METH_NOARGS, NULL},
+    {"start_span", core_start_span, METH_VARARGS, NULL},
+    {"live_trace", core_live_trace, METH_O, NULL},
+    {"live_traces", core_live_traces, METH_NOARGS, NULL},
     {"current_span", core_current_span, METH_NOARGS, NULL},
     {"last_trace_id", core_last_trace_id, METH_NOARGS, NULL},
     {"encode", core_encode, METH_O, NULL},
@@ -381,7 +532,7 @@ static PyObject *add_context_var(PyObject *module, const char *attribute, const 
 static int core_exec(PyObject *module)
 {
     CoreState *state = module_state(module);
-    PyObject *current = NULL, *last = NULL;
+    PyObject *current = NULL, *last = NULL, *scope = NULL;
     int result = -1;
 
     if (ids_seed() != 0) {
@@ -389,33 +540,41 @@ static int core_exec(PyObject *module)
         return -1;
     }
     if (ring_add_types(module, state) < 0 || segment_add_types(module, state) < 0 ||
-        trace_add_types(module, state) < 0 || span_add_types(module, state) < 0 ||
+        context_add_types(module, state) < 0 || trace_add_types(module, state) < 0 ||
+        live_span_add_types(module, state) < 0 || span_scope_add_types(module, state) < 0 ||
         traced_add_types(module, state) < 0 || generator_add_types(module, state) < 0) {
         return -1;
     }
     current = add_context_var(module, "current_span_var", "mlflow_fasttrace.current_span");
     last = add_context_var(module, "last_trace_id_var", "mlflow_fasttrace.last_trace_id");
-    if (current == NULL || last == NULL) {
+    scope = add_context_var(module, "scope_var", "mlflow_fasttrace.scope");
+    if (current == NULL || last == NULL || scope == NULL) {
         goto done;
     }
     state->context_get = PyObject_GetAttrString(current, "get");
     state->context_set = PyObject_GetAttrString(current, "set");
     state->context_reset = PyObject_GetAttrString(current, "reset");
     state->last_trace_id_set = PyObject_GetAttrString(last, "set");
+    state->scope_get = PyObject_GetAttrString(scope, "get");
+    state->runs_module = PyUnicode_InternFromString("mlflow.tracking.fluent");
+    state->sampling_bound = SAMPLE_ALL;
     state->method_type = attribute_of("types", "MethodType");
     if (state->context_get == NULL || state->context_set == NULL || state->context_reset == NULL ||
-        state->last_trace_id_set == NULL || state->method_type == NULL) {
+        state->last_trace_id_set == NULL || state->method_type == NULL ||
+        state->scope_get == NULL || state->runs_module == NULL) {
         goto done;
     }
     result = 0;
 done:
     Py_XDECREF(current);
     Py_XDECREF(last);
+    Py_XDECREF(scope);
     return result;
 }
 
 #define EACH_OBJECT(apply)                                                                         \
     apply(state->span_type);                                                                       \
+    apply(state->gap_type);                                                                        \
     apply(state->trace_type);                                                                      \
     apply(state->span_scope_type);                                                                 \
     apply(state->traced_type);                                                                     \
@@ -428,6 +587,13 @@ done:
     apply(state->context_reset);                                                                   \
     apply(state->ring);                                                                            \
     apply(state->destination);                                                                     \
+    apply(state->scope_get);                                                                       \
+    apply(state->runs_module);                                                                     \
+    apply(state->extract_attachments);                                                             \
+    apply(state->payload_repr);                                                                    \
+    apply(state->root_context);                                                                    \
+    apply(state->process_span);                                                                    \
+    apply(state->trace_completed);                                                                 \
     apply(state->encode_default);                                                                  \
     apply(state->format_exception);                                                                \
     apply(state->start_runtime);                                                                   \

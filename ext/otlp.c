@@ -178,6 +178,9 @@ static bool any_value(Buffer *out, Reader *r, int nesting)
             buffer_free(&json);
             return ok;
         }
+        if (token.ext != EXT_BIG_INTEGER && token.ext != EXT_SURROGATES) {
+            return false;
+        }
         text_field(out, ANY_STRING, &token);
         return true;
     case TOKEN_ARRAY:

@@ -115,6 +115,9 @@ int record_kind(const void *bytes, size_t size, const char **trace_id)
     if (kind == RECORD_TRACE && head.size == TRACE_FIELDS && size > RECORD_PHASE_OFFSET) {
         return RECORD_TRACE;
     }
+    if (kind == RECORD_ATTACHMENT && head.size == ATTACHMENT_FIELDS) {
+        return RECORD_ATTACHMENT;
+    }
     return 0;
 }
 

@@ -8,6 +8,9 @@
  *   trace   [2, trace id bin16, phase (always uint8), spans so far, start ns, duration ns|nil,
  *            state 1 OK|2 ERROR|3 IN_PROGRESS, {destination}, {info}]
  *
+ *   attachment
+ *           [3, trace id bin16, attachment id, content bin]
+ *
  * Destination and info are maps of their own: see docs/spool-format.md.
  *
  * In a ring, and in the frames of a segment, a record stands behind an 8-byte head: length and
@@ -17,7 +20,7 @@
 
 #include "wire.h"
 
-enum { RECORD_SPAN = 1, RECORD_TRACE = 2 };
+enum { RECORD_SPAN = 1, RECORD_TRACE = 2, RECORD_ATTACHMENT = 3 };
 
 enum {
     PHASE_OPEN = 0,       /* the first span of the trace ended */
@@ -30,7 +33,13 @@ enum {
 /* Where the phase stands in a trace record: array head, kind, bin8 head (2), id (16), uint8 tag. */
 #define RECORD_PHASE_OFFSET 21
 
-enum { SPAN_FIELDS = 12, TRACE_FIELDS = 9, TRACE_ID_SIZE = 16, SPAN_ID_SIZE = 8 };
+enum {
+    SPAN_FIELDS = 12,
+    TRACE_FIELDS = 9,
+    ATTACHMENT_FIELDS = 4,
+    TRACE_ID_SIZE = 16,
+    SPAN_ID_SIZE = 8
+};
 
 typedef struct {
     uint32_t length;

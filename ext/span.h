@@ -1,77 +1,64 @@
-/* span.h: a span, from its start to its record. See span.c. */
+/* span.h: a span, from its start to its record. See span.c; as Python sees it: live_span.c. */
 #ifndef FASTTRACE_SPAN_H
 #define FASTTRACE_SPAN_H
 
+#include "attributes.h"
+#include "context.h"
 #include "encode.h"
 #include "trace.h"
 
-/* One attribute: where it stands in `values`. An attribute that is set again leaves its old bytes
- * behind as a hole and moves to the end, as in OpenTelemetry. */
-typedef struct {
-    uint32_t hash;  /* of the key's bytes */
-    uint32_t start; /* of the encoded key */
-    uint32_t key_size;
-    uint32_t value_size; /* follows the key */
-} Attribute;
-
-typedef struct {
-    Buffer values; /* encoded key, encoded value, ... */
-    Attribute *entries;
-    uint32_t count;
-    uint32_t room;
-    bool has_holes; /* otherwise `values` is exactly the entries, in order */
-} Attributes;
-
-#define INLINE_ATTRIBUTES 8
-
 struct Span {
-    PyObject_HEAD CoreState *state; /* outlives the span: the type holds the module */
-    Trace *trace;                   /* owned */
+    Current current;       /* PyObject_HEAD, and its place in the context */
+    CoreState *state;      /* outlives the span: the type holds the module */
+    Trace *trace;          /* owned */
+    Span *previous, *next; /* in the trace's list */
     uint64_t id;
     uint64_t parent_id; /* 0 for a root */
     uint64_t start_ns;
     uint64_t end_ns;          /* 0 while it is open */
     PyObject *name;           /* owned str */
     PyObject *status_message; /* owned str, or NULL */
-    PyObject *token;          /* owned: of the activation by a scope or a wrapper */
-    Span *outer;              /* owned: what was current when it was activated */
-    unsigned char status;     /* 0 UNSET, 1 OK, 2 ERROR */
-    bool abandoned;           /* ended where the context could not be put back */
+    unsigned char status;     /* STATUS_* */
+    bool ending;              /* span processors are at work */
     Attributes attributes;
     Attribute inline_entries[INLINE_ATTRIBUTES];
     Buffer events;
     uint32_t event_count;
+    uint32_t link_count;
+    Buffer links;
+    PyObject *link_list;   /* owned list of Link, NULL until one is added */
+    PyObject *attachments; /* owned dict of Attachment by id, NULL until there is one */
 };
 
-/* Starts a span under `parent` (NULL: a new trace). NULL, without an exception, when it cannot be
- * recorded. `name` is a str. */
-Span *span_start(CoreState *state, PyObject *name, Span *parent);
+enum { STATUS_UNSET = 0, STATUS_OK = 1, STATUS_ERROR = 2 };
 
-/* An attribute's encoded name, and its hash. */
+/* How a span begins; what is NULL or 0 is as everywhere. */
 typedef struct {
-    const char *bytes;
-    uint32_t size;
-    uint32_t hash;
-} Key;
+    RootOptions root; /* where it becomes a root */
+    uint64_t start_ns;
+    uint64_t id;
+    uint64_t parent_id; /* instead of the parent's */
+} SpanOptions;
 
-/* The names that this project sets itself; encoded in span.c. */
-typedef enum {
-    KEY_TRACE_ID,
-    KEY_TYPE,
-    KEY_FUNCTION,
-    KEY_INPUTS,
-    KEY_OUTPUTS,
-    KEY_LOG_LEVEL,
-    KEY_DESCRIPTION,
-    KNOWN_KEYS,
-} KnownKey;
+/* Starts a span where the program stands: under what is current. Returns what to make current: the
+ * span; or a gap, where its trace is not sampled or tracing is off. NULL where nothing is recorded
+ * and the context stays as it is. No exception is set. `name` is a str, `options` may be NULL. */
+Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options);
 
-/* A key from an encoded name; the bytes stay the caller's. */
-Key key_of(const char *bytes, size_t size);
+/* Starts a span under `parent` (NULL: a new trace). NULL, without an exception, when it is not
+ * recorded; *dropped says that its trace is not sampled. */
+Span *span_start(CoreState *state, PyObject *name, Span *parent, const SpanOptions *options,
+                 bool *dropped);
 
-/* Sets an attribute whose value is already encoded. False when there is no memory. */
-bool attributes_set(Attributes *attributes, Attribute *inline_entries, Key key, const char *value,
-                    size_t value_size);
+/* The span that it is, or NULL: a gap, or nothing. */
+static inline Span *as_span(const CoreState *state, Current *current)
+{
+    return current != NULL && Py_IS_TYPE((PyObject *)current, state->span_type) ? (Span *)current
+                                                                                : NULL;
+}
+
+/* An attribute's value, to be read; false when it is not set. */
+bool span_find(const Span *span, KnownKey key, Reader *value);
 
 /* Encodes and sets. */
 void span_set(Span *span, KnownKey key, PyObject *value);
@@ -79,11 +66,21 @@ void span_set(Span *span, KnownKey key, PyObject *value);
 /* Sets an encoded value. */
 void span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size);
 
+/* Sets inputs or outputs: binary contents in them become attachments. */
+void span_set_payload(Span *span, KnownKey key, PyObject *value);
+
+/* Sets attributes one by one, as the program gives them; warns of what cannot be set. */
+void span_set_attribute(Span *span, PyObject *key, PyObject *value);
+void span_set_attributes(Span *span, PyObject *attributes);
+
 /* Copies ready-made attributes into a span that has no attribute of those names. */
 bool span_add_prepared(Span *span, const Attributes *prepared);
 
 /* Sets outputs unless the program has set some (None does not count). */
 void span_default_outputs(Span *span, PyObject *result);
+
+/* The status; OpenTelemetry's rules: OK is final, UNSET changes nothing. `message` may be NULL. */
+void span_set_status(Span *span, int status, PyObject *message);
 
 /* Records the pending exception (which stays pending) as MLflow's context manager does: event and
  * status ERROR for an Exception, nothing for KeyboardInterrupt and its like. */
@@ -95,13 +92,22 @@ void span_record_exception(Span *span, PyObject *exception, bool with_message);
 /* Adds the event mlflow.chunk.item.N, whose value is an encoded item. */
 void span_add_item(Span *span, uint32_t index, const char *item, size_t size);
 
+/* Adds an encoded event [name, ns, {attributes}]; one named "exception" raises the log level. */
+void span_append_event(Span *span, const Buffer *event, bool is_exception);
+
 /* Ends the span and hands its record to the ring. Does nothing the second time. */
 void span_end(Span *span, uint64_t end_ns);
 
-void attributes_free(Attributes *attributes, Attribute *inline_entries);
+/* `rare`: (experiment id or None, run id or None, links or None), as given for a span that has
+ * started; says what cannot be had for a child, and adds the links. */
+void span_take_rare(Span *span, PyObject *rare);
 
-#define ATTR_INPUTS "mlflow.spanInputs"
-#define ATTR_OUTPUTS "mlflow.spanOutputs"
+/* Calls a function of the thin package's _view.py; `second` may be NULL. */
+PyObject *view_call(const char *function, PyObject *first, PyObject *second);
+
+/* The spans of a trace that are alive, oldest first, as a list. */
+PyObject *span_list(const Trace *trace);
+
 #define SIZED(literal) (literal), (sizeof(literal) - 1)
 
 #endif

@@ -6,10 +6,12 @@
 
 typedef struct Ring Ring;
 typedef struct Span Span;
+typedef struct Trace Trace;
 
 typedef struct {
     /* Types. */
     PyTypeObject *span_type;
+    PyTypeObject *gap_type;
     PyTypeObject *trace_type;
     PyTypeObject *span_scope_type;
     PyTypeObject *traced_type;
@@ -24,16 +26,29 @@ typedef struct {
     PyObject *context_set;
     PyObject *context_reset;
 
+    /* What the program decided about tracing. */
+    bool disabled;           /* mlflow.tracing.disable() */
+    bool scoped;             /* scope_var has been used: until then nobody looks at it */
+    uint64_t sampling_bound; /* roots whose id is below it are sampled; SAMPLE_ALL: all */
+    PyObject *scope_get;     /* bound get of the ContextVar of mlflow.tracing.context() */
+    PyObject *runs_module;   /* owned str: once it is loaded, runs and models may be active */
+
     /* Where new traces go; NULL until the first span, after a fork and after a change of
      * destination. `destination` is an encoded map (bytes). */
     Ring *ring;
     PyObject *destination;
+    Trace *traces; /* those alive, linked; borrowed */
 
-    /* Python hooks, see configure(). */
+    /* Python hooks, see configure() and set_hook(). */
     PyObject *encode_default;
     PyObject *format_exception;
     PyObject *start_runtime;
     PyObject *warn;
+    PyObject *extract_attachments;
+    PyObject *payload_repr;
+    PyObject *root_context;
+    PyObject *process_span;    /* NULL unless the program has span processors */
+    PyObject *trace_completed; /* NULL unless somebody waits for completed traces */
 
     PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */
 
@@ -43,6 +58,8 @@ typedef struct {
     Buffer scratch[4]; /* encoding buffers; a hook may re-enter, so there are several */
     unsigned scratch_used;
 } CoreState;
+
+#define SAMPLE_ALL UINT64_MAX
 
 static inline CoreState *state_of(PyObject *self)
 {
@@ -67,7 +84,9 @@ void scratch_release(CoreState *state, Buffer *buffer);
 int ring_add_types(PyObject *module, CoreState *state);
 int segment_add_types(PyObject *module, CoreState *state);
 int trace_add_types(PyObject *module, CoreState *state);
-int span_add_types(PyObject *module, CoreState *state);
+int context_add_types(PyObject *module, CoreState *state);
+int live_span_add_types(PyObject *module, CoreState *state);
+int span_scope_add_types(PyObject *module, CoreState *state);
 int traced_add_types(PyObject *module, CoreState *state);
 int generator_add_types(PyObject *module, CoreState *state);
 

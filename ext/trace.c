@@ -8,6 +8,7 @@
 #include "encode.h"
 #include "ids.h"
 #include "ring.h"
+#include "span.h"
 
 static const char hex_digits[] = "0123456789abcdef";
 
@@ -34,8 +35,81 @@ static bool ensure_runtime(CoreState *state)
     return state->ring != NULL;
 }
 
-Trace *trace_new(CoreState *state, PyObject *root_name)
+uint64_t sampling_bound(double ratio)
 {
+    if (!(ratio < 1.0)) {
+        return SAMPLE_ALL;
+    }
+    return ratio <= 0.0 ? 0 : (uint64_t)(ratio * 18446744073709551616.0);
+}
+
+/* As OpenTelemetry decides by ratio: by the lower half of the id. */
+static bool is_sampled(const Trace *trace, uint64_t bound)
+{
+    uint64_t lower = 0;
+    for (int i = TRACE_ID_SIZE / 2; i < TRACE_ID_SIZE; i++) {
+        lower = lower << 8 | trace->id[i];
+    }
+    return lower < bound;
+}
+
+/* What Python knows of a new trace: its experiment, an active run or model, an enclosing
+ * mlflow.tracing.context(). */
+static void take_context(CoreState *state, Trace *trace, PyObject *experiment)
+{
+    PyObject *destination, *metadata, *tags;
+    PyObject *known =
+        PyObject_CallFunctionObjArgs(state->root_context, experiment ? experiment : Py_None, NULL);
+    if (known == NULL || !PyArg_ParseTuple(known, "OOO", &destination, &metadata, &tags)) {
+        swallow_exception();
+        Py_XDECREF(known);
+        return;
+    }
+    if (PyBytes_Check(destination)) {
+        Py_INCREF(destination);
+        set_owned(&trace->destination, destination);
+    }
+    if (PyDict_Check(metadata)) {
+        Py_INCREF(metadata);
+        set_owned(&trace->metadata, metadata);
+    }
+    if (PyDict_Check(tags)) {
+        Py_INCREF(tags);
+        set_owned(&trace->tags, tags);
+        if (PyDict_SetItemString(tags, "mlflow.traceName", trace->root_name) < 0) {
+            swallow_exception();
+        }
+    }
+    Py_DECREF(known);
+}
+
+static bool has_context(CoreState *state, const RootOptions *options)
+{
+    if (state->root_context == NULL) {
+        return false;
+    }
+    if (state->scoped || (options != NULL && options->experiment != NULL)) {
+        return true;
+    }
+    PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
+    if (PyDict_GetItemWithError(modules, state->runs_module) != NULL) {
+        return true;
+    }
+    PyErr_Clear();
+    return false;
+}
+
+static PyObject *made_dict(PyObject **slot)
+{
+    if (*slot == NULL) {
+        *slot = PyDict_New();
+    }
+    return *slot;
+}
+
+Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *options, bool *dropped)
+{
+    *dropped = false;
     if (!ensure_runtime(state)) {
         return NULL;
     }
@@ -44,6 +118,13 @@ Trace *trace_new(CoreState *state, PyObject *root_name)
         swallow_exception();
         return NULL;
     }
+    memset((char *)trace + offsetof(Trace, state), 0, sizeof *trace - offsetof(Trace, state));
+    trace->state = state;
+    trace->next = state->traces;
+    if (trace->next != NULL) {
+        trace->next->previous = trace;
+    }
+    state->traces = trace;
     uint64_t words[2] = {ids_next(), ids_next()};
     memcpy(trace->id, words, sizeof trace->id);
     memcpy(trace->id_text, "tr-", 3);
@@ -51,29 +132,50 @@ Trace *trace_new(CoreState *state, PyObject *root_name)
         trace->id_text[3 + 2 * i] = hex_digits[trace->id[i] >> 4];
         trace->id_text[4 + 2 * i] = hex_digits[trace->id[i] & 15];
     }
-    trace->announced = trace->root_ended = false;
-    trace->state = STATE_UNSPECIFIED;
-    trace->open_spans = trace->ended_spans = 0;
-    trace->root_start_ns = trace->root_end_ns = 0;
+    uint64_t bound =
+        options != NULL && options->has_sampling ? options->sampling_bound : state->sampling_bound;
+    if (UNLIKELY(bound != SAMPLE_ALL) && !is_sampled(trace, bound)) {
+        *dropped = true;
+        Py_DECREF(trace);
+        return NULL;
+    }
     Py_INCREF(state->ring);
     trace->ring = state->ring;
     Py_INCREF(state->destination);
     trace->destination = state->destination;
     Py_INCREF(root_name);
     trace->root_name = root_name;
-    trace->tags = trace->metadata = NULL;
-    trace->request_preview = trace->response_preview = trace->client_request_id = NULL;
+    if (UNLIKELY(has_context(state, options))) {
+        take_context(state, trace, options ? options->experiment : NULL);
+    }
+    if (options != NULL && options->run_id != NULL) {
+        if (made_dict(&trace->metadata) == NULL ||
+            PyDict_SetItemString(trace->metadata, "mlflow.sourceRun", options->run_id) < 0) {
+            swallow_exception();
+        }
+    }
     return trace;
 }
 
 static void trace_dealloc(Trace *trace)
 {
     PyTypeObject *type = Py_TYPE(trace);
+    if (trace->previous != NULL) {
+        trace->previous->next = trace->next;
+    }
+    else {
+        trace->state->traces = trace->next;
+    }
+    if (trace->next != NULL) {
+        trace->next->previous = trace->previous;
+    }
     Py_XDECREF((PyObject *)trace->ring);
     Py_XDECREF(trace->destination);
     Py_XDECREF(trace->root_name);
     Py_XDECREF(trace->tags);
     Py_XDECREF(trace->metadata);
+    Py_XDECREF(trace->inherited_metadata);
+    Py_XDECREF(trace->assessments);
     Py_XDECREF(trace->request_preview);
     Py_XDECREF(trace->response_preview);
     Py_XDECREF(trace->client_request_id);
@@ -81,10 +183,13 @@ static void trace_dealloc(Trace *trace)
     Py_DECREF(type);
 }
 
-static void encode_named(CoreState *state, Buffer *out, const char *name, PyObject *value)
+Trace *trace_find(CoreState *state, const char *id_text, size_t size)
 {
-    encode_text(out, name, strlen(name));
-    encode_value(state, out, value);
+    Trace *trace = size == TRACE_ID_TEXT_SIZE ? state->traces : NULL;
+    while (trace != NULL && memcmp(trace->id_text, id_text, TRACE_ID_TEXT_SIZE) != 0) {
+        trace = trace->next;
+    }
+    return trace;
 }
 
 static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
@@ -106,12 +211,26 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
     else {
         wire_pack_nil(out);
     }
-    wire_pack_uint8(out, trace->state ? trace->state : STATE_IN_PROGRESS);
+    wire_pack_uint8(out, trace->trace_state ? trace->trace_state : STATE_IN_PROGRESS);
     buffer_append(out, PyBytes_AsString(trace->destination),
                   (size_t)PyBytes_Size(trace->destination));
 
-    wire_pack_map(out, 2u + (trace->metadata != NULL) + (trace->request_preview != NULL) +
-                           (trace->response_preview != NULL) + (trace->client_request_id != NULL));
+    const struct {
+        const char *name;
+        PyObject *value;
+    } given[] = {
+        {"metadata", trace->metadata},
+        {"inherited", trace->inherited_metadata},
+        {"assessments", trace->assessments},
+        {"request_preview", trace->request_preview},
+        {"response_preview", trace->response_preview},
+        {"client_request_id", trace->client_request_id},
+    };
+    unsigned entries = 2;
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        entries += given[i].value != NULL;
+    }
+    wire_pack_map(out, entries);
     encode_text(out, "name", 4);
     encode_str(out, trace->root_name);
     encode_text(out, "tags", 4);
@@ -123,23 +242,17 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
         encode_text(out, name_tag, sizeof name_tag - 1);
         encode_str(out, trace->root_name);
     }
-    if (trace->metadata != NULL) {
-        encode_named(state, out, "metadata", trace->metadata);
-    }
-    if (trace->request_preview != NULL) {
-        encode_named(state, out, "request_preview", trace->request_preview);
-    }
-    if (trace->response_preview != NULL) {
-        encode_named(state, out, "response_preview", trace->response_preview);
-    }
-    if (trace->client_request_id != NULL) {
-        encode_named(state, out, "client_request_id", trace->client_request_id);
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        if (given[i].value != NULL) {
+            encode_text(out, given[i].name, strlen(given[i].name));
+            encode_value(state, out, given[i].value);
+        }
     }
 }
 
-static void append_or_count(CoreState *state, Ring *ring, const Buffer *record)
+void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 {
-    if (LIKELY(!record->failed && ring_append(ring, record))) {
+    if (LIKELY(!record->failed && ring_append(trace->ring, record))) {
         return;
     }
     warn(state,
@@ -154,7 +267,7 @@ static void write_trace_record(CoreState *state, Trace *trace, int phase)
         return;
     }
     encode_trace(state, out, trace, phase);
-    append_or_count(state, trace->ring, out);
+    trace_append(state, trace, out);
     scratch_release(state, out);
 }
 
@@ -164,10 +277,10 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
         trace->announced = true;
         write_trace_record(state, trace, PHASE_OPEN);
     }
-    append_or_count(state, trace->ring, span_record);
+    trace_append(state, trace, span_record);
     trace->ended_spans++;
     trace->open_spans--;
-    if (trace->root_ended && trace->open_spans == 0) {
+    if (trace_is_complete(trace)) {
         write_trace_record(state, trace, PHASE_COMPLETE);
     }
     else if (is_root) {
@@ -175,19 +288,154 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
     }
 }
 
+/* ---- the Python object: what the thin package reads and sets of a trace in flight ---- */
+
+/* A container that is made when it is first asked for; changes to it are the trace's. */
+static PyObject *get_tags(Trace *trace, void *unused)
+{
+    (void)unused;
+    if (trace->tags == NULL) {
+        trace->tags = Py_BuildValue("{sO}", "mlflow.traceName", trace->root_name);
+    }
+    Py_XINCREF(trace->tags);
+    return trace->tags;
+}
+
+static PyObject *get_metadata(Trace *trace, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(made_dict(&trace->metadata));
+    return trace->metadata;
+}
+
+static PyObject *get_inherited(Trace *trace, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(made_dict(&trace->inherited_metadata));
+    return trace->inherited_metadata;
+}
+
+static PyObject *get_assessments(Trace *trace, void *unused)
+{
+    (void)unused;
+    if (trace->assessments == NULL) {
+        trace->assessments = PyList_New(0);
+    }
+    Py_XINCREF(trace->assessments);
+    return trace->assessments;
+}
+
+static PyObject *get_id(Trace *trace, void *unused)
+{
+    (void)unused;
+    return trace_id_str(trace);
+}
+
+static PyObject *get_start(Trace *trace, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(trace->root_start_ns);
+}
+
+static PyObject *get_complete(Trace *trace, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(trace_is_complete(trace));
+}
+
+static PyObject *get_destination(Trace *trace, void *unused)
+{
+    (void)unused;
+    Py_INCREF(trace->destination);
+    return trace->destination;
+}
+
+static PyObject *get_state(Trace *trace, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(trace->trace_state);
+}
+
+static int set_state(Trace *trace, PyObject *value, void *unused)
+{
+    (void)unused;
+    long number = value ? PyLong_AsLong(value) : -1;
+    if (number < STATE_UNSPECIFIED || number > STATE_IN_PROGRESS) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "a trace's state is 0 to 3");
+        }
+        return -1;
+    }
+    trace->trace_state = (unsigned char)number;
+    return 0;
+}
+
+static PyObject *get_text(Trace *trace, void *offset)
+{
+    PyObject *value = *(PyObject **)((char *)trace + (size_t)offset);
+    if (value == NULL) {
+        value = Py_None;
+    }
+    Py_INCREF(value);
+    return value;
+}
+
+static int set_text(Trace *trace, PyObject *value, void *offset)
+{
+    if (value == NULL || !PyUnicode_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "a str is needed");
+        return -1;
+    }
+    Py_INCREF(value);
+    set_owned((PyObject **)((char *)trace + (size_t)offset), value);
+    return 0;
+}
+
+#define TEXT(name) {#name, (getter)get_text, (setter)set_text, NULL, (void *)offsetof(Trace, name)}
+
+static PyGetSetDef trace_getset[] = {
+    {"trace_id", (getter)get_id, NULL, NULL, NULL},
+    {"start_time_ns", (getter)get_start, NULL, NULL, NULL},
+    {"complete", (getter)get_complete, NULL, "Whether root and all other spans have ended.", NULL},
+    {"destination", (getter)get_destination, NULL, "An encoded map, see encode().", NULL},
+    {"tags", (getter)get_tags, NULL, NULL, NULL},
+    {"metadata", (getter)get_metadata, NULL, NULL, NULL},
+    {"inherited_metadata", (getter)get_inherited, NULL, NULL, NULL},
+    {"assessments", (getter)get_assessments, NULL, NULL, NULL},
+    {"state", (getter)get_state, (setter)set_state, "0 undecided, 1 OK, 2 ERROR.", NULL},
+    TEXT(request_preview),
+    TEXT(response_preview),
+    TEXT(client_request_id),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyObject *trace_spans(Trace *trace, PyObject *unused)
+{
+    (void)unused;
+    return span_list(trace);
+}
+
+static PyMethodDef trace_methods[] = {
+    {"spans", (PyCFunction)trace_spans, METH_NOARGS, "The spans that are alive, oldest first."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot trace_slots[] = {
     {Py_tp_dealloc, trace_dealloc},
+    {Py_tp_getset, trace_getset},
+    {Py_tp_methods, trace_methods},
+    {Py_tp_doc, "A trace in flight."},
     {0, NULL},
 };
 
 static PyType_Spec trace_spec = {
     .name = "mlflow_fasttrace._core.Trace",
     .basicsize = sizeof(Trace),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = trace_slots,
 };
 
 int trace_add_types(PyObject *module, CoreState *state)
 {
-    return state_add_type(module, &trace_spec, &state->trace_type, NULL);
+    return state_add_type(module, &trace_spec, &state->trace_type, "Trace");
 }

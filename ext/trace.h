@@ -9,13 +9,27 @@
 
 enum { STATE_UNSPECIFIED = 0, STATE_OK = 1, STATE_ERROR = 2, STATE_IN_PROGRESS = 3 };
 
-/* Made by the root's start, kept by every span of the trace. Where it goes was captured then. */
+/* How a root begins; what is NULL or 0 is as everywhere. */
 typedef struct {
-    PyObject_HEAD unsigned char id[TRACE_ID_SIZE];
+    PyObject *experiment;    /* borrowed str: the id of the trace's experiment */
+    PyObject *run_id;        /* borrowed str */
+    uint64_t sampling_bound; /* where has_sampling is set */
+    bool has_sampling;
+} RootOptions;
+
+/* The part of an id below this is sampled at that ratio, from 0 to 1. */
+uint64_t sampling_bound(double ratio);
+
+/* Made by the root's start, kept by every span of the trace. Where it goes was captured then. */
+struct Trace {
+    PyObject_HEAD CoreState *state; /* outlives the trace: the type holds the module */
+    Trace *previous, *next;         /* in the state's list */
+    Span *spans;                    /* those alive, linked; borrowed */
+    unsigned char id[TRACE_ID_SIZE];
     char id_text[TRACE_ID_TEXT_SIZE];
     bool announced; /* a trace record with phase open has been written */
     bool root_ended;
-    unsigned char state; /* STATE_*; UNSPECIFIED until somebody decides */
+    unsigned char trace_state; /* STATE_*; UNSPECIFIED until somebody decides */
     uint32_t open_spans;
     uint32_t ended_spans;
     uint64_t root_start_ns;
@@ -23,20 +37,36 @@ typedef struct {
     Ring *ring;            /* owned */
     PyObject *destination; /* owned bytes: an encoded map */
     PyObject *root_name;   /* owned str: the tag mlflow.traceName */
-    PyObject *tags;        /* owned dict, NULL until set */
-    PyObject *metadata;    /* owned dict, NULL until set */
+    /* Owned dicts and a list, NULL until somebody asks for them. */
+    PyObject *tags;
+    PyObject *metadata;
+    PyObject *inherited_metadata; /* of a trace that was added: gives way to the trace's own */
+    PyObject *assessments;        /* dicts, as Assessment.to_dictionary() makes them */
+    /* Owned str, or NULL. */
     PyObject *request_preview;
     PyObject *response_preview;
     PyObject *client_request_id;
-} Trace;
+};
 
-/* A new trace bound to the current destination; NULL when there is none (tracing is then off; no
- * exception is set). */
-Trace *trace_new(CoreState *state, PyObject *root_name);
+/* A new trace bound to the current destination; NULL when it is not recorded: it is not sampled
+ * (then *dropped is set), or there is nowhere to record it to. No exception is set. */
+Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *options, bool *dropped);
 
 /* The record of an ended span is ready: appends it, with the trace's own records around it. */
 void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root);
 
+/* Root and all other spans have ended. */
+static inline bool trace_is_complete(const Trace *trace)
+{
+    return trace->root_ended && trace->open_spans == 0;
+}
+
+/* Appends a record that belongs to the trace. */
+void trace_append(CoreState *state, Trace *trace, const Buffer *record);
+
 PyObject *trace_id_str(const Trace *trace);
+
+/* A trace of this process by its id's text, borrowed; NULL when it is not alive. */
+Trace *trace_find(CoreState *state, const char *id_text, size_t size);
 
 #endif

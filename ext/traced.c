@@ -122,9 +122,8 @@ static bool left_out(const Traced *self, Py_ssize_t i, PyObject **values)
                           PyUnicode_CompareWithASCIIString(p->name, "cls") == 0);
 }
 
-/* MLflow keeps the repr of the whole dictionary where one value is not JSON. */
-static void encode_inputs_as_dict(const Traced *self, Buffer *out, PyObject **values,
-                                  PyObject *args, PyObject *kwargs)
+static void set_inputs_as_dict(const Traced *self, Span *span, PyObject **values, PyObject *args,
+                               PyObject *kwargs)
 {
     PyObject *inputs = PyDict_New();
     for (Py_ssize_t i = 0; inputs != NULL && i < self->parameter_count; i++) {
@@ -139,33 +138,18 @@ static void encode_inputs_as_dict(const Traced *self, Buffer *out, PyObject **va
     }
     if (inputs == NULL) {
         swallow_exception();
-        wire_pack_nil(out);
         return;
     }
-    encode_value(self->state, out, inputs);
+    span_set_payload(span, KEY_INPUTS, inputs);
     Py_DECREF(inputs);
 }
 
-static void encode_inputs(const Traced *self, Buffer *out, PyObject *args, PyObject *kwargs)
+/* Encodes the arguments one by one. False where one of them decides how all are recorded: it is not
+ * JSON (MLflow keeps the repr of the whole dictionary), or it may hold binary content. */
+static bool encode_inputs(const Traced *self, Buffer *out, PyObject **values, PyObject *args,
+                          PyObject *kwargs)
 {
-    PyObject *inline_values[INLINE_PARAMETERS], **values = inline_values;
-    size_t start = out->len, extra, shown = 0;
-
-    if (!self->has_signature) {
-        wire_pack_nil(out);
-        return;
-    }
-    if (self->parameter_count > INLINE_PARAMETERS) {
-        values = malloc((size_t)self->parameter_count * sizeof *values);
-        if (values == NULL) {
-            wire_pack_nil(out);
-            return;
-        }
-    }
-    if (!bind_arguments(self, args, kwargs, values, &extra)) {
-        wire_pack_nil(out);
-        goto done;
-    }
+    size_t shown = 0;
     for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
         shown += !left_out(self, i, values);
     }
@@ -184,19 +168,44 @@ static void encode_inputs(const Traced *self, Buffer *out, PyObject *args, PyObj
                 wire_pack_nil(out);
                 continue;
             }
-            result = encode_try(self->state, out, value);
+            result = encode_payload(self->state, out, value);
             Py_DECREF(value);
         }
         else {
-            result = encode_try(self->state, out, values[i]);
+            result = encode_payload(self->state, out, values[i]);
         }
         if (UNLIKELY(result != ENCODED)) {
-            out->len = start;
-            encode_inputs_as_dict(self, out, values, args, kwargs);
-            break;
+            return false;
         }
     }
+    return true;
+}
+
+static void set_inputs(const Traced *self, Span *span, PyObject *args, PyObject *kwargs)
+{
+    PyObject *inline_values[INLINE_PARAMETERS], **values = inline_values;
+    size_t extra;
+    Buffer *out = scratch_acquire(self->state);
+
+    if (out == NULL) {
+        return;
+    }
+    if (self->parameter_count > INLINE_PARAMETERS) {
+        values = malloc((size_t)self->parameter_count * sizeof *values);
+    }
+    if (values == NULL || !self->has_signature ||
+        !bind_arguments(self, args, kwargs, values, &extra)) {
+        wire_pack_nil(out);
+    }
+    else if (UNLIKELY(!encode_inputs(self, out, values, args, kwargs))) {
+        set_inputs_as_dict(self, span, values, args, kwargs);
+        goto done;
+    }
+    if (LIKELY(!out->failed)) {
+        span_set_encoded(span, KEY_INPUTS, out->data, out->len);
+    }
 done:
+    scratch_release(self->state, out);
     if (values != inline_values) {
         free(values);
     }
@@ -204,116 +213,129 @@ done:
 
 /* ---- a call ---- */
 
-Span *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate)
+Current *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate)
 {
     CoreState *state = self->state;
-    Span *parent;
-    int known = context_current(state, &parent);
-    Span *span = LIKELY(known == 0) ? span_start(state, self->span_name, parent) : NULL;
+    Current *opened = span_open(state, self->span_name, self->has_options ? &self->options : NULL);
+    Span *span = as_span(state, opened);
     if (UNLIKELY(span == NULL)) {
-        Py_XDECREF((PyObject *)parent);
-        return NULL;
+        if (opened != NULL && activate) {
+            current_activate(state, opened);
+        }
+        return opened;
     }
     span_add_prepared(span, &self->prepared);
+    if (UNLIKELY(self->rare != Py_None)) {
+        span_take_rare(span, self->rare);
+    }
     if (activate) {
-        span->outer = parent;
-        span_activate(span);
+        current_activate(state, opened);
     }
-    else {
-        Py_XDECREF((PyObject *)parent);
-    }
-    Buffer *out = scratch_acquire(state);
-    if (LIKELY(out != NULL)) {
-        encode_inputs(self, out, args, kwargs);
-        if (LIKELY(!out->failed)) {
-            span_set_encoded(span, KEY_INPUTS, out->data, out->len);
-        }
-        scratch_release(state, out);
-    }
-    return span;
+    set_inputs(self, span, args, kwargs);
+    return opened;
 }
 
-/* Steals the span. */
-static void finish(Span *span, PyObject *result)
+/* Takes `opened`, which may be NULL, over. */
+static void finish(CoreState *state, Current *opened, PyObject *result)
 {
-    span_default_outputs(span, result);
-    span_deactivate(span);
-    span_end(span, 0);
-    Py_DECREF(span);
+    Span *span = as_span(state, opened);
+    if (UNLIKELY(opened == NULL)) {
+        return;
+    }
+    if (LIKELY(span != NULL)) {
+        span_default_outputs(span, result);
+    }
+    current_deactivate(state, opened);
+    if (LIKELY(span != NULL)) {
+        span_end(span, 0);
+    }
+    Py_DECREF((PyObject *)opened);
 }
 
 static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
 {
-    Span *span = traced_begin(self, args, kwargs, true);
+    CoreState *state = self->state;
+    Current *opened = traced_begin(self, args, kwargs, true);
     PyObject *result = PyObject_Call(self->function, args, kwargs);
-    if (UNLIKELY(span == NULL)) {
+    if (LIKELY(result != NULL)) {
+        finish(state, opened, result);
         return result;
     }
-    if (LIKELY(result != NULL)) {
-        finish(span, result);
-        return result;
+    if (opened == NULL) {
+        return NULL;
     }
     PyObject *type, *value, *traceback;
-    span_record_pending(span);
+    Span *span = as_span(state, opened);
+    if (span != NULL) {
+        span_record_pending(span);
+    }
     PyErr_Fetch(&type, &value, &traceback);
-    span_deactivate(span);
-    span_end(span, 0);
-    Py_DECREF(span);
+    current_deactivate(state, opened);
+    if (span != NULL) {
+        span_end(span, 0);
+    }
+    Py_DECREF((PyObject *)opened);
     PyErr_Restore(type, value, traceback);
     return NULL;
 }
 
-/* _begin(args, kwargs) -> the span, current; None when it is not recorded. */
+/* _begin(args, kwargs) -> what is current now: the span, or a gap; None where nothing changed. */
 static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
 {
     PyObject *args, *kwargs;
     if (!PyArg_ParseTuple(arguments, "O!O!:_begin", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
         return NULL;
     }
-    Span *span = traced_begin(self, args, kwargs, true);
-    if (span == NULL) {
+    Current *opened = traced_begin(self, args, kwargs, true);
+    if (opened == NULL) {
         Py_RETURN_NONE;
     }
-    return (PyObject *)span;
+    return (PyObject *)opened;
+}
+
+static Current *as_current(const CoreState *state, PyObject *object)
+{
+    bool known = Py_IS_TYPE(object, state->span_type) || Py_IS_TYPE(object, state->gap_type);
+    return known ? (Current *)object : NULL;
 }
 
 static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
 {
-    PyObject *span, *result;
-    if (!PyArg_ParseTuple(arguments, "OO:_finish", &span, &result)) {
+    PyObject *object, *result;
+    if (!PyArg_ParseTuple(arguments, "OO:_finish", &object, &result)) {
         return NULL;
     }
-    if (Py_IS_TYPE(span, self->state->span_type)) {
-        Py_INCREF(span);
-        finish((Span *)span, result);
-    }
+    Current *opened = as_current(self->state, object);
+    Py_XINCREF((PyObject *)opened);
+    finish(self->state, opened, result);
     Py_RETURN_NONE;
 }
 
-/* _fail(span, exception). GeneratorExit means that the coroutine was closed, perhaps by the garbage
- * collector, where the context must not be touched: the span is marked instead, and whoever finds
- * it current looks past it. */
+/* _fail(what _begin() returned, exception). GeneratorExit means that the coroutine was closed,
+ * perhaps by the garbage collector, where the context must not be touched. */
 static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
 {
     PyObject *object, *exception;
     if (!PyArg_ParseTuple(arguments, "OO:_fail", &object, &exception)) {
         return NULL;
     }
-    if (!Py_IS_TYPE(object, self->state->span_type)) {
+    Current *opened = as_current(self->state, object);
+    Span *span = as_span(self->state, opened);
+    if (opened == NULL) {
         Py_RETURN_NONE;
     }
-    Span *span = (Span *)object;
-    if (PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
+    if (span != NULL && PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
         span_record_exception(span, exception, true);
     }
     if (PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
-        span->abandoned = true;
-        Py_CLEAR(span->token);
+        current_abandon(opened);
     }
     else {
-        span_deactivate(span);
+        current_deactivate(self->state, opened);
     }
-    span_end(span, 0);
+    if (span != NULL) {
+        span_end(span, 0);
+    }
     Py_RETURN_NONE;
 }
 
@@ -324,11 +346,12 @@ static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "O!O!:_stream", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
         return NULL;
     }
-    Span *span = traced_begin(self, args, kwargs, false);
+    Current *opened = traced_begin(self, args, kwargs, false);
+    Span *span = as_span(self->state, opened);
     PyObject *iterator = PyObject_Call(self->function, args, kwargs);
     PyObject *stream = NULL;
     if (iterator != NULL) {
-        stream = stream_new(self->state, span, iterator, self->reducer);
+        stream = stream_new(self->state, opened, iterator, self->reducer);
     }
     else if (span != NULL) {
         /* Arguments that don't fit: as for any call that raises. */
@@ -339,7 +362,7 @@ static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
         PyErr_Restore(type, value, traceback);
     }
     Py_XDECREF(iterator);
-    Py_XDECREF((PyObject *)span);
+    Py_XDECREF((PyObject *)opened);
     return stream;
 }
 
@@ -421,16 +444,41 @@ static int read_parameters(Traced *self, PyObject *parameters)
     return 0;
 }
 
-/* Traced(function, span_name, attributes, parameters or None, reducer or None) */
+/* `rare` is None or a tuple, see traced.h; `sampling` None or a ratio. */
+static int read_options(Traced *self, PyObject *rare, PyObject *sampling)
+{
+    RootOptions *root = &self->options.root;
+    if (rare != Py_None) {
+        PyObject *experiment, *run_id, *links;
+        if (!PyArg_ParseTuple(rare, "OOO", &experiment, &run_id, &links)) {
+            return -1;
+        }
+        root->experiment = experiment == Py_None ? NULL : experiment;
+        self->has_options = root->experiment != NULL;
+    }
+    if (sampling != Py_None) {
+        double ratio = PyFloat_AsDouble(sampling);
+        if (ratio == -1.0 && PyErr_Occurred()) {
+            return -1;
+        }
+        root->sampling_bound = sampling_bound(ratio);
+        root->has_sampling = true;
+        self->has_options = true;
+    }
+    return 0;
+}
+
+/* Traced(function, span_name, attributes, parameters or None, reducer or None, rare, sampling) */
 static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *function, *span_name, *attributes, *parameters, *reducer;
+    PyObject *rare = Py_None, *sampling = Py_None;
     if (kwargs != NULL && PyDict_Size(kwargs) > 0) {
         PyErr_SetString(PyExc_TypeError, "Traced takes no keyword arguments");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "OUO!OO:Traced", &function, &span_name, &PyList_Type, &attributes,
-                          &parameters, &reducer)) {
+    if (!PyArg_ParseTuple(args, "OUO!OO|OO:Traced", &function, &span_name, &PyList_Type,
+                          &attributes, &parameters, &reducer, &rare, &sampling)) {
         return NULL;
     }
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -447,10 +495,12 @@ static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->span_name = span_name;
     Py_INCREF(reducer);
     self->reducer = reducer;
+    Py_INCREF(rare);
+    self->rare = rare;
     self->prepared.entries = self->prepared_entries;
     self->prepared.room = INLINE_ATTRIBUTES;
     self->var_positional = self->var_keyword = -1;
-    if (prepare_attributes(self, attributes) < 0 ||
+    if (prepare_attributes(self, attributes) < 0 || read_options(self, rare, sampling) < 0 ||
         (PyList_Check(parameters) && read_parameters(self, parameters) < 0)) {
         Py_DECREF(self);
         return NULL;
@@ -465,6 +515,7 @@ static int traced_traverse(Traced *self, visitproc visit, void *arg)
     Py_VISIT(self->arguments);
     Py_VISIT(self->function);
     Py_VISIT(self->reducer);
+    Py_VISIT(self->rare);
     for (Py_ssize_t i = 0; i < self->parameter_count; i++) {
         Py_VISIT(self->parameters[i].default_value);
     }
@@ -498,6 +549,7 @@ static void traced_dealloc(Traced *self)
     buffer_free(&self->keys);
     attributes_free(&self->prepared, self->prepared_entries);
     Py_XDECREF(self->span_name);
+    Py_XDECREF(self->rare);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }

@@ -28,6 +28,9 @@ typedef struct {
     PyObject *function;  /* owned */
     PyObject *span_name; /* owned str */
     PyObject *reducer;   /* owned; None but for generators */
+    PyObject *rare;      /* owned; None, or (experiment id or None, None, links or None) */
+    SpanOptions options; /* borrows from rare */
+    bool has_options;
     Attributes prepared; /* what every span of it begins with */
     Attribute prepared_entries[INLINE_ATTRIBUTES];
     bool has_signature;
@@ -38,8 +41,8 @@ typedef struct {
     Buffer keys;
 } Traced;
 
-/* Starts the span of a call, under the current one: prepared attributes and inputs set, and made
- * current if asked. NULL when it is not recorded. */
-Span *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate);
+/* Starts the span of a call, as span_open() does: prepared attributes and inputs set, and made
+ * current if asked. */
+Current *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate);
 
 #endif

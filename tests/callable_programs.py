@@ -12,14 +12,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import programs
-
-PROGRAMS = {}
-
-
-def program(function):
-    PROGRAMS[function.__name__] = function
-    return function
+from programs import program
 
 
 @program
@@ -596,8 +589,3 @@ def a_span_in_another_thread(mlflow):
         thread.start()
         thread.join()
         span.set_outputs("done")
-
-
-if __name__ == "__main__":
-    programs.PROGRAMS = PROGRAMS
-    programs.main()

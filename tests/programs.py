@@ -1,7 +1,7 @@
 """Small programs that run under MLflow and under the core; what the server then holds is compared.
 
-Each takes the module (``mlflow`` or ``mlflow_fasttrace``) and traces something. Run as a script it
-runs all of them, each into an experiment of its own:  programs.py MODULE URI PREFIX
+Each takes the module (``mlflow`` or ``mlflow_fasttrace``) and traces something. run_programs.py runs
+all of them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import importlib
 import math
 import pathlib
-import sys
 import threading
 import uuid
 from collections import OrderedDict, namedtuple
@@ -526,17 +524,3 @@ def log_levels(mlflow):
         pass
     with mlflow.start_span("own type", span_type="MINE"):
         pass
-
-
-def main() -> None:
-    module_name, uri, prefix = sys.argv[1:]
-    mlflow = importlib.import_module(module_name)
-    mlflow.set_tracking_uri(uri)
-    for name, run in PROGRAMS.items():
-        mlflow.set_experiment(f"{prefix}-{name}")
-        run(mlflow)
-    mlflow.flush_trace_async_logging()
-
-
-if __name__ == "__main__":
-    main()

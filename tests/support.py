@@ -145,6 +145,8 @@ def user_frames(stack_trace: str) -> str:
 _HEADING = "Traceback (most recent call last):\n"
 
 
+_CUT_ID = re.compile(r"tr-[0-9a-f]*\.\.\.$")
+_ATTACHMENT = re.compile("mlflow-attachment://[-0-9a-f]{36}")
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
@@ -157,6 +159,8 @@ def plain(value: Any, ids: dict[str, str]) -> Any:
     if isinstance(value, str):
         for found, name in ids.items():
             value = value.replace(found, name)
+        value = _ATTACHMENT.sub("mlflow-attachment://<id>", value)
+        value = _CUT_ID.sub("tr-<cut>...", value)
         return _ADDRESS.sub("0x0", value)
     if isinstance(value, float) and value != value:
         return "NaN"
@@ -182,12 +186,16 @@ def described(trace: Any) -> dict[str, Any]:
 
     def tree(span: Any, place: str) -> dict[str, Any]:
         ids[span.span_id] = f"<span {place}>"
+        attributes = dict(sorted(span.attributes.items()))
+        for key in ("mlflow.spanStartTimeNs", "mlflow.experimentId"):
+            if key in attributes:
+                attributes[key] = type(attributes[key]).__name__
         return {
             "name": span.name,
             "type": span.span_type,
             "inputs": plain(span.inputs, ids),
             "outputs": plain(span.outputs, ids),
-            "attributes": plain(dict(sorted(span.attributes.items())), ids),
+            "attributes": plain(attributes, ids),
             "status": (span.status.status_code.value, span.status.description),
             "events": [
                 {
@@ -211,6 +219,9 @@ def described(trace: Any) -> dict[str, Any]:
     info = trace.info
     metadata = dict(info.trace_metadata)
     metadata.pop("mlflow.trace.sizeBytes", None)
+    for made_anew in ("mlflow.sourceRun", "mlflow.modelId"):
+        if made_anew in metadata:
+            metadata[made_anew] = f"<{made_anew}>"
     sizes = metadata.pop("mlflow.trace.sizeStats", None)
     return {
         "roots": [tree(root, str(i)) for i, root in enumerate(children.get(None, []))],
@@ -221,5 +232,8 @@ def described(trace: Any) -> dict[str, Any]:
         "request_preview": plain(info.request_preview, ids),
         "response_preview": plain(info.response_preview, ids),
         "client_request_id": info.client_request_id,
-        "assessments": len(info.assessments),
+        "assessments": sorted(
+            (assessed.name, str(assessed.value), plain(assessed.span_id, ids), assessed.rationale)
+            for assessed in info.assessments
+        ),
     }

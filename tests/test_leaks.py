@@ -7,7 +7,7 @@ import pytest
 SCRIPT = """
 import asyncio, gc, os, resource, sys
 import mlflow_fasttrace as mlflow
-from mlflow_fasttrace import _core, _runtime
+from mlflow_fasttrace import _core, _runtime, tracing
 import mlflow_fasttrace.fluent
 
 folder = sys.path[0]
@@ -102,11 +102,41 @@ def span_methods():
         span.get_attribute("k1")
         span.trace_id, span.span_id, span.parent_id, span.name, span.start_time_ns, span.span_type
         mlflow.update_current_trace(tags={"a": "b"}, metadata={"c": "d"}, request_preview="r")
+        span.to_dict(), span._span, span.links, span.get_attribute("no")
         try:
-            span.set_status("NONE")
-        except ValueError:
+            span["inputs"]
+        except TypeError:
             pass
     span.end()
+
+def by_hand():
+    root = mlflow.start_span_no_context("root", inputs=[1], tags={"t": "v"}, metadata={"m": "v"})
+    child = mlflow.start_span_no_context("child", parent_span=root, start_time_ns=1)
+    child._append_link("tr-1", "2", {"a": 1})
+    mlflow.set_trace_tag(root.trace_id, "k", "v")
+    mlflow.delete_trace_tag(root.trace_id, "k")
+    root._trace.assessments.append({"a": 1})
+    root.end()
+    child.end(outputs=(1, {object()}))
+
+sampled = mlflow.trace(lambda: mlflow.get_current_active_span(), sampling_ratio_override=0.5)
+
+def switches():
+    sampled()
+    with tracing.context(tags={"a": "b"}, session_id="s"):
+        fails_quietly()
+        with tracing.context(enabled=False):
+            plain(1)
+    with tracing.configure(span_processors=[lambda span: span.set_outputs("masked")]):
+        plain(1)
+    tracing.trace_disabled(plain)(1)
+    mlflow.start_span("decorator")(plain)(1)
+
+def fails_quietly():
+    try:
+        fails()
+    except ValueError:
+        pass
 
 def decorating():
     mlflow.trace(lambda a, b=[]: a, name="n", attributes={"x": [1]})(1)
@@ -126,7 +156,8 @@ def resident():
 
 import logging
 logging.disable(logging.CRITICAL)
-for step in (calls, errors, generators, coroutines, span_methods, decorating):
+for step in (calls, errors, generators, coroutines, span_methods, by_hand, switches,
+             decorating):
     def round_():
         for _ in range(ROUNDS):
             step()

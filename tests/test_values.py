@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import json
 import sys
+import threading
+from typing import Any, NamedTuple
 
 import mlflow_fasttrace.fluent  # noqa: F401  (sets the core's hooks)
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracing.utils import TraceJSONEncoder, dump_span_attribute_value
-from mlflow_fasttrace import _core
+from mlflow_fasttrace import _core, _hooks
+from value_cases import CASES
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+@dataclasses.dataclass
+class Fields:
+    a: Any
+    b: Any
+
+
+class Reversed(list):
+    def __iter__(self):
+        return super().__reversed__()
+
 
 scalars = (
     st.none()
@@ -24,6 +46,10 @@ scalars = (
     | st.dates()
     | st.decimals()
     | st.complex_numbers()
+    | st.uuids()
+    | st.timedeltas()
+    | st.fractions()
+    | st.sampled_from([int, len, ..., range(3)])
 )
 keys = st.text() | st.integers() | st.floats() | st.booleans() | st.none()
 values = st.recursive(
@@ -33,6 +59,11 @@ values = st.recursive(
         | st.tuples(inner, inner)
         | st.dictionaries(keys, inner, max_size=5)
         | st.sets(st.integers(), max_size=3)
+        | st.builds(Pair, inner, inner)
+        | st.builds(Fields, inner, inner)
+        | st.builds(Reversed, st.lists(inner, max_size=4))
+        | st.builds(collections.OrderedDict, st.dictionaries(keys, inner, max_size=3))
+        | st.builds(collections.deque, st.lists(inner, max_size=3))
         | st.dictionaries(keys | st.tuples(st.integers()), inner, max_size=2)
     ),
     max_leaves=20,
@@ -69,10 +100,28 @@ def nested(depth: int):
 
 
 def test_depth():
-    assert _core.json_text(_core.encode(nested(400))) == json.dumps(nested(400))
+    assert _core.json_text(_core.encode(nested(850))) == json.dumps(nested(850))
     text = _core.json_text(_core.encode(nested(10_000)))
-    assert text.startswith("[" * 512)
-    assert "nested more than 512 levels deep" in text
+    assert text.startswith("[" * 900 + '"<list nested more than 900 levels deep>"')
+
+
+def test_depth_costs_no_stack():
+    """A thread may have a stack that is too small for hundreds of calls of C functions."""
+    results = []
+
+    def run():
+        encoded = _core.encode(nested(10_000))
+        results.append((_core.json_text(encoded), _core.decode(encoded)))
+
+    before = threading.stack_size(64 * 1024)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    ((text, value),) = results
+    assert json.dumps(value) == text
 
 
 class Raises:
@@ -85,15 +134,41 @@ class Raises:
     __repr__ = __str__
 
 
-def test_a_value_that_cannot_be_text(caplog):
+def test_a_value_that_cannot_be_text(caplog, monkeypatch):
+    monkeypatch.setattr(_hooks, "_warned_at", {})
     encoded = _core.encode({"good": 1, "bad": Raises(RuntimeError("no"))})
     assert _core.decode(encoded) == {"good": 1, "bad": "<unprintable Raises object>"}
     assert len(caplog.records) == 1
     assert "RuntimeError" in caplog.text
 
 
+def test_a_pydantic_that_is_still_being_imported(monkeypatch):
+    class Plain:
+        def __str__(self):
+            return "plain"
+
+    monkeypatch.setitem(sys.modules, "pydantic", type(sys)("pydantic"))
+    assert _core.decode(_core.encode([Plain()])) == ["plain"]
+
+
+def test_no_reference_is_kept():
+    """Whatever a value does while it is read."""
+    for case in CASES.values():
+        value = case.make()
+        _core.encode(value)
+        before = sys.getrefcount(value)
+        _core.encode(value)
+        _core.encode([value, {"k": value}, {(): value}])
+        assert sys.getrefcount(value) <= before, case.name  # the first one may have emptied it
+
+
 def test_a_value_without_even_a_repr():
-    assert _core.decode(_core.encode([Raises(ValueError("no"))])) == "<unprintable list object>"
+    value = [1, Raises(ValueError("no")), {Raises(TypeError("no")): (2,)}]
+    assert _core.decode(_core.encode(value)) == [
+        1,
+        "<unprintable Raises object>",
+        {"<unprintable Raises object>": [2]},
+    ]
 
 
 def test_dictionary_that_changes_while_it_is_read():
@@ -103,9 +178,7 @@ def test_dictionary_that_changes_while_it_is_read():
             return "grows"
 
     victim = {"first": Grows(), "second": 2}
-    decoded = _core.decode(_core.encode(victim))
-    assert decoded["first"] == "grows"
-    assert decoded["second"] == 2
+    assert _core.decode(_core.encode(victim)) == {"first": "grows", "second": 2}
 
 
 def test_list_that_changes_while_it_is_read():
@@ -119,10 +192,49 @@ def test_list_that_changes_while_it_is_read():
 
 
 def test_integer_with_too_many_digits():
-    limit = getattr(sys, "get_int_max_str_digits", lambda: 0)()
-    if not limit:
-        pytest.skip("this Python does not limit the digits of an integer")
-    assert _core.decode(_core.encode(10 ** (limit + 1))) == "<unprintable int object>"
+    number = 1 << 17000
+    encoded = _core.encode({"n": [number], number: "key"})
+    if hasattr(sys, "get_int_max_str_digits"):
+        assert _core.decode(encoded) == {"n": [hex(number)], hex(number): "key"}
+    else:
+        assert _core.decode(encoded) == {"n": [number], str(number): "key"}
+
+
+def test_digits_that_this_python_does_not_convert():
+    """Recorded where the limit is lifted, read where it is not."""
+    digits = "7" * 5000
+    decoded = _core.decode(b"\xc8" + len(digits).to_bytes(2, "big") + b"\x01" + digits.encode())
+    assert decoded == (digits if hasattr(sys, "get_int_max_str_digits") else int(digits))
+
+
+def test_json_text_inside_json_text_is_refused():
+    """A writer never nests it; damage that does must not recurse."""
+    assert _core.json_text(b"\xc7\x01\x03\xc0") == '"null"'
+    with pytest.raises(ValueError):
+        _core.json_text(b"\xc7\x04\x03\xc7\x01\x03\xc0")
+
+
+def span_record(value: bytes) -> bytes:
+    """A span with one attribute."""
+    ids = b"\xc4\x10" + bytes(range(16)) + b"\xc4\x08" + bytes(range(8))
+    times = (b"\xcf" + (1).to_bytes(8, "big")) * 2
+    head = b"\x9c\xcc\x01" + ids + b"\xc0" + b"\xa1n" + times + b"\xcc\x01\xa0"
+    return head + b"\x81\xa1k" + value + b"\x90\x90"
+
+
+def test_unknown_values_do_not_reach_a_request():
+    """One span with bytes that are no text would make the server refuse its whole batch."""
+    good = span_record(b"\xc7\x02\x01" + b"42")
+    unknown = span_record(b"\xc7\x02\x09" + b"\xff\xfe")
+    body, refused = _core.otlp_request([good, unknown, good])
+    assert refused == [1]
+    assert body.count(b"42") == 2
+    assert b"\xff\xfe" not in body
+
+
+def test_keys_that_are_no_texts_are_refused():
+    with pytest.raises(ValueError):
+        _core.decode(b"\x81\x90\x01")
 
 
 @settings(max_examples=300, deadline=None)

@@ -15,17 +15,30 @@ __version__ = "0.1.0"
 
 _FLUENT = frozenset(
     {
-        "flush_trace_async_logging",
         "get_active_trace_id",
         "get_current_active_span",
         "get_last_active_trace_id",
-        "get_trace",
         "get_tracking_uri",
         "set_experiment",
         "set_tracking_uri",
         "start_span",
+        "start_span_no_context",
         "trace",
         "update_current_trace",
+    }
+)
+
+_TRACES = frozenset(
+    {
+        "add_trace",
+        "delete_trace_tag",
+        "flush_trace_async_logging",
+        "get_trace",
+        "log_assessment",
+        "log_expectation",
+        "log_feedback",
+        "log_trace",
+        "set_trace_tag",
     }
 )
 
@@ -33,19 +46,16 @@ _FLUENT = frozenset(
 _AFTER_FLUSH = frozenset(
     {
         "delete_assessment",
-        "delete_trace_tag",
         "get_assessment",
-        "log_assessment",
-        "log_expectation",
-        "log_feedback",
+        "log_issue",
         "override_feedback",
+        "search_sessions",
         "search_traces",
-        "set_trace_tag",
         "update_assessment",
     }
 )
 
-_SUBMODULES = frozenset({"entities", "fluent", "sender"})
+_SUBMODULES = frozenset({"entities", "fluent", "sender", "traces", "tracing"})
 
 _PURE = _settings.disabled()
 if not _PURE:
@@ -71,8 +81,12 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module("mlflow"), name)
     elif name in _FLUENT:
         value = getattr(importlib.import_module("mlflow_fasttrace.fluent"), name)
+    elif name in _TRACES:
+        value = getattr(importlib.import_module("mlflow_fasttrace.traces"), name)
+    elif name == "context":
+        value = importlib.import_module("mlflow_fasttrace.tracing").context
     elif name in _AFTER_FLUSH:
-        value = importlib.import_module("mlflow_fasttrace.fluent").after_flush(name)
+        value = importlib.import_module("mlflow_fasttrace.traces").after_flush(name)
     elif name == "SpanType":
         value = importlib.import_module("mlflow_fasttrace.entities").SpanType
     else:
@@ -83,4 +97,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FLUENT, *_AFTER_FLUSH, *_SUBMODULES, "SpanType"})
+    return sorted(
+        {*globals(), *_FLUENT, *_TRACES, *_AFTER_FLUSH, *_SUBMODULES, "SpanType", "context"}
+    )

@@ -13,6 +13,8 @@ import time
 import traceback
 from typing import Any
 
+from mlflow_fasttrace import _core
+
 logger = logging.getLogger("mlflow_fasttrace")
 
 _WARN_EVERY_SECONDS = 60.0
@@ -34,33 +36,54 @@ def warn(message: str) -> None:
 def encode_default(value: Any) -> Any:
     """What stands for a value that is not JSON: ``JSONEncoder.default`` of MLflow's encoder.
 
-    A ``ValueError``, ``TypeError`` or ``RecursionError`` goes back to the core, which then keeps the
-    ``repr`` of the whole value, as MLflow does. Anything else that the value's own code raises costs
-    that value alone.
+    A ``ValueError`` or ``TypeError`` goes back to the core, which then keeps the ``repr`` of the
+    whole value, as MLflow does. Anything else that the value's own code raises would reach the
+    traced program under MLflow; here it costs that value alone.
     """
     try:
-        pydantic = sys.modules.get("pydantic")
-        if pydantic is not None and isinstance(value, pydantic.BaseModel):
-            return value.model_dump()
-        # A dataclass, or one of its instances; its module is loaded where there is one.
-        if hasattr(type(value), "__dataclass_fields__") or isinstance(value, type):
-            dataclasses = sys.modules.get("dataclasses")
-            if dataclasses is not None and dataclasses.is_dataclass(value):
-                try:
-                    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-                except Exception:
-                    pass
-        if _consumes_stream(value):
-            return str(type(value))
-        return str(value)
-    except (ValueError, TypeError, RecursionError):
+        return _stand_in(value)
+    except (ValueError, TypeError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        warn(
-            f"A value of type {type(value).__name__} could not be recorded: "
-            f"its conversion to text raised {type(error).__name__}."
-        )
-        return f"<unprintable {type(value).__name__} object>"
+    except BaseException as error:
+        reason = type_name(error)
+    warn(
+        f"A value of type {type_name(value)} could not be recorded as it is: "
+        f"its conversion raised {reason}."
+    )
+    for convert in (repr, str):
+        try:
+            return convert(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            continue
+    return f"<unprintable {type_name(value)} object>"
+
+
+def _stand_in(value: Any) -> Any:
+    # A module that is still being imported may lack the class.
+    model = getattr(sys.modules.get("pydantic"), "BaseModel", None)
+    if model is not None and isinstance(value, model):
+        return value.model_dump()
+    # A dataclass, or one of its instances; its module is loaded where there is one.
+    if hasattr(type(value), "__dataclass_fields__") or isinstance(value, type):
+        dataclasses = sys.modules.get("dataclasses")
+        if dataclasses is not None and dataclasses.is_dataclass(value):
+            try:
+                return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            except Exception:
+                pass
+    attachment = getattr(sys.modules.get("mlflow.tracing.attachments"), "Attachment", None)
+    if attachment is not None and isinstance(value, attachment):
+        return _core.LiveSpan  # the core's sign for an attachment, see encode.c
+    if _consumes_stream(value):
+        return str(type(value))
+    return str(value)
+
+
+def type_name(value: Any) -> str:
+    """The name of a value's type, whatever its metaclass says."""
+    return type.__dict__["__name__"].__get__(type(value))
 
 
 def _consumes_stream(value: Any) -> bool:

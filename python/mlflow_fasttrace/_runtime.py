@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
 import fcntl
 import getpass
 import os
@@ -16,21 +17,29 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
-from mlflow_fasttrace import _core, _hooks, _settings
+from mlflow_fasttrace import _core, _hooks, _settings, _timeout
 
 _lock = threading.RLock()
 _tracking_uri: str | None = None  # what set_tracking_uri() was given
 _experiment: dict[str, str] = {}  # {"id": ...} or {"name": ...}, from set_experiment()
 _spools: dict[str, tuple[_settings.Spool, str]] = {}  # by name: those in use, with their URI
 _ring_of_spool: dict[str, _core.RingWriter] = {}
+_location: str | None = None  # the experiment of set_destination()
+_local_location: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "mlflow_fasttrace.location", default=None
+)
+_environment_model: str | None = None
+_destinations: dict[str, bytes] = {}  # encoded, by experiment id: those that differ from the usual
 _sender_threads: dict[str, threading.Thread] = {}
 _pid = os.getpid()
 _started = False  # the core knows where traces go
 _starting_thread: int | None = None
 _retry_at = 0.0  # after a failure, not before this time
 _RETRY_SECONDS = 5.0
+_SYNCHRONOUS_SECONDS = 30.0
 
 
 def tracking_uri() -> str:
@@ -88,14 +97,30 @@ def set_experiment(*, experiment_id: str | None = None, name: str | None = None)
         reset()
 
 
+def set_location(experiment_id: str | None, *, context_local: bool = False) -> None:
+    """The experiment of new traces, whatever the active one is; None: the active one again."""
+    global _location
+    if context_local:
+        _core.use_scopes()
+        _local_location.set(experiment_id)
+        return
+    _location = experiment_id
+    if experiment_id is None:
+        _local_location.set(None)
+    reset()
+
+
 def reset() -> None:
     """Where traces go is worked out anew at the next root span."""
     global _started
     _started = False
+    _destinations.clear()
     _core.set_destination(None, None)
 
 
-def _experiment_of_environment() -> dict[str, str]:
+def _experiment_in_force() -> dict[str, str]:
+    if location := _location or _location_of_environment():
+        return {"id": location}
     if _experiment:
         return dict(_experiment)
     # MLflow lets the name win over the id.
@@ -104,6 +129,11 @@ def _experiment_of_environment() -> dict[str, str]:
     if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return {"id": experiment_id}
     return {"id": "0"}
+
+
+def _location_of_environment() -> str | None:
+    location = os.environ.get("MLFLOW_TRACING_DESTINATION")
+    return location if location and "." not in location else None
 
 
 def _user() -> str:
@@ -115,11 +145,11 @@ def _user() -> str:
         return "unknown"
 
 
-def destination(uri: str) -> dict[str, Any]:
+def destination(uri: str, experiment: dict[str, str]) -> dict[str, Any]:
     """What every trace's record says of where it goes and where it comes from."""
     result: dict[str, Any] = {
         "uri": _settings.without_credentials(uri),
-        "experiment": _experiment_of_environment(),
+        "experiment": experiment,
         "user": _user(),
         "source": sys.argv[0] if sys.argv and sys.argv[0] else "<console>",
         "cwd": os.getcwd(),
@@ -150,7 +180,7 @@ def start() -> None:
 
 
 def _start() -> None:
-    global _retry_at, _started
+    global _environment_model, _retry_at, _started
     _after_fork()
     uri = _settings.absolute_uri(tracking_uri())
     spool = _settings.spool_for(uri)
@@ -167,9 +197,85 @@ def _start() -> None:
             return
         _ring_of_spool[spool.name] = ring
         _spools[spool.name] = (spool, uri)
-    _core.set_destination(ring, destination(uri))
+    _core.set_destination(ring, destination(uri, _experiment_in_force()))
+    try:
+        _core.set_sampling(_settings.sampling_ratio())
+    except ValueError as error:
+        _hooks.warn(f"MLFLOW_TRACE_SAMPLING_RATIO: {error}; all traces are recorded.")
+        _core.set_sampling(1.0)
+    _environment_model = _settings.active_model_id()
+    if _environment_model is not None:
+        _core.use_scopes()  # so that root_context is asked
+    waits = not _settings.asynchronous()
+    _core.set_hook("trace_completed", _wait_for_delivery if waits else None)
+    _timeout.watch()
     _started = True
     ensure_sender(spool, uri)
+
+
+def _wait_for_delivery() -> None:
+    """For MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false: a trace is on the server when it has ended."""
+    flush(_SYNCHRONOUS_SECONDS)
+
+
+def _in_any_thread(variable: Any, holds: Callable[[Any], bool]) -> bool:
+    """Whether a thread's value of MLflow's thread-local variable is one to look at. MLflow's own
+    functions find it out too, at ten times the cost for a root."""
+    values = vars(variable).get("_ThreadLocalVariable__global_thread_values")
+    if values is None:  # another MLflow: let its functions say
+        return True
+    return any(map(holds, list(values.values())))
+
+
+def _has_model(context: Any) -> bool:
+    return context.model_id is not None
+
+
+def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, dict | None]:
+    """What the core asks at the start of a trace, once more than the usual may apply.
+
+    Args:
+        experiment_id: What the program asked for, for this trace.
+
+    Returns:
+        The encoded destination (None: the usual one), metadata and tags of the trace.
+    """
+    metadata: dict[str, Any] = {}
+    tags: dict[str, Any] = {}
+    experiment_id = experiment_id or _local_location.get()
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    if fluent is not None:
+        if _in_any_thread(fluent._active_run_stack, bool) and (
+            run := fluent._get_latest_active_run()
+        ):
+            metadata["mlflow.sourceRun"] = run.info.run_id
+            if experiment_id is None and _location is None:
+                experiment_id = run.info.experiment_id
+        if (_environment_model or _in_any_thread(fluent._ACTIVE_MODEL_CONTEXT, _has_model)) and (
+            model_id := fluent._get_active_model_id_global()
+        ):
+            metadata["mlflow.modelId"] = model_id
+    elif _environment_model:
+        metadata["mlflow.modelId"] = _environment_model
+    if (module := sys.modules.get("mlflow.pyfunc.context")) and (
+        prediction := module.get_prediction_context()
+    ):
+        if prediction.model_id and "mlflow.modelId" not in metadata:
+            metadata["mlflow.modelId"] = prediction.model_id
+        if prediction.is_evaluate and prediction.request_id:
+            tags["mlflow.eval.requestId"] = prediction.request_id
+        tags.update(prediction.dependencies_schemas or {})
+    if scope := _core.scope_var.get():
+        metadata.update(scope[0])
+        tags.update(scope[1])
+    encoded = None
+    if experiment_id is not None:
+        encoded = _destinations.get(experiment_id)
+        if encoded is None:
+            uri = _settings.absolute_uri(tracking_uri())
+            encoded = _core.encode(destination(uri, {"id": experiment_id}))
+            _destinations[experiment_id] = encoded
+    return encoded, metadata or None, tags or None
 
 
 def _make_ring(spool: _settings.Spool) -> _core.RingWriter:
@@ -370,3 +476,4 @@ _core.configure(
     start_runtime=start,
     warn=_hooks.warn,
 )
+_core.set_hook("root_context", root_context)

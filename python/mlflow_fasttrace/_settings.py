@@ -40,6 +40,31 @@ def sender_mode() -> str:
     return mode if mode in ("process", "thread", "none") else "process"
 
 
+def sampling_ratio() -> float:
+    """The share of traces that is recorded, from 0 to 1.
+
+    Raises:
+        ValueError: the environment gives none.
+    """
+    text = os.environ.get("MLFLOW_TRACE_SAMPLING_RATIO") or "1"
+    ratio = float(text)
+    if not 0.0 <= ratio <= 1.0:
+        raise ValueError(f"{ratio} is not between 0 and 1")
+    return ratio
+
+
+def asynchronous() -> bool:
+    """Whether a trace may end before it is delivered."""
+    text = os.environ.get("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "true")
+    return text.strip().lower() not in ("false", "0")
+
+
+def active_model_id() -> str | None:
+    """The model that traces belong to unless the program sets another."""
+    names = ("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID")
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
 def disabled() -> bool:
     return os.environ.get("MLFLOW_FASTTRACE_DISABLE", "").lower() in ("1", "true")
 

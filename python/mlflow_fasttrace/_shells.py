@@ -20,7 +20,19 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_fasttrace._core import Traced
+from mlflow_fasttrace._core import SpanScope, Traced
+
+
+def function_in_scope(scope: SpanScope, function: Callable[..., Any]) -> Callable[..., Any]:
+    """For ``start_span(...)`` as a decorator: every call in a scope of its own."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with scope.again():
+            return function(*args, **kwargs)
+
+    return call
+
 
 #: Functions that a class body turns into class methods or a static method by itself: only true
 #: functions, so the shape is handed out.

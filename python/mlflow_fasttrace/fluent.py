@@ -5,7 +5,6 @@ Signatures and behaviour are those of ``mlflow.tracing.fluent`` in MLflow 3.17.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import os
@@ -14,39 +13,27 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_fasttrace import _core, _hooks, _runtime, _shells
-from mlflow_fasttrace.entities import NoOpSpan, SpanType
+from mlflow_fasttrace import _core, _hooks, _runtime, _shells, _view
+from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, SpanType
 
-_FLUSH_SECONDS = 30.0
-_NO_OP_SPAN = NoOpSpan()
-_LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-
-
-def _invalid(message: str) -> Exception:
-    from mlflow.exceptions import MlflowException
-
-    return MlflowException.invalid_parameter_value(message)
-
-
-def log_level_number(level: Any) -> int:
-    """The number of a ``SpanLogLevel`` or of its name.
-
-    Raises:
-        MlflowException: it is neither.
-    """
-    if isinstance(level, str) and level.strip().upper() in _LOG_LEVELS:
-        return _LOG_LEVELS[level.strip().upper()]
-    if isinstance(level, int) and not isinstance(level, bool) and level in _LOG_LEVELS.values():
-        return int(level)
-    raise _invalid(f"Invalid log level {level!r}. Please use one of {', '.join(_LOG_LEVELS)}.")
+#: Tags that only MLflow itself sets (``IMMUTABLE_TAGS`` of its store).
+IMMUTABLE_TAGS = frozenset(
+    {
+        "mlflow.artifactLocation",
+        "mlflow.trace.archivalFailure",
+        "mlflow.trace.archiveLocation",
+        "mlflow.trace.spansLocation",
+        "mlflow.user",
+    }
+)
 
 
 def _usable_log_level(level: Any) -> int | None:
-    """As above, but a bad level costs a log line and not the span."""
+    """The level's number; a bad level costs a log line and not the span."""
     if level is None:
         return None
     try:
-        return log_level_number(level)
+        return _view.log_level_number(level)
     except Exception as error:
         _hooks.warn(f"The span is recorded without its log level: {error}")
         return None
@@ -72,14 +59,11 @@ def _pure_mlflow(name: str) -> Any:
     return getattr(importlib.import_module("mlflow"), name)
 
 
-def _passes_to_mlflow(function: str, **arguments: Any) -> bool:
-    given = [name for name, value in arguments.items() if value is not None]
-    if given:
-        _hooks.warn(
-            f"{function}({', '.join(given)}=...) is not covered by mlflow-fasttrace yet and runs "
-            "on MLflow itself."
-        )
-    return bool(given)
+def _experiment_of(destination: Any) -> str | None:
+    """The experiment's id of a trace location, as MLflow takes it: whatever has none counts as not
+    given."""
+    experiment_id = getattr(destination, "experiment_id", None)
+    return None if experiment_id is None else str(experiment_id)
 
 
 def trace(
@@ -106,10 +90,12 @@ def trace(
         span_type: A :py:class:`SpanType` or any string.
         attributes: Attributes of every span, copied at decoration.
         output_reducer: For generators: makes the outputs of the list of items.
-        trace_destination: Runs on MLflow itself.
-        sampling_ratio_override: Runs on MLflow itself.
+        trace_destination: A ``MlflowExperimentLocation``: where the trace goes that the function
+            begins. Ignored, with a log line, where it is called inside of another span.
+        sampling_ratio_override: The share, from 0 to 1, of the traces that the function begins
+            which are recorded, instead of ``MLFLOW_TRACE_SAMPLING_RATIO``.
         log_level: A ``SpanLogLevel`` or its name.
-        links: Runs on MLflow itself.
+        links: ``Link`` objects that every span carries.
         description: Human-readable description of the span.
 
     Raises:
@@ -117,27 +103,11 @@ def trace(
             ratio outside 0 to 1.
     """
     if sampling_ratio_override is not None and not 0.0 <= sampling_ratio_override <= 1.0:
-        raise _invalid(
+        raise _view.invalid(
             f"sampling_ratio_override must be between 0.0 and 1.0, got {sampling_ratio_override}"
         )
-    if _passes_to_mlflow(
-        "trace",
-        trace_destination=trace_destination,
-        sampling_ratio_override=sampling_ratio_override,
-        links=links,
-    ):
-        return _pure_mlflow("trace")(
-            func,
-            name=name,
-            span_type=span_type,
-            attributes=attributes,
-            output_reducer=output_reducer,
-            trace_destination=trace_destination,
-            sampling_ratio_override=sampling_ratio_override,
-            log_level=log_level,
-            links=links,
-            description=description,
-        )
+    experiment_id = _experiment_of(trace_destination)
+    rare = (experiment_id, None, links) if experiment_id is not None or links else None
 
     def decorator(fn):
         descriptor = _shells.of_descriptor(fn, decorator)
@@ -148,7 +118,9 @@ def trace(
             return fn
         streams = _shells.is_stream(fn)
         if output_reducer is not None and not streams:
-            raise _invalid("The output_reducer argument is only supported for generator functions.")
+            raise _view.invalid(
+                "The output_reducer argument is only supported for generator functions."
+            )
         prepared: list[tuple[str, Any]] = [("mlflow.spanType", span_type)]
         prepared += (attributes or {}).items()
         if description is not None:
@@ -158,7 +130,13 @@ def trace(
         if not streams:
             prepared.append(("mlflow.spanFunctionName", _shells.name_of(fn)))
         traced = _core.Traced(
-            fn, str(name or _shells.name_of(fn)), prepared, _parameters(fn), output_reducer
+            fn,
+            str(name or _shells.name_of(fn)),
+            prepared,
+            _parameters(fn),
+            output_reducer,
+            rare,
+            sampling_ratio_override,
         )
         return _shells.wrap(traced, fn)
 
@@ -184,28 +162,108 @@ def start_span(
         name: Name of the span.
         span_type: A :py:class:`SpanType` or any string.
         attributes: Attributes of the span.
-        trace_destination: Runs on MLflow itself.
+        trace_destination: A ``MlflowExperimentLocation``, for a root span.
         log_level: A ``SpanLogLevel`` or its name.
-        run_id: Runs on MLflow itself.
-        links: Runs on MLflow itself.
+        run_id: Id of the run that the trace belongs to, for a root span.
+        links: ``Link`` objects that the span carries.
         description: Human-readable description of the span.
 
     Returns:
-        A context manager whose value is the span.
+        A context manager whose value is the span; also a decorator.
     """
-    if (
-        trace_destination is not None or run_id is not None or links is not None
-    ) and _passes_to_mlflow(
-        "start_span", trace_destination=trace_destination, run_id=run_id, links=links
-    ):
-        return _pure_mlflow("start_span")(
-            name, span_type, attributes, trace_destination, log_level, run_id, links, description
-        )
     if log_level is not None:
         log_level = _usable_log_level(log_level)
     if name.__class__ is not str:
         name = str(name)
-    return _core.SpanScope(name, span_type, attributes, description, log_level, _NO_OP_SPAN)
+    if trace_destination is None and run_id is None and not links:
+        return _core.SpanScope(name, span_type, attributes, description, log_level, NO_OP_SPAN)
+    rare = (_experiment_of(trace_destination), run_id, links)
+    return _core.SpanScope(name, span_type, attributes, description, log_level, NO_OP_SPAN, rare)
+
+
+def start_span_no_context(
+    name: str,
+    span_type: str = SpanType.UNKNOWN,
+    parent_span: Any | None = None,
+    inputs: Any | None = None,
+    attributes: dict[str, Any] | None = None,
+    tags: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
+    experiment_id: str | None = None,
+    start_time_ns: int | None = None,
+    log_level: Any | None = None,
+    links: list[Any] | None = None,
+    description: str | None = None,
+) -> Any:
+    """Start a span that does not become current. It is ended by its ``end()``.
+
+    Args:
+        name: Name of the span.
+        span_type: A :py:class:`SpanType` or any string.
+        parent_span: The span above it. Without one it goes under the span that is current, if any,
+            and otherwise begins a trace.
+        inputs: Inputs of the span.
+        attributes: Attributes of the span.
+        tags: Tags of the trace. MLflow's own tags are left out.
+        metadata: Metadata of the trace.
+        experiment_id: Where the trace goes, for a root span.
+        start_time_ns: Nanoseconds since the Unix epoch; by default now.
+        log_level: A ``SpanLogLevel`` or its name.
+        links: ``Link`` objects that the span carries.
+        description: Human-readable description of the span.
+
+    Returns:
+        The span; one that takes everything and records nothing where tracing is off, the trace is
+        not sampled, or the parent is such a span.
+    """
+    if parent_span is not None:
+        if parent_span.trace_id == NO_OP_SPAN_TRACE_ID:
+            return NO_OP_SPAN
+        if type(parent_span) is not _core.LiveSpan:
+            # A span that MLflow itself started: the tree goes on there.
+            return _pure_mlflow("start_span_no_context")(
+                name,
+                span_type=span_type,
+                parent_span=parent_span,
+                inputs=inputs,
+                attributes=attributes,
+                tags=tags,
+                metadata=metadata,
+                experiment_id=experiment_id,
+                start_time_ns=start_time_ns,
+                log_level=log_level,
+                links=links,
+                description=description,
+            )
+    experiment = None if experiment_id is None else str(experiment_id)
+    span = _core.start_span(
+        str(name), parent_span, experiment, _usable_time(start_time_ns), None, None
+    )
+    if span is None:
+        return NO_OP_SPAN
+    span.set_span_type(span_type)
+    if inputs is not None:
+        span.set_inputs(inputs)
+    if attributes:
+        span.set_attributes(attributes)
+    if description is not None:
+        span.set_description(description)
+    if (level := _usable_log_level(log_level)) is not None:
+        span.set_log_level(level)
+    if tags:
+        span._trace.tags.update({k: v for k, v in tags.items() if k not in IMMUTABLE_TAGS})
+    if metadata:
+        span._trace.metadata.update(metadata)
+    if links or experiment is not None:
+        _view.take_rare(span, (experiment, None, links))
+    return span
+
+
+def _usable_time(time_ns: Any) -> int | None:
+    if time_ns is None or (isinstance(time_ns, int) and 0 <= time_ns < 1 << 64):
+        return time_ns
+    _hooks.warn(f"A span's start time is no number of nanoseconds: {time_ns!r}; it starts now.")
+    return None
 
 
 def get_current_active_span() -> Any:
@@ -271,20 +329,25 @@ def update_current_trace(
         ("response_preview", response_preview),
     ):
         if value is not None and not isinstance(value, str):
-            raise _invalid(f"The `{field}` parameter must be a string.")
+            raise _view.invalid(f"The `{field}` parameter must be a string.")
     code = 0
     if state is not None:
         code = {"OK": 1, "ERROR": 2}.get(str(getattr(state, "value", state)), 0)
         if not code:
-            raise _invalid(f"State must be either 'OK' or 'ERROR', but got '{state}'.")
-    span._update_trace(
-        dict(tags) if tags else None,
-        metadata or None,
-        request_preview or None,
-        response_preview or None,
-        code,
-        None if client_request_id is None else str(client_request_id),
-    )
+            raise _view.invalid(f"State must be either 'OK' or 'ERROR', but got '{state}'.")
+    trace = span._trace
+    if tags:
+        trace.tags.update(tags)
+    if metadata:
+        trace.metadata.update(metadata)
+    if request_preview:
+        trace.request_preview = request_preview
+    if response_preview:
+        trace.response_preview = response_preview
+    if code:
+        trace.state = code
+    if client_request_id is not None:
+        trace.client_request_id = str(client_request_id)
 
 
 # ---- where traces go ----
@@ -357,41 +420,3 @@ def set_experiment(
     )
     _runtime.set_experiment(experiment_id=experiment.experiment_id)
     return experiment
-
-
-# ---- reading what was written ----
-
-
-def flush_trace_async_logging(terminate: bool = False) -> None:
-    """Wait until everything that has ended is delivered (30 s at most).
-
-    Args:
-        terminate: Accepted as MLflow does; this process has no logging threads to end.
-    """
-    if not _runtime.flush(_FLUSH_SECONDS):
-        _hooks.warn(
-            f"Not everything was delivered within {_FLUSH_SECONDS:g} s; delivery goes on in the "
-            "background, nothing is lost."
-        )
-
-
-def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Any:
-    """A trace by its id, as the server has it; what this process recorded is delivered first.
-
-    Returns:
-        The ``mlflow.entities.Trace``, or None.
-    """
-    _runtime.flush(_FLUSH_SECONDS)
-    return _pure_mlflow("get_trace")(trace_id, silent=silent, flush=flush)
-
-
-def after_flush(name: str) -> Callable[..., Any]:
-    """MLflow's function of that name, seeing what this process recorded before the call."""
-    function = _pure_mlflow(name)
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        _runtime.flush(_FLUSH_SECONDS)
-        return function(*args, **kwargs)
-
-    return call

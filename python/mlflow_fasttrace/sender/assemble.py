@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.sources import SPAN, Entry
+from mlflow_fasttrace.sender.sources import ATTACHMENT, SPAN, Entry
 
 PHASE_OPEN, PHASE_ROOT_ENDED, PHASE_COMPLETE = 0, 1, 2
 _PHASE_MASK = 0x0F
@@ -45,6 +45,7 @@ class TraceBuffer:
         self.trace_id = trace_id
         self.spans: list[Entry] = []
         self.infos: list[Entry] = []
+        self.attachments: list[Entry] = []
         self.info: TraceInfoRecord | None = None
         self.info_entry: Entry | None = None
         self.since = time.monotonic()
@@ -56,9 +57,16 @@ class TraceBuffer:
         self.root_outputs: str | None = None
         self.root_seen = False
 
+    def entries(self) -> list[Entry]:
+        """All that is still to be delivered."""
+        return [*self.attachments, *self.spans, *self.infos]
+
     def add(self, entry: Entry) -> None:
-        if not self.spans and not self.infos:
+        if not self.entries():
             self.since = time.monotonic()
+        if entry.kind == ATTACHMENT:
+            self.attachments.append(entry)
+            return
         if entry.kind == SPAN:
             self.spans.append(entry)
             self.seen.add(entry.record[22:30])  # the span id's place, see ext/record.h
@@ -127,10 +135,8 @@ class Assembler:
 
     def delivered(self, trace: TraceBuffer) -> None:
         """All that the trace held is delivered."""
-        self.bytes -= sum(len(e.record) for e in trace.spans) + sum(
-            len(e.record) for e in trace.infos
-        )
-        trace.spans, trace.infos = [], []
+        self.bytes -= sum(len(entry.record) for entry in trace.entries())
+        trace.spans, trace.infos, trace.attachments = [], [], []
         trace.info_entry = None
         del self.open[trace.trace_id]
         self._remembered[trace.trace_id] = trace
@@ -142,11 +148,10 @@ class Assembler:
         for trace in list(self.open.values()):
             trace.spans = [entry for entry in trace.spans if not entry.done]
             trace.infos = [entry for entry in trace.infos if not entry.done]
-            if not trace.spans and not trace.infos:
+            trace.attachments = [entry for entry in trace.attachments if not entry.done]
+            if not trace.entries():
                 del self.open[trace.trace_id]
                 self._remembered[trace.trace_id] = trace
         self.bytes = sum(
-            len(entry.record)
-            for trace in self.open.values()
-            for entry in [*trace.spans, *trace.infos]
+            len(entry.record) for trace in self.open.values() for entry in trace.entries()
         )

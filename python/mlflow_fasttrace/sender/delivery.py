@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mlflow_fasttrace.sender.finish import InfoDict
@@ -21,6 +21,36 @@ class Destination(Protocol):
     def send_info(self, info: InfoDict) -> None: ...
 
     def send_spans(self, experiment_id: str, records: list[bytes]) -> None: ...
+
+    def upload(self, trace_id: str, artifacts: Artifacts) -> None: ...
+
+
+class Artifacts(NamedTuple):
+    """What of a trace is kept as files, wherever its server keeps artifacts."""
+
+    attachments: dict[str, bytes] = {}
+    spans: str | None = None  # the JSON of TraceData.to_dict()
+
+
+def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.tracing.client import TracingClient
+    from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
+
+    try:
+        info = TracingClient(uri).get_trace_info(trace_id)
+        repository = get_artifact_repository(get_artifact_uri_for_trace(info))
+        for attachment_id, content in artifacts.attachments.items():
+            repository.upload_attachment(attachment_id, content)
+        if artifacts.spans is not None:
+            repository.upload_trace_data(artifacts.spans)
+    except MlflowException as error:
+        if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"):
+            raise Away(f"artifacts cannot be uploaded: {error}") from error
+        raise Refused(str(error)) from error
+    except OSError as error:  # requests' exceptions are OSErrors too
+        raise Away(f"artifacts cannot be uploaded: {error}") from error
 
 
 def open_destination(uri: str) -> Destination:

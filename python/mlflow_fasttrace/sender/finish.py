@@ -4,6 +4,7 @@ inputs and outputs, previews, token usage, size figures."""
 from __future__ import annotations
 
 import json
+import logging
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,7 @@ from mlflow.tracing.utils import (
 from mlflow.tracing.utils.truncation import _get_truncated_preview
 from mlflow.utils.git_utils import get_git_branch, get_git_commit, get_git_repo_url
 from mlflow.utils.mlflow_tags import (
+    IMMUTABLE_TAGS,
     MLFLOW_GIT_BRANCH,
     MLFLOW_GIT_COMMIT,
     MLFLOW_GIT_REPO_URL,
@@ -35,6 +37,12 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from mlflow_fasttrace.sender.assemble import PHASE_OPEN, TraceBuffer
+
+logger = logging.getLogger("mlflow_fasttrace.sender")
+
+#: Tags that the server sets on every new trace. A trace that brings one of its own (copied from
+#: another trace, say) would collide with it and be refused.
+_SERVER_TAGS = frozenset(IMMUTABLE_TAGS - {MLFLOW_USER})
 
 _STATES = {1: "OK", 2: "ERROR", 3: "IN_PROGRESS"}
 
@@ -105,8 +113,21 @@ def _token_usage(trace: TraceBuffer) -> dict[str, str]:
         )
         for span_id, (parent, usage, _cost) in trace.usage.items()
     ]
-    usage = aggregate_usage_from_span_nodes(nodes)
+    try:
+        usage = aggregate_usage_from_span_nodes(nodes)
+    except Exception as error:  # a program may set anything as its usage
+        logger.warning(
+            "the token usage of tr-%s cannot be summed up: %s", trace.trace_id.hex(), error
+        )
+        return {}
     return {TraceMetadataKey.TOKEN_USAGE: json.dumps(usage)} if usage else {}
+
+
+def _preview(text: str | None, role: str) -> str | None:
+    try:
+        return _get_truncated_preview(text, role=role)
+    except Exception:  # JSON that this Python cannot read: an integer of too many digits, say
+        return _truncate(text)
 
 
 def _timestamp(milliseconds: int) -> str:
@@ -128,6 +149,7 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
     origin, given = record.destination, record.info
     ended = record.phase != PHASE_OPEN
     metadata: dict[str, Any] = {
+        **given.get("inherited", {}),
         MLFLOW_USER: origin["user"],
         MLFLOW_SOURCE_NAME: origin["source"],
         MLFLOW_SOURCE_TYPE: "LOCAL",
@@ -140,9 +162,9 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
         metadata[TraceMetadataKey.INPUTS] = _truncate(trace.root_inputs)
         metadata[TraceMetadataKey.OUTPUTS] = _truncate(trace.root_outputs)
         if request is None:
-            request = _get_truncated_preview(trace.root_inputs, role="user")
+            request = _preview(trace.root_inputs, "user")
         if response is None:
-            response = _get_truncated_preview(trace.root_outputs, role="assistant")
+            response = _preview(trace.root_outputs, "assistant")
     if ended:
         metadata.update(_token_usage(trace))
     info: InfoDict = {
@@ -154,7 +176,9 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
         "request_time": _timestamp(record.start_ns // 1_000_000),
         "state": _STATES[record.state] if ended else "IN_PROGRESS",
         "trace_metadata": _truncate_request_metadata(_sendable(metadata)),
-        "tags": _truncate_tags(_sendable(given["tags"])),
+        "tags": _truncate_tags(
+            _sendable({k: v for k, v in given["tags"].items() if k not in _SERVER_TAGS})
+        ),
     }
     for field, value in (
         ("client_request_id", given.get("client_request_id")),
@@ -163,6 +187,8 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
     ):
         if value is not None:
             info[field] = _sendable(value)
+    if given.get("assessments"):
+        info["assessments"] = given["assessments"]
     if ended:
         info["execution_duration_ms"] = record.duration_ns // 1_000_000
         info["trace_metadata"].update(_truncate_request_metadata(_size_stats(trace, info)))

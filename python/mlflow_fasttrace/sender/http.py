@@ -21,7 +21,7 @@ from mlflow.tracking.request_header.registry import resolve_request_headers
 from mlflow.utils.rest_utils import http_request
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.delivery import Away, Refused
+from mlflow_fasttrace.sender.delivery import Artifacts, Away, Refused, upload_artifacts
 from mlflow_fasttrace.sender.finish import InfoDict, start_trace_body
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -37,6 +37,7 @@ class HttpDestination:
     """An MLflow tracking server."""
 
     def __init__(self, uri: str):
+        self._uri = uri
         self.store: RestStore = _get_store(uri)
         self._credentials = self.store.get_host_creds()
         host = self._credentials.host.rstrip("/")
@@ -132,3 +133,6 @@ class HttpDestination:
                 MLFLOW_EXPERIMENT_ID_HEADER: experiment_id,
             },
         )
+
+    def upload(self, trace_id: str, artifacts: Artifacts) -> None:
+        upload_artifacts(self._uri, trace_id, artifacts)

@@ -10,6 +10,7 @@ import time
 from mlflow_fasttrace import _core
 from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace.sender.delivery import (
+    Artifacts,
     Away,
     Backoff,
     Destination,
@@ -144,6 +145,8 @@ class Sender:
             by_experiment.setdefault(experiment, []).append(trace)
         for experiment, group in by_experiment.items():
             accepted = [trace for trace in group if self._send_info(trace, experiment)]
+            for trace in accepted:
+                self._upload(trace)
             self._send_spans(experiment, accepted)
         self.backoff.succeeded()
         self._set_server_state(SERVER_ANSWERS)
@@ -171,6 +174,35 @@ class Sender:
             info.info_sent = True
         return True
 
+    def _upload(self, trace: TraceBuffer) -> None:
+        """Attachments: the info is there, so the server has said where they go. One that cannot be
+        uploaded is left out, as in MLflow; the trace is worth more."""
+        if not trace.attachments:
+            return
+        contents = [_core.decode(entry.record) for entry in trace.attachments]
+        attachments = {fields[2]: fields[3] for fields in contents}
+        try:
+            self._destination.upload(
+                "tr-" + trace.trace_id.hex(), Artifacts(attachments=attachments)
+            )
+        except Refused as reason:
+            logger.error("attachments of tr-%s are left out: %s", trace.trace_id.hex(), reason)
+
+    def _upload_spans(self, trace: TraceBuffer) -> bool:
+        """As MLflow's client does where the server does not take a trace's spans: as a file, which
+        is read as long as none of them is in the database."""
+        if len(trace.spans) < len(trace.seen):
+            return False
+        spans = ", ".join(_core.span_json(entry.record) for entry in trace.spans)
+        try:
+            self._destination.upload(
+                "tr-" + trace.trace_id.hex(), Artifacts(spans=f'{{"spans": [{spans}]}}')
+            )
+        except Refused as reason:
+            logger.error("spans of tr-%s: %s", trace.trace_id.hex(), reason)
+            return False
+        return True
+
     def _send_spans(self, experiment_id: str, traces: list[TraceBuffer]) -> None:
         """One request; where it is refused, halves, down to the trace that is to blame."""
         if not traces:
@@ -181,7 +213,10 @@ class Sender:
                 self._destination.send_spans(experiment_id, records)
         except Refused as reason:
             if len(traces) == 1:
-                self._set_aside(traces[0], reason)
+                if self._upload_spans(traces[0]):
+                    self._done(traces[0])
+                else:
+                    self._set_aside(traces[0], reason)
                 return
             half = len(traces) // 2
             self._send_spans(experiment_id, traces[:half])
@@ -191,7 +226,7 @@ class Sender:
             self._done(trace)
 
     def _done(self, trace: TraceBuffer) -> None:
-        for entry in [*trace.spans, *trace.infos]:
+        for entry in trace.entries():
             if not entry.done:
                 entry.done = True
                 entry.source.delivered_one()
@@ -200,9 +235,9 @@ class Sender:
     def _set_aside(self, trace: TraceBuffer, reason: Exception) -> None:
         """A dead letter: the records and the reason stay on disk, the rest goes on."""
         stem = os.path.join(self.state, f"refused-{trace.trace_id.hex()}")
-        records = [entry.record_to_keep() for entry in [*trace.spans, *trace.infos]]
+        records = [entry.record_to_keep() for entry in trace.entries()]
         _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
-        with open(stem + ".txt", "w", opener=_private) as note:
+        with open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=_private) as note:
             note.write(f"{reason}\n")
         logger.error("trace tr-%s is refused and set aside: %s", trace.trace_id.hex(), reason)
         self._done(trace)

@@ -17,7 +17,7 @@ from mlflow_fasttrace import _core
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-SPAN, TRACE = 1, 2
+SPAN, TRACE, ATTACHMENT = 1, 2, 3
 READ_BYTES = 4 << 20
 PACK_AFTER_SECONDS = 1.0
 COMPRESSION_LEVEL = 3  # of zstd

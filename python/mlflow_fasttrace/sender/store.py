@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.delivery import Away, Refused
+from mlflow_fasttrace.sender.delivery import Artifacts, Away, Refused, upload_artifacts
 from mlflow_fasttrace.sender.finish import InfoDict, info_entity
 
 
@@ -17,6 +17,7 @@ class StoreDestination:
     """A tracking store that this process opens itself (``sqlite:///``, ``postgresql://``, ...)."""
 
     def __init__(self, uri: str):
+        self.uri = uri
         self.store = _get_store(uri)
 
     def send_info(self, info: InfoDict) -> None:
@@ -25,6 +26,9 @@ class StoreDestination:
     def send_spans(self, experiment_id: str, records: list[bytes]) -> None:
         spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]
         self._call(self.store.log_spans, experiment_id, spans)
+
+    def upload(self, trace_id: str, artifacts: Artifacts) -> None:
+        upload_artifacts(self.uri, trace_id, artifacts)
 
     def _call(self, function, *args):
         try:

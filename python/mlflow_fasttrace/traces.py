@@ -1,0 +1,370 @@
+"""The functions on traces by their ids: reading them, tags, assessments, adding one to another.
+
+A trace of this process that is still in flight is changed in memory; any other is MLflow's own
+business, after what this process recorded is delivered.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from mlflow_fasttrace import _core, _hooks, _runtime, _view
+from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID
+from mlflow_fasttrace.fluent import (
+    IMMUTABLE_TAGS,
+    get_active_trace_id,
+    get_current_active_span,
+    start_span_no_context,
+)
+
+_FLUSH_SECONDS = 30.0
+_ARCHIVAL_FAILURE = "mlflow.trace.archivalFailure"
+_TRACE_ID = "mlflow.traceRequestId"
+
+
+def flush_trace_async_logging(terminate: bool = False) -> None:
+    """Wait until everything that has ended is delivered (30 s at most).
+
+    Args:
+        terminate: Accepted as MLflow does; this process has no logging threads to end.
+    """
+    if not _runtime.flush(_FLUSH_SECONDS):
+        _hooks.warn(
+            f"Not everything was delivered within {_FLUSH_SECONDS:g} s; delivery goes on in the "
+            "background, nothing is lost."
+        )
+
+
+def after_flush(name: str) -> Callable[..., Any]:
+    """MLflow's function of that name, seeing what this process recorded before the call."""
+    function = getattr(importlib.import_module("mlflow"), name)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _runtime.flush(_FLUSH_SECONDS)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _mlflow(name: str) -> Callable[..., Any]:
+    _runtime.flush(_FLUSH_SECONDS)
+    return getattr(importlib.import_module("mlflow"), name)
+
+
+def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Any:
+    """A trace by its id, as the server has it; what this process recorded is delivered first.
+
+    Returns:
+        The ``mlflow.entities.Trace``, or None.
+    """
+    return _mlflow("get_trace")(trace_id, silent=silent, flush=flush)
+
+
+# ---- tags ----
+
+
+def set_trace_tag(trace_id: str, key: str, value: str) -> None:
+    """Set a tag of a trace, in flight or delivered.
+
+    Args:
+        trace_id: Id of the trace.
+        key: Key, up to 250 characters.
+        value: Value; anything but a string is made one.
+    """
+    trace = _core.live_trace(trace_id)
+    if trace is None:
+        _mlflow("set_trace_tag")(trace_id, key, value)
+        return
+    if not isinstance(value, str):
+        _hooks.logger.warning(
+            "Received non-string value for trace tag. Please note that non-string tag values will "
+            "automatically be stringified when the trace is logged."
+        )
+    if key in IMMUTABLE_TAGS:
+        _hooks.logger.warning("Tag '%s' is immutable and cannot be set on a trace.", key)
+        return
+    trace.tags[key] = str(value)
+
+
+def delete_trace_tag(trace_id: str, key: str) -> None:
+    """Delete a tag of a trace, in flight or delivered.
+
+    Raises:
+        MlflowException: the trace has no such tag.
+    """
+    trace = _core.live_trace(trace_id)
+    if trace is None:
+        _mlflow("delete_trace_tag")(trace_id, key)
+        return
+    if key in IMMUTABLE_TAGS and key != _ARCHIVAL_FAILURE:
+        _hooks.logger.warning("Tag '%s' is immutable and cannot be deleted on a trace.", key)
+        return
+    if key not in trace.tags:
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+        raise MlflowException(
+            f"Tag with key {key} not found in trace with ID {trace_id}.",
+            error_code=RESOURCE_DOES_NOT_EXIST,
+        )
+    del trace.tags[key]
+
+
+# ---- assessments ----
+
+
+def log_assessment(trace_id: str, assessment: Any) -> Any:
+    """Log a ``Feedback``, an ``Expectation`` or another ``Assessment`` to a trace.
+
+    That of the current span's trace travels with the trace; any other goes to the server now.
+
+    Returns:
+        The assessment.
+    """
+    assessment.trace_id = trace_id
+    if trace_id is None or trace_id == NO_OP_SPAN_TRACE_ID:
+        return assessment
+    trace = _core.live_trace(trace_id)
+    if trace is None or trace_id != get_active_trace_id():
+        return _mlflow("log_assessment")(trace_id, assessment)
+    trace.assessments.append(assessment.to_dictionary())
+    return assessment
+
+
+def log_feedback(
+    *,
+    trace_id: str,
+    name: str = "feedback",
+    value: Any = None,
+    source: Any = None,
+    error: Any = None,
+    rationale: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    span_id: str | None = None,
+) -> Any:
+    """Log feedback to a trace: what a judge, a person or a program thinks of it.
+
+    Args:
+        trace_id: Id of the trace.
+        name: Name of the assessment.
+        value: A number, string, bool, or a list or dictionary of them.
+        source: An ``AssessmentSource``; by default code.
+        error: An exception or ``AssessmentError`` that the assessment ran into.
+        rationale: Why.
+        metadata: Additional data.
+        span_id: Id of the span that it is about.
+    """
+    from mlflow.entities import Feedback
+
+    return log_assessment(
+        trace_id,
+        Feedback(
+            name=name,
+            value=value,
+            source=source,
+            error=error,
+            rationale=rationale,
+            metadata=metadata,
+            span_id=span_id,
+        ),
+    )
+
+
+def log_expectation(
+    *,
+    trace_id: str,
+    name: str,
+    value: Any,
+    source: Any = None,
+    metadata: dict[str, Any] | None = None,
+    span_id: str | None = None,
+) -> Any:
+    """Log what a trace was expected to give.
+
+    Args:
+        trace_id: Id of the trace.
+        name: Name of the assessment.
+        value: Any JSON value.
+        source: An ``AssessmentSource``; by default a person.
+        metadata: Additional data.
+        span_id: Id of the span that it is about.
+    """
+    from mlflow.entities import Expectation
+
+    return log_assessment(
+        trace_id,
+        Expectation(name=name, value=value, source=source, metadata=metadata, span_id=span_id),
+    )
+
+
+# ---- whole traces ----
+
+
+def add_trace(trace: Any, target: Any | None = None) -> None:
+    """Put a completed trace, of a remote service say, under a span of this process.
+
+    Args:
+        trace: A ``mlflow.entities.Trace``, or its dictionary. Parents come before their children.
+        target: The span that it goes under; by default the current one; without any, a trace
+            "Remote Trace <name>" is made for it.
+
+    Raises:
+        MlflowException: it is no trace, has not ended, or a parent is missing.
+    """
+    if not _core.enabled():
+        return
+    from mlflow.entities import Trace
+    from mlflow.entities.trace_status import TraceStatus
+
+    if isinstance(trace, dict):
+        try:
+            trace = Trace.from_dict(trace)
+        except Exception as error:
+            raise _view.invalid(
+                "Failed to load a trace object from the given dictionary. Please ensure the "
+                f"dictionary is in the correct MLflow Trace format. Error: {error}"
+            ) from error
+    elif not isinstance(trace, Trace):
+        raise _view.invalid(
+            f"Invalid trace object: {type(trace)}. Please provide a valid MLflow Trace object to "
+            "use it as a remote trace. You can create a Trace object from its json format by using "
+            "the Trace.from_dict() method."
+        )
+    if trace.info.status not in TraceStatus.end_statuses():
+        raise _view.invalid(
+            "The trace must be ended before adding it to another trace. "
+            f"Current status: {trace.info.status}."
+        )
+    if span := target or get_current_active_span():
+        _merge(trace, span)
+        return
+    root = trace.data.spans[0]
+    span = start_span_no_context(
+        name=f"Remote Trace <{root.name}>",
+        inputs=root.inputs,
+        attributes={key: value for key, value in root.attributes.items() if key != _TRACE_ID},
+        start_time_ns=root.start_time_ns - 1,  # it sorts before what it holds
+    )
+    _merge(trace, span)
+    span.end(status=trace.info.status, outputs=root.outputs, end_time_ns=root.end_time_ns)
+
+
+def _merge(trace: Any, target: Any) -> None:
+    if type(target) is not _core.LiveSpan or target._trace.complete:
+        _hooks.logger.warning("Parent trace with ID %s not found. Skipping merge.", target.trace_id)
+        return
+    into = target._trace
+    known = {span.span_id for span in into.spans()}
+    for span in trace.data.spans:
+        parent_id = span.parent_id or target.span_id
+        if parent_id not in known:
+            raise _view.invalid(
+                f"Span with ID {parent_id} not found. Please make sure the spans in the trace are "
+                "ordered correctly i.e. the parent span comes before its children."
+            )
+        known.add(span.span_id)
+        _add_clone(span, target, parent_id)
+    for key, value in trace.info.tags.items():
+        if key not in IMMUTABLE_TAGS:  # where the other trace is kept, not this one
+            into.tags.setdefault(key, value)
+    for key, value in trace.info.request_metadata.items():
+        into.inherited_metadata.setdefault(key, value)
+
+
+def _add_clone(span: Any, target: Any, parent_id: str) -> None:
+    """Records a span of another trace, with its own id, in the target's trace."""
+    clone = _core.start_span(
+        span.name, target, None, span.start_time_ns, int(span.span_id, 16), int(parent_id, 16)
+    )
+    if clone is not None:
+        _copy_contents(span, clone)
+        clone.end(end_time_ns=span.end_time_ns)
+
+
+def _copy_contents(span: Any, clone: Any) -> None:
+    clone.set_status(span.status)
+    clone.set_attributes({k: v for k, v in span.attributes.items() if k != _TRACE_ID})
+    if span.inputs:
+        clone.set_inputs(span.inputs)
+    if span.outputs:
+        clone.set_outputs(span.outputs)
+    for event in span.events:
+        clone.add_event(event)
+    if span.links:
+        _hooks.logger.warning(
+            "Span links on span '%s' will not be retained when copying to a new trace because link "
+            "trace IDs may not resolve in the destination trace context.",
+            span.name,
+        )
+
+
+def clone_span(
+    span: Any,
+    parent_span_id: str | None = None,
+    trace_id: str | None = None,
+    experiment_id: str | None = None,
+    otel_trace_id: str | None = None,
+) -> Any:
+    """``LiveSpan.from_immutable_span``: an open span that holds what the other one holds.
+
+    Args:
+        span: The span to copy, with its id.
+        parent_span_id: Id of the span above it in that trace.
+        trace_id: Id of the trace, of this process and in flight, that it joins.
+        experiment_id: Where it goes if it begins a trace.
+        otel_trace_id: Accepted as MLflow does; the trace's id decides.
+    """
+    trace = None if trace_id is None else _core.live_trace(trace_id)
+    spans = [] if trace is None else trace.spans()
+    parent = next((one for one in spans if one.span_id == parent_span_id), None)
+    experiment = None if experiment_id is None else str(experiment_id)
+    clone = _core.start_span(
+        span.name, parent, experiment, span.start_time_ns, int(span.span_id, 16), None
+    )
+    if clone is None:
+        return NO_OP_SPAN
+    _copy_contents(span, clone)
+    return clone
+
+
+def log_trace(
+    name: str = "Task",
+    request: Any | None = None,
+    response: Any | None = None,
+    intermediate_outputs: dict[str, Any] | None = None,
+    attributes: dict[str, Any] | None = None,
+    tags: dict[str, str] | None = None,
+    start_time_ms: int | None = None,
+    execution_time_ms: int | None = None,
+) -> str:
+    """Record a trace of one span. Deprecated in MLflow; use :py:func:`start_span_no_context`.
+
+    Args:
+        name: Name of the span.
+        request: Its inputs.
+        response: Its outputs.
+        intermediate_outputs: By name, what came in between; an attribute of the span.
+        attributes: Attributes of the span.
+        tags: Tags of the trace.
+        start_time_ms: Milliseconds since the Unix epoch; by default now.
+        execution_time_ms: Duration in milliseconds.
+
+    Returns:
+        The id of the trace.
+    """
+    attributes = dict(attributes or {})
+    if intermediate_outputs:
+        attributes["mlflow.trace.intermediate_outputs"] = intermediate_outputs
+    start_ns = start_time_ms * 1_000_000 if start_time_ms else None
+    end_ns = None
+    if start_time_ms and execution_time_ms:
+        end_ns = (start_time_ms + execution_time_ms) * 1_000_000
+    span = start_span_no_context(
+        name=name, inputs=request, attributes=attributes, tags=tags, start_time_ns=start_ns
+    )
+    span.end(outputs=response, end_time_ns=end_ns)
+    return span.trace_id
