@@ -188,7 +188,7 @@ static PyObject *stream_throw(Stream *stream, PyObject *exception)
     bool closing = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
 
     if (stream->opened != NULL && closing) {
-        stream->opened->abandoned = true; /* whoever ends it sets no context variable either */
+        current_abandon(stream->opened); /* whoever ends it sets no context variable either */
     }
     else if (stream->opened != NULL) {
         token = context_enter(stream->state, (PyObject *)stream->opened);
@@ -241,22 +241,21 @@ static PyObject *stream_leave(Stream *stream, PyObject *token)
  * current looks past it, to what was current before. */
 static PyObject *stream_abandon(Stream *stream, PyObject *token)
 {
-    Current *opened = stream->opened;
-    if (opened == NULL) {
+    CoreState *state = stream->state;
+    if (stream->opened == NULL) {
         Py_RETURN_NONE;
     }
-    opened->abandoned = true;
-    PyObject *outer = token != Py_None ? PyObject_GetAttrString(token, "old_value") : NULL;
-    if (outer == NULL) {
+    current_abandon(stream->opened);
+    PyObject *before = token != Py_None ? PyObject_GetAttrString(token, "old_value") : NULL;
+    if (before == NULL) {
         swallow_exception();
     }
-    else if (is_current(stream->state, outer) && outer != (PyObject *)opened) {
-        Current *before = opened->outer;
-        opened->outer = (Current *)outer;
-        Py_XDECREF((PyObject *)before);
-        outer = NULL;
+    else if (before != (PyObject *)stream->opened && is_current(state, before)) {
+        PyObject *outer = (PyObject *)stream->opened->outer;
+        stream->opened->outer = (Current *)before;
+        before = outer;
     }
-    Py_XDECREF(outer);
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 

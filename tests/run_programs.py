@@ -7,6 +7,7 @@ import os
 import sys
 
 import api_programs  # noqa: F401  (adds its programs)
+import callable_programs  # noqa: F401
 from programs import PROGRAMS
 
 

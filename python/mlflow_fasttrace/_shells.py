@@ -49,9 +49,7 @@ def name_of(function: Any) -> str:
 
 def is_a(predicate: Callable[[Any], bool], function: Any) -> bool:
     """A predicate of inspect, asked of a function or of an object's ``__call__``."""
-    return predicate(function) or predicate(
-        inspect.getattr_static(type(function), "__call__", None)
-    )
+    return predicate(function) or predicate(type(function).__call__)
 
 
 def is_stream(function: Any) -> bool:
