@@ -12,6 +12,8 @@ static const char *const known_names[KNOWN_KEYS] = {
     [KEY_OUTPUTS] = "\xb2" ATTR_OUTPUTS,
     [KEY_LOG_LEVEL] = "\xb3mlflow.spanLogLevel",
     [KEY_DESCRIPTION] = "\xb6mlflow.spanDescription",
+    [KEY_MODEL] = "\xb0mlflow.llm.model",
+    [KEY_COST] = "\xafmlflow.llm.cost",
 };
 
 /* Constant once the module is loaded. */

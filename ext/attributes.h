@@ -41,6 +41,8 @@ typedef enum {
     KEY_OUTPUTS,
     KEY_LOG_LEVEL,
     KEY_DESCRIPTION,
+    KEY_MODEL,
+    KEY_COST,
     KNOWN_KEYS,
 } KnownKey;
 

@@ -19,8 +19,7 @@ int context_current(CoreState *state, Current **current)
         swallow_exception();
         return -1;
     }
-    while (
-        UNLIKELY(value != Py_None && is_current(state, value) && ((Current *)value)->abandoned)) {
+    while (UNLIKELY(is_current(state, value) && ((Current *)value)->abandoned)) {
         PyObject *outer = (PyObject *)((Current *)value)->outer;
         if (outer == NULL) {
             outer = Py_None;
@@ -29,7 +28,7 @@ int context_current(CoreState *state, Current **current)
         Py_DECREF(value);
         value = outer;
     }
-    if (value == Py_None || !is_current(state, value)) {
+    if (!is_current(state, value)) {
         Py_DECREF(value);
         return 0;
     }
@@ -66,11 +65,7 @@ void context_leave(CoreState *state, PyObject *token)
     if (UNLIKELY(token == NULL)) {
         return;
     }
-    PyObject *done = PyObject_CallFunctionObjArgs(state->context_reset, token, NULL);
-    if (UNLIKELY(done == NULL)) {
-        swallow_exception();
-    }
-    Py_XDECREF(done);
+    forget_result(PyObject_CallFunctionObjArgs(state->context_reset, token, NULL));
     Py_DECREF(token);
 }
 

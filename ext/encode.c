@@ -64,6 +64,14 @@ void swallow_exception(void)
     PyErr_Clear();
 }
 
+void forget_result(PyObject *result)
+{
+    if (UNLIKELY(result == NULL)) {
+        swallow_exception();
+    }
+    Py_XDECREF(result);
+}
+
 void take_exception(PyObject **type, PyObject **value, PyObject **traceback)
 {
     PyErr_Fetch(type, value, traceback);
@@ -78,11 +86,7 @@ void warn(CoreState *state, const char *message)
     if (state->warn == NULL) {
         return;
     }
-    PyObject *done = PyObject_CallFunction(state->warn, "s", message);
-    if (done == NULL) {
-        swallow_exception();
-    }
-    Py_XDECREF(done);
+    forget_result(PyObject_CallFunction(state->warn, "s", message));
 }
 
 void encode_str(Buffer *out, PyObject *text)

@@ -39,6 +39,9 @@ static inline void encode_text(Buffer *out, const char *text, size_t size)
  * next chance, in the program that it was meant for. */
 void swallow_exception(void);
 
+/* For a call that is made for what it does: releases its result, or swallows its exception. */
+void forget_result(PyObject *result);
+
 /* Takes the pending exception, as an object with its traceback; PyErr_Restore puts it back. */
 void take_exception(PyObject **type, PyObject **value, PyObject **traceback);
 

@@ -330,45 +330,10 @@ static PyObject *get_attribute(Span *span, PyObject *key)
     return result;
 }
 
-static PyObject *attribute_named(const Span *span, const char *name, size_t size)
+/* The getter of attributes that have a property: `key` is a KnownKey. */
+static PyObject *get_known(Span *span, void *key)
 {
-    char bytes[64];
-    Buffer encoded = {.data = bytes, .cap = sizeof bytes};
-    encode_text(&encoded, name, size);
-    return value_of(span, attributes_find(&span->attributes, key_of(encoded.data, encoded.len)));
-}
-
-static PyObject *known_attribute(Span *span, KnownKey key)
-{
-    Reader value;
-    if (!span_find(span, key, &value)) {
-        Py_RETURN_NONE;
-    }
-    return decode_value(&value);
-}
-
-static PyObject *get_inputs(Span *span, void *unused)
-{
-    (void)unused;
-    return known_attribute(span, KEY_INPUTS);
-}
-
-static PyObject *get_outputs(Span *span, void *unused)
-{
-    (void)unused;
-    return known_attribute(span, KEY_OUTPUTS);
-}
-
-static PyObject *get_span_type(Span *span, void *unused)
-{
-    (void)unused;
-    return known_attribute(span, KEY_TYPE);
-}
-
-static PyObject *get_description(Span *span, void *unused)
-{
-    (void)unused;
-    return known_attribute(span, KEY_DESCRIPTION);
+    return value_of(span, attributes_find(&span->attributes, known_keys[(size_t)key]));
 }
 
 /* The attributes as a dict: their values, or the JSON texts of them. */
@@ -543,28 +508,18 @@ static PyObject *span_repr(Span *span)
 
 /* ---- links, attachments, the trace ---- */
 
-/* A container of the span, made when it is first asked for. */
-static PyObject *made(PyObject **slot, PyObject *(*make)(void))
-{
-    if (*slot == NULL) {
-        *slot = make();
-    }
-    Py_XINCREF(*slot);
-    return *slot;
-}
-
-static PyObject *empty_list(void) { return PyList_New(0); }
-
 static PyObject *get_link_list(Span *span, void *unused)
 {
     (void)unused;
-    return made(&span->link_list, empty_list);
+    Py_XINCREF(slot_list(&span->link_list));
+    return span->link_list;
 }
 
 static PyObject *get_attachments(Span *span, void *unused)
 {
     (void)unused;
-    return made(&span->attachments, PyDict_New);
+    Py_XINCREF(slot_dict(&span->attachments));
+    return span->attachments;
 }
 
 static PyObject *get_trace(Span *span, void *unused)
@@ -686,18 +641,6 @@ static PyObject *is_recording(Span *span, PyObject *unused)
     return PyBool_FromLong(span->end_ns == 0);
 }
 
-static PyObject *get_model_name(Span *span, void *unused)
-{
-    (void)unused;
-    return attribute_named(span, SIZED("mlflow.llm.model"));
-}
-
-static PyObject *get_llm_cost(Span *span, void *unused)
-{
-    (void)unused;
-    return attribute_named(span, SIZED("mlflow.llm.cost"));
-}
-
 /* Names may be changed through the view of OpenTelemetry's span only. */
 static PyObject *rename_span(Span *span, PyObject *name)
 {
@@ -788,17 +731,17 @@ static PyGetSetDef span_getset[] = {
     {"name", (getter)get_name, NULL, "The name of the span.", NULL},
     {"start_time_ns", (getter)get_start, NULL, "Nanoseconds since the Unix epoch.", NULL},
     {"end_time_ns", (getter)get_end, NULL, "Nanoseconds; None while it is open.", NULL},
-    {"inputs", (getter)get_inputs, NULL, "The input values.", NULL},
-    {"outputs", (getter)get_outputs, NULL, "The output values.", NULL},
-    {"span_type", (getter)get_span_type, NULL, "The type of the span.", NULL},
-    {"description", (getter)get_description, NULL, "The description, or None.", NULL},
+    {"inputs", (getter)get_known, NULL, "The input values.", (void *)KEY_INPUTS},
+    {"outputs", (getter)get_known, NULL, "The output values.", (void *)KEY_OUTPUTS},
+    {"span_type", (getter)get_known, NULL, "The type of the span.", (void *)KEY_TYPE},
+    {"description", (getter)get_known, NULL, "The description, or None.", (void *)KEY_DESCRIPTION},
     {"attributes", (getter)get_attributes, NULL, "All attributes.", NULL},
     {"status", (getter)get_status, NULL, "The status, a mlflow.entities.SpanStatus.", NULL},
     {"events", (getter)get_events, NULL, "The events, mlflow.entities.SpanEvents.", NULL},
     {"log_level", (getter)get_log_level, NULL, "The SpanLogLevel, or None.", NULL},
     {"links", (getter)view_attribute, NULL, "The links, mlflow.entities.Links.", "links"},
-    {"model_name", (getter)get_model_name, NULL, "The name of the model, or None.", NULL},
-    {"llm_cost", (getter)get_llm_cost, NULL, "Cost in USD, a dictionary, or None.", NULL},
+    {"model_name", (getter)get_known, NULL, "The name of the model, or None.", (void *)KEY_MODEL},
+    {"llm_cost", (getter)get_known, NULL, "Cost in USD, a dictionary, or None.", (void *)KEY_COST},
     {"get", (getter)get_get, NULL, NULL, NULL},
     {"_span", (getter)view_attribute, NULL, "A view as an OpenTelemetry span.", "otel_span"},
     {"_attributes", (getter)view_attribute, NULL, NULL, "attribute_registry"},

@@ -56,28 +56,23 @@ void scratch_release(CoreState *state, Buffer *buffer)
     state->scratch_used &= ~(1u << index);
 }
 
+/* encode(value) -> bytes: one msgpack value. */
+static PyObject *core_encode(PyObject *module, PyObject *value)
+{
+    Buffer out = {0};
+    encode_value(module_state(module), &out, value);
+    PyObject *bytes =
+        out.failed ? PyErr_NoMemory() : PyBytes_FromStringAndSize(out.data, (Py_ssize_t)out.len);
+    buffer_free(&out);
+    return bytes;
+}
+
 /* ---- what the agent's runtime sets ---- */
 
 static void replace(PyObject **slot, PyObject *value)
 {
     Py_XINCREF(value);
     set_owned(slot, value);
-}
-
-static PyObject *core_configure(PyObject *module, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"encode_default", "format_exception", "start_runtime", "warn", NULL};
-    CoreState *state = module_state(module);
-    PyObject *hooks[4];
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:configure", names, &hooks[0], &hooks[1],
-                                     &hooks[2], &hooks[3])) {
-        return NULL;
-    }
-    replace(&state->encode_default, hooks[0]);
-    replace(&state->format_exception, hooks[1]);
-    replace(&state->start_runtime, hooks[2]);
-    replace(&state->warn, hooks[3]);
-    Py_RETURN_NONE;
 }
 
 /* set_destination(ring, destination): where the traces that start from now on go. `destination` is
@@ -98,11 +93,7 @@ static PyObject *core_set_destination(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "set_destination() takes a RingWriter and a dict");
         return NULL;
     }
-    Buffer out = {0};
-    encode_value(state, &out, destination);
-    PyObject *bytes =
-        out.failed ? PyErr_NoMemory() : PyBytes_FromStringAndSize(out.data, (Py_ssize_t)out.len);
-    buffer_free(&out);
+    PyObject *bytes = core_encode(module, destination);
     if (bytes == NULL) {
         return NULL;
     }
@@ -119,6 +110,10 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
         const char *name;
         PyObject **slot;
     } hooks[] = {
+        {"encode_default", &state->encode_default},
+        {"format_exception", &state->format_exception},
+        {"start_runtime", &state->start_runtime},
+        {"warn", &state->warn},
         {"extract_attachments", &state->extract_attachments},
         {"payload_repr", &state->payload_repr},
         {"root_context", &state->root_context},
@@ -189,12 +184,13 @@ static PyObject *core_current_span(PyObject *module, PyObject *unused)
     return (PyObject *)current;
 }
 
-static bool read_span_id(PyObject *value, uint64_t *id)
+/* An int, or None, which leaves what is there. */
+static bool read_uint64(PyObject *value, uint64_t *number)
 {
     if (value == Py_None) {
         return true;
     }
-    *id = PyLong_AsUnsignedLongLong(value);
+    *number = PyLong_AsUnsignedLongLong(value);
     return !PyErr_Occurred();
 }
 
@@ -208,8 +204,8 @@ static PyObject *core_start_span(PyObject *module, PyObject *args)
     SpanOptions options = {0};
     if (!PyArg_ParseTuple(args, "UOOOOO:start_span", &name, &parent, &experiment, &start, &id,
                           &parent_id) ||
-        !read_span_id(start, &options.start_ns) || !read_span_id(id, &options.id) ||
-        !read_span_id(parent_id, &options.parent_id)) {
+        !read_uint64(start, &options.start_ns) || !read_uint64(id, &options.id) ||
+        !read_uint64(parent_id, &options.parent_id)) {
         return NULL;
     }
     options.root.experiment = experiment == Py_None ? NULL : experiment;
@@ -275,16 +271,6 @@ static PyObject *core_last_trace_id(PyObject *module, PyObject *unused)
 }
 
 /* ---- values: for tests, for the sender ---- */
-
-static PyObject *core_encode(PyObject *module, PyObject *value)
-{
-    Buffer out = {0};
-    encode_value(module_state(module), &out, value);
-    PyObject *bytes =
-        out.failed ? PyErr_NoMemory() : PyBytes_FromStringAndSize(out.data, (Py_ssize_t)out.len);
-    buffer_free(&out);
-    return bytes;
-}
 
 static PyObject *core_decode(PyObject *module, PyObject *arg)
 {
@@ -475,7 +461,6 @@ done:
 }
 
 static PyMethodDef core_functions[] = {
-    {"configure", (PyCFunction)(void (*)(void))core_configure, METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_destination", core_set_destination, METH_VARARGS, NULL},
     {"set_hook", core_set_hook, METH_VARARGS, NULL},
     {"set_enabled", core_set_enabled, METH_O, NULL},

@@ -239,11 +239,7 @@ done:
 
 void span_take_rare(Span *span, PyObject *rare)
 {
-    PyObject *done = view_call("take_rare", (PyObject *)span, rare);
-    if (done == NULL) {
-        swallow_exception();
-    }
-    Py_XDECREF(done);
+    forget_result(view_call("take_rare", (PyObject *)span, rare));
 }
 
 PyObject *span_list(const Trace *trace)
@@ -378,10 +374,7 @@ static void set_last_trace_id(CoreState *state, Trace *trace)
     }
     PyObject *token = PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL);
     set_owned(&state->last_trace_id, id);
-    if (token == NULL) {
-        swallow_exception();
-    }
-    Py_XDECREF(token);
+    forget_result(token);
 }
 
 void span_end(Span *span, uint64_t end_ns)
@@ -408,11 +401,7 @@ void span_end(Span *span, uint64_t end_ns)
     if (UNLIKELY(state->process_span != NULL)) {
         /* Before a byte of it leaves; what they set still counts. */
         span->ending = true;
-        PyObject *done = PyObject_CallFunctionObjArgs(state->process_span, (PyObject *)span, NULL);
-        if (done == NULL) {
-            swallow_exception();
-        }
-        Py_XDECREF(done);
+        forget_result(PyObject_CallFunctionObjArgs(state->process_span, (PyObject *)span, NULL));
     }
     span->end_ns = end_ns;
     if (UNLIKELY(span->attachments != NULL)) {
@@ -437,11 +426,7 @@ void span_end(Span *span, uint64_t end_ns)
         set_last_trace_id(state, trace);
     }
     if (UNLIKELY(state->trace_completed != NULL) && trace_is_complete(trace)) {
-        PyObject *done = PyObject_CallNoArgs(state->trace_completed);
-        if (done == NULL) {
-            swallow_exception();
-        }
-        Py_XDECREF(done);
+        forget_result(PyObject_CallNoArgs(state->trace_completed));
     }
 }
 

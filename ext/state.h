@@ -39,7 +39,7 @@ typedef struct {
     PyObject *destination;
     Trace *traces; /* those alive, linked; borrowed */
 
-    /* Python hooks, see configure() and set_hook(). */
+    /* Python hooks, see set_hook(). */
     PyObject *encode_default;
     PyObject *format_exception;
     PyObject *start_runtime;
@@ -73,6 +73,23 @@ static inline void set_owned(PyObject **slot, PyObject *value)
     PyObject *old = *slot;
     *slot = value;
     Py_XDECREF(old);
+}
+
+/* The container of a slot, made when it is first asked for. Borrowed; NULL with an exception. */
+static inline PyObject *slot_dict(PyObject **slot)
+{
+    if (*slot == NULL) {
+        *slot = PyDict_New();
+    }
+    return *slot;
+}
+
+static inline PyObject *slot_list(PyObject **slot)
+{
+    if (*slot == NULL) {
+        *slot = PyList_New(0);
+    }
+    return *slot;
 }
 
 /* A buffer for the time of one encoding. Hooks can run other threads in between, so a buffer in

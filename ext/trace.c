@@ -10,6 +10,8 @@
 #include "ring.h"
 #include "span.h"
 
+#define NAME_TAG "mlflow.traceName"
+
 static const char hex_digits[] = "0123456789abcdef";
 
 PyObject *trace_id_str(const Trace *trace)
@@ -27,11 +29,7 @@ static bool ensure_runtime(CoreState *state)
     if (state->start_runtime == NULL) {
         return false;
     }
-    PyObject *done = PyObject_CallNoArgs(state->start_runtime);
-    if (done == NULL) {
-        swallow_exception();
-    }
-    Py_XDECREF(done);
+    forget_result(PyObject_CallNoArgs(state->start_runtime));
     return state->ring != NULL;
 }
 
@@ -76,7 +74,7 @@ static void take_context(CoreState *state, Trace *trace, PyObject *experiment)
     if (PyDict_Check(tags)) {
         Py_INCREF(tags);
         set_owned(&trace->tags, tags);
-        if (PyDict_SetItemString(tags, "mlflow.traceName", trace->root_name) < 0) {
+        if (PyDict_SetItemString(tags, NAME_TAG, trace->root_name) < 0) {
             swallow_exception();
         }
     }
@@ -97,14 +95,6 @@ static bool has_context(CoreState *state, const RootOptions *options)
     }
     PyErr_Clear();
     return false;
-}
-
-static PyObject *made_dict(PyObject **slot)
-{
-    if (*slot == NULL) {
-        *slot = PyDict_New();
-    }
-    return *slot;
 }
 
 Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *options, bool *dropped)
@@ -149,7 +139,7 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
         take_context(state, trace, options ? options->experiment : NULL);
     }
     if (options != NULL && options->run_id != NULL) {
-        if (made_dict(&trace->metadata) == NULL ||
+        if (slot_dict(&trace->metadata) == NULL ||
             PyDict_SetItemString(trace->metadata, "mlflow.sourceRun", options->run_id) < 0) {
             swallow_exception();
         }
@@ -194,7 +184,6 @@ Trace *trace_find(CoreState *state, const char *id_text, size_t size)
 
 static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
 {
-    static const char name_tag[] = "mlflow.traceName";
     bool ended = trace->root_ended;
 
     wire_pack_array(out, TRACE_FIELDS);
@@ -239,7 +228,7 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
     }
     else {
         wire_pack_map(out, 1);
-        encode_text(out, name_tag, sizeof name_tag - 1);
+        encode_text(out, NAME_TAG, sizeof NAME_TAG - 1);
         encode_str(out, trace->root_name);
     }
     for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
@@ -295,7 +284,7 @@ static PyObject *get_tags(Trace *trace, void *unused)
 {
     (void)unused;
     if (trace->tags == NULL) {
-        trace->tags = Py_BuildValue("{sO}", "mlflow.traceName", trace->root_name);
+        trace->tags = Py_BuildValue("{sO}", NAME_TAG, trace->root_name);
     }
     Py_XINCREF(trace->tags);
     return trace->tags;
@@ -304,24 +293,21 @@ static PyObject *get_tags(Trace *trace, void *unused)
 static PyObject *get_metadata(Trace *trace, void *unused)
 {
     (void)unused;
-    Py_XINCREF(made_dict(&trace->metadata));
+    Py_XINCREF(slot_dict(&trace->metadata));
     return trace->metadata;
 }
 
 static PyObject *get_inherited(Trace *trace, void *unused)
 {
     (void)unused;
-    Py_XINCREF(made_dict(&trace->inherited_metadata));
+    Py_XINCREF(slot_dict(&trace->inherited_metadata));
     return trace->inherited_metadata;
 }
 
 static PyObject *get_assessments(Trace *trace, void *unused)
 {
     (void)unused;
-    if (trace->assessments == NULL) {
-        trace->assessments = PyList_New(0);
-    }
-    Py_XINCREF(trace->assessments);
+    Py_XINCREF(slot_list(&trace->assessments));
     return trace->assessments;
 }
 

@@ -32,6 +32,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def spans_to_ring(folder, capacity: int = 1 << 20, **destination):
+    """Lets the spans of this process go to a ring of its own in the folder; its two ends. The test
+    ends that with ``_runtime.reset()``."""
+    from mlflow_fasttrace import _core
+
+    path = str(folder / "1-00000000.ring")
+    writer = _core.RingWriter(path, capacity, str(folder / "spill-1-00000000"))
+    _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}, **destination})
+    return writer, _core.RingReader(path)
+
+
 def wait_until(condition, seconds: float = 60.0, what: str = "the condition"):
     """The condition's first true value; AssertionError when it stays false."""
     deadline = time.monotonic() + seconds

@@ -15,15 +15,13 @@ import weakref
 import mlflow_fasttrace.fluent as mlflow
 import pytest
 from mlflow_fasttrace import _core, _runtime
+from support import spans_to_ring
 
 
 @pytest.fixture(autouse=True)
 def recorded(tmp_path):
     """Spans of each test go to a ring of its own; calling the fixture's value reads them."""
-    path = str(tmp_path / "1-00000000.ring")
-    writer = _core.RingWriter(path, 1 << 20, str(tmp_path / "spill-1-00000000"))
-    _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}})
-    reader = _core.RingReader(path)
+    _writer, reader = spans_to_ring(tmp_path)
 
     def read() -> list[dict]:
         spans = []

@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import Trace, TraceData
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.utils.proto_json_utils import message_to_json
-from mlflow_fasttrace import _core, _runtime
+from mlflow_fasttrace import _runtime
 from mlflow_fasttrace.sender.assemble import Assembler
 from mlflow_fasttrace.sender.finish import (
     _duration,
@@ -19,16 +19,14 @@ from mlflow_fasttrace.sender.finish import (
     trace_info,
 )
 from mlflow_fasttrace.sender.sources import Entry
+from support import spans_to_ring
 
 
 @pytest.fixture
 def finished(tmp_path):
     """Runs a program and gives the info that the sender would send for its trace."""
-    path = str(tmp_path / "1-00000000.ring")
-    writer = _core.RingWriter(path, 1 << 20, str(tmp_path / "spill-1-00000000"))
     origin = {"user": "u", "source": "s.py", "cwd": str(tmp_path), "uri": "x"}
-    _core.set_destination(writer, {**origin, "experiment": {"id": "7"}})
-    reader = _core.RingReader(path)
+    _writer, reader = spans_to_ring(tmp_path, **origin, experiment={"id": "7"})
 
     def run(program) -> dict:
         program()

@@ -16,16 +16,14 @@ import weakref
 import mlflow_fasttrace.fluent as mlflow
 import pytest
 from mlflow_fasttrace import _core, _runtime
+from support import spans_to_ring
 
 COMPLETE = 2
 
 
 class Recorded:
     def __init__(self, path):
-        self.spill = path / "spill-1-00000000"
-        self.writer = _core.RingWriter(str(path / "1-00000000.ring"), 8 << 20, str(self.spill))
-        _core.set_destination(self.writer, {"uri": "test", "experiment": {"id": "0"}})
-        self.reader = _core.RingReader(str(path / "1-00000000.ring"))
+        _writer, self.reader = spans_to_ring(path, 8 << 20)
         self.phases: dict[bytes, int] = {}
 
     def spans(self) -> list[dict]:

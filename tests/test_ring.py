@@ -7,6 +7,7 @@ import os
 import mlflow_fasttrace.fluent as mlflow
 import pytest
 from mlflow_fasttrace import _core, _runtime
+from support import spans_to_ring
 
 CAPACITY = 64 << 10
 
@@ -14,10 +15,7 @@ CAPACITY = 64 << 10
 @pytest.fixture
 def ring(tmp_path):
     """A ring that the spans of this test go to, and its reader."""
-    path = str(tmp_path / "1-00000000.ring")
-    writer = _core.RingWriter(path, CAPACITY, str(tmp_path / "spill-1-00000000"))
-    _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}})
-    yield writer, _core.RingReader(path), tmp_path
+    yield *spans_to_ring(tmp_path, CAPACITY), tmp_path
     _runtime.reset()
 
 

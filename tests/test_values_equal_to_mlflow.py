@@ -15,8 +15,8 @@ import mlflow
 import mlflow_fasttrace
 import pytest
 from mlflow.tracing.export.mlflow_v3 import MlflowV3SpanExporter
-from mlflow_fasttrace import _core, _runtime
-from support import traces_of
+from mlflow_fasttrace import _runtime
+from support import spans_to_ring, traces_of
 from value_cases import CASES, EndlessItems, grows_without_end, same_text
 
 SCRIPT = Path(__file__).parent / "value_cases.py"
@@ -36,8 +36,7 @@ def pure(server):
 @pytest.fixture(autouse=True)
 def ring(tmp_path):
     """The core's spans go to a ring that nobody reads."""
-    writer = _core.RingWriter(str(tmp_path / "1-00000000.ring"), 1 << 20, str(tmp_path / "spill"))
-    _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}})
+    spans_to_ring(tmp_path)
     yield
     _runtime.reset()
 

@@ -40,16 +40,14 @@ def no_traces(tmp_path_factory):
     """MLflow's own tracing is off, which leaves its wrappers as they are; the core's spans go to a
     ring that nobody reads."""
     import mlflow
-    from mlflow_fasttrace import _core, _runtime
+    from mlflow_fasttrace import _runtime
+    from support import spans_to_ring
 
     folder = tmp_path_factory.mktemp("rings")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     mlflow.tracing.disable()
-    writer = _core.RingWriter(
-        str(folder / "1-00000000.ring"), 1 << 20, str(folder / "spill-1-00000000")
-    )
-    _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}})
+    spans_to_ring(folder)
     yield
     _runtime.reset()
     mlflow.tracing.enable()

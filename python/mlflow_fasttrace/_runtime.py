@@ -39,7 +39,7 @@ _started = False  # the core knows where traces go
 _starting_thread: int | None = None
 _retry_at = 0.0  # after a failure, not before this time
 _RETRY_SECONDS = 5.0
-_SYNCHRONOUS_SECONDS = 30.0
+FLUSH_SECONDS = 30.0  # what a flush waits at most, unless it is told otherwise
 
 
 def tracking_uri() -> str:
@@ -206,16 +206,11 @@ def _start() -> None:
     _environment_model = _settings.active_model_id()
     if _environment_model is not None:
         _core.use_scopes()  # so that root_context is asked
-    waits = not _settings.asynchronous()
-    _core.set_hook("trace_completed", _wait_for_delivery if waits else None)
+    # With MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false a trace is on the server when it has ended.
+    _core.set_hook("trace_completed", None if _settings.asynchronous() else flush)
     _timeout.watch()
     _started = True
     ensure_sender(spool, uri)
-
-
-def _wait_for_delivery() -> None:
-    """For MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false: a trace is on the server when it has ended."""
-    flush(_SYNCHRONOUS_SECONDS)
 
 
 def _in_any_thread(variable: Any, holds: Callable[[Any], bool]) -> bool:
@@ -408,7 +403,7 @@ def _start_sender_thread(spool: _settings.Spool, uri: str) -> None:
 # ---- waiting ----
 
 
-def flush(timeout_seconds: float, *, accept_spooled: bool = False) -> bool:
+def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = False) -> bool:
     """Waits until all that has ended in this process is delivered.
 
     Args:
@@ -470,10 +465,8 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
-_core.configure(
-    encode_default=_hooks.encode_default,
-    format_exception=_hooks.format_exception,
-    start_runtime=start,
-    warn=_hooks.warn,
-)
+_core.set_hook("encode_default", _hooks.encode_default)
+_core.set_hook("format_exception", _hooks.format_exception)
+_core.set_hook("start_runtime", start)
+_core.set_hook("warn", _hooks.warn)
 _core.set_hook("root_context", root_context)

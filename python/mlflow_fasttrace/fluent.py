@@ -55,7 +55,8 @@ def _parameters(function: Any) -> list[tuple] | None:
     ]
 
 
-def _pure_mlflow(name: str) -> Any:
+def pure_mlflow(name: str) -> Any:
+    """MLflow's own, as it is now: programs and tests replace such names."""
     return getattr(importlib.import_module("mlflow"), name)
 
 
@@ -221,7 +222,7 @@ def start_span_no_context(
             return NO_OP_SPAN
         if type(parent_span) is not _core.LiveSpan:
             # A span that MLflow itself started: the tree goes on there.
-            return _pure_mlflow("start_span_no_context")(
+            return pure_mlflow("start_span_no_context")(
                 name,
                 span_type=span_type,
                 parent_span=parent_span,
@@ -373,7 +374,7 @@ class _UnresolvedExperiment:
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
-        return getattr(_pure_mlflow("get_experiment_by_name")(self.name), attribute)
+        return getattr(pure_mlflow("get_experiment_by_name")(self.name), attribute)
 
     def __repr__(self) -> str:
         return f"<Experiment: name={self.name!r}, not resolved yet>"
@@ -415,7 +416,7 @@ def set_experiment(
             )
             _runtime.set_experiment(name=experiment_name)
             return _UnresolvedExperiment(experiment_name)
-    experiment = _pure_mlflow("set_experiment")(
+    experiment = pure_mlflow("set_experiment")(
         experiment_name=experiment_name, experiment_id=experiment_id, **options
     )
     _runtime.set_experiment(experiment_id=experiment.experiment_id)

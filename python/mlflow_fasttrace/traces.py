@@ -7,7 +7,6 @@ business, after what this process recorded is delivered.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +16,10 @@ from mlflow_fasttrace.fluent import (
     IMMUTABLE_TAGS,
     get_active_trace_id,
     get_current_active_span,
+    pure_mlflow,
     start_span_no_context,
 )
 
-_FLUSH_SECONDS = 30.0
 _ARCHIVAL_FAILURE = "mlflow.trace.archivalFailure"
 _TRACE_ID = "mlflow.traceRequestId"
 
@@ -31,28 +30,26 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
     Args:
         terminate: Accepted as MLflow does; this process has no logging threads to end.
     """
-    if not _runtime.flush(_FLUSH_SECONDS):
+    if not _runtime.flush():
         _hooks.warn(
-            f"Not everything was delivered within {_FLUSH_SECONDS:g} s; delivery goes on in the "
+            f"Not everything was delivered within {_runtime.FLUSH_SECONDS:g} s; delivery goes on in the "
             "background, nothing is lost."
         )
 
 
 def after_flush(name: str) -> Callable[..., Any]:
     """MLflow's function of that name, seeing what this process recorded before the call."""
-    function = getattr(importlib.import_module("mlflow"), name)
 
-    @functools.wraps(function)
+    @functools.wraps(pure_mlflow(name))
     def call(*args: Any, **kwargs: Any) -> Any:
-        _runtime.flush(_FLUSH_SECONDS)
-        return function(*args, **kwargs)
+        return _mlflow(name)(*args, **kwargs)
 
     return call
 
 
 def _mlflow(name: str) -> Callable[..., Any]:
-    _runtime.flush(_FLUSH_SECONDS)
-    return getattr(importlib.import_module("mlflow"), name)
+    _runtime.flush()
+    return pure_mlflow(name)
 
 
 def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Any:

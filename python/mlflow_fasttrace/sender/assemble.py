@@ -57,6 +57,11 @@ class TraceBuffer:
         self.root_outputs: str | None = None
         self.root_seen = False
 
+    @property
+    def mlflow_id(self) -> str:
+        """The trace's id as MLflow writes it."""
+        return "tr-" + self.trace_id.hex()
+
     def entries(self) -> list[Entry]:
         """All that is still to be delivered."""
         return [*self.attachments, *self.spans, *self.infos]

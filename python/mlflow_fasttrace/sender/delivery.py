@@ -17,6 +17,10 @@ class Refused(Exception):
     """The destination will never take this: set it aside, go on with the rest."""
 
 
+#: MLflow's error codes that another try may not see.
+TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
+
+
 class Destination(Protocol):
     def send_info(self, info: InfoDict) -> None: ...
 
@@ -46,7 +50,7 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         if artifacts.spans is not None:
             repository.upload_trace_data(artifacts.spans)
     except MlflowException as error:
-        if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"):
+        if error.error_code in TRANSIENT_CODES:
             raise Away(f"artifacts cannot be uploaded: {error}") from error
         raise Refused(str(error)) from error
     except OSError as error:  # requests' exceptions are OSErrors too

@@ -116,9 +116,7 @@ def _token_usage(trace: TraceBuffer) -> dict[str, str]:
     try:
         usage = aggregate_usage_from_span_nodes(nodes)
     except Exception as error:  # a program may set anything as its usage
-        logger.warning(
-            "the token usage of tr-%s cannot be summed up: %s", trace.trace_id.hex(), error
-        )
+        logger.warning("the token usage of %s cannot be summed up: %s", trace.mlflow_id, error)
         return {}
     return {TraceMetadataKey.TOKEN_USAGE: json.dumps(usage)} if usage else {}
 
@@ -168,7 +166,7 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
     if ended:
         metadata.update(_token_usage(trace))
     info: InfoDict = {
-        "trace_id": "tr-" + trace.trace_id.hex(),
+        "trace_id": trace.mlflow_id,
         "trace_location": {
             "type": "MLFLOW_EXPERIMENT",
             "mlflow_experiment": {"experiment_id": experiment_id},

@@ -162,7 +162,7 @@ class Sender:
             info = trace_info(trace, experiment_id)
         except Exception as error:
             # Whatever is wrong with one trace, the others go on.
-            logger.exception("trace tr-%s cannot be finished", trace.trace_id.hex())
+            logger.exception("trace %s cannot be finished", trace.mlflow_id)
             self._set_aside(trace, error)
             return False
         try:
@@ -182,11 +182,9 @@ class Sender:
         contents = [_core.decode(entry.record) for entry in trace.attachments]
         attachments = {fields[2]: fields[3] for fields in contents}
         try:
-            self._destination.upload(
-                "tr-" + trace.trace_id.hex(), Artifacts(attachments=attachments)
-            )
+            self._destination.upload(trace.mlflow_id, Artifacts(attachments=attachments))
         except Refused as reason:
-            logger.error("attachments of tr-%s are left out: %s", trace.trace_id.hex(), reason)
+            logger.error("attachments of %s are left out: %s", trace.mlflow_id, reason)
 
     def _upload_spans(self, trace: TraceBuffer) -> bool:
         """As MLflow's client does where the server does not take a trace's spans: as a file, which
@@ -195,11 +193,9 @@ class Sender:
             return False
         spans = ", ".join(_core.span_json(entry.record) for entry in trace.spans)
         try:
-            self._destination.upload(
-                "tr-" + trace.trace_id.hex(), Artifacts(spans=f'{{"spans": [{spans}]}}')
-            )
+            self._destination.upload(trace.mlflow_id, Artifacts(spans=f'{{"spans": [{spans}]}}'))
         except Refused as reason:
-            logger.error("spans of tr-%s: %s", trace.trace_id.hex(), reason)
+            logger.error("spans of %s: %s", trace.mlflow_id, reason)
             return False
         return True
 
@@ -239,7 +235,7 @@ class Sender:
         _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
         with open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=_private) as note:
             note.write(f"{reason}\n")
-        logger.error("trace tr-%s is refused and set aside: %s", trace.trace_id.hex(), reason)
+        logger.error("trace %s is refused and set aside: %s", trace.mlflow_id, reason)
         self._done(trace)
 
     def _away(self, reason: Away) -> None:

@@ -9,7 +9,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.delivery import Artifacts, Away, Refused, upload_artifacts
+from mlflow_fasttrace.sender.delivery import (
+    TRANSIENT_CODES,
+    Artifacts,
+    Away,
+    Refused,
+    upload_artifacts,
+)
 from mlflow_fasttrace.sender.finish import InfoDict, info_entity
 
 
@@ -34,7 +40,7 @@ class StoreDestination:
         try:
             return function(*args)
         except MlflowException as error:
-            if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"):
+            if error.error_code in TRANSIENT_CODES:
                 raise Away(str(error)) from error
             raise Refused(str(error)) from error
         except NotImplementedError as error:
