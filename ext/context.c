@@ -11,11 +11,6 @@
 
 #include "encode.h"
 
-static bool is_current(const CoreState *state, PyObject *value)
-{
-    return Py_IS_TYPE(value, state->span_type) || Py_IS_TYPE(value, state->gap_type);
-}
-
 int context_current(CoreState *state, Current **current)
 {
     *current = NULL;

@@ -19,6 +19,11 @@ typedef struct {
                    * under `outer` */
 } Gap;
 
+static inline bool is_current(const CoreState *state, PyObject *value)
+{
+    return Py_IS_TYPE(value, state->span_type) || Py_IS_TYPE(value, state->gap_type);
+}
+
 /* What is current in this context, as a new reference; NULL when nothing is. -1 when that could not
  * be found out (at the recursion limit, say): then nothing may be recorded, or it would become a
  * trace of its own. No exception is left set. */

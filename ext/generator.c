@@ -246,7 +246,7 @@ static Current *current_before(const CoreState *state, PyObject *token)
         return NULL;
     }
     Py_DECREF(value); /* the token keeps it */
-    if (!Py_IS_TYPE(value, state->span_type) && !Py_IS_TYPE(value, state->gap_type)) {
+    if (!is_current(state, value)) {
         return NULL;
     }
     Current *before = (Current *)value;

@@ -295,8 +295,7 @@ static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
 
 static Current *as_current(const CoreState *state, PyObject *object)
 {
-    bool known = Py_IS_TYPE(object, state->span_type) || Py_IS_TYPE(object, state->gap_type);
-    return known ? (Current *)object : NULL;
+    return is_current(state, object) ? (Current *)object : NULL;
 }
 
 static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
