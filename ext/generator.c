@@ -236,26 +236,45 @@ static PyObject *stream_leave(Stream *stream, PyObject *token)
     Py_RETURN_NONE;
 }
 
+/* What was current before the token's activation, borrowed from the token; NULL for nothing. One
+ * that was abandoned itself is looked past, so that no chain of them grows. */
+static Current *current_before(const CoreState *state, PyObject *token)
+{
+    PyObject *value = PyObject_GetAttrString(token, "old_value");
+    if (value == NULL) {
+        swallow_exception();
+        return NULL;
+    }
+    Py_DECREF(value); /* the token keeps it */
+    if (!is_current(state, value)) {
+        return NULL;
+    }
+    Current *before = (Current *)value;
+    while (before != NULL && before->abandoned) {
+        before = before->outer;
+    }
+    return before;
+}
+
 /* abandon(token or None): the generator is being closed, perhaps by the garbage collector, where
  * the context must not be touched. If that was in the middle of a step, whoever finds the span
  * current looks past it, to what was current before. */
 static PyObject *stream_abandon(Stream *stream, PyObject *token)
 {
-    CoreState *state = stream->state;
-    if (stream->opened == NULL) {
+    Current *opened = stream->opened;
+    if (opened == NULL) {
         Py_RETURN_NONE;
     }
-    current_abandon(stream->opened);
-    PyObject *before = token != Py_None ? PyObject_GetAttrString(token, "old_value") : NULL;
-    if (before == NULL) {
-        swallow_exception();
+    if (token != Py_None) {
+        Current *before = current_before(stream->state, token);
+        if (before != opened) {
+            Current *outer = opened->outer;
+            Py_XINCREF((PyObject *)before);
+            opened->outer = before;
+            Py_XDECREF((PyObject *)outer);
+        }
     }
-    else if (before != (PyObject *)stream->opened && is_current(state, before)) {
-        PyObject *outer = (PyObject *)stream->opened->outer;
-        stream->opened->outer = (Current *)before;
-        before = outer;
-    }
-    Py_XDECREF(before);
+    current_abandon(opened);
     Py_RETURN_NONE;
 }
 

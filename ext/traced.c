@@ -629,7 +629,7 @@ static PyType_Slot traced_slots[] = {
 static PyType_Spec traced_spec = {
     .name = "mlflow_fasttrace._core.Traced",
     .basicsize = sizeof(Traced),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_METHOD_DESCRIPTOR,
     .slots = traced_slots,
 };
 

@@ -171,6 +171,32 @@ def test_calls_that_do_not_fit(recorded):
     assert [(span["status"], span["inputs"]) for span in recorded()] == [(2, None), (2, None)]
 
 
+def test_a_keyword_with_the_name_of_a_positional_only_parameter(recorded):
+    """Where that has a default, inspect before Python 3.13 refuses the call, and MLflow has no
+    inputs."""
+
+    @mlflow.trace
+    def takes(a=1, /, **others):
+        return a
+
+    takes(a=2)
+    takes(3, a=4)
+    assert [span["inputs"] for span in recorded()] == [
+        {"a": 1, "others": {"a": 2}},
+        {"a": 3, "others": {"a": 4}},
+    ]
+
+
+def test_values_that_are_not_json_beside_self_and_cls(recorded):
+    class Thing:
+        @mlflow.trace
+        def method(self, cls, value):
+            return None
+
+    Thing().method(int, {frozenset(): 1})
+    assert [span["inputs"] for span in recorded()] == ["{'value': {frozenset(): 1}}"]
+
+
 def test_generator_protocol(recorded):
     @mlflow.trace
     def echo():

@@ -509,21 +509,35 @@ def test_async_left_early_is_closed_by_the_loop(recorded, caplog):
 def test_async_closed_while_it_waits(recorded):
     @mlflow.trace
     async def items():
+        yield 1
         await Suspends()
-        yield
+        yield 2
 
-    with mlflow.start_span("before"):
-        step = items().asend(None)
-        with mlflow.start_span("root"):
-            step.send(None)
-            step.close()
-            del step
-            gc.collect()
-            with mlflow.start_span("afterwards"):
-                pass
+    generator = items()
+    with mlflow.start_span("started here"):
+        assert run(generator.asend(None)) == 1
+    with mlflow.start_span("goes on here"):
+        step = generator.asend(None)
+        step.send(None)
+        step.close()
+        del step, generator
+        gc.collect()
+        with mlflow.start_span("afterwards"):
+            pass
     spans = {span["name"]: span for span in recorded.spans()}
-    assert spans["afterwards"]["parent"] == spans["root"]["id"]
-    assert spans["items"]["status"] == 1
+    assert spans["items"]["parent"] == spans["started here"]["id"]
+    assert spans["afterwards"]["parent"] == spans["goes on here"]["id"]
+    assert (spans["items"]["outputs"], spans["items"]["status"]) == ([1], 1)
+    assert recorded.is_complete()
+
+
+def test_a_body_that_goes_on_when_it_is_closed(recorded):
+    generator = mlflow.trace(ignoring_close)()
+    next(generator)
+    with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+        generator.close()
+    assert [span["outputs"] for span in recorded.spans()] == [[1, "not yet"]]
+    assert list(generator) == []
     assert recorded.is_complete()
 
 

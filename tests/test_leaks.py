@@ -6,6 +6,7 @@ import pytest
 
 SCRIPT = """
 import asyncio, gc, os, resource, sys
+import cloudpickle
 import mlflow_fasttrace as mlflow
 from mlflow_fasttrace import _core, _runtime, tracing
 import mlflow_fasttrace.fluent
@@ -80,13 +81,32 @@ def generators():
         break
     generator = stream(2)
     next(generator)
+    generator.close()
+    generator = stream(2)
+    next(generator)
     try:
         generator.throw(KeyError("k"))
     except KeyError:
         pass
 
+async def suspended():
+    async for _ in waits():
+        pass
+
+class Suspends:
+    def __await__(self):
+        yield
+
+@mlflow.trace
+async def waits():
+    await Suspends()
+    yield 1
+
 def coroutines():
     drive(call(1))
+    coroutine = suspended()
+    coroutine.send(None)
+    coroutine.close()
     drive(consume())
 
 def span_methods():
@@ -139,7 +159,23 @@ def fails_quietly():
         pass
 
 def decorating():
-    mlflow.trace(lambda a, b=[]: a, name="n", attributes={"x": [1]})(1)
+    traced = mlflow.trace(lambda a, b=[]: a, name="n", attributes={"x": [1]})
+    traced(1), traced.__get__(1)(), repr(traced), traced.__code__, traced.__signature__
+    traced.own = traced
+    del traced.own
+    again = cloudpickle.loads(cloudpickle.dumps(traced))
+    again(1)
+    Holder.method(Holder()), Holder().method(), Holder().shown
+
+class Holder:
+    @mlflow.trace
+    def method(self):
+        return 1
+
+    @mlflow.trace
+    @property
+    def shown(self):
+        return 1
 
 def sending():
     records = [data for _, kind, _, data in reader.drain(1 << 20) if kind == 1]
