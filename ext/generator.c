@@ -71,10 +71,18 @@ static void take_item(Stream *stream, PyObject *item)
     if (out == NULL) {
         return;
     }
-    encode_value(state, out, item);
+    /* What becomes an attachment of the outputs stays whole in its event, as in MLflow. */
+    size_t event = 0;
+    if (stream->reducer != Py_None) {
+        encode_value(state, out, item);
+    }
+    else if (UNLIKELY(span_encode_payload(stream->span, out, item, NULL))) {
+        event = out->len;
+        encode_value(state, out, item);
+    }
     if (!out->failed && stream->span != NULL) {
-        span_add_item(stream->span, stream->count, out->data, out->len);
-        buffer_append(&stream->outputs, out->data, out->len);
+        span_add_item(stream->span, stream->count, out->data + event, out->len - event);
+        buffer_append(&stream->outputs, out->data, event ? event : out->len);
         stream->count++;
     }
     scratch_release(state, out);

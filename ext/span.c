@@ -34,16 +34,13 @@ void span_set(Span *span, KnownKey key, PyObject *value)
     scratch_release(span->state, out);
 }
 
-void span_set_payload(Span *span, KnownKey key, PyObject *value)
+bool span_encode_payload(Span *span, Buffer *out, PyObject *value, PyObject *repr)
 {
     CoreState *state = span->state;
-    Buffer *out = scratch_acquire(state);
-    if (out == NULL) {
-        return;
-    }
     PyObject *replaced = NULL;
     EncodeResult result = encode_payload(state, out, value);
-    if (UNLIKELY(result == HAS_CONTENT)) {
+    bool has_content = result == HAS_CONTENT;
+    if (UNLIKELY(has_content)) {
         replaced =
             PyObject_CallFunctionObjArgs(state->extract_attachments, (PyObject *)span, value, NULL);
         if (replaced == NULL) {
@@ -53,9 +50,20 @@ void span_set_payload(Span *span, KnownKey key, PyObject *value)
         result = encode_try(state, out, value);
     }
     if (UNLIKELY(result == NEEDS_REPR)) {
-        encode_repr(state, out, value, state->payload_repr);
+        encode_repr(state, out, value, repr);
     }
     Py_XDECREF(replaced);
+    return has_content;
+}
+
+void span_set_payload(Span *span, KnownKey key, PyObject *value)
+{
+    CoreState *state = span->state;
+    Buffer *out = scratch_acquire(state);
+    if (out == NULL) {
+        return;
+    }
+    span_encode_payload(span, out, value, state->payload_repr);
     if (!out->failed && span->end_ns == 0) {
         span_set_encoded(span, key, out->data, out->len);
     }
@@ -365,16 +373,18 @@ static void append_attachments(Span *span)
     Py_DECREF(copy);
 }
 
-static void set_last_trace_id(CoreState *state, Trace *trace)
+/* An abandoned span may be ended by the garbage collector: then for the process only. */
+static void set_last_trace_id(CoreState *state, const Span *root)
 {
-    PyObject *id = trace_id_str(trace);
+    PyObject *id = trace_id_str(root->trace);
     if (id == NULL) {
         swallow_exception();
         return;
     }
-    PyObject *token = PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL);
+    if (LIKELY(!root->current.abandoned)) {
+        forget_result(PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
+    }
     set_owned(&state->last_trace_id, id);
-    forget_result(token);
 }
 
 void span_end(Span *span, uint64_t end_ns)
@@ -423,7 +433,7 @@ void span_end(Span *span, uint64_t end_ns)
         scratch_release(state, out);
     }
     if (is_root) {
-        set_last_trace_id(state, trace);
+        set_last_trace_id(state, span);
     }
     if (UNLIKELY(state->trace_completed != NULL) && trace_is_complete(trace)) {
         forget_result(PyObject_CallNoArgs(state->trace_completed));

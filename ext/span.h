@@ -66,7 +66,11 @@ void span_set(Span *span, KnownKey key, PyObject *value);
 /* Sets an encoded value. */
 void span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size);
 
-/* Sets inputs or outputs: binary contents in them become attachments. */
+/* Appends a value as inputs and outputs hold it: binary content in it has become attachments of the
+ * span. Returns whether there was some. `repr`: as for encode_repr(). */
+bool span_encode_payload(Span *span, Buffer *out, PyObject *value, PyObject *repr);
+
+/* Encodes so, and sets inputs or outputs. */
 void span_set_payload(Span *span, KnownKey key, PyObject *value);
 
 /* Sets attributes one by one, as the program gives them; warns of what cannot be set. */

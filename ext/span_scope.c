@@ -119,7 +119,10 @@ static PyObject *scope_exit(SpanScope *scope, PyObject *args)
     Current *opened = scope->opened;
     Span *span = as_span(state, opened);
     scope->opened = NULL;
-    if (opened != NULL) {
+    if (opened != NULL && PyErr_GivenExceptionMatches(value, PyExc_GeneratorExit)) {
+        current_abandon(opened); /* perhaps by the garbage collector, see context.c */
+    }
+    else if (opened != NULL) {
         current_deactivate(state, opened);
     }
     if (span != NULL) {

@@ -159,6 +159,19 @@ def attachments(mlflow):
             span.set_inputs({"messages": [{"role": "user", "content": [content]}]})
             span.set_outputs(content)
             span.set_attribute("kept", content)
+
+    @mlflow.trace
+    def frames():
+        yield {"b64_json": PIXEL}
+        yield [f"data:image/png;base64,{PIXEL}"]
+        yield "words"
+
+    @mlflow.trace(output_reducer=lambda items: items[-1])
+    def last_frame():
+        yield f"data:image/png;base64,{PIXEL}"
+
+    list(frames())
+    list(last_frame())
     with mlflow.start_span("objects") as span:
         attachment = Attachment(content_type="application/pdf", content_bytes=b"%PDF")
         span.set_inputs([attachment, {"again": (attachment,)}])

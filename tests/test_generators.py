@@ -531,6 +531,23 @@ def test_async_closed_while_it_waits(recorded):
     assert recorded.is_complete()
 
 
+def test_a_scope_closed_with_its_coroutine(recorded):
+    async def call():
+        with mlflow.start_span("within"):
+            await Suspends()
+
+    with mlflow.start_span("around"):
+        coroutine = call()
+        coroutine.send(None)
+        del coroutine
+        gc.collect()
+        with mlflow.start_span("afterwards"):
+            pass
+    spans = {span["name"]: span for span in recorded.spans()}
+    assert spans["within"]["parent"] == spans["afterwards"]["parent"] == spans["around"]["id"]
+    assert recorded.is_complete()
+
+
 def test_a_body_that_goes_on_when_it_is_closed(recorded):
     generator = mlflow.trace(ignoring_close)()
     next(generator)

@@ -94,6 +94,26 @@ for bad in ({"no": "trace"}, 3):
         assert trace.info.state.value == "OK"
 
 
+@pytest.mark.parametrize("module", ["mlflow", "mlflow_fasttrace"])
+def test_the_environments_destination_wins_over_a_run(agent, server, module):
+    wanted = client(server.uri).create_experiment(f"destination-{module}")
+    process = agent(
+        f"""
+import mlflow as pure
+import {module} as mlflow
+pure.set_tracking_uri({server.uri!r})
+pure.set_experiment("destination-of-runs")
+with pure.start_run(), mlflow.start_span("in a run"):
+    pass
+mlflow.flush_trace_async_logging()
+""",
+        MLFLOW_TRACING_DESTINATION=wanted,
+    )
+    assert process.returncode == 0, process.out + process.err
+    (trace,) = traces_of(server.uri, f"destination-{module}")
+    assert "mlflow.sourceRun" in trace.info.trace_metadata
+
+
 def test_attachments_are_uploaded(run, server):
     traces = run("""
 from mlflow.tracing.attachments import Attachment

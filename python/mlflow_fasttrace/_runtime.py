@@ -244,7 +244,7 @@ def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, 
             run := fluent._get_latest_active_run()
         ):
             metadata["mlflow.sourceRun"] = run.info.run_id
-            if experiment_id is None and _location is None:
+            if experiment_id is None and not (_location or _location_of_environment()):
                 experiment_id = run.info.experiment_id
         if (_environment_model or _in_any_thread(fluent._ACTIVE_MODEL_CONTEXT, _has_model)) and (
             model_id := fluent._get_active_model_id_global()
