@@ -416,8 +416,16 @@ static PyObject *core_span_json(PyObject *module, PyObject *record)
     return text;
 }
 
+static int append_index(PyObject *list, Py_ssize_t i)
+{
+    PyObject *index = PyLong_FromSsize_t(i);
+    int result = index ? PyList_Append(list, index) : -1;
+    Py_XDECREF(index);
+    return result;
+}
+
 /* otlp_request(records) -> (bytes of an ExportTraceServiceRequest, [indexes of records that could
- * not be encoded]) */
+ * not be encoded], [indexes of those that JSON would carry better]) */
 static PyObject *core_otlp_request(PyObject *module, PyObject *records)
 {
     (void)module;
@@ -425,27 +433,27 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
         PyErr_SetString(PyExc_TypeError, "otlp_request() takes a list of span records");
         return NULL;
     }
-    PyObject *refused = PyList_New(0), *result = NULL;
-    if (refused == NULL) {
-        return NULL;
-    }
+    PyObject *refused = PyList_New(0), *inexact = PyList_New(0), *result = NULL;
     Buffer out = {0};
+    if (refused == NULL || inexact == NULL) {
+        goto done;
+    }
     OtlpMarks marks = otlp_begin(&out);
     for (Py_ssize_t i = 0; i < PyList_Size(records); i++) {
         SpanRecord span;
-        bool ok = parse_span(&span, PyList_GetItem(records, i)) == 0 && otlp_span(&out, &span);
+        bool is_inexact = false;
+        bool ok = parse_span(&span, PyList_GetItem(records, i)) == 0 &&
+                  otlp_span(&out, &span, &is_inexact);
         if (out.failed) {
             PyErr_NoMemory();
             goto done;
         }
         if (!ok) {
             PyErr_Clear();
-            PyObject *index = PyLong_FromSsize_t(i);
-            int appended = index ? PyList_Append(refused, index) : -1;
-            Py_XDECREF(index);
-            if (appended < 0) {
-                goto done;
-            }
+        }
+        if ((!ok && append_index(refused, i) < 0) ||
+            (ok && is_inexact && append_index(inexact, i) < 0)) {
+            goto done;
         }
     }
     otlp_end(&out, marks);
@@ -453,9 +461,10 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
         PyErr_NoMemory();
         goto done;
     }
-    result = Py_BuildValue("(y#O)", out.data, (Py_ssize_t)out.len, refused);
+    result = Py_BuildValue("(y#OO)", out.data, (Py_ssize_t)out.len, refused, inexact);
 done:
-    Py_DECREF(refused);
+    Py_XDECREF(refused);
+    Py_XDECREF(inexact);
     buffer_free(&out);
     return result;
 }

@@ -2,7 +2,8 @@
  * reserved byte, and moved by the few bytes that a longer length needs when it is closed: most are
  * shorter than 128 bytes and never move.
  *
- * What the server cannot take is degraded here, value by value, never a whole batch:
+ * What protobuf cannot carry is degraded here, value by value, never a whole batch, and the caller
+ * is told:
  *   - protobuf's decoders stop at 100 nested messages, so what lies deeper than MAX_NESTING travels
  *     as its JSON text;
  *   - integers beyond 64 bits travel as their decimal text;
@@ -17,6 +18,10 @@
  * key-value: 5 messages); a map level costs three messages, an array level two. */
 #define MAX_NESTING 92
 #define NESTING_OF_ATTRIBUTE 6
+
+/* What is deeper than this is best sent as text in any case: whoever reads it as JSON may run out
+ * of Python's levels. */
+#define MAX_READ_NESTING 500
 
 enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_LENGTH = 2 };
 
@@ -119,8 +124,38 @@ enum {
     ANY_KVLIST = 6,
 };
 
-static bool json_text_field(Buffer *out, Reader *value)
+/* How deep containers lie in each other, up to `limit`. */
+static int depth_of(Reader r, int limit)
 {
+    uint64_t left[MAX_READ_NESTING]; /* items still to be read at each level */
+    int depth = 0, deepest = 0;
+    do {
+        Token token = reader_next(&r);
+        if (token.kind == TOKEN_END || token.kind == TOKEN_DAMAGED) {
+            break;
+        }
+        if (depth > 0) {
+            left[depth - 1]--;
+        }
+        if (token.kind == TOKEN_ARRAY || token.kind == TOKEN_MAP) {
+            if (depth == limit) {
+                return limit;
+            }
+            left[depth++] = token.kind == TOKEN_MAP ? 2 * (uint64_t)token.size : token.size;
+            deepest = depth > deepest ? depth : deepest;
+        }
+        while (depth > 0 && left[depth - 1] == 0) {
+            depth--;
+        }
+    } while (depth > 0);
+    return deepest;
+}
+
+static bool json_text_field(Buffer *out, Reader *value, bool *inexact)
+{
+    if (depth_of(*value, MAX_READ_NESTING) < MAX_READ_NESTING) {
+        *inexact = true;
+    }
     Buffer json = {0};
     bool ok = json_value(&json, value, false);
     if (ok) {
@@ -131,7 +166,7 @@ static bool json_text_field(Buffer *out, Reader *value)
 }
 
 /* The content of an AnyValue message. Depth is bounded by MAX_NESTING, so recursion is. */
-static bool any_value(Buffer *out, Reader *r, int nesting)
+static bool any_value(Buffer *out, Reader *r, int nesting, bool *inexact)
 {
     Reader start = *r;
     Token token = reader_next(r);
@@ -147,6 +182,7 @@ static bool any_value(Buffer *out, Reader *r, int nesting)
         return true;
     case TOKEN_UINT:
         if (token.u > INT64_MAX) {
+            *inexact = true;
             int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)token.u);
             bytes_field(out, ANY_STRING, digits, (size_t)n);
             return true;
@@ -181,17 +217,18 @@ static bool any_value(Buffer *out, Reader *r, int nesting)
         if (token.ext != EXT_BIG_INTEGER && token.ext != EXT_SURROGATES) {
             return false;
         }
+        *inexact |= token.ext == EXT_BIG_INTEGER;
         text_field(out, ANY_STRING, &token);
         return true;
     case TOKEN_ARRAY:
         if (nesting + 2 > MAX_NESTING) {
             *r = start;
-            return json_text_field(out, r);
+            return json_text_field(out, r, inexact);
         }
         mark = open_message(out, ANY_ARRAY);
         for (uint32_t i = 0; i < token.size; i++) {
             size_t item = open_message(out, 1);
-            if (!any_value(out, r, nesting + 2)) {
+            if (!any_value(out, r, nesting + 2, inexact)) {
                 return false;
             }
             close_message(out, item);
@@ -201,7 +238,7 @@ static bool any_value(Buffer *out, Reader *r, int nesting)
     case TOKEN_MAP:
         if (nesting + 3 > MAX_NESTING) {
             *r = start;
-            return json_text_field(out, r);
+            return json_text_field(out, r, inexact);
         }
         mark = open_message(out, ANY_KVLIST);
         for (uint32_t i = 0; i < token.size; i++) {
@@ -212,7 +249,7 @@ static bool any_value(Buffer *out, Reader *r, int nesting)
             }
             text_field(out, 1, &key);
             size_t value = open_message(out, 2);
-            if (!any_value(out, r, nesting + 3)) {
+            if (!any_value(out, r, nesting + 3, inexact)) {
                 return false;
             }
             close_message(out, value);
@@ -226,14 +263,14 @@ static bool any_value(Buffer *out, Reader *r, int nesting)
 }
 
 /* `count` pairs as KeyValue messages of that field. */
-static bool key_values(Buffer *out, unsigned field, Reader *r, uint32_t count)
+static bool key_values(Buffer *out, unsigned field, Reader *r, uint32_t count, bool *inexact)
 {
     for (uint32_t i = 0; i < count; i++) {
         size_t pair = open_message(out, field);
         Token key = reader_next(r);
         text_field(out, 1, &key);
         size_t value = open_message(out, 2);
-        if (!any_value(out, r, NESTING_OF_ATTRIBUTE)) {
+        if (!any_value(out, r, NESTING_OF_ATTRIBUTE, inexact)) {
             return false;
         }
         close_message(out, value);
@@ -279,7 +316,7 @@ static bool hex_field(Buffer *out, unsigned field, const char *hex, size_t digit
     return true;
 }
 
-bool otlp_span(Buffer *out, const SpanRecord *span)
+bool otlp_span(Buffer *out, const SpanRecord *span, bool *inexact)
 {
     size_t before = out->len;
     size_t start = open_message(out, 2);
@@ -294,7 +331,7 @@ bool otlp_span(Buffer *out, const SpanRecord *span)
     fixed64(out, 8, span->end_ns);
 
     Reader r = span->attributes_at;
-    if (!key_values(out, 9, &r, span->attributes)) {
+    if (!key_values(out, 9, &r, span->attributes, inexact)) {
         goto damaged;
     }
     r = span->events_at;
@@ -304,7 +341,7 @@ bool otlp_span(Buffer *out, const SpanRecord *span)
         Token name = reader_next(&r), time = reader_next(&r), pairs;
         fixed64(out, 1, time.u);
         text_field(out, 2, &name);
-        if (!reader_expect(&r, TOKEN_MAP, &pairs) || !key_values(out, 3, &r, pairs.size)) {
+        if (!reader_expect(&r, TOKEN_MAP, &pairs) || !key_values(out, 3, &r, pairs.size, inexact)) {
             goto damaged;
         }
         close_message(out, event);
@@ -323,7 +360,7 @@ bool otlp_span(Buffer *out, const SpanRecord *span)
         }
         bool usable = hex_field(out, 1, hex, digits, TRACE_ID_SIZE) &&
                       hex_field(out, 2, span_id.bytes, span_id.size, SPAN_ID_SIZE);
-        if (!reader_expect(&r, TOKEN_MAP, &pairs) || !key_values(out, 4, &r, pairs.size)) {
+        if (!reader_expect(&r, TOKEN_MAP, &pairs) || !key_values(out, 4, &r, pairs.size, inexact)) {
             goto damaged;
         }
         if (usable) {

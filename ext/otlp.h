@@ -13,8 +13,9 @@ typedef struct {
 OtlpMarks otlp_begin(Buffer *out);
 
 /* False when the record cannot be encoded (damaged, out of memory); `out` is then as before.
- * Needs the GIL (a value that is too deep for protobuf travels as its JSON text). */
-bool otlp_span(Buffer *out, const SpanRecord *span);
+ * `*inexact` is set where a value travels as text that protobuf cannot carry as it is, and JSON
+ * can. Needs the GIL (a value that is too deep for protobuf travels as its JSON text). */
+bool otlp_span(Buffer *out, const SpanRecord *span, bool *inexact);
 
 void otlp_end(Buffer *out, OtlpMarks marks);
 

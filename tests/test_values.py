@@ -226,8 +226,9 @@ def test_unknown_values_do_not_reach_a_request():
     """One span with bytes that are no text would make the server refuse its whole batch."""
     good = span_record(b"\xc7\x02\x01" + b"42")
     unknown = span_record(b"\xc7\x02\x09" + b"\xff\xfe")
-    body, refused = _core.otlp_request([good, unknown, good])
+    body, refused, inexact = _core.otlp_request([good, unknown, good])
     assert refused == [1]
+    assert inexact == [0, 2]
     assert body.count(b"42") == 2
     assert b"\xff\xfe" not in body
 

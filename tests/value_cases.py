@@ -43,13 +43,17 @@ class Case:
     breaks_inputs: str = ""
     #: Why inputs and outputs are not compared: MLflow shows the copy's repr, not the value's.
     copied: str = ""
-    #: Why a request of spans cannot carry it, though it reads back, and what arrives instead.
-    #: MLflow's batch fails; a trace of one span then goes whole, as an artifact.
+    #: Why a request of spans cannot carry it, though it reads back: the trace travels as a file,
+    #: or ``arrives`` says what comes of it. (MLflow's whole batch fails; a lone trace is a file.)
     off_the_wire: str = ""
     kept: Any = _UNSET
     arrives: Any = _UNSET
     #: False where json.dumps of this version of Python gives something else than ``kept``.
     same_json: bool = True
+
+    @property
+    def has_arrival(self) -> bool:
+        return self.arrives is not _UNSET
 
     @property
     def delivered(self) -> Any:
@@ -82,15 +86,14 @@ case("integers at 32 bits", lambda: [2**31 - 1, 2**31, -(2**31), 2**32 - 1, 2**3
 case("integers at 53 bits", lambda: [2**53, 2**53 + 1, -(2**53) - 1])
 case("integers at 63 bits", lambda: [2**63 - 1, -(2**63)])
 BEYOND = "protobuf holds 64 bits"
-case("integer of 64 bits", lambda: 2**64 - 1, off_the_wire=BEYOND, arrives=str(2**64 - 1))
-case("integer of 65 bits", lambda: 2**64, off_the_wire=BEYOND, arrives=str(2**64))
+case("integer of 64 bits", lambda: 2**64 - 1, off_the_wire=BEYOND)
+case("integer of 65 bits", lambda: 2**64, off_the_wire=BEYOND)
 case(
     "negative integer of 65 bits",
     lambda: {"n": [-(2**63) - 1]},
     off_the_wire=BEYOND,
-    arrives={"n": [str(-(2**63) - 1)]},
 )
-case("integer of 300 digits", lambda: 10**299, off_the_wire=BEYOND, arrives=str(10**299))
+case("integer of 300 digits", lambda: 10**299, off_the_wire=BEYOND)
 _DIGITS = "int() refuses so many digits"
 case(
     "integer of 5,000 digits",
@@ -758,7 +761,7 @@ case("20 dicts deep", lambda: nested(20, 1.5, lambda inner: {"d": inner}))
 
 
 def lists_on_the_wire(depth: int, content: str) -> Any:
-    """Protobuf holds 43 levels of lists; what is below travels as JSON text."""
+    """Protobuf holds 43 levels of lists; of what is far deeper, the rest travels as JSON text."""
     return nested(43, "[" * (depth - 43) + content + "]" * (depth - 43))
 
 
@@ -766,8 +769,8 @@ def dicts_on_the_wire(depth: int, before: str, content: str) -> str:
     return (before + ": ") * (depth - 28) + content + "}" * (depth - 28)
 
 
-case("60 lists deep", lambda: nested(60), off_the_wire=_DEEP, arrives=lists_on_the_wire(60, "0"))
-case("400 lists deep", lambda: nested(400), off_the_wire=_DEEP, arrives=lists_on_the_wire(400, "0"))
+case("60 lists deep", lambda: nested(60), off_the_wire=_DEEP)
+case("400 lists deep", lambda: nested(400), off_the_wire=_DEEP)
 case(
     "850 lists deep",
     lambda: nested(850),
@@ -803,11 +806,6 @@ case(
     breaks=_RECURSION,
     breaks_inputs=_RECURSION,
     kept=nested(MAX_DEPTH // 2, f"<object {_TOO_DEEP}", lambda inner: {"x": 1, "inner": inner}),
-    arrives=nested(
-        28,
-        dicts_on_the_wire(MAX_DEPTH // 2, '{"x": 1, "inner"', f'"<object {_TOO_DEEP}"'),
-        lambda inner: {"x": 1, "inner": inner},
-    ),
 )
 
 
@@ -1099,13 +1097,17 @@ def main() -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment(experiment)
     for case in CASES.values():
-        if module == "mlflow" and (case.breaks or case.off_the_wire or not case.same_json):
+        if module == "mlflow" and (case.breaks or not case.same_json):
             continue
+        if module == "mlflow" and case.off_the_wire:
+            mlflow.flush_trace_async_logging()
         with mlflow.start_span(case.name) as span:
             span.set_attribute("value", case.make())
             if not case.copied and not case.breaks_inputs:
                 span.set_inputs(case.make())
                 span.set_outputs(case.make())
+        if module == "mlflow" and case.off_the_wire:
+            mlflow.flush_trace_async_logging()
     mlflow.flush_trace_async_logging()
 
 

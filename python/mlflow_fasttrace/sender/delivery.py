@@ -17,6 +17,14 @@ class Refused(Exception):
     """The destination will never take this: set it aside, go on with the rest."""
 
 
+class Inexact(Exception):
+    """OTLP would turn values of these records (by index) into texts; JSON would not."""
+
+    def __init__(self, indexes: list[int]):
+        super().__init__(indexes)
+        self.indexes = indexes
+
+
 #: MLflow's error codes that another try may not see.
 TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
 
@@ -24,7 +32,8 @@ TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
 class Destination(Protocol):
     def send_info(self, info: InfoDict) -> None: ...
 
-    def send_spans(self, experiment_id: str, records: list[bytes]) -> None: ...
+    def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
+        """``exact``: raise `Inexact` rather than degrade a value."""
 
     def upload(self, trace_id: str, artifacts: Artifacts) -> None: ...
 

@@ -21,7 +21,7 @@ from mlflow.tracking.request_header.registry import resolve_request_headers
 from mlflow.utils.rest_utils import http_request
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.delivery import Artifacts, Away, Refused, upload_artifacts
+from mlflow_fasttrace.sender.delivery import Artifacts, Away, Inexact, Refused, upload_artifacts
 from mlflow_fasttrace.sender.finish import InfoDict, start_trace_body
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -121,8 +121,10 @@ class HttpDestination:
         except ValueError:
             raise Away(f"{self._host} answered something that is not MLflow's") from None
 
-    def send_spans(self, experiment_id: str, records: list[bytes]) -> None:
-        body, refused = _core.otlp_request(records)
+    def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
+        body, refused, inexact = _core.otlp_request(records)
+        if exact and inexact:
+            raise Inexact(inexact)
         for index in refused:
             logger.error("a span record cannot be encoded and is left out: %d", index)
         self._post(

@@ -15,6 +15,7 @@ from mlflow_fasttrace.sender.delivery import (
     Backoff,
     Destination,
     Experiments,
+    Inexact,
     Refused,
     open_destination,
 )
@@ -199,14 +200,28 @@ class Sender:
             return False
         return True
 
-    def _send_spans(self, experiment_id: str, traces: list[TraceBuffer]) -> None:
-        """One request; where it is refused, halves, down to the trace that is to blame."""
-        if not traces:
-            return
-        records = [entry.record for trace in traces for entry in trace.spans]
+    def _send_spans(
+        self, experiment_id: str, traces: list[TraceBuffer], *, exact: bool = True
+    ) -> None:
+        """One request; where it is refused, halves, down to the trace that is to blame. Traces with
+        values that OTLP cannot carry go as files."""
+        entries = [(trace, entry) for trace in traces for entry in trace.spans]
         try:
-            if records:
-                self._destination.send_spans(experiment_id, records)
+            if entries:
+                records = [entry.record for _, entry in entries]
+                self._destination.send_spans(experiment_id, records, exact=exact)
+        except Inexact as reason:
+            affected = {entries[index][0].trace_id for index in reason.indexes}
+            degraded = []
+            for trace in traces:
+                if trace.trace_id in affected:
+                    if trace.complete() and self._upload_spans(trace):
+                        self._done(trace)
+                    else:
+                        degraded.append(trace)
+            self._send_spans(experiment_id, [t for t in traces if t.trace_id not in affected])
+            self._send_spans(experiment_id, degraded, exact=False)
+            return
         except Refused as reason:
             if len(traces) == 1:
                 if self._upload_spans(traces[0]):
@@ -215,8 +230,8 @@ class Sender:
                     self._set_aside(traces[0], reason)
                 return
             half = len(traces) // 2
-            self._send_spans(experiment_id, traces[:half])
-            self._send_spans(experiment_id, traces[half:])
+            self._send_spans(experiment_id, traces[:half], exact=exact)
+            self._send_spans(experiment_id, traces[half:], exact=exact)
             return
         for trace in traces:
             self._done(trace)

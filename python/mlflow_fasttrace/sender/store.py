@@ -29,7 +29,7 @@ class StoreDestination:
     def send_info(self, info: InfoDict) -> None:
         self._call(self.store.start_trace, info_entity(info))
 
-    def send_spans(self, experiment_id: str, records: list[bytes]) -> None:
+    def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
         spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]
         self._call(self.store.log_spans, experiment_id, spans)
 
