@@ -2,215 +2,42 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from pythons import VERSIONS, pip_install, venv_of
 
-SCRIPT = """
-import asyncio, gc, os, resource, sys
-import cloudpickle
-import mlflow_fasttrace as mlflow
-from mlflow_fasttrace import _core, _runtime, tracing
-import mlflow_fasttrace.fluent
-
-folder = sys.path[0]
-ring = _core.RingWriter(folder + "/1-00000000.ring", 1 << 20, folder + "/spill")
-reader = _core.RingReader(folder + "/1-00000000.ring")
-_core.set_destination(ring, {"uri": "test"})
-
-@mlflow.trace
-def plain(x, *rest, y=1, **others):
-    return [x]
-
-@mlflow.trace
-def fails():
-    raise ValueError("no")
-
-@mlflow.trace
-def stream(n):
-    for i in range(n):
-        yield {"item": i}
-
-@mlflow.trace(output_reducer=len)
-def reduced():
-    yield 1
-
-@mlflow.trace
-async def call(n):
-    return n
-
-@mlflow.trace
-async def items():
-    yield 1
-
-class Odd:
-    def __str__(self):
-        raise RuntimeError
-
-class Event:
-    name, timestamp, attributes = "exception", 1, {"k": "v"}
-
-cycle = []
-cycle.append(cycle)
-
-def drive(coroutine):
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        pass
-
-async def consume():
-    async for _ in items():
-        break
-    generator = items()
-    await generator.__anext__()
-    await generator.aclose()
-
-def calls():
-    plain(1, 2, z=3)
-
-def errors():
-    for call in (fails, plain):
-        try:
-            call()
-        except (ValueError, TypeError):
-            pass
-
-def generators():
-    list(stream(3))
-    list(reduced())
-    for _ in stream(3):
-        break
-    generator = stream(2)
-    next(generator)
-    generator.close()
-    generator = stream(2)
-    next(generator)
-    try:
-        generator.throw(KeyError("k"))
-    except KeyError:
-        pass
-
-async def suspended():
-    async for _ in waits():
-        pass
-
-class Suspends:
-    def __await__(self):
-        yield
-
-@mlflow.trace
-async def waits():
-    await Suspends()
-    yield 1
-
-def coroutines():
-    drive(call(1))
-    coroutine = suspended()
-    coroutine.send(None)
-    coroutine.close()
-    drive(consume())
-
-def span_methods():
-    with mlflow.start_span("s", attributes={"a": 1}, description="d", log_level="INFO") as span:
-        span.set_inputs({"deep": [{"a": 1.5, "b": None, "c": b"x", "d": Odd(), "e": cycle}]})
-        for n in range(20):
-            span.set_attribute(f"k{n}", "v" * n)
-            span.set_attribute("same", n)
-        span.set_outputs(10**30)
-        span.add_event(Event)
-        span.record_exception("words")
-        span.inputs, span.outputs, span.attributes, span._event_tuples, span._status_pair, repr(span)
-        span.get_attribute("k1")
-        span.trace_id, span.span_id, span.parent_id, span.name, span.start_time_ns, span.span_type
-        mlflow.update_current_trace(tags={"a": "b"}, metadata={"c": "d"}, request_preview="r")
-        span.to_dict(), span._span, span.links, span.get_attribute("no")
-        try:
-            span["inputs"]
-        except TypeError:
-            pass
-    span.end()
-
-def by_hand():
-    root = mlflow.start_span_no_context("root", inputs=[1], tags={"t": "v"}, metadata={"m": "v"})
-    child = mlflow.start_span_no_context("child", parent_span=root, start_time_ns=1)
-    child._append_link("tr-1", "2", {"a": 1})
-    mlflow.set_trace_tag(root.trace_id, "k", "v")
-    mlflow.delete_trace_tag(root.trace_id, "k")
-    root._trace.assessments.append({"a": 1})
-    root.end()
-    child.end(outputs=(1, {object()}))
-
-sampled = mlflow.trace(lambda: mlflow.get_current_active_span(), sampling_ratio_override=0.5)
-
-def switches():
-    sampled()
-    with tracing.context(tags={"a": "b"}, session_id="s"):
-        fails_quietly()
-        with tracing.context(enabled=False):
-            plain(1)
-    with tracing.configure(span_processors=[lambda span: span.set_outputs("masked")]):
-        plain(1)
-    tracing.trace_disabled(plain)(1)
-    mlflow.start_span("decorator")(plain)(1)
-
-def fails_quietly():
-    try:
-        fails()
-    except ValueError:
-        pass
-
-def decorating():
-    traced = mlflow.trace(lambda a, b=[]: a, name="n", attributes={"x": [1]})
-    traced(1), traced.__get__(1)(), repr(traced), traced.__code__, traced.__signature__
-    traced.own = traced
-    del traced.own
-    again = cloudpickle.loads(cloudpickle.dumps(traced))
-    again(1)
-    Holder.method(Holder()), Holder().method(), Holder().shown
-
-class Holder:
-    @mlflow.trace
-    def method(self):
-        return 1
-
-    @mlflow.trace
-    @property
-    def shown(self):
-        return 1
-
-def sending():
-    records = [data for _, kind, _, data in reader.drain(1 << 20) if kind == 1]
-    if records:
-        _core.otlp_request(records)
-        for record in records:
-            _core.span_summary(record), _core.span_json(record), _core.decode(record)
-        _core.write_segment(folder + "/segment", records, 1)
-        _core.SegmentReader(folder + "/segment").read(1 << 20)
-
-def resident():
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
-
-import logging
-logging.disable(logging.CRITICAL)
-for step in (calls, errors, generators, coroutines, span_methods, by_hand, switches,
-             decorating):
-    def round_():
-        for _ in range(ROUNDS):
-            step()
-            sending()
-            reader.release(reader.cursor)
-        gc.collect()
-    round_()
-    before = resident()
-    round_()
-    round_()
-    grown = resident() - before
-    print(step.__name__, grown)
-    assert grown < 600_000, (step.__name__, grown)
-"""
+SCRIPT = Path(__file__).parent / "leaks.py"
 
 
-@pytest.mark.parametrize("rounds", [500, pytest.param(20_000, marks=pytest.mark.long)])
-def test_memory_stays_flat(agent, rounds):
-    process = agent(SCRIPT.replace("ROUNDS", str(rounds)), MLFLOW_FASTTRACE_SENDER="none")
-    assert process.returncode == 0, process.out + process.err
+def run_on(python: str, rounds: int, folder: Path) -> None:
+    result = subprocess.run(
+        [python, SCRIPT, str(rounds)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={
+            **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+            "MLFLOW_FASTTRACE_SENDER": "none",
+            "TMPDIR": str(folder),
+        },
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_memory_stays_flat(tmp_path):
+    run_on(sys.executable, 500, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", VERSIONS)
+def test_memory_stays_flat_for_long(wheel, tmp_path, version):
+    python = venv_of(version, tmp_path / "venv")
+    mlflow = f"mlflow-skinny=={importlib.metadata.version('mlflow')}"
+    pip_install(python, mlflow, "platformdirs>=4", "cloudpickle")
+    pip_install(python, "--no-deps", wheel)
+    run_on(python, 100_000, tmp_path)

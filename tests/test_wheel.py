@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-VERSIONS = ("3.10", "3.11", "3.12", "3.13")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    source = tmp_path_factory.mktemp("source")
-    for name in ("ext", "python", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    for built in source.rglob("*.so"):
-        built.unlink()
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
-    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+from pythons import VERSIONS, pip_install, venv_of
 
 
 def test_tag(wheel):
@@ -37,18 +19,6 @@ def test_limited_api_only(wheel):
     audit = Path(sys.executable).parent / "abi3audit"
     result = subprocess.run([audit, "--strict", wheel], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-def interpreter(version: str) -> str | None:
-    """A Python of that version: on the PATH, or among pyenv's."""
-    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
-    candidates = [str(found[-1])] if found else [shutil.which(f"python{version}")]
-    for candidate in filter(None, candidates):
-        check = [candidate, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
-        result = subprocess.run(check, capture_output=True, text=True)
-        if result.stdout.strip() == version:
-            return candidate
-    return None
 
 
 SMOKE = """
@@ -114,14 +84,9 @@ print("ran on", sys.version_info[:2])
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_runs_on(wheel, tmp_path, version):
-    python = interpreter(version)
-    if python is None:
-        pytest.skip(f"Python {version} is not installed here")
-    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
-    python = str(tmp_path / "venv/bin/python")
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "platformdirs>=4"], check=True)
-    subprocess.run([*install, "--no-deps", wheel], check=True)
+    python = venv_of(version, tmp_path / "venv")
+    pip_install(python, "platformdirs>=4")
+    pip_install(python, "--no-deps", wheel)
     result = subprocess.run(
         [python, "-X", "dev", "-c", SMOKE],
         capture_output=True,

@@ -1,0 +1,37 @@
+"""The Pythons that the one wheel is for, as far as they are installed here."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of that version: on the PATH, or among pyenv's."""
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
+    candidates = [str(found[-1])] if found else [shutil.which(f"python{version}")]
+    for candidate in filter(None, candidates):
+        check = [candidate, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
+        result = subprocess.run(check, capture_output=True, text=True)
+        if result.stdout.strip() == version:
+            return candidate
+    return None
+
+
+def venv_of(version: str, folder: Path) -> str:
+    """A fresh virtual environment's Python; the test is skipped where there is no such version."""
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"Python {version} is not installed here")
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    return str(folder / "bin/python")
+
+
+def pip_install(python: str, *what: str | Path) -> None:
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, *what], check=True)
