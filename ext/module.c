@@ -119,6 +119,7 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
         {"root_context", &state->root_context},
         {"process_span", &state->process_span},
         {"trace_completed", &state->trace_completed},
+        {"sender_missing", &state->sender_missing},
     };
     const char *name;
     PyObject *callable;
@@ -588,6 +589,7 @@ done:
     apply(state->root_context);                                                                    \
     apply(state->process_span);                                                                    \
     apply(state->trace_completed);                                                                 \
+    apply(state->sender_missing);                                                                  \
     apply(state->encode_default);                                                                  \
     apply(state->format_exception);                                                                \
     apply(state->start_runtime);                                                                   \

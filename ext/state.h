@@ -47,7 +47,8 @@ typedef struct {
     PyObject *extract_attachments;
     PyObject *payload_repr;
     PyObject *root_context;
-    PyObject *process_span;    /* NULL unless the program has span processors */
+    PyObject *process_span; /* NULL unless the program has span processors */
+    PyObject *sender_missing;
     PyObject *trace_completed; /* NULL unless somebody waits for completed traces */
 
     PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */

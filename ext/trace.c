@@ -23,14 +23,14 @@ PyObject *trace_id_str(const Trace *trace)
  * threads that come in the meantime wait for it there. */
 static bool ensure_runtime(CoreState *state)
 {
-    if (LIKELY(state->ring != NULL)) {
+    if (LIKELY(state->ring != NULL && ring_is_ours(state->ring))) {
         return true;
     }
     if (state->start_runtime == NULL) {
         return false;
     }
     forget_result(PyObject_CallNoArgs(state->start_runtime));
-    return state->ring != NULL;
+    return state->ring != NULL && ring_is_ours(state->ring);
 }
 
 uint64_t sampling_bound(double ratio)
@@ -101,6 +101,13 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
 {
     *dropped = false;
     if (!ensure_runtime(state)) {
+        return NULL;
+    }
+    if (UNLIKELY(!ring_admits_trace(state->ring))) {
+        *dropped = true;
+        warn(state, "New traces are not recorded for now: what waits for delivery has reached "
+                    "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. They "
+                    "are counted; `mlflow-fasttrace status` says why delivery waits.");
         return NULL;
     }
     Trace *trace = PyObject_New(Trace, state->trace_type);
@@ -239,8 +246,21 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
     }
 }
 
+/* The child of a fork carries on the traces that were open in a ring of its own, where they are
+ * announced anew. */
+static void follow_fork(CoreState *state, Trace *trace)
+{
+    if (LIKELY(ring_is_ours(trace->ring)) || !ensure_runtime(state)) {
+        return;
+    }
+    Py_INCREF(state->ring);
+    set_owned((PyObject **)&trace->ring, (PyObject *)state->ring);
+    trace->announced = false;
+}
+
 void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 {
+    follow_fork(state, trace);
     if (LIKELY(!record->failed && ring_append(trace->ring, record))) {
         return;
     }
@@ -262,6 +282,7 @@ static void write_trace_record(CoreState *state, Trace *trace, int phase)
 
 void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root)
 {
+    follow_fork(state, trace);
     if (!trace->announced && !(is_root && trace->open_spans == 1)) {
         trace->announced = true;
         write_trace_record(state, trace, PHASE_OPEN);
@@ -274,6 +295,10 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
     }
     else if (is_root) {
         write_trace_record(state, trace, PHASE_ROOT_ENDED);
+    }
+    if (is_root && UNLIKELY(ring_is_unattended(trace->ring, trace->root_end_ns)) &&
+        state->sender_missing != NULL) {
+        forget_result(PyObject_CallNoArgs(state->sender_missing));
     }
 }
 
