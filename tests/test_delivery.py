@@ -49,7 +49,7 @@ def assert_all_there(uri: str, experiment: str, traces: int) -> None:
 
 
 def sender_pids(spool) -> list[int]:
-    return [int(lock.read_text()) for lock in spool.glob("*/sender.lock") if lock.read_text()]
+    return [int(lock.read_text().split()[0]) for lock in spool.glob("*/sender.lock") if lock.read_text()]
 
 
 def assert_sender_ends(spool) -> None:

@@ -49,6 +49,7 @@ class TraceBuffer:
         self.info: TraceInfoRecord | None = None
         self.info_entry: Entry | None = None
         self.since = time.monotonic()
+        self.kept: bool | None = None  # what the rules of tail sampling said; None: not yet
         # What the trace's info needs of every span, also of those delivered before.
         self.seen: set[bytes] = set()
         self.sizes: dict[bytes, int] = {}

@@ -6,8 +6,9 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Callable
 
-from mlflow_fasttrace import _core
+from mlflow_fasttrace import __version__, _core, _settings
 from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace.sender.delivery import (
     Artifacts,
@@ -19,11 +20,13 @@ from mlflow_fasttrace.sender.delivery import (
     Refused,
     open_destination,
 )
+from mlflow_fasttrace.sender.keep import rules_of
 from mlflow_fasttrace.sender.sources import (
     COMPRESSION_LEVEL,
     PackedSegment,
     RingSource,
     SpillSegment,
+    folder_bytes,
     ring_paths,
     segment_paths,
     spill_stem,
@@ -39,14 +42,20 @@ BATCH_SPANS = 2000
 BATCH_BYTES = 4 << 20
 BATCH_TRACES = 100
 MEMORY_BYTES = 32 << 20  # of records read from segments
+MEASURE_SECONDS = 1.0
+GIVE_UP_SECONDS = 600.0  # without an agent and with a server that is away: until the next start
+TAKE_OVER_SECONDS = 10.0  # that a sender of another release has to end
 
 SERVER_UNKNOWN, SERVER_ANSWERS, SERVER_AWAY = 0, 1, 2
 
 
 class Sender:
-    def __init__(self, state: str, rings: str, uri: str):
+    """Delivers what the rings and segments of one spool hold. Without folders: what the rings hold
+    that it is given."""
+
+    def __init__(self, state: str | None, rings: str | None, uri: str):
         self.state = state
-        self.rings_folder = rings
+        self.folders = [folder for folder in (rings, state) if folder is not None]
         self.uri = uri
         self.assembler = Assembler()
         self.rings: dict[str, RingSource] = {}
@@ -56,8 +65,14 @@ class Sender:
         self.flush_wanted = False
         self._destination: Destination | None = None
         self._experiments = Experiments(uri)
+        self.kept_out = 0  # traces that tail sampling dropped
         self._packed = 0
         self._last_scan = 0.0
+        self.spool_is_full = False
+        self._away_since = 0.0
+        self._has_room = True
+        self._measured_at = float("-inf")
+        self._cannot_pack = False
         self._bad_rings: set[str] = set()
 
     # ---- reading ----
@@ -65,7 +80,7 @@ class Sender:
     def scan(self) -> None:
         """Finds rings of new agents, segments that wait, and rings whose agents are gone."""
         self._last_scan = time.monotonic()
-        for path in ring_paths(self.rings_folder, self.state):
+        for path in ring_paths(*self.folders):
             if path in self.rings or path in self._bad_rings:
                 continue
             try:
@@ -74,8 +89,11 @@ class Sender:
                 logger.error("%s cannot be read and is left alone: %s", path, error)
                 self._bad_rings.add(path)
                 continue
-            ring.reader.set_server_state(self.server_state)
-            self.rings[path] = ring
+            self.adopt(ring)
+        for ring in self.rings.values():
+            ring.reader.attend(self.spool_is_full)
+        if self.state is None:
+            return
         by_stem = {ring.stem: ring for ring in self.rings.values()}
         packed, spilled = segment_paths(self.state)
         for path in packed:
@@ -87,6 +105,10 @@ class Sender:
                     self.segments[path] = SpillSegment(path, by_stem.get(spill_stem(path)))
                 except FileNotFoundError:
                     continue
+
+    def adopt(self, ring: RingSource) -> None:
+        ring.reader.set_server_state(self.server_state)
+        self.rings[ring.path or ""] = ring
 
     def read(self) -> int:
         """Takes what the rings and, as memory allows, the segments have. Returns the records."""
@@ -115,6 +137,10 @@ class Sender:
         for trace in self.assembler.orphans():
             self._set_aside(trace, Refused("no record says where this trace goes"))
         ready = self.assembler.ready(everything=self.flush_wanted or overfull)
+        wanted = [trace for trace in ready if self._is_wanted(trace, overfull)]
+        if len(wanted) < len(ready):
+            self._settle()
+        ready = wanted
         if not ready or self.backoff.waiting():
             return 0
         sent = 0
@@ -128,6 +154,28 @@ class Sender:
             self._flush_is_done()
         self._settle()
         return sent
+
+    def _is_wanted(self, trace: TraceBuffer, overfull: bool) -> bool:
+        """Tail sampling: drops a trace that no rule keeps, holds one that is not finished."""
+        if trace.kept is None:
+            rules = rules_of(trace)
+            if rules is None:
+                return True
+            if not (trace.complete() or overfull or self._is_abandoned(trace)):
+                for entry in trace.entries():
+                    entry.held = True
+                return False
+            # Of what will never be complete the rules may not have seen the half.
+            trace.kept = not trace.complete() or rules.keep(trace)
+        if not trace.kept:
+            self.kept_out += 1
+            self._done(trace)
+        return trace.kept
+
+    def _is_abandoned(self, trace: TraceBuffer) -> bool:
+        """Whether its agents are gone: nothing of it will come any more."""
+        pid = trace.info.destination.get("pid")
+        return not any(ring.reader.pid == pid for ring in self.rings.values() if ring.reader.alive())
 
     def _flush_is_done(self) -> None:
         self.flush_wanted = False
@@ -245,6 +293,10 @@ class Sender:
 
     def _set_aside(self, trace: TraceBuffer, reason: Exception) -> None:
         """A dead letter: the records and the reason stay on disk, the rest goes on."""
+        if self.state is None:
+            logger.error("trace %s is refused and lost: %s", trace.mlflow_id, reason)
+            self._done(trace)
+            return
         stem = os.path.join(self.state, f"refused-{trace.trace_id.hex()}")
         records = [entry.record_to_keep() for entry in trace.entries()]
         _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
@@ -260,6 +312,8 @@ class Sender:
         self._set_server_state(SERVER_AWAY)
 
     def _set_server_state(self, state: int) -> None:
+        if state == SERVER_AWAY and self.server_state != SERVER_AWAY:
+            self._away_since = time.monotonic()
         self.server_state = state
         for ring in self.rings.values():
             ring.reader.set_server_state(state)
@@ -277,6 +331,8 @@ class Sender:
     def pack(self) -> None:
         """Moves what a ring holds undelivered to disk: when the ring is filling up, and when the
         server is away."""
+        if self.state is None or not self._may_pack():
+            return
         packed = False
         for ring in self.rings.values():
             away = self.server_state == SERVER_AWAY
@@ -285,6 +341,26 @@ class Sender:
         if packed:
             self.assembler.drop_packed()
 
+    def _may_pack(self) -> bool:
+        """Measures the spool, once a second. An eighth of its bound is for the traces that have
+        begun; when only that is left, agents begin no new ones."""
+        now = time.monotonic()
+        if now - self._measured_at >= MEASURE_SECONDS:
+            self._measured_at = now
+            held, bound = folder_bytes(self.state), _settings.spool_max_bytes(self.state)
+            self._has_room = held < bound
+            full = held >= bound - bound // 8
+            if full and not self.spool_is_full:
+                logger.error(
+                    "what waits for delivery takes %d bytes: new traces are refused until it is "
+                    "less (MLFLOW_FASTTRACE_SPOOL_MAX_BYTES is %d)",
+                    held,
+                    bound,
+                )
+            # Not back and forth with every segment that goes.
+            self.spool_is_full = full or (self.spool_is_full and held >= bound // 4 * 3)
+        return self._has_room
+
     def _pack_ring(self, ring: RingSource) -> bool:
         self._packed += 1
         name = f"packed-{time.time_ns():020d}-{self._packed:06d}.seg"
@@ -292,8 +368,11 @@ class Sender:
         try:
             segment = ring.pack(path)
         except OSError as error:
-            logger.error("%s cannot be written: %s", path, error)
+            if not self._cannot_pack:
+                logger.error("%s cannot be written: %s", path, error)
+            self._cannot_pack = True
             return False
+        self._cannot_pack = False
         if segment is None:
             return False
         self.segments[path] = segment
@@ -311,10 +390,18 @@ class Sender:
     # ---- living ----
 
     def idle(self) -> bool:
-        """Nobody needs this sender: no ring, no segment; or somebody removed the spool folder."""
-        if not os.path.isdir(self.state):
-            return not any(ring.reader.alive() for ring in self.rings.values())
-        return not self.rings and not self.segments
+        """Nobody needs this sender: no ring, no segment; or somebody removed the spool folder. While
+        anything waits for a server that is away the sender stays and tries again, for a while."""
+        if not self.rings and not self.segments:
+            return True
+        if any(ring.reader.alive() for ring in self.rings.values()):
+            return False
+        if self.state is None or not os.path.isdir(self.state):
+            return True
+        return (
+            self.server_state == SERVER_AWAY
+            and time.monotonic() - self._away_since >= GIVE_UP_SECONDS
+        )
 
     def step(self) -> bool:
         """One round; whether there was anything to do."""
@@ -363,18 +450,29 @@ def _batches(traces: list[TraceBuffer]) -> list[list[TraceBuffer]]:
 
 
 class _Lock:
-    """The right to be this spool's sender."""
+    """The right to be this spool's sender. The file says who has it: process id and version."""
 
     def __init__(self, path: str):
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def take(self) -> bool:
+        """Waits a little where a sender of another release, which was asked to end, still has it."""
+        words = os.pread(self._fd, 100, 0).decode("ascii", "replace").split()
+        wait = TAKE_OVER_SECONDS if len(words) == 2 and words[1] != __version__ else 0.0
+        deadline = time.monotonic() + wait
+        while not self._try():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()} {__version__}\n".encode(), 0)
+        return True
+
+    def _try(self) -> bool:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)  # for whoever looks
         return True
 
     def release(self) -> None:
@@ -384,16 +482,27 @@ class _Lock:
         os.close(self._fd)
 
 
-def run_sender(state: str, rings: str, uri: str) -> None:
-    """Serves a spool until no agent has needed it for a while."""
+def run_sender(
+    state: str, rings: str, uri: str, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Serves a spool until no agent has needed it for a while.
+
+    Args:
+        state: The spool's folder of segments, lock and log.
+        rings: The folder of its rings.
+        uri: The tracking URI, with its credentials.
+        should_stop: Asked between rounds; what is not delivered stays where it is.
+    """
     lock = _Lock(os.path.join(state, "sender.lock"))
     try:
         while lock.take():
             sender = Sender(state, rings, uri)
-            _serve(sender)
+            _serve(sender, should_stop)
             # An agent that made its ring before this release relied on us; one that makes it
             # afterwards finds the lock free and starts another sender.
             lock.release()
+            if should_stop():
+                return
             sender.scan()
             if sender.idle():
                 remove_if_empty(rings)
@@ -402,15 +511,21 @@ def run_sender(state: str, rings: str, uri: str) -> None:
         lock.close()
 
 
-def _serve(sender: Sender) -> None:
+def run_sender_in_memory(fd: int, uri: str) -> None:
+    """Serves one ring that is memory of this process, as long as it is there."""
+    sender = Sender(None, None, uri)
+    sender.adopt(RingSource(None, fd))
+    _serve(sender, lambda: False)
+
+
+def _serve(sender: Sender, should_stop: Callable[[], bool]) -> None:
     idle_since = time.monotonic()
     pause = POLL_BUSY_SECONDS
-    while True:
+    while not should_stop():
         if sender.step():
             pause = POLL_BUSY_SECONDS
         else:
             pause = min(pause * 1.25, POLL_IDLE_SECONDS)
-        # While anything waits for a server that is away, the sender stays and tries again.
         if sender.idle():
             if time.monotonic() - idle_since >= LINGER_SECONDS:
                 return
