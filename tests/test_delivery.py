@@ -58,7 +58,8 @@ def assert_sender_ends(spool) -> None:
     """With nothing left to do it goes, and takes the rings with it."""
     (pid,) = sender_pids(spool)
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the sender's end")
-    assert not list(Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*"))
+    left = Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*")
+    assert [list(rings.iterdir()) for rings in left] == []
 
 
 KILL_AGENT = "\nos.kill(os.getpid(), 9)\n"

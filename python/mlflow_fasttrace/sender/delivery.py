@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mlflow_fasttrace.sender.finish import InfoDict
@@ -24,6 +24,8 @@ class Inexact(Exception):
         super().__init__(indexes)
         self.indexes = indexes
 
+
+_EXPERIMENT_TIMEOUT_SECONDS = 30.0
 
 #: MLflow's error codes that another try may not see.
 TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
@@ -92,14 +94,47 @@ class Experiments:
         return self._ids[name]
 
     def _resolve(self, name: str) -> str:
-        from mlflow.tracking import MlflowClient
-
-        client = MlflowClient(tracking_uri=self._uri)
         try:
-            found = client.get_experiment_by_name(name)
-            return found.experiment_id if found else client.create_experiment(name)
+            if self._uri.startswith(("http://", "https://")):
+                return _experiment_of_server(self._uri, name)
+            return _experiment_of_store(self._uri, name)
         except Exception as error:
             raise Away(f"experiment {name!r} could not be resolved: {error}") from error
+
+
+def _experiment_of_store(uri: str, name: str) -> str:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(name)
+    return found.experiment_id if found else client.create_experiment(name)
+
+
+def _experiment_of_server(uri: str, name: str) -> str:
+    """MLflow's client would try again for minutes, while nothing else is delivered."""
+    from mlflow.tracking._tracking_service.utils import _get_store
+    from mlflow.utils.rest_utils import http_request
+
+    def call(endpoint: str, method: str, **what: Any) -> Any:
+        return http_request(
+            _get_store(uri).get_host_creds(),
+            f"/api/2.0/mlflow/experiments/{endpoint}",
+            method,
+            max_retries=0,
+            timeout=_EXPERIMENT_TIMEOUT_SECONDS,
+            raise_on_status=False,
+            **what,
+        )
+
+    answer = call("get-by-name", "GET", params={"experiment_name": name})
+    if answer.status_code == 200:
+        return answer.json()["experiment"]["experiment_id"]
+    if answer.status_code != 404:
+        raise OSError(f"the server answered {answer.status_code}: {answer.text[:300]}")
+    answer = call("create", "POST", json={"name": name})
+    if answer.status_code != 200:  # somebody else may have been faster: the next try finds it
+        raise OSError(f"the server answered {answer.status_code}: {answer.text[:300]}")
+    return answer.json()["experiment_id"]
 
 
 class Backoff:

@@ -150,9 +150,10 @@ class Sender:
                 sent += len(batch)
         except Away as reason:
             self._away(reason)
+            self._settle()
         else:
+            self._settle()
             self._flush_is_done()
-        self._settle()
         return sent
 
     def _is_wanted(self, trace: TraceBuffer, overfull: bool) -> bool:
@@ -175,7 +176,9 @@ class Sender:
     def _is_abandoned(self, trace: TraceBuffer) -> bool:
         """Whether its agents are gone: nothing of it will come any more."""
         pid = trace.info.destination.get("pid")
-        return not any(ring.reader.pid == pid for ring in self.rings.values() if ring.reader.alive())
+        return not any(
+            ring.reader.pid == pid for ring in self.rings.values() if ring.reader.alive()
+        )
 
     def _flush_is_done(self) -> None:
         self.flush_wanted = False
