@@ -39,6 +39,8 @@ typedef struct {
     PyObject *destination;
     Trace *traces; /* those alive, linked; borrowed */
 
+    PyObject *dropped; /* owned list of spans that wait for span_end_dropped(), or NULL */
+
     /* Python hooks, see set_hook(). */
     PyObject *encode_default;
     PyObject *format_exception;

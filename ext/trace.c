@@ -426,7 +426,18 @@ static PyObject *trace_spans(Trace *trace, PyObject *unused)
     return span_list(trace);
 }
 
+static PyObject *trace_rewrite(Trace *trace, PyObject *unused)
+{
+    (void)unused;
+    if (trace_is_complete(trace)) {
+        write_trace_record(trace->state, trace, PHASE_COMPLETE);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef trace_methods[] = {
+    {"rewrite", (PyCFunction)trace_rewrite, METH_NOARGS,
+     "Records once more what is known of a trace that has ended: something of it has changed."},
     {"spans", (PyCFunction)trace_spans, METH_NOARGS, "The spans that are alive, oldest first."},
     {NULL, NULL, 0, NULL},
 };

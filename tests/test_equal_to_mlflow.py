@@ -58,6 +58,7 @@ WITH_STACK_TRACES = {
     "exceptions",
     "generators",
     "groups_of_tasks",
+    "scopes_left_by_hand",
     "statuses",
 }
 

@@ -99,7 +99,9 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
 
 
 def set_experiment(*, experiment_id: str | None = None, name: str | None = None) -> None:
+    global _location
     with _lock:
+        _location = None
         _experiment.clear()
         if experiment_id is not None:
             _experiment["id"] = str(experiment_id)
@@ -501,6 +503,7 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
     Returns:
         Whether that was reached.
     """
+    _core.end_dropped()
     if _settings.sender_mode() == "none":
         return True
     deadline = time.monotonic() + timeout_seconds
