@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-#: Variables that decide how a sender signs in; their values never leave the environment.
+#: Variables that decide how a sender signs in, and where; their values never leave the environment.
 CREDENTIAL_VARIABLES = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
@@ -18,6 +18,7 @@ CREDENTIAL_VARIABLES = (
     "MLFLOW_TRACKING_SERVER_CERT_PATH",
     "MLFLOW_TRACKING_INSECURE_TLS",
     "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_WORKSPACE",
 )
 
 DEFAULT_RING_BYTES = 4 << 20

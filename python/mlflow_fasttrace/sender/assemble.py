@@ -49,6 +49,8 @@ class TraceBuffer:
         self.info: TraceInfoRecord | None = None
         self.info_entry: Entry | None = None
         self.since = time.monotonic()
+        self.failures = 0  # of the server, with this trace while it took others
+        self.not_before = 0.0  # when it is tried again
         self.kept: bool | None = None  # what the rules of tail sampling said; None: not yet
         # What the trace's info needs of every span, also of those delivered before.
         self.seen: set[bytes] = set()
@@ -88,6 +90,10 @@ class TraceBuffer:
             and self.info.phase == PHASE_COMPLETE
             and len(self.seen) >= self.info.spans
         )
+
+    def info_was_sent(self) -> bool:
+        """Whether the server knows the trace."""
+        return self.info_entry is None or self.info_entry.info_sent
 
     def summarize(self) -> None:
         """Takes from the undelivered spans what finishing needs."""

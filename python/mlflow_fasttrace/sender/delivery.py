@@ -1,7 +1,8 @@
-"""What a destination is, and the two ways in which it can say no."""
+"""What a destination is, and the ways in which it can say no."""
 
 from __future__ import annotations
 
+import random
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -10,11 +11,32 @@ if TYPE_CHECKING:
 
 
 class Away(Exception):
-    """The destination cannot take anything now: keep all, try later."""
+    """The destination cannot take anything now: keep all, try later.
+
+    Args:
+        reason: What is wrong.
+        seconds: When the destination wants to be asked again, where it said so.
+    """
+
+    def __init__(self, reason: str, seconds: float | None = None):
+        super().__init__(reason)
+        self.seconds = seconds
 
 
 class Refused(Exception):
     """The destination will never take this: set it aside, go on with the rest."""
+
+
+class Failed(Exception):
+    """The destination is there and could not do this: perhaps because of what was sent."""
+
+
+class TooLarge(Exception):
+    """The destination takes less at a time."""
+
+
+class Unsupported(Exception):
+    """The destination takes no spans by OTLP: they go to it as files."""
 
 
 class Inexact(Exception):
@@ -26,16 +48,22 @@ class Inexact(Exception):
 
 
 _EXPERIMENT_TIMEOUT_SECONDS = 30.0
+RETRY_AFTER_MAX_SECONDS = 300.0
 
 #: MLflow's error codes that another try may not see.
 TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
 
 
 class Destination(Protocol):
+    """Every call may raise `Away`, `Refused`, `Failed` and `TooLarge`."""
+
+    #: False where spans go as files.
+    takes_spans: bool
+
     def send_info(self, info: InfoDict) -> None: ...
 
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
-        """``exact``: raise `Inexact` rather than degrade a value."""
+        """``exact``: raise `Inexact` rather than degrade a value. May raise `Unsupported`."""
 
     def upload(self, trace_id: str, artifacts: Artifacts) -> None: ...
 
@@ -61,9 +89,9 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         if artifacts.spans is not None:
             repository.upload_trace_data(artifacts.spans)
     except MlflowException as error:
-        if error.error_code in TRANSIENT_CODES:
+        if error.error_code == "TEMPORARILY_UNAVAILABLE":
             raise Away(f"artifacts cannot be uploaded: {error}") from error
-        raise Refused(str(error)) from error
+        raise (Failed if error.error_code in TRANSIENT_CODES else Refused)(str(error)) from error
     except OSError as error:  # requests' exceptions are OSErrors too
         raise Away(f"artifacts cannot be uploaded: {error}") from error
 
@@ -138,15 +166,17 @@ def _experiment_of_server(uri: str, name: str) -> str:
 
 
 class Backoff:
-    """When to try again: 0.25 s, doubling up to 15 s."""
+    """When to try again: after 0.25 s, doubling up to 15 s, give or take a quarter; or when the
+    destination says."""
 
     def __init__(self) -> None:
         self._delay = 0.0
         self._until = 0.0
 
-    def failed(self) -> None:
+    def failed(self, seconds: float | None = None) -> None:
         self._delay = min(self._delay * 2 or 0.25, 15.0)
-        self._until = time.monotonic() + self._delay
+        wait = self._delay * random.uniform(0.75, 1.25)
+        self._until = time.monotonic() + max(wait, min(seconds or 0.0, RETRY_AFTER_MAX_SECONDS))
 
     def succeeded(self) -> None:
         self._delay = 0.0

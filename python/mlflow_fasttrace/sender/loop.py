@@ -16,8 +16,11 @@ from mlflow_fasttrace.sender.delivery import (
     Backoff,
     Destination,
     Experiments,
+    Failed,
     Inexact,
     Refused,
+    TooLarge,
+    Unsupported,
     open_destination,
 )
 from mlflow_fasttrace.sender.keep import rules_of
@@ -43,6 +46,8 @@ BATCH_BYTES = 4 << 20
 BATCH_TRACES = 100
 MEMORY_BYTES = 32 << 20  # of records read from segments
 MEASURE_SECONDS = 1.0
+FAILURES_IN_A_ROW = 3  # of a server that takes nothing, before it is left alone for a while
+FAILURES_OF_A_TRACE = 6  # while others are taken, before it is set aside
 GIVE_UP_SECONDS = 600.0  # without an agent and with a server that is away: until the next start
 TAKE_OVER_SECONDS = 10.0  # that a sender of another release has to end
 
@@ -65,6 +70,8 @@ class Sender:
         self.flush_wanted = False
         self._destination: Destination | None = None
         self._experiments = Experiments(uri)
+        self._failures: list[tuple[TraceBuffer, Failed]] = []  # of the batch
+        self._accepted = 0  # requests of the batch
         self.kept_out = 0  # traces that tail sampling dropped
         self._packed = 0
         self._last_scan = 0.0
@@ -137,6 +144,8 @@ class Sender:
         for trace in self.assembler.orphans():
             self._set_aside(trace, Refused("no record says where this trace goes"))
         ready = self.assembler.ready(everything=self.flush_wanted or overfull)
+        now = time.monotonic()
+        ready = [trace for trace in ready if trace.not_before <= now]
         wanted = [trace for trace in ready if self._is_wanted(trace, overfull)]
         if len(wanted) < len(ready):
             self._settle()
@@ -195,13 +204,37 @@ class Sender:
         for trace in traces:
             experiment = self._experiments.id_of(trace.info.destination["experiment"])
             by_experiment.setdefault(experiment, []).append(trace)
+        self._failures = []
+        self._accepted = 0
         for experiment, group in by_experiment.items():
             accepted = [trace for trace in group if self._send_info(trace, experiment)]
-            for trace in accepted:
-                self._upload(trace)
-            self._send_spans(experiment, accepted)
+            self._send_spans(experiment, [trace for trace in accepted if self._upload(trace)])
+        self._judge_failures()
         self.backoff.succeeded()
         self._set_server_state(SERVER_ANSWERS)
+
+    def _failed(self, trace: TraceBuffer, reason: Failed) -> None:
+        """The server could not take it, and it may be the trace's fault or the server's."""
+        self._failures.append((trace, reason))
+        if not self._accepted and len(self._failures) >= FAILURES_IN_A_ROW:
+            raise Away(str(reason))
+
+    def _judge_failures(self) -> None:
+        """Where the server took others, those that it did not take wait by themselves, and are set
+        aside after some tries. Where it took none it is the server's fault."""
+        if not self._failures:
+            return
+        if not self._accepted:
+            raise Away(str(self._failures[0][1]))
+        for trace, reason in self._failures:
+            trace.failures += 1
+            trace.not_before = time.monotonic() + min(2.0**trace.failures, 60.0)
+            for entry in trace.entries():
+                entry.held = True  # nobody has to wait for it
+            if trace.failures >= FAILURES_OF_A_TRACE and not self._upload_spans(trace):
+                self._set_aside(trace, reason)
+            elif trace.failures >= FAILURES_OF_A_TRACE:
+                self._done(trace)
 
     def _send_info(self, trace: TraceBuffer, experiment_id: str) -> bool:
         from mlflow_fasttrace.sender.finish import trace_info
@@ -219,34 +252,46 @@ class Sender:
             return False
         try:
             self._destination.send_info(info)
-        except Refused as reason:
+        except Failed as reason:
+            self._failed(trace, reason)
+            return False
+        except (Refused, TooLarge) as reason:
             self._set_aside(trace, reason)
             return False
+        self._accepted += 1
         for info in trace.infos:
             info.info_sent = True
         return True
 
-    def _upload(self, trace: TraceBuffer) -> None:
+    def _upload(self, trace: TraceBuffer) -> bool:
         """Attachments: the info is there, so the server has said where they go. One that cannot be
         uploaded is left out, as in MLflow; the trace is worth more."""
         if not trace.attachments:
-            return
+            return True
         contents = [_core.decode(entry.record) for entry in trace.attachments]
         attachments = {fields[2]: fields[3] for fields in contents}
         try:
             self._destination.upload(trace.mlflow_id, Artifacts(attachments=attachments))
-        except Refused as reason:
+        except (Refused, Failed) as reason:
+            if isinstance(reason, Failed) and trace.failures < FAILURES_OF_A_TRACE // 2:
+                self._failed(trace, reason)
+                return False
             logger.error("attachments of %s are left out: %s", trace.mlflow_id, reason)
+        return True
 
-    def _upload_spans(self, trace: TraceBuffer) -> bool:
+    def _write_spans(self, trace: TraceBuffer) -> None:
         """As MLflow's client does where the server does not take a trace's spans: as a file, which
         is read as long as none of them is in the database."""
-        if len(trace.spans) < len(trace.seen):
-            return False
         spans = ", ".join(_core.span_json(entry.record) for entry in trace.spans)
+        self._destination.upload(trace.mlflow_id, Artifacts(spans=f'{{"spans": [{spans}]}}'))
+
+    def _upload_spans(self, trace: TraceBuffer) -> bool:
+        """The same, for a trace that the server would take in no other way. Whether it is there."""
+        if len(trace.spans) < len(trace.seen) or not trace.info_was_sent():
+            return False
         try:
-            self._destination.upload(trace.mlflow_id, Artifacts(spans=f'{{"spans": [{spans}]}}'))
-        except Refused as reason:
+            self._write_spans(trace)
+        except (Refused, Failed) as reason:
             logger.error("spans of %s: %s", trace.mlflow_id, reason)
             return False
         return True
@@ -258,9 +303,12 @@ class Sender:
         values that OTLP cannot carry go as files."""
         entries = [(trace, entry) for trace in traces for entry in trace.spans]
         try:
+            if entries and not self._destination.takes_spans:
+                raise Unsupported
             if entries:
                 records = [entry.record for _, entry in entries]
                 self._destination.send_spans(experiment_id, records, exact=exact)
+                self._accepted += 1
         except Inexact as reason:
             affected = {entries[index][0].trace_id for index in reason.indexes}
             degraded = []
@@ -272,19 +320,57 @@ class Sender:
                         degraded.append(trace)
             self._send_spans(experiment_id, [t for t in traces if t.trace_id not in affected])
             self._send_spans(experiment_id, degraded, exact=False)
+        except Unsupported:
+            for trace in traces:
+                self._send_as_file(trace)
+        except (Refused, Failed, TooLarge) as reason:
+            if len(traces) > 1:
+                half = len(traces) // 2
+                self._send_spans(experiment_id, traces[:half], exact=exact)
+                self._send_spans(experiment_id, traces[half:], exact=exact)
+            elif isinstance(reason, Failed):
+                self._failed(traces[0], reason)
+            elif isinstance(reason, TooLarge) and len(entries) > 1:
+                self._send_in_parts(experiment_id, traces[0])
+            elif self._upload_spans(traces[0]):
+                self._done(traces[0])
+            else:
+                self._set_aside(traces[0], reason)
+        else:
+            for trace in traces:
+                self._done(trace)
+
+    def _send_in_parts(self, experiment_id: str, trace: TraceBuffer) -> None:
+        """One trace that is more than the server takes at a time: parts of it, one after another."""
+        parts = [trace.spans]
+        while parts:
+            spans = parts.pop(0)
+            try:
+                records = [entry.record for entry in spans]
+                self._destination.send_spans(experiment_id, records, exact=False)
+            except (Refused, Failed, TooLarge) as reason:
+                if len(spans) == 1:
+                    self._set_aside(trace, reason)
+                    return
+                half = len(spans) // 2
+                parts[:0] = [spans[:half], spans[half:]]
+        self._done(trace)
+
+    def _send_as_file(self, trace: TraceBuffer) -> None:
+        """A file is written whole, and takes the place of an earlier one: it waits for the trace."""
+        if not trace.complete() and not self._is_abandoned(trace):
+            for entry in trace.entries():
+                entry.held = True
             return
+        try:
+            if trace.spans:
+                self._write_spans(trace)
+        except Failed as reason:
+            self._failed(trace, reason)
         except Refused as reason:
-            if len(traces) == 1:
-                if self._upload_spans(traces[0]):
-                    self._done(traces[0])
-                else:
-                    self._set_aside(traces[0], reason)
-                return
-            half = len(traces) // 2
-            self._send_spans(experiment_id, traces[:half], exact=exact)
-            self._send_spans(experiment_id, traces[half:], exact=exact)
-            return
-        for trace in traces:
+            self._set_aside(trace, reason)
+        else:
+            self._accepted += 1
             self._done(trace)
 
     def _done(self, trace: TraceBuffer) -> None:
@@ -311,7 +397,7 @@ class Sender:
     def _away(self, reason: Away) -> None:
         if self.server_state != SERVER_AWAY:
             logger.warning("delivery waits: %s", reason)
-        self.backoff.failed()
+        self.backoff.failed(reason.seconds)
         self._set_server_state(SERVER_AWAY)
 
     def _set_server_state(self, state: int) -> None:
