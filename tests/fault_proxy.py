@@ -4,6 +4,7 @@ answers, no answers."""
 from __future__ import annotations
 
 import http.client
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +33,12 @@ class Reply(NamedTuple):
 class FaultProxy:
     """Forwards to ``uri``; ``fault(request)`` may say otherwise, and sees every request."""
 
-    def __init__(self, uri: str, fault: Callable[[Request], Reply | None] = lambda request: None):
+    def __init__(
+        self,
+        uri: str,
+        fault: Callable[[Request], Reply | None] = lambda request: None,
+        certificate: tuple[str, str] | None = None,
+    ):
         self.fault = fault
         self.requests: list[Request] = []
         self._target = uri.removeprefix("http://")
@@ -54,6 +60,11 @@ class FaultProxy:
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self.uri = f"http://127.0.0.1:{self.port}"
+        if certificate is not None:  # (file, file of its key)
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*certificate)
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            self.uri = f"https://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def __enter__(self) -> FaultProxy:
@@ -98,7 +109,8 @@ class FaultProxy:
             path = request.path
             if path.startswith("http://"):  # as to a proxy
                 path = "/" + path.split("/", 3)[3]
-            connection.request(request.method, path, request.body, request.headers)
+            headers = {k: v for k, v in request.headers.items() if k.lower() != "host"}
+            connection.request(request.method, path, request.body, headers)
             answer = connection.getresponse()
             kind = {"Content-Type": answer.headers.get("Content-Type", "")}
             return answer.status, kind, answer.read()

@@ -79,7 +79,7 @@ locks = []
 while not locks:
     locks = glob.glob(os.environ["MLFLOW_FASTTRACE_SPOOL_DIR"] + "/*/sender.lock")
     locks = [open(path).read() for path in locks]
-    locks = [pid for pid in locks if pid]
+    locks = [content.split()[0] for content in locks if content]
 os.kill(int(locks[0]), 9)
 for n in range(100, 200):
     root(n)

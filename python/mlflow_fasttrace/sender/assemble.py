@@ -38,6 +38,11 @@ class TraceInfoRecord:
         self.info: dict[str, Any] = fields[8]
 
 
+def start_of_span(record: bytes) -> int:
+    """When the span of a record started (ns)."""
+    return _core.decode(record)[5]
+
+
 class TraceBuffer:
     """What is known of a trace, and which of its records are still to be delivered."""
 

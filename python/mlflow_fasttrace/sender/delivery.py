@@ -47,6 +47,10 @@ class Inexact(Exception):
         self.indexes = indexes
 
 
+SIGN_IN_HINT = (
+    "(set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; nothing "
+    "is lost meanwhile)"
+)
 _EXPERIMENT_TIMEOUT_SECONDS = 30.0
 RETRY_AFTER_MAX_SECONDS = 300.0
 
@@ -157,6 +161,8 @@ def _experiment_of_server(uri: str, name: str) -> str:
     answer = call("get-by-name", "GET", params={"experiment_name": name})
     if answer.status_code == 200:
         return answer.json()["experiment"]["experiment_id"]
+    if answer.status_code in (401, 403):
+        raise OSError(f"the server answered {answer.status_code} {SIGN_IN_HINT}")
     if answer.status_code != 404:
         raise OSError(f"the server answered {answer.status_code}: {answer.text[:300]}")
     answer = call("create", "POST", json={"name": name})

@@ -28,6 +28,7 @@ from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace.sender.delivery import (
+    SIGN_IN_HINT,
     Artifacts,
     Away,
     Failed,
@@ -179,10 +180,7 @@ class HttpDestination:
         reason = f"{self._host}{path} answered {status}: {text}"
         if status in (401, 403):
             self._headers_asked = float("-inf")
-            reason += (
-                " (set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-                "MLFLOW_TRACKING_TOKEN; nothing is lost meanwhile)"
-            )
+            reason += f" {SIGN_IN_HINT}"
         if status in _AWAY_STATUS:
             raise Away(reason, answer.retry_after())
         if status == 413:

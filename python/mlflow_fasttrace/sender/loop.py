@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from mlflow_fasttrace import __version__, _core, _settings
-from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer
+from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer, start_of_span
 from mlflow_fasttrace.sender.delivery import (
     Artifacts,
     Away,
@@ -282,7 +282,8 @@ class Sender:
     def _write_spans(self, trace: TraceBuffer) -> None:
         """As MLflow's client does where the server does not take a trace's spans: as a file, which
         is read as long as none of them is in the database."""
-        spans = ", ".join(_core.span_json(entry.record) for entry in trace.spans)
+        records = sorted((entry.record for entry in trace.spans), key=start_of_span)
+        spans = ", ".join(map(_core.span_json, records))
         self._destination.upload(trace.mlflow_id, Artifacts(spans=f'{{"spans": [{spans}]}}'))
 
     def _upload_spans(self, trace: TraceBuffer) -> bool:
