@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import subprocess
 import sys
+import urllib.request
 
 import pytest
-from support import traces_of, wait_until
+from support import free_port, traces_of, wait_until
 from test_delivery import agent_code, assert_all_there, assert_sender_ends, sender_pids
 
 WAITS = """
@@ -276,3 +278,99 @@ def test_rules_that_cannot_be_read_keep_everything(server, own_spool, agent):
     process = agent(agent_code(server.uri, "odd rules", 3), MLFLOW_FASTTRACE_KEEP="errors,slow")
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "odd rules", 3)
+
+
+# ---- how a process ends ----
+
+ENDS = {
+    "sys.exit": "sys.exit(3)",
+    "exception": "raise ValueError('unhandled')",
+    "SIGTERM": "os.kill(os.getpid(), 15); time.sleep(60)",
+    "os._exit": "os._exit(0)",
+    "thread": """
+import threading
+def late():
+    threading.main_thread().join()
+    for n in range(10, 20):
+        root(n)
+threading.Thread(target=late).start()
+""",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_however_a_process_ends(server, own_spool, agent, end):
+    agent(agent_code(server.uri, f"ends by {end}", 10, "\n" + ENDS[end]))
+    assert_all_there(server.uri, f"ends by {end}", 20 if end == "thread" else 10)
+
+
+@pytest.mark.parametrize("how", ["pass", "os.kill(os.getpid(), 9)"])
+def test_open_traces_arrive_as_far_as_they_are(server, own_spool, agent, how):
+    then = f"""
+around = mlflow.start_span_no_context("open")
+mlflow.start_span_no_context("ended", parent_span=around).end()
+mlflow.start_span_no_context("open too", parent_span=around)
+{how}
+"""
+    experiment = f"open at the end: {how}"
+    agent(agent_code(server.uri, experiment, 0, then))
+    (trace,) = wait_until(lambda: traces_of(server.uri, experiment), 60, "the trace")
+    assert trace.info.state.value == "IN_PROGRESS"
+    assert [span.name for span in trace.data.spans] == ["ended"]
+
+
+# ---- servers that fork ----
+
+APP = """
+import os
+import mlflow_fasttrace as mlflow
+
+@mlflow.trace
+def root(n):
+    leaf(n)
+    return n
+
+@mlflow.trace
+def leaf(n):
+    return n
+
+root(0)  # before the workers are forked
+
+def app(environ, start_response):
+    root(int(environ["QUERY_STRING"]))
+    start_response("200 OK", [])
+    return [str(os.getpid()).encode()]
+"""
+
+
+def test_gunicorn_with_preloaded_workers(server, own_spool, tmp_path):
+    (tmp_path / "service.py").write_text(APP)
+    port = free_port()
+    command = f"-m gunicorn --preload -w 3 -b 127.0.0.1:{port} --chdir {tmp_path} service:app"
+    gunicorn = subprocess.Popen(
+        [sys.executable, *command.split()],
+        stderr=subprocess.PIPE,
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": server.uri,
+            "MLFLOW_EXPERIMENT_NAME": "gunicorn",
+        },
+    )
+    try:
+
+        def ask(n: int) -> bytes | None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/?{n}", timeout=5) as answer:
+                    return answer.read()
+            except OSError:
+                return None
+
+        wait_until(lambda: ask(1), 60, "the service")
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            workers = set(pool.map(ask, range(2, 60)))
+        assert len(workers - {None}) > 1
+        assert_all_there(server.uri, "gunicorn", 60)
+        assert len(sender_pids(own_spool)) == 1
+    finally:
+        gunicorn.terminate()
+        gunicorn.communicate(timeout=30)
