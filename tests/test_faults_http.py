@@ -18,6 +18,12 @@ HTML = {"Content-Type": "text/html"}
 JSON = {"Content-Type": "application/json"}
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """What takes several tries takes longer than an agent usually waits at its end."""
+    monkeypatch.setenv("MLFLOW_FASTTRACE_EXIT_TIMEOUT", "60")
+
+
 class Times:
     """A fault for the first requests to a path (all of them, where no path is given)."""
 
