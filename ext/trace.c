@@ -131,6 +131,8 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
     }
     Py_INCREF(state->ring);
     trace->ring = state->ring;
+    Py_XINCREF((PyObject *)state->mirror);
+    trace->mirror = state->mirror;
     Py_INCREF(state->destination);
     trace->destination = state->destination;
     Py_INCREF(root_name);
@@ -160,6 +162,7 @@ static void trace_dealloc(Trace *trace)
         trace->next->previous = trace->previous;
     }
     Py_XDECREF((PyObject *)trace->ring);
+    Py_XDECREF((PyObject *)trace->mirror);
     Py_XDECREF(trace->destination);
     Py_XDECREF(trace->root_name);
     Py_XDECREF(trace->tags);
@@ -241,7 +244,11 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
 
 void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 {
-    if (LIKELY(!record->failed && ring_append(trace->ring, record))) {
+    bool ok = !record->failed && ring_append(trace->ring, record);
+    if (UNLIKELY(trace->mirror != NULL) && !record->failed) {
+        ok = ring_append(trace->mirror, record) && ok;
+    }
+    if (LIKELY(ok)) {
         return;
     }
     warn(state,

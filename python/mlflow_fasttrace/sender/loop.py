@@ -7,7 +7,7 @@ import logging
 import os
 import time
 
-from mlflow_fasttrace import _core
+from mlflow_fasttrace import _core, _otlp
 from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace.sender.delivery import (
     Artifacts,
@@ -384,12 +384,20 @@ class _Lock:
         os.close(self._fd)
 
 
+def _sender_for(state: str, rings: str, uri: str) -> Sender:
+    if _otlp.is_collector(uri):
+        from mlflow_fasttrace.sender.collector import CollectorSender
+
+        return CollectorSender(state, rings, uri)
+    return Sender(state, rings, uri)
+
+
 def run_sender(state: str, rings: str, uri: str) -> None:
     """Serves a spool until no agent has needed it for a while."""
     lock = _Lock(os.path.join(state, "sender.lock"))
     try:
         while lock.take():
-            sender = Sender(state, rings, uri)
+            sender = _sender_for(state, rings, uri)
             _serve(sender)
             # An agent that made its ring before this release relied on us; one that makes it
             # afterwards finds the lock free and starts another sender.
