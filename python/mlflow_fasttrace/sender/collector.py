@@ -24,7 +24,7 @@ from opentelemetry.util.re import parse_env_headers
 from mlflow_fasttrace import _core, _otlp
 from mlflow_fasttrace.sender import assemble, loop
 from mlflow_fasttrace.sender.assemble import PHASE_OPEN, TraceBuffer
-from mlflow_fasttrace.sender.delivery import Away, Refused
+from mlflow_fasttrace.sender.delivery import Away, Backoff, Refused
 from mlflow_fasttrace.sender.sources import COMPRESSION_LEVEL, Entry
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -45,6 +45,28 @@ _PARENT_OFFSET, _NIL = 30, 0xC0  # of a span record, see ext/record.h
 
 #: A span as collector_request() takes it.
 _Span = tuple[bytes, int, bytes, "bytes | None"]
+
+
+class Paused(Away):
+    """The collector asked not to be asked again for so many seconds."""
+
+    def __init__(self, reason: str, seconds: float):
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class PatientBackoff(Backoff):
+    """Also waits for what a collector asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._paused_until = 0.0
+
+    def pause(self, seconds: float) -> None:
+        self._paused_until = time.monotonic() + seconds
+
+    def waiting(self) -> bool:
+        return super().waiting() or time.monotonic() < self._paused_until
 
 
 class Collector(Protocol):
@@ -120,7 +142,6 @@ class HttpCollector:
         if self._compress is not None:
             self._headers["content-encoding"] = self._compress
         self._pool = self._make_pool(parts.scheme, parts.hostname or "")
-        self._not_before = 0.0
 
     def _make_pool(self, scheme: str, host: str) -> urllib3.PoolManager:
         options: dict[str, Any] = {
@@ -141,8 +162,6 @@ class HttpCollector:
         return urllib3.PoolManager(**options)
 
     def send(self, body: bytes) -> None:
-        if time.monotonic() < self._not_before:
-            raise Away(f"{self._host} asked for a pause")
         if self._compress == "gzip":
             body = gzip.compress(body, compresslevel=5)
         elif self._compress == "deflate":
@@ -157,8 +176,7 @@ class HttpCollector:
             reason += " (set OTEL_EXPORTER_OTLP_HEADERS; nothing is lost meanwhile)"
         if 400 <= answer.status < 500 and answer.status not in _WAITS:
             raise Refused(reason)
-        self._not_before = time.monotonic() + _seconds(answer.headers.get("retry-after"))
-        raise Away(reason)
+        raise Paused(reason, _seconds(answer.headers.get("retry-after")))
 
     def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:
         for last in (False, True):
@@ -258,6 +276,7 @@ class CollectorSender(loop.Sender):
     def __init__(self, state: str, rings: str, uri: str):
         super().__init__(state, rings, uri)
         self.assembler = Assembler()
+        self.backoff = PatientBackoff()
         self._collector: Collector | None = None
 
     def _deliver_batch(self, traces: list[TraceBuffer]) -> None:
@@ -283,8 +302,10 @@ class CollectorSender(loop.Sender):
             for (resource, genai), spans in groups.items():
                 for chunk in _chunks(spans):
                     self._send(resource, genai, chunk)
-        except Away:
+        except Away as reason:
             self.assembler.drop_packed()  # what was sent is not sent again
+            if isinstance(reason, Paused):
+                self.backoff.pause(reason.seconds)
             raise
         for trace in traces:
             self._done(trace)
