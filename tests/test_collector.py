@@ -8,11 +8,18 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow_fasttrace import _core
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_receiver import Receiver, spans_of, trees
+from pythons import pip_install, venv_of
 from support import free_port, traces_of, wait_until
+from test_values import span_record
 
 SCRIPT = Path(__file__).parent / "run_collector_programs.py"
 HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
@@ -146,6 +153,53 @@ with mlflow.start_span("root"):
     assert tags == {"root": {"mlflow.traceTag.fruit": ("string_value", "'apple'")}, "child": {}}
 
 
+# ---- encoding ----
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary(max_size=40),
+    st.binary(max_size=12),
+    st.one_of(st.none(), st.binary(max_size=4)),
+    st.booleans(),
+)
+def test_damage_is_left_out(value, extra, name, as_json):
+    good, empty = span_record(_core.encode({"k": [1, "x"]})), _core.encode({})
+    spans = [(good, 1, empty, None), (span_record(value), 1, extra, name), (good, 1, empty, None)]
+    body, refused = _core.collector_request(spans, empty, as_json)
+    if refused:
+        assert refused == [1]
+        assert len(spans_of(ExportTraceServiceRequest.FromString(body))) == 2
+
+
+def test_texts_that_utf8_does_not_know():
+    record = span_record(_core.encode({"\ud800a": ["b\udfff", "\ud7ff", "\ue000"]}))
+    (span,) = spans_of(
+        ExportTraceServiceRequest.FromString(
+            _core.collector_request([(record, 1, _core.encode({}), None)], _core.encode({}), True)[
+                0
+            ]
+        )
+    )
+    assert json.loads(eval(span["attributes"]["k"][1])) == {"?a": ["b?", "\ud7ff", "\ue000"]}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (None, b"\x80", True),
+        ([None], b"\x80", True),
+        ([(b"", 1)], b"\x80", True),
+        ([(b"", "1", b"\x80", None)], b"\x80", True),
+        ([], b"", True),
+        ([], b"\x81\x01", True),
+    ],
+)
+def test_odd_arguments(args):
+    with pytest.raises((TypeError, ValueError)):
+        _core.collector_request(*args)
+
+
 # ---- delivery ----
 
 AGENT = """
@@ -249,8 +303,6 @@ def test_secrets_stay_off_the_disk(own_spool, agent):
     )
     assert process.returncode == 0, process.err
     assert "s3cret" not in process.err
-    from mlflow_fasttrace import _core
-
     segments = wait_until(lambda: list(own_spool.glob("*/packed-*.seg")))
     records = _core.SegmentReader(str(segments[0])).read(1 << 20)
     destinations = [_core.decode(record)[7] for _, kind, _, record in records if kind == 2]
@@ -420,3 +472,69 @@ def test_grpc_that_is_not_installed(receiver, own_spool, agent):
     assert process.returncode == 0, process.err
     assert process.err.count("gRPC is not installed") == 1
     assert "opentelemetry-exporter-otlp-proto-grpc" in process.err
+
+
+# ---- a server that others wrote ----
+
+
+class Phoenix:
+    """Arize Phoenix, from PyPI, in a virtual environment of its own."""
+
+    def __init__(self, folder: Path):
+        python = venv_of("{}.{}".format(*sys.version_info), folder / "venv")
+        try:
+            pip_install(python, "arize-phoenix")
+        except subprocess.CalledProcessError:
+            pytest.skip("arize-phoenix cannot be installed here")
+        self.port, self.grpc_port = free_port(), free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._process = subprocess.Popen(
+            [Path(python).parent / "phoenix", "serve"],
+            stdout=(folder / "phoenix.log").open("wb"),
+            stderr=subprocess.STDOUT,
+            env={
+                "PATH": os.environ["PATH"],
+                "PHOENIX_HOST": "127.0.0.1",
+                "PHOENIX_PORT": str(self.port),
+                "PHOENIX_GRPC_PORT": str(self.grpc_port),
+                "PHOENIX_WORKING_DIR": str(folder),
+                "PHOENIX_TELEMETRY_ENABLED": "false",
+            },
+        )
+
+    def spans(self) -> list[dict]:
+        url = self.uri + "/v1/projects/default/spans?limit=1000"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return json.load(answer)["data"]
+        except OSError:  # not up yet, or no span yet
+            return []
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.mark.long
+@needs_grpc
+def test_phoenix(own_spool, agent, tmp_path):
+    phoenix = Phoenix(tmp_path)
+    try:
+        http = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": phoenix.uri,
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        }
+        grpc = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{phoenix.grpc_port}"}
+        for environment in ({**http, **HTTP}, grpc):
+            process = agent(agent_code(50), **environment)
+            assert process.returncode == 0, process.err
+        spans = wait_until(lambda: len(found := phoenix.spans()) >= 200 and found, 120, "the spans")
+        assert len(spans) == 200
+        assert {span["name"] for span in spans} == {"leaf", "root"}
+        assert {span["status_code"] for span in spans} == {"OK"}
+        roots = {span["context"]["span_id"] for span in spans if span["name"] == "root"}
+        assert {span["parent_id"] for span in spans if span["name"] == "leaf"} == roots
+        inputs = [json.loads(span["attributes"]["mlflow.spanInputs"])["n"] for span in spans]
+        assert sorted(inputs) == sorted(4 * list(range(50)))
+    finally:
+        phoenix.stop()

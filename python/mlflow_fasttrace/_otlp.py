@@ -93,6 +93,14 @@ def _grpc_uri(endpoint: str) -> str:
     return f"{SCHEME}{'grpc' if plain else 'grpcs'}://{target.partition('/')[0]}"
 
 
+def warn_of_metrics() -> None:
+    """MLflow also exports a histogram of the spans' durations; here nothing does."""
+    if os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"):
+        _warn(
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is set, but durations of spans are not exported."
+        )
+
+
 def both() -> bool:
     """Whether traces that go to a collector go where they would go without it, too."""
     return _enabled("MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT", False)

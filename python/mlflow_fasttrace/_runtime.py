@@ -240,6 +240,7 @@ def _start() -> None:
     # With MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false a trace is on the server when it has ended.
     _core.set_hook("trace_completed", None if _settings.asynchronous() else flush)
     _timeout.watch()
+    _otlp.warn_of_metrics()
     _started = True
     for spool, one in zip(spools, uris, strict=True):
         ensure_sender(spool, one)

@@ -246,6 +246,11 @@ class GrpcCollector:
         except self._grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             reason = f"{self._target} answered {code.name}: {details[:300]}"
+            if code is self._grpc.StatusCode.UNAVAILABLE:
+                reason += (
+                    " (this is gRPC; for a collector's HTTP port set "
+                    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf)"
+                )
             too_large = (
                 code is self._grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details
             )
