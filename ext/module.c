@@ -124,6 +124,7 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
         {"root_context", &state->root_context},
         {"process_span", &state->process_span},
         {"trace_completed", &state->trace_completed},
+        {"sender_missing", &state->sender_missing},
     };
     const char *name;
     PyObject *callable;
@@ -251,6 +252,13 @@ static PyObject *core_live_trace(PyObject *module, PyObject *id)
     }
     Py_INCREF((PyObject *)trace);
     return (PyObject *)trace;
+}
+
+static PyObject *core_end_dropped(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    span_end_dropped(module_state(module));
+    Py_RETURN_NONE;
 }
 
 static PyObject *core_live_traces(PyObject *module, PyObject *unused)
@@ -555,6 +563,7 @@ static PyMethodDef core_functions[] = {
     {"start_span", core_start_span, METH_VARARGS, NULL},
     {"live_trace", core_live_trace, METH_O, NULL},
     {"live_traces", core_live_traces, METH_NOARGS, NULL},
+    {"end_dropped", core_end_dropped, METH_NOARGS, NULL},
     {"current_span", core_current_span, METH_NOARGS, NULL},
     {"last_trace_id", core_last_trace_id, METH_NOARGS, NULL},
     {"encode", core_encode, METH_O, NULL},
@@ -666,6 +675,8 @@ done:
     apply(state->root_context);                                                                    \
     apply(state->process_span);                                                                    \
     apply(state->trace_completed);                                                                 \
+    apply(state->dropped);                                                                         \
+    apply(state->sender_missing);                                                                  \
     apply(state->encode_default);                                                                  \
     apply(state->format_exception);                                                                \
     apply(state->start_runtime);                                                                   \

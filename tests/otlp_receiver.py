@@ -17,7 +17,7 @@ _DECODERS = {"gzip": gzip.decompress, "deflate": zlib.decompress, None: bytes}
 
 class Receiver:
     """``answers``: what to answer next, (status, headers); when it is empty, 200. ``refuses``: says
-    of a request whether it is answered with 400."""
+    of a request whether it is answered with `refusal`."""
 
     def __init__(self, port: int = 0):
         self.requests: list[ExportTraceServiceRequest] = []  # those that were accepted
@@ -25,6 +25,7 @@ class Receiver:
         self.paths: list[str] = []
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.refuses = lambda request: False
+        self.refusal = 400
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -60,7 +61,7 @@ class Receiver:
         body = _DECODERS[headers.get("content-encoding")](body)
         request = ExportTraceServiceRequest.FromString(body)
         if self.refuses(request):
-            return 400, {}
+            return self.refusal, {}
         self.requests.append(request)
         return 200, {}
 

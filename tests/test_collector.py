@@ -262,6 +262,34 @@ def test_collector_that_is_busy(receiver, own_spool, agent):
     assert time.monotonic() - began >= 1
 
 
+def test_span_that_makes_the_collector_fail(receiver, own_spool, agent):
+    """The others do not wait for it."""
+    receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
+    receiver.refusal = 500
+    code = agent_code(5, '\nwith mlflow.start_span("bad"): pass\n') + "\nroot(5)\n"
+    process = agent(code, **endpoint(receiver))
+    assert process.returncode == 0, process.err
+    assert_all_there(receiver, 6)
+    receiver.refuses = lambda request: False
+    wait_until(lambda: "bad" in {span["name"] for span in receiver.spans()}, 30)
+    assert not list(own_spool.glob("*/refused-*"))
+
+
+def test_collector_that_fails(own_spool, agent):
+    """Its fault, not the spans': all is kept."""
+    receiver = Receiver()
+    receiver.refuses, receiver.refusal = (lambda request: True), 500
+    try:
+        process = agent(agent_code(5), **endpoint(receiver))
+        assert process.returncode == 0, process.err
+        wait_until(lambda: list(own_spool.glob("*/packed-*.seg")))
+        receiver.refuses = lambda request: False
+        assert_all_there(receiver, 5)
+        assert not list(own_spool.glob("*/refused-*"))
+    finally:
+        receiver.close()
+
+
 def test_span_that_is_refused(receiver, own_spool, agent):
     receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
     code = agent_code(10, '\nwith mlflow.start_span("bad"): pass\n')

@@ -7,24 +7,23 @@ besides is not sent, but for the tags that the program set, which travel with th
 from __future__ import annotations
 
 import base64
-import email.utils
 import gzip
 import json
 import logging
 import os
 import time
-import urllib.request
 import zlib
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+import requests
 import urllib3
 from opentelemetry.util.re import parse_env_headers
 
 from mlflow_fasttrace import _core, _otlp
 from mlflow_fasttrace.sender import assemble, loop
 from mlflow_fasttrace.sender.assemble import PHASE_OPEN, TraceBuffer
-from mlflow_fasttrace.sender.delivery import Away, Backoff, Refused
+from mlflow_fasttrace.sender.delivery import Away, Failed, Refused
 from mlflow_fasttrace.sender.sources import COMPRESSION_LEVEL, Entry
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -34,9 +33,9 @@ REQUEST_SPANS = 512
 REQUEST_BYTES = 1 << 20  # gRPC servers take 4 MB unless they are told otherwise
 
 _DEFAULT_TIMEOUT = 10.0
-_LONGEST_WAIT = 300.0  # that a collector can ask for
 # What another configuration, or another hour, would cure: nothing is given up for it.
 _WAITS = frozenset({401, 403, 404, 405, 407, 408, 415, 421, 425, 429})
+_BUSY = frozenset({502, 503, 504})
 _GRPC_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _TAG_PREFIX = "mlflow.traceTag."
 _NO_ATTRIBUTES = _core.encode({})
@@ -47,34 +46,13 @@ _PARENT_OFFSET, _NIL = 30, 0xC0  # of a span record, see ext/record.h
 _Span = tuple[bytes, int, bytes, "bytes | None"]
 
 
-class Paused(Away):
-    """The collector asked not to be asked again for so many seconds."""
-
-    def __init__(self, reason: str, seconds: float):
-        super().__init__(reason)
-        self.seconds = seconds
-
-
-class PatientBackoff(Backoff):
-    """Also waits for what a collector asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._paused_until = 0.0
-
-    def pause(self, seconds: float) -> None:
-        self._paused_until = time.monotonic() + seconds
-
-    def waiting(self) -> bool:
-        return super().waiting() or time.monotonic() < self._paused_until
-
-
 class Collector(Protocol):
     """Takes encoded requests.
 
     Raises:
         Away: it takes none now.
         Refused: it will never take this one.
+        Failed: it could not take this one, which may be the request's fault or its own.
     """
 
     def send(self, body: bytes) -> None: ...
@@ -141,25 +119,31 @@ class HttpCollector:
         self._compress = _compression()
         if self._compress is not None:
             self._headers["content-encoding"] = self._compress
-        self._pool = self._make_pool(parts.scheme, parts.hostname or "")
+        self._pool = self._make_pool()
 
-    def _make_pool(self, scheme: str, host: str) -> urllib3.PoolManager:
+    def _make_pool(self) -> urllib3.PoolManager:
+        """Proxies and certificates as requests finds them, which OpenTelemetry's exporter uses."""
+        with requests.Session() as session:
+            settings = session.merge_environment_settings(
+                self._url, {}, None, _otlp.variable("CERTIFICATE") or True, None
+            )
+        verify = settings["verify"]
         options: dict[str, Any] = {
             "maxsize": 2,
             "timeout": urllib3.Timeout(total=_timeout()),
             "retries": False,
+            "ca_certs": verify if isinstance(verify, str) else requests.certs.where(),
+            "cert_file": _otlp.variable("CLIENT_CERTIFICATE"),
+            "key_file": _otlp.variable("CLIENT_KEY"),
         }
-        for option, name in (
-            ("ca_certs", "CERTIFICATE"),
-            ("cert_file", "CLIENT_CERTIFICATE"),
-            ("key_file", "CLIENT_KEY"),
-        ):
-            if value := _otlp.variable(name):
-                options[option] = value
-        proxy = urllib.request.getproxies().get(scheme)
-        if proxy and not urllib.request.proxy_bypass(host):
-            return urllib3.ProxyManager(proxy, **options)
-        return urllib3.PoolManager(**options)
+        proxy = requests.utils.select_proxy(self._url, settings["proxies"])
+        if proxy is None:
+            return urllib3.PoolManager(**options)
+        proxy = requests.utils.prepend_scheme_if_needed(proxy, "http")
+        user, password = requests.utils.get_auth_from_url(proxy)
+        if user:
+            options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}")
+        return urllib3.ProxyManager(proxy, **options)
 
     def send(self, body: bytes) -> None:
         if self._compress == "gzip":
@@ -176,7 +160,9 @@ class HttpCollector:
             reason += " (set OTEL_EXPORTER_OTLP_HEADERS; nothing is lost meanwhile)"
         if 400 <= answer.status < 500 and answer.status not in _WAITS:
             raise Refused(reason)
-        raise Paused(reason, _seconds(answer.headers.get("retry-after")))
+        if answer.status >= 500 and answer.status not in _BUSY:
+            raise Failed(reason)
+        raise Away(reason, _seconds(answer.headers.get("retry-after")))
 
     def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:
         for last in (False, True):
@@ -199,19 +185,12 @@ def _compression() -> str | None:
     return value if value in ("gzip", "deflate") else None
 
 
-def _seconds(retry_after: str | None) -> float:
+def _seconds(retry_after: str | None) -> float | None:
     """What a Retry-After header asks for."""
-    if not retry_after:
-        return 0.0
     try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            until = email.utils.parsedate_to_datetime(retry_after).timestamp()
-        except ValueError:
-            return 0.0
-        seconds = until - time.time()
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
+        return urllib3.Retry().parse_retry_after(retry_after) if retry_after else None
+    except urllib3.exceptions.InvalidHeader:
+        return None
 
 
 class GrpcCollector:
@@ -256,6 +235,8 @@ class GrpcCollector:
             )
             if too_large or code is self._grpc.StatusCode.INVALID_ARGUMENT:
                 raise Refused(reason) from None
+            if code in (self._grpc.StatusCode.INTERNAL, self._grpc.StatusCode.UNKNOWN):
+                raise Failed(reason) from None
             raise Away(reason) from None
         _report_partial_success(answer)
 
@@ -278,10 +259,9 @@ def in_genai_names(record: bytes) -> tuple[int, dict[str, Any], bytes]:
 class CollectorSender(loop.Sender):
     """Serves a spool whose destination is a collector."""
 
-    def __init__(self, state: str, rings: str, uri: str):
+    def __init__(self, state: str | None, rings: str | None, uri: str):
         super().__init__(state, rings, uri)
         self.assembler = Assembler()
-        self.backoff = PatientBackoff()
         self._collector: Collector | None = None
 
     def _deliver_batch(self, traces: list[TraceBuffer]) -> None:
@@ -303,17 +283,22 @@ class CollectorSender(loop.Sender):
             resource = _core.encode(origin.get("resource") or _otlp.resource())
             group = groups.setdefault((resource, bool(origin.get("genai"))), [])
             group += [(trace, entry) for entry in trace.spans]
+        self._failures = []
+        self._accepted = 0
         try:
             for (resource, genai), spans in groups.items():
                 for chunk in _chunks(spans):
                     self._send(resource, genai, chunk)
-        except Away as reason:
+            failed = {trace.trace_id for trace, _reason in self._failures}
+            for trace in traces:
+                if trace.trace_id not in failed:
+                    self._done(trace)
+            self._judge_failures()
+        except Away:
             self.assembler.drop_packed()  # what was sent is not sent again
-            if isinstance(reason, Paused):
-                self.backoff.pause(reason.seconds)
             raise
-        for trace in traces:
-            self._done(trace)
+        if self._failures:
+            self.assembler.drop_packed()
         self.backoff.succeeded()
         self._set_server_state(loop.SERVER_ANSWERS)
 
@@ -325,19 +310,29 @@ class CollectorSender(loop.Sender):
             logger.error("a span record of %s cannot be encoded", spans[index][0].mlflow_id)
         try:
             self._collector.send(body)
-        except Refused as reason:
+            self._accepted += 1
+        except (Refused, Failed) as reason:
             if len(spans) > 1:
                 half = len(spans) // 2
                 self._send(resource, genai, spans[:half])
                 self._send(resource, genai, spans[half:])
+                return
+            if isinstance(reason, Failed):
+                self._failed(spans[0][0], reason)
                 return
             self._set_span_aside(*spans[0], reason)
         for _trace, entry in spans:
             entry.done = True
             entry.source.delivered_one()
 
+    def _upload_spans(self, trace: TraceBuffer) -> bool:
+        return False  # a collector keeps no files
+
     def _set_span_aside(self, trace: TraceBuffer, entry: Entry, reason: Exception) -> None:
         """A dead letter of one span, with the record that says where it was to go."""
+        if self.state is None:
+            logger.error("a span of %s is refused and lost: %s", trace.mlflow_id, reason)
+            return
         name = f"refused-{trace.trace_id.hex()}-{entry.record[22:30].hex()}"
         stem = os.path.join(self.state, name)
         records = [] if trace.info_entry is None else [trace.info_entry.record_to_keep()]
