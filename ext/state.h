@@ -36,6 +36,7 @@ typedef struct {
     /* Where new traces go; NULL until the first span, after a fork and after a change of
      * destination. `destination` is an encoded map (bytes). */
     Ring *ring;
+    Ring *mirror; /* gets all that the ring gets; NULL when there is one place to send to */
     PyObject *destination;
     Trace *traces; /* those alive, linked; borrowed */
 

@@ -103,12 +103,17 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
     if (!ensure_runtime(state)) {
         return NULL;
     }
-    if (UNLIKELY(!ring_admits_trace(state->ring))) {
-        *dropped = true;
+    /* A place that has no room for the trace does not get it, the other does. */
+    Ring *ring = ring_admits_trace(state->ring) ? state->ring : NULL;
+    Ring *mirror = state->mirror != NULL && ring_admits_trace(state->mirror) ? state->mirror : NULL;
+    if (UNLIKELY(ring == NULL || (mirror == NULL && state->mirror != NULL))) {
+        *dropped = ring == NULL && mirror == NULL;
         warn(state, "New traces are not recorded for now: what waits for delivery has reached "
                     "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. They "
                     "are counted; `mlflow-fasttrace status` says why delivery waits.");
-        return NULL;
+        if (*dropped) {
+            return NULL;
+        }
     }
     Trace *trace = PyObject_New(Trace, state->trace_type);
     if (trace == NULL) {
@@ -136,8 +141,10 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
         Py_DECREF(trace);
         return NULL;
     }
-    Py_INCREF(state->ring);
-    trace->ring = state->ring;
+    trace->ring = ring != NULL ? ring : mirror;
+    trace->mirror = ring != NULL ? mirror : NULL;
+    Py_INCREF((PyObject *)trace->ring);
+    Py_XINCREF((PyObject *)trace->mirror);
     Py_INCREF(state->destination);
     trace->destination = state->destination;
     Py_INCREF(root_name);
@@ -167,6 +174,7 @@ static void trace_dealloc(Trace *trace)
         trace->next->previous = trace->previous;
     }
     Py_XDECREF((PyObject *)trace->ring);
+    Py_XDECREF((PyObject *)trace->mirror);
     Py_XDECREF(trace->destination);
     Py_XDECREF(trace->root_name);
     Py_XDECREF(trace->tags);
@@ -255,13 +263,19 @@ static void follow_fork(CoreState *state, Trace *trace)
     }
     Py_INCREF(state->ring);
     set_owned((PyObject **)&trace->ring, (PyObject *)state->ring);
+    Py_XINCREF((PyObject *)state->mirror);
+    set_owned((PyObject **)&trace->mirror, (PyObject *)state->mirror);
     trace->announced = false;
 }
 
 void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 {
     follow_fork(state, trace);
-    if (LIKELY(!record->failed && ring_append(trace->ring, record))) {
+    bool ok = !record->failed && ring_append(trace->ring, record);
+    if (UNLIKELY(trace->mirror != NULL) && !record->failed) {
+        ok = ring_append(trace->mirror, record) && ok;
+    }
+    if (LIKELY(ok)) {
         return;
     }
     warn(state,
@@ -296,8 +310,10 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
     else if (is_root) {
         write_trace_record(state, trace, PHASE_ROOT_ENDED);
     }
-    if (is_root && UNLIKELY(ring_is_unattended(trace->ring, trace->root_end_ns)) &&
-        state->sender_missing != NULL) {
+    if (is_root && state->sender_missing != NULL &&
+        UNLIKELY(
+            ring_is_unattended(trace->ring, trace->root_end_ns) ||
+            (trace->mirror != NULL && ring_is_unattended(trace->mirror, trace->root_end_ns)))) {
         forget_result(PyObject_CallNoArgs(state->sender_missing));
     }
 }

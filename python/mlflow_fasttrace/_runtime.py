@@ -21,14 +21,16 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mlflow_fasttrace import _core, _hooks, _settings, _timeout
+from mlflow_fasttrace import _core, _hooks, _otlp, _settings, _timeout
 
 _lock = threading.RLock()
 _tracking_uri: str | None = None  # what set_tracking_uri() was given
 _experiment: dict[str, str] = {}  # {"id": ...} or {"name": ...}, from set_experiment()
 _homes: dict[str, _Home] = {}  # by the spool's name: where this process records
 _left: list[_Home] = []  # those whose files somebody removed; what they hold is still delivered
+_mirrors: set[str] = set()  # URIs of what gets the traces besides another place
 _location: str | None = None  # the experiment of set_destination()
+_locations_in_contexts = False  # it was called for a context
 _local_location: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "mlflow_fasttrace.location", default=None
 )
@@ -112,14 +114,18 @@ def set_experiment(*, experiment_id: str | None = None, name: str | None = None)
 
 def set_location(experiment_id: str | None, *, context_local: bool = False) -> None:
     """The experiment of new traces, whatever the active one is; None: the active one again."""
-    global _location
+    global _location, _locations_in_contexts
     if context_local:
         _core.use_scopes()
         _local_location.set(experiment_id)
+        if not _locations_in_contexts:
+            _locations_in_contexts = True
+            reset()  # where OpenTelemetry's variables name a collector, it is not for them any more
         return
     _location = experiment_id
     if experiment_id is None:
         _local_location.set(None)
+        _locations_in_contexts = False
     reset()
 
 
@@ -158,8 +164,28 @@ def _user() -> str:
         return "unknown"
 
 
-def destination(uri: str, experiment: dict[str, str]) -> dict[str, Any]:
-    """What every trace's record says of where it goes and where it comes from."""
+def _route() -> tuple[str, str | None]:
+    """The URI of where traces go, and of where they go besides. A collector of OpenTelemetry's
+    variables comes before the tracking URI, and set_destination() before both."""
+    uri = _settings.absolute_uri(tracking_uri())
+    collector = _otlp.collector_uri()
+    if collector is None or _otlp.both():
+        return uri, collector
+    if _location or _locations_in_contexts or _location_of_environment():
+        return uri, None
+    return collector, None
+
+
+def destination(
+    uri: str, experiment: dict[str, str], collector: str | None = None
+) -> dict[str, Any]:
+    """What every trace's record says of where it goes and where it comes from.
+
+    Args:
+        uri: Where it goes.
+        experiment: Its experiment.
+        collector: Where it goes besides.
+    """
     result: dict[str, Any] = {
         "uri": _settings.without_credentials(uri),
         "experiment": experiment,
@@ -172,6 +198,12 @@ def destination(uri: str, experiment: dict[str, str]) -> dict[str, Any]:
         result["workspace"] = workspace
     if rules := _settings.keep_rules():
         result["keep"] = rules
+    if collector is not None:
+        result["collector"] = _settings.without_credentials(collector)
+    if collector is not None or _otlp.is_collector(uri):
+        result["resource"] = _otlp.resource()
+        if _otlp.genai_names():
+            result["genai"] = True
     return result
 
 
@@ -198,14 +230,18 @@ def start() -> None:
 
 def _start() -> None:
     global _environment_model, _retry_at, _started
-    uri = _settings.absolute_uri(tracking_uri())
+    uri, collector = _route()
+    uris = [uri] if collector is None else [uri, collector]
     try:
-        home = _home_of(_settings.spool_for(uri), uri)
+        homes = [_home_of(_settings.spool_for(one), one) for one in uris]
     except OSError as error:
         _hooks.warn(f"Traces are not recorded: no memory for them ({error}).")
         _retry_at = time.monotonic() + _RETRY_SECONDS
         return
-    _core.set_destination(home.ring, destination(uri, _experiment_in_force()))
+    _mirrors.clear()
+    _mirrors.update(uris[1:])
+    described = destination(uri, _experiment_in_force(), collector)
+    _core.set_destination(homes[0].ring, described, *(home.ring for home in homes[1:]))
     try:
         _core.set_sampling(_settings.sampling_ratio())
     except ValueError as error:
@@ -217,8 +253,10 @@ def _start() -> None:
     # With MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false a trace is on the server when it has ended.
     _core.set_hook("trace_completed", None if _settings.asynchronous() else flush)
     _timeout.watch()
+    _otlp.warn_of_metrics()
     _started = True
-    ensure_sender(home)
+    for home in homes:
+        ensure_sender(home)
 
 
 def _in_any_thread(variable: Any, holds: Callable[[Any], bool]) -> bool:
@@ -275,8 +313,8 @@ def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, 
     if experiment_id is not None:
         encoded = _destinations.get(experiment_id)
         if encoded is None:
-            uri = _settings.absolute_uri(tracking_uri())
-            encoded = _core.encode(destination(uri, {"id": experiment_id}))
+            uri, collector = _route()
+            encoded = _core.encode(destination(uri, {"id": experiment_id}, collector))
             _destinations[experiment_id] = encoded
     return encoded, metadata or None, tags or None
 
@@ -518,10 +556,11 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
         with contextlib.suppress(OSError):
             ensure_sender(home)
         home.ring.request_flush()
-        goals.append((home.ring, head, spilled))
+        # Who reads a trace back reads it from MLflow, and does not wait for a collector besides.
+        goals.append((home.ring, head, spilled, accept_spooled or home.uri in _mirrors))
     pause = 0.001
     while goals:
-        goals = [goal for goal in goals if not _reached(goal, accept_spooled)]
+        goals = [goal for goal in goals if not _reached(goal)]
         if not goals or time.monotonic() >= deadline:
             break
         time.sleep(pause)
@@ -529,8 +568,8 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
     return not goals
 
 
-def _reached(goal: tuple[_core.RingWriter, int, int], accept_spooled: bool) -> bool:
-    ring, head, spilled = goal
+def _reached(goal: tuple[_core.RingWriter, int, int, bool]) -> bool:
+    ring, head, spilled, accept_spooled = goal
     progress = ring.progress()
     if progress is None:
         return True

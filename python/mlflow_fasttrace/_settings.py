@@ -8,6 +8,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+from mlflow_fasttrace import _otlp
+
 #: Variables that decide how a sender signs in, and where; their values never leave the environment.
 CREDENTIAL_VARIABLES = (
     "MLFLOW_TRACKING_USERNAME",
@@ -104,8 +106,10 @@ def _integer(name: str, default: int) -> int:
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be written to disk: no user, password or query."""
+    """The URI as it may be written to disk: no user or password; of a collector's, no query."""
     parts = urlsplit(uri)
+    if _otlp.is_collector(uri):
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -198,9 +202,8 @@ def rings_prefix(root: str) -> str:
 
 def spool_for(uri: str) -> Spool:
     """The spool of a destination and of the credentials that this process has for it."""
-    secret = "\0".join(
-        [uri] + [f"{name}={os.environ.get(name, '')}" for name in CREDENTIAL_VARIABLES]
-    )
+    names = _otlp.VARIABLES if _otlp.is_collector(uri) else CREDENTIAL_VARIABLES
+    secret = "\0".join([uri] + [f"{name}={os.environ.get(name, '')}" for name in names])
     root = os.path.abspath(state_root())
     digest = hashlib.blake2b(
         secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 
-from mlflow_fasttrace import __version__, _core, _settings
+from mlflow_fasttrace import __version__, _core, _otlp, _settings
 from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer, start_of_span
 from mlflow_fasttrace.sender.delivery import (
     Artifacts,
@@ -572,6 +572,14 @@ class _Lock:
         os.close(self._fd)
 
 
+def _sender_for(state: str | None, rings: str | None, uri: str) -> Sender:
+    if _otlp.is_collector(uri):
+        from mlflow_fasttrace.sender.collector import CollectorSender
+
+        return CollectorSender(state, rings, uri)
+    return Sender(state, rings, uri)
+
+
 def run_sender(
     state: str, rings: str, uri: str, should_stop: Callable[[], bool] = lambda: False
 ) -> None:
@@ -586,7 +594,7 @@ def run_sender(
     lock = _Lock(os.path.join(state, "sender.lock"))
     try:
         while lock.take():
-            sender = Sender(state, rings, uri)
+            sender = _sender_for(state, rings, uri)
             _serve(sender, should_stop)
             # An agent that made its ring before this release relied on us; one that makes it
             # afterwards finds the lock free and starts another sender.
@@ -603,7 +611,7 @@ def run_sender(
 
 def run_sender_in_memory(fd: int, uri: str) -> None:
     """Serves one ring that is memory of this process, as long as it is there."""
-    sender = Sender(None, None, uri)
+    sender = _sender_for(None, None, uri)
     sender.adopt(RingSource(None, fd))
     _serve(sender, lambda: False)
 
