@@ -110,7 +110,7 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
         *dropped = ring == NULL && mirror == NULL;
         warn(state, "New traces are not recorded for now: what waits for delivery has reached "
                     "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. They "
-                    "are counted; `mlflow-fasttrace status` says why delivery waits.");
+                    "are counted; sender.log in the spool folder says why delivery waits.");
         if (*dropped) {
             return NULL;
         }
