@@ -45,24 +45,24 @@ static void varint(Buffer *out, uint64_t value)
 
 static void tag(Buffer *out, unsigned field, unsigned wire) { varint(out, field << 3 | wire); }
 
-static void fixed64(Buffer *out, unsigned field, uint64_t value)
+static void fixed(Buffer *out, unsigned field, unsigned wire, uint64_t value, size_t size)
 {
     unsigned char bytes[8];
-    for (int i = 0; i < 8; i++) {
+    for (size_t i = 0; i < size; i++) {
         bytes[i] = (unsigned char)(value >> 8 * i);
     }
-    tag(out, field, WIRE_FIXED64);
-    buffer_append(out, bytes, sizeof bytes);
+    tag(out, field, wire);
+    buffer_append(out, bytes, size);
+}
+
+static void fixed64(Buffer *out, unsigned field, uint64_t value)
+{
+    fixed(out, field, WIRE_FIXED64, value, 8);
 }
 
 static void fixed32(Buffer *out, unsigned field, uint32_t value)
 {
-    unsigned char bytes[4];
-    for (int i = 0; i < 4; i++) {
-        bytes[i] = (unsigned char)(value >> 8 * i);
-    }
-    tag(out, field, WIRE_FIXED32);
-    buffer_append(out, bytes, sizeof bytes);
+    fixed(out, field, WIRE_FIXED32, value, 4);
 }
 
 static void bytes_field(Buffer *out, unsigned field, const char *bytes, size_t size)
@@ -140,47 +140,6 @@ enum {
     ANY_KVLIST = 6,
 };
 
-/* How deep containers lie in each other, up to `limit`. */
-static int depth_of(Reader r, int limit)
-{
-    uint64_t left[MAX_READ_NESTING]; /* items still to be read at each level */
-    int depth = 0, deepest = 0;
-    do {
-        Token token = reader_next(&r);
-        if (token.kind == TOKEN_END || token.kind == TOKEN_DAMAGED) {
-            break;
-        }
-        if (depth > 0) {
-            left[depth - 1]--;
-        }
-        if (token.kind == TOKEN_ARRAY || token.kind == TOKEN_MAP) {
-            if (depth == limit) {
-                return limit;
-            }
-            left[depth++] = token.kind == TOKEN_MAP ? 2 * (uint64_t)token.size : token.size;
-            deepest = depth > deepest ? depth : deepest;
-        }
-        while (depth > 0 && left[depth - 1] == 0) {
-            depth--;
-        }
-    } while (depth > 0);
-    return deepest;
-}
-
-static bool json_text_field(Buffer *out, Reader *value, bool *inexact)
-{
-    if (depth_of(*value, MAX_READ_NESTING) < MAX_READ_NESTING) {
-        *inexact = true;
-    }
-    Buffer json = {0};
-    bool ok = json_value(&json, value, false);
-    if (ok) {
-        sanitized_field(out, ANY_STRING, json.data, json.len);
-    }
-    buffer_free(&json);
-    return ok;
-}
-
 /* The JSON text of the next value as an AnyValue's string, without a copy in between: surrogates
  * become "?" in place. */
 static bool json_any_value(Buffer *out, Reader *value)
@@ -206,6 +165,39 @@ static bool json_any_value(Buffer *out, Reader *value)
     }
     close_message(out, start);
     return true;
+}
+
+/* Whether containers lie in each other MAX_READ_NESTING levels deep. */
+static bool is_too_deep_to_read(Reader r)
+{
+    uint64_t left[MAX_READ_NESTING]; /* items still to be read at each level */
+    int depth = 0;
+    do {
+        Token token = reader_next(&r);
+        if (token.kind == TOKEN_END || token.kind == TOKEN_DAMAGED) {
+            break;
+        }
+        if (depth > 0) {
+            left[depth - 1]--;
+        }
+        if (token.kind == TOKEN_ARRAY || token.kind == TOKEN_MAP) {
+            left[depth++] = token.kind == TOKEN_MAP ? 2 * (uint64_t)token.size : token.size;
+            if (depth == MAX_READ_NESTING) {
+                return true;
+            }
+        }
+        while (depth > 0 && left[depth - 1] == 0) {
+            depth--;
+        }
+    } while (depth > 0);
+    return false;
+}
+
+/* The same for a value that is too deep for protobuf. */
+static bool deep_any_value(Buffer *out, Reader *value, bool *inexact)
+{
+    *inexact |= !is_too_deep_to_read(*value);
+    return json_any_value(out, value);
 }
 
 /* The content of an AnyValue message. Depth is bounded by MAX_NESTING, so recursion is. */
@@ -266,7 +258,7 @@ static bool any_value(Buffer *out, Reader *r, int nesting, bool *inexact)
     case TOKEN_ARRAY:
         if (nesting + 2 > MAX_NESTING) {
             *r = start;
-            return json_text_field(out, r, inexact);
+            return deep_any_value(out, r, inexact);
         }
         mark = open_message(out, ANY_ARRAY);
         for (uint32_t i = 0; i < token.size; i++) {
@@ -281,7 +273,7 @@ static bool any_value(Buffer *out, Reader *r, int nesting, bool *inexact)
     case TOKEN_MAP:
         if (nesting + 3 > MAX_NESTING) {
             *r = start;
-            return json_text_field(out, r, inexact);
+            return deep_any_value(out, r, inexact);
         }
         mark = open_message(out, ANY_KVLIST);
         for (uint32_t i = 0; i < token.size; i++) {

@@ -302,7 +302,7 @@ error:
 
 static void ring_close(Ring *ring)
 {
-    if (ring->header != NULL && ring->generation == fork_generation) {
+    if (ring_is_ours(ring)) {
         spill_end(&ring->spill, &ring->header->spill_sequence);
         store_release(&ring->header->closed, 1);
         munmap(ring->header, RING_HEADER_SIZE + (size_t)ring->capacity);

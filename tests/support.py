@@ -26,6 +26,22 @@ def base_environment(spool: Path) -> dict[str, str]:
     }
 
 
+#: Traces of two spans, as many as ``traces`` says.
+TRACES = """
+@mlflow.trace
+def leaf(n):
+    return n
+
+@mlflow.trace
+def root(n):
+    leaf(n)
+    return n
+
+for n in range({traces}):
+    root(n)
+"""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -18,7 +18,7 @@ from mlflow_fasttrace import _core
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_receiver import Receiver, spans_of, trees
 from pythons import pip_install, venv_of
-from support import free_port, traces_of, wait_until
+from support import TRACES, free_port, traces_of, wait_until
 from test_values import span_record
 
 SCRIPT = Path(__file__).parent / "run_collector_programs.py"
@@ -202,22 +202,13 @@ def test_odd_arguments(args):
 
 # ---- delivery ----
 
-AGENT = """
+AGENT = (
+    """
 import os, sys, time
 import mlflow_fasttrace as mlflow
-
-@mlflow.trace
-def leaf(n):
-    return n
-
-@mlflow.trace
-def root(n):
-    leaf(n)
-    return n
-
-for n in range({traces}):
-    root(n)
 """
+    + TRACES
+)
 
 
 def agent_code(traces: int, then: str = "") -> str:

@@ -9,27 +9,18 @@ from pathlib import Path
 
 import pytest
 from mlflow_fasttrace._settings import rings_prefix
-from support import MlflowServer, free_port, traces_of, wait_until
+from support import TRACES, MlflowServer, free_port, traces_of, wait_until
 
-AGENT = """
+AGENT = (
+    """
 import os, sys, time
 import mlflow_fasttrace as mlflow
 
 mlflow.set_tracking_uri({uri!r})
 os.environ["MLFLOW_EXPERIMENT_NAME"] = {experiment!r}
-
-@mlflow.trace
-def leaf(n):
-    return n
-
-@mlflow.trace
-def root(n):
-    leaf(n)
-    return n
-
-for n in range({traces}):
-    root(n)
 """
+    + TRACES
+)
 
 
 def agent_code(uri: str, experiment: str, traces: int, then: str = "") -> str:

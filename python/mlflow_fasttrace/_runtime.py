@@ -401,18 +401,10 @@ def _sender_of(spool: _settings.Spool) -> tuple[int, str] | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        words = os.pread(fd, 100, 0).decode("ascii", "replace").split()
-        if len(words) == 2 and words[0].isdigit():
-            return int(words[0]), words[1]
-        return 0, ""
+        return _settings.holder_of(fd)
     finally:
         os.close(fd)
     return None
-
-
-def sender_running(spool: _settings.Spool) -> bool:
-    """Whether somebody holds the sender's lock."""
-    return _sender_of(spool) is not None
 
 
 def ensure_sender(home: _Home) -> None:

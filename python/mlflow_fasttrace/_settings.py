@@ -134,10 +134,6 @@ class Spool(NamedTuple):
     state: str  # segments, lock, log: survives a reboot
     rings: str  # rings, on tmpfs where there is one
 
-    @property
-    def on_disk(self) -> bool:
-        return self.state != self.rings
-
     def in_memory(self) -> Spool | None:
         """The same with nothing on a disk: all of it on tmpfs, where there is one."""
         if not self.rings.startswith(_SHARED_MEMORY):
@@ -164,6 +160,13 @@ class Spool(NamedTuple):
     def make_rings(self) -> None:
         """The same for the folder of the rings."""
         _make_private(self.rings)
+
+
+def holder_of(lock: int) -> tuple[int, str]:
+    """Process id and version of the sender that an open lock file names; 0 and "" where it names
+    none."""
+    words = os.pread(lock, 100, 0).decode("ascii", "replace").split()
+    return (int(words[0]), words[1]) if len(words) == 2 and words[0].isdigit() else (0, "")
 
 
 def release_of(version: str) -> tuple[int, ...] | None:

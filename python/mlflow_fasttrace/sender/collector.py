@@ -10,7 +10,6 @@ import base64
 import gzip
 import json
 import logging
-import os
 import time
 import zlib
 from typing import Any, Protocol
@@ -24,7 +23,7 @@ from mlflow_fasttrace import _core, _otlp
 from mlflow_fasttrace.sender import assemble, loop
 from mlflow_fasttrace.sender.assemble import PHASE_OPEN, TraceBuffer
 from mlflow_fasttrace.sender.delivery import Away, Failed, Refused
-from mlflow_fasttrace.sender.sources import COMPRESSION_LEVEL, Entry
+from mlflow_fasttrace.sender.sources import Entry
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -333,14 +332,11 @@ class CollectorSender(loop.Sender):
         if self.state is None:
             logger.error("a span of %s is refused and lost: %s", trace.mlflow_id, reason)
             return
-        name = f"refused-{trace.trace_id.hex()}-{entry.record[22:30].hex()}"
-        stem = os.path.join(self.state, name)
         records = [] if trace.info_entry is None else [trace.info_entry.record_to_keep()]
-        _core.write_segment(stem + ".seg.refused", [*records, entry.record], COMPRESSION_LEVEL)
-        with open(
-            stem + ".txt", "w", encoding="utf-8", errors="replace", opener=loop._private
-        ) as f:
-            f.write(f"{reason}\n")
+        span_id = entry.record[22:30].hex()
+        self._write_dead_letter(
+            f"{trace.trace_id.hex()}-{span_id}", [*records, entry.record], reason
+        )
         logger.error("a span of %s is refused and set aside: %s", trace.mlflow_id, reason)
 
 

@@ -186,7 +186,7 @@ class Sender:
         """Whether its agents are gone: nothing of it will come any more."""
         pid = trace.info.destination.get("pid")
         return not any(
-            ring.reader.pid == pid for ring in self.rings.values() if ring.reader.alive()
+            ring.reader.pid == pid and ring.reader.alive() for ring in self.rings.values()
         )
 
     def _flush_is_done(self) -> None:
@@ -231,10 +231,8 @@ class Sender:
             trace.not_before = time.monotonic() + min(2.0**trace.failures, 60.0)
             for entry in trace.entries():
                 entry.held = True  # nobody has to wait for it
-            if trace.failures >= FAILURES_OF_A_TRACE and not self._upload_spans(trace):
-                self._set_aside(trace, reason)
-            elif trace.failures >= FAILURES_OF_A_TRACE:
-                self._done(trace)
+            if trace.failures >= FAILURES_OF_A_TRACE:
+                self._send_otherwise(trace, reason)
 
     def _send_info(self, trace: TraceBuffer, experiment_id: str) -> bool:
         from mlflow_fasttrace.sender.finish import trace_info
@@ -297,6 +295,13 @@ class Sender:
             return False
         return True
 
+    def _send_otherwise(self, trace: TraceBuffer, reason: Exception) -> None:
+        """What the server does not take as spans: a file, or a dead letter."""
+        if self._upload_spans(trace):
+            self._done(trace)
+        else:
+            self._set_aside(trace, reason)
+
     def _send_spans(
         self, experiment_id: str, traces: list[TraceBuffer], *, exact: bool = True
     ) -> None:
@@ -333,10 +338,8 @@ class Sender:
                 self._failed(traces[0], reason)
             elif isinstance(reason, TooLarge) and len(entries) > 1:
                 self._send_in_parts(experiment_id, traces[0])
-            elif self._upload_spans(traces[0]):
-                self._done(traces[0])
             else:
-                self._set_aside(traces[0], reason)
+                self._send_otherwise(traces[0], reason)
         else:
             for trace in traces:
                 self._done(trace)
@@ -387,13 +390,16 @@ class Sender:
             logger.error("trace %s is refused and lost: %s", trace.mlflow_id, reason)
             self._done(trace)
             return
-        stem = os.path.join(self.state, f"refused-{trace.trace_id.hex()}")
         records = [entry.record_to_keep() for entry in trace.entries()]
+        self._write_dead_letter(trace.trace_id.hex(), records, reason)
+        logger.error("trace %s is refused and set aside: %s", trace.mlflow_id, reason)
+        self._done(trace)
+
+    def _write_dead_letter(self, name: str, records: list[bytes], reason: Exception) -> None:
+        stem = os.path.join(self.state, f"refused-{name}")
         _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
         with open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=_private) as note:
             note.write(f"{reason}\n")
-        logger.error("trace %s is refused and set aside: %s", trace.mlflow_id, reason)
-        self._done(trace)
 
     def _away(self, reason: Away) -> None:
         if self.server_state != SERVER_AWAY:
@@ -547,8 +553,8 @@ class _Lock:
 
     def take(self) -> bool:
         """Waits a little where a sender of another release, which was asked to end, still has it."""
-        words = os.pread(self._fd, 100, 0).decode("ascii", "replace").split()
-        wait = TAKE_OVER_SECONDS if len(words) == 2 and words[1] != __version__ else 0.0
+        _pid, version = _settings.holder_of(self._fd)
+        wait = TAKE_OVER_SECONDS if version not in ("", __version__) else 0.0
         deadline = time.monotonic() + wait
         while not self._try():
             if time.monotonic() >= deadline:
