@@ -234,6 +234,10 @@ class RingReader:
     pid: int
     spill_sequence: int
     refused: int
+    delivered: int
+    spilled: int
+    spill_delivered: int
+    server_state: int
     damaged: bool
     def __init__(self, path: str) -> None: ...
     def close(self) -> None: ...

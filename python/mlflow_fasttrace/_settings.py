@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,6 +21,8 @@ CREDENTIAL_VARIABLES = (
 )
 
 DEFAULT_RING_BYTES = 4 << 20
+
+_CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
 
 
 def ring_bytes() -> int:
@@ -84,6 +87,11 @@ def without_credentials(uri: str) -> str:
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def without_secrets(text: str) -> str:
+    """A message as it may be written to disk or shown: no user or password in its URIs."""
+    return _CREDENTIALS.sub("://", text)
 
 
 def absolute_uri(uri: str) -> str:
@@ -160,6 +168,11 @@ def spool_for(uri: str) -> Spool:
     digest = hashlib.blake2b(
         secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]
     ).hexdigest()
+    return spool_named(root, digest)
+
+
+def spool_named(root: str, digest: str) -> Spool:
+    """The folders of a spool below an absolute state root."""
     shared = "/dev/shm"
     state = os.path.join(root, digest)
     rings = (

@@ -28,6 +28,7 @@ from mlflow_fasttrace.sender.sources import (
     segment_paths,
     spill_stem,
 )
+from mlflow_fasttrace.sender.status import Status
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -53,6 +54,7 @@ class Sender:
         self.segments: dict[str, PackedSegment | SpillSegment] = {}
         self.server_state = SERVER_UNKNOWN
         self.backoff = Backoff()
+        self.status = Status(state, uri)
         self.flush_wanted = False
         self._destination: Destination | None = None
         self._experiments = Experiments(uri)
@@ -236,7 +238,8 @@ class Sender:
         for trace in traces:
             self._done(trace)
 
-    def _done(self, trace: TraceBuffer) -> None:
+    def _done(self, trace: TraceBuffer, refusal: Exception | None = None) -> None:
+        self.status.done(trace, refusal)
         for entry in trace.entries():
             if not entry.done:
                 entry.done = True
@@ -251,11 +254,12 @@ class Sender:
         with open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=_private) as note:
             note.write(f"{reason}\n")
         logger.error("trace %s is refused and set aside: %s", trace.mlflow_id, reason)
-        self._done(trace)
+        self._done(trace, reason)
 
     def _away(self, reason: Away) -> None:
         if self.server_state != SERVER_AWAY:
             logger.warning("delivery waits: %s", reason)
+        self.status.error(reason)
         self.backoff.failed()
         self._set_server_state(SERVER_AWAY)
 
@@ -328,6 +332,7 @@ class Sender:
         if self.segments:
             self._settle()
         self.pack()
+        self.status.tick(self)
         return bool(read or sent)
 
 
@@ -390,7 +395,10 @@ def run_sender(state: str, rings: str, uri: str) -> None:
     try:
         while lock.take():
             sender = Sender(state, rings, uri)
-            _serve(sender)
+            try:
+                _serve(sender)
+            finally:
+                sender.status.end()
             # An agent that made its ring before this release relied on us; one that makes it
             # afterwards finds the lock free and starts another sender.
             lock.release()
