@@ -53,7 +53,7 @@ class Status:
     def __init__(self, folder: str, uri: str):
         self._path = os.path.join(folder, FILE_NAME)
         self._folder = folder
-        self._destination = without_credentials(uri)
+        self.destination = without_credentials(uri)
         self._started = time.time()
         before = read_status(folder)
         self.traces: int = before["delivered"]["traces"] if before else 0
@@ -135,7 +135,7 @@ class Status:
                     "started": self._started,
                     "updated": time.time(),
                     "ended": ended,
-                    "destination": self._destination,
+                    "destination": self.destination,
                     "server": self._server,
                     "delivered": {"traces": self.traces, "spans": self.spans, "bytes": self.bytes},
                     "refused": self.refused,
