@@ -347,6 +347,15 @@ def decoded(record: bytes) -> list[Any] | None:
     return fields if isinstance(fields, list) else None
 
 
+def span_json(record: bytes) -> str:
+    """MLflow's dictionary of a span, as JSON.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    return _core.span_json(record)
+
+
 # ---- the state of a spool ----
 
 
@@ -643,7 +652,7 @@ class TraceView:
         texts = []
         for span in sorted(self.spans.values(), key=lambda span: span.start_ns):
             try:
-                texts.append(_core.span_json(span.record))
+                texts.append(span_json(span.record))
             except ValueError as error:
                 texts.append(json.dumps({"span_id": span.span_id.hex(), "unreadable": str(error)}))
         return f'{json.dumps(head)[:-1]}, "spans": [{", ".join(texts)}]}}'
