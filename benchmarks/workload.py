@@ -156,9 +156,9 @@ def generator(mlflow, calls: int) -> dict:
 def cpu_of_sender() -> float:
     for lock in glob.glob(os.environ["MLFLOW_FASTTRACE_SPOOL_DIR"] + "/*/sender.lock"):
         try:
-            pid = int(open(lock).read())
+            pid = int(open(lock).read().split()[0])
             fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
-        except (OSError, ValueError):
+        except (IndexError, OSError, ValueError):
             continue
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return 0.0

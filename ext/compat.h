@@ -22,7 +22,10 @@
 #include <string.h>
 
 #if defined(__linux__)
+#include <sys/mman.h>
 #include <sys/random.h>
+#else
+#include <errno.h>
 #endif
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
@@ -36,6 +39,17 @@
 #if defined(MADV_DONTFORK)
 #define RING_ADVICE_NO_FORK MADV_DONTFORK
 #endif
+
+/* A descriptor of memory that no other process can open by a name; -1 and errno. */
+static inline int compat_unnamed_memory(void)
+{
+#if defined(__linux__)
+    return memfd_create("mlflow-fasttrace", MFD_CLOEXEC);
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
 
 /* Fills `size` bytes from the system's generator; 0 on success. */
 static inline int compat_random_bytes(void *bytes, size_t size)

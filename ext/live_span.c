@@ -35,6 +35,7 @@ static void span_dealloc(Span *span)
     Py_XDECREF(span->name);
     Py_XDECREF(span->status_message);
     Py_XDECREF(span->link_list);
+    Py_XDECREF(span->dict);
     Py_XDECREF(span->attachments);
     Py_XDECREF(span->current.token);
     Py_XDECREF((PyObject *)span->current.outer);
@@ -757,12 +758,18 @@ static PyGetSetDef span_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMemberDef span_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(Span, dict), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot span_slots[] = {
     {Py_tp_dealloc, span_dealloc},
     {Py_tp_repr, span_repr},
     {Py_mp_subscript, subscript},
     {Py_tp_methods, span_methods},
     {Py_tp_getset, span_getset},
+    {Py_tp_members, span_members},
     {Py_tp_doc, "A span that is being recorded. Made by start_span and @trace."},
     {0, NULL},
 };

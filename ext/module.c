@@ -75,22 +75,26 @@ static void replace(PyObject **slot, PyObject *value)
     set_owned(slot, value);
 }
 
-/* set_destination(ring, destination): where the traces that start from now on go. `destination` is
- * a dict. (None, None): start_runtime is asked again at the next root. */
+/* set_destination(ring, destination, mirror=None): where the traces that start from now on go.
+ * `destination` is a dict; what goes to the ring goes to the mirror too. (None, None):
+ * start_runtime is asked again at the next root. */
 static PyObject *core_set_destination(PyObject *module, PyObject *args)
 {
     CoreState *state = module_state(module);
-    PyObject *ring, *destination;
-    if (!PyArg_ParseTuple(args, "OO:set_destination", &ring, &destination)) {
+    PyObject *ring, *destination, *mirror = Py_None;
+    if (!PyArg_ParseTuple(args, "OO|O:set_destination", &ring, &destination, &mirror)) {
         return NULL;
     }
     if (ring == Py_None) {
         replace((PyObject **)&state->ring, NULL);
+        replace((PyObject **)&state->mirror, NULL);
         replace(&state->destination, NULL);
         Py_RETURN_NONE;
     }
-    if (!Py_IS_TYPE(ring, state->ring_writer_type) || !PyDict_Check(destination)) {
-        PyErr_SetString(PyExc_TypeError, "set_destination() takes a RingWriter and a dict");
+    if (!Py_IS_TYPE(ring, state->ring_writer_type) || !PyDict_Check(destination) ||
+        (mirror != Py_None && !Py_IS_TYPE(mirror, state->ring_writer_type))) {
+        PyErr_SetString(PyExc_TypeError,
+                        "set_destination() takes a RingWriter, a dict and perhaps a RingWriter");
         return NULL;
     }
     PyObject *bytes = core_encode(module, destination);
@@ -98,6 +102,7 @@ static PyObject *core_set_destination(PyObject *module, PyObject *args)
         return NULL;
     }
     replace((PyObject **)&state->ring, ring);
+    replace((PyObject **)&state->mirror, mirror == Py_None ? NULL : mirror);
     replace(&state->destination, bytes);
     Py_DECREF(bytes);
     Py_RETURN_NONE;
@@ -119,6 +124,7 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
         {"root_context", &state->root_context},
         {"process_span", &state->process_span},
         {"trace_completed", &state->trace_completed},
+        {"sender_missing", &state->sender_missing},
     };
     const char *name;
     PyObject *callable;
@@ -246,6 +252,13 @@ static PyObject *core_live_trace(PyObject *module, PyObject *id)
     }
     Py_INCREF((PyObject *)trace);
     return (PyObject *)trace;
+}
+
+static PyObject *core_end_dropped(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    span_end_dropped(module_state(module));
+    Py_RETURN_NONE;
 }
 
 static PyObject *core_live_traces(PyObject *module, PyObject *unused)
@@ -438,12 +451,13 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
     if (refused == NULL || inexact == NULL) {
         goto done;
     }
-    OtlpMarks marks = otlp_begin(&out);
+    OtlpMarks marks;
+    otlp_begin(&out, &marks, NULL);
     for (Py_ssize_t i = 0; i < PyList_Size(records); i++) {
         SpanRecord span;
         bool is_inexact = false;
         bool ok = parse_span(&span, PyList_GetItem(records, i)) == 0 &&
-                  otlp_span(&out, &span, &is_inexact);
+                  otlp_span(&out, &span, NULL, &is_inexact);
         if (out.failed) {
             PyErr_NoMemory();
             goto done;
@@ -469,6 +483,76 @@ done:
     return result;
 }
 
+/* collector_request([(record, kind, encoded map of further attributes, name in UTF-8 or None),
+ * ...], encoded map of the resource, attributes as JSON texts?) -> (bytes of an
+ * ExportTraceServiceRequest, [indexes of records that could not be encoded]) */
+static PyObject *core_collector_request(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *spans, *refused = NULL, *result = NULL;
+    const char *bytes;
+    Py_ssize_t size;
+    int json;
+    Buffer out = {0};
+    if (!PyArg_ParseTuple(args, "Oy#p:collector_request", &spans, &bytes, &size, &json)) {
+        return NULL;
+    }
+    if (!PyList_Check(spans)) {
+        PyErr_SetString(PyExc_TypeError, "collector_request() takes a list of spans");
+        return NULL;
+    }
+    OtlpMarks marks;
+    Reader resource = reader_over(bytes, (size_t)size);
+    if (!otlp_begin(&out, &marks, &resource)) {
+        PyErr_SetString(PyExc_ValueError, "the resource is not an encoded map");
+        goto done;
+    }
+    refused = PyList_New(0);
+    if (refused == NULL) {
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < PyList_Size(spans); i++) {
+        CollectorForm form = {.json_attributes = json};
+        PyObject *item = PyList_GetItem(spans, i), *record;
+        unsigned long long kind;
+        Py_ssize_t name_size;
+        SpanRecord span;
+        bool inexact = false;
+        if (!PyTuple_Check(item)) {
+            PyErr_SetString(PyExc_TypeError, "a span is a tuple");
+            goto done;
+        }
+        if (!PyArg_ParseTuple(item, "OKy#z#", &record, &kind, &bytes, &size, &form.name,
+                              &name_size)) {
+            goto done;
+        }
+        form.name_size = (size_t)name_size;
+        form.kind = kind;
+        form.extra = reader_over(bytes, (size_t)size);
+        bool ok = parse_span(&span, record) == 0 && otlp_span(&out, &span, &form, &inexact);
+        if (out.failed) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        if (!ok) {
+            PyErr_Clear();
+            if (append_index(refused, i) < 0) {
+                goto done;
+            }
+        }
+    }
+    otlp_end(&out, marks);
+    if (out.failed) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    result = Py_BuildValue("(y#O)", out.data, (Py_ssize_t)out.len, refused);
+done:
+    Py_XDECREF(refused);
+    buffer_free(&out);
+    return result;
+}
+
 static PyMethodDef core_functions[] = {
     {"set_destination", core_set_destination, METH_VARARGS, NULL},
     {"set_hook", core_set_hook, METH_VARARGS, NULL},
@@ -479,6 +563,7 @@ static PyMethodDef core_functions[] = {
     {"start_span", core_start_span, METH_VARARGS, NULL},
     {"live_trace", core_live_trace, METH_O, NULL},
     {"live_traces", core_live_traces, METH_NOARGS, NULL},
+    {"end_dropped", core_end_dropped, METH_NOARGS, NULL},
     {"current_span", core_current_span, METH_NOARGS, NULL},
     {"last_trace_id", core_last_trace_id, METH_NOARGS, NULL},
     {"encode", core_encode, METH_O, NULL},
@@ -487,6 +572,7 @@ static PyMethodDef core_functions[] = {
     {"span_summary", core_span_summary, METH_O, NULL},
     {"span_json", core_span_json, METH_O, NULL},
     {"otlp_request", core_otlp_request, METH_O, NULL},
+    {"collector_request", core_collector_request, METH_VARARGS, NULL},
     {"write_segment", segment_write, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -580,6 +666,7 @@ done:
     apply(state->context_set);                                                                     \
     apply(state->context_reset);                                                                   \
     apply(state->ring);                                                                            \
+    apply(state->mirror);                                                                          \
     apply(state->destination);                                                                     \
     apply(state->scope_get);                                                                       \
     apply(state->runs_module);                                                                     \
@@ -588,6 +675,8 @@ done:
     apply(state->root_context);                                                                    \
     apply(state->process_span);                                                                    \
     apply(state->trace_completed);                                                                 \
+    apply(state->dropped);                                                                         \
+    apply(state->sender_missing);                                                                  \
     apply(state->encode_default);                                                                  \
     apply(state->format_exception);                                                                \
     apply(state->start_runtime);                                                                   \

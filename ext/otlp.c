@@ -23,7 +23,13 @@
  * of Python's levels. */
 #define MAX_READ_NESTING 500
 
-enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_LENGTH = 2 };
+enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_LENGTH = 2, WIRE_FIXED32 = 5 };
+
+/* The scope of the spans that MLflow's tracing API makes. */
+#define SCOPE_NAME "mlflow.tracing.provider"
+
+/* OTLP's SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK: it is known that the parent is of this process. */
+#define FLAGS_LOCAL 0x100u
 
 static void varint(Buffer *out, uint64_t value)
 {
@@ -46,6 +52,16 @@ static void fixed64(Buffer *out, unsigned field, uint64_t value)
         bytes[i] = (unsigned char)(value >> 8 * i);
     }
     tag(out, field, WIRE_FIXED64);
+    buffer_append(out, bytes, sizeof bytes);
+}
+
+static void fixed32(Buffer *out, unsigned field, uint32_t value)
+{
+    unsigned char bytes[4];
+    for (int i = 0; i < 4; i++) {
+        bytes[i] = (unsigned char)(value >> 8 * i);
+    }
+    tag(out, field, WIRE_FIXED32);
     buffer_append(out, bytes, sizeof bytes);
 }
 
@@ -165,6 +181,33 @@ static bool json_text_field(Buffer *out, Reader *value, bool *inexact)
     return ok;
 }
 
+/* The JSON text of the next value as an AnyValue's string, without a copy in between: surrogates
+ * become "?" in place. */
+static bool json_any_value(Buffer *out, Reader *value)
+{
+    size_t start = open_message(out, ANY_STRING);
+    if (!json_value(out, value, false)) {
+        return false;
+    }
+    unsigned char *text = (unsigned char *)out->data + start;
+    size_t size = out->len - start;
+    unsigned char *from = memchr(text, 0xed, size), *to = from, *end = text + size;
+    while (from != NULL && from < end) {
+        if (end - from >= 3 && from[0] == 0xed && from[1] >= 0xa0) {
+            *to++ = '?';
+            from += 3;
+        }
+        else {
+            *to++ = *from++;
+        }
+    }
+    if (to != NULL) {
+        out->len = start + (size_t)(to - text);
+    }
+    close_message(out, start);
+    return true;
+}
+
 /* The content of an AnyValue message. Depth is bounded by MAX_NESTING, so recursion is. */
 static bool any_value(Buffer *out, Reader *r, int nesting, bool *inexact)
 {
@@ -262,15 +305,19 @@ static bool any_value(Buffer *out, Reader *r, int nesting, bool *inexact)
     }
 }
 
-/* `count` pairs as KeyValue messages of that field. */
-static bool key_values(Buffer *out, unsigned field, Reader *r, uint32_t count, bool *inexact)
+/* `count` pairs as KeyValue messages of that field; their values as JSON texts if `json`. */
+static bool key_values(Buffer *out, unsigned field, Reader *r, uint32_t count, bool json,
+                       bool *inexact)
 {
     for (uint32_t i = 0; i < count; i++) {
         size_t pair = open_message(out, field);
         Token key = reader_next(r);
+        if (key.kind != TOKEN_STR && key.kind != TOKEN_EXT) {
+            return false;
+        }
         text_field(out, 1, &key);
         size_t value = open_message(out, 2);
-        if (!any_value(out, r, NESTING_OF_ATTRIBUTE, inexact)) {
+        if (!(json ? json_any_value(out, r) : any_value(out, r, NESTING_OF_ATTRIBUTE, inexact))) {
             return false;
         }
         close_message(out, value);
@@ -279,13 +326,29 @@ static bool key_values(Buffer *out, unsigned field, Reader *r, uint32_t count, b
     return true;
 }
 
-OtlpMarks otlp_begin(Buffer *out)
+static bool encoded_map(Buffer *out, unsigned field, Reader map, bool *inexact)
 {
-    OtlpMarks marks;
-    marks.resource_spans = open_message(out, 1);
-    close_message(out, open_message(out, 1)); /* an empty resource, as MLflow's client sends */
-    marks.scope_spans = open_message(out, 2);
-    return marks;
+    Token head;
+    return reader_expect(&map, TOKEN_MAP, &head) &&
+           key_values(out, field, &map, head.size, false, inexact);
+}
+
+bool otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource)
+{
+    bool ok = true, inexact = false;
+    marks->resource_spans = open_message(out, 1);
+    size_t start = open_message(out, 1); /* stays empty for a server, as MLflow's client sends it */
+    if (resource != NULL) {
+        ok = encoded_map(out, 1, *resource, &inexact);
+    }
+    close_message(out, start);
+    marks->scope_spans = open_message(out, 2);
+    if (resource != NULL) {
+        start = open_message(out, 1);
+        bytes_field(out, 1, SCOPE_NAME, sizeof SCOPE_NAME - 1);
+        close_message(out, start);
+    }
+    return ok;
 }
 
 void otlp_end(Buffer *out, OtlpMarks marks)
@@ -316,7 +379,7 @@ static bool hex_field(Buffer *out, unsigned field, const char *hex, size_t digit
     return true;
 }
 
-bool otlp_span(Buffer *out, const SpanRecord *span, bool *inexact)
+bool otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form, bool *inexact)
 {
     size_t before = out->len;
     size_t start = open_message(out, 2);
@@ -326,12 +389,24 @@ bool otlp_span(Buffer *out, const SpanRecord *span, bool *inexact)
     if (span->parent_id != NULL) {
         bytes_field(out, 4, span->parent_id, SPAN_ID_SIZE);
     }
-    text_field(out, 5, &span->name);
+    bool translated = form != NULL && form->name != NULL;
+    if (translated) {
+        bytes_field(out, 5, form->name, form->name_size);
+    }
+    else {
+        text_field(out, 5, &span->name);
+    }
+    if (form != NULL) {
+        tag(out, 6, WIRE_VARINT);
+        varint(out, form->kind);
+    }
     fixed64(out, 7, span->start_ns);
     fixed64(out, 8, span->end_ns);
 
     Reader r = span->attributes_at;
-    if (!key_values(out, 9, &r, span->attributes, inexact)) {
+    bool json = form != NULL && form->json_attributes;
+    if ((!translated && !key_values(out, 9, &r, span->attributes, json, inexact)) ||
+        (form != NULL && !encoded_map(out, 9, form->extra, inexact))) {
         goto damaged;
     }
     r = span->events_at;
@@ -341,7 +416,8 @@ bool otlp_span(Buffer *out, const SpanRecord *span, bool *inexact)
         Token name = reader_next(&r), time = reader_next(&r), pairs;
         fixed64(out, 1, time.u);
         text_field(out, 2, &name);
-        if (!reader_expect(&r, TOKEN_MAP, &pairs) || !key_values(out, 3, &r, pairs.size, inexact)) {
+        if (!reader_expect(&r, TOKEN_MAP, &pairs) ||
+            !key_values(out, 3, &r, pairs.size, false, inexact)) {
             goto damaged;
         }
         close_message(out, event);
@@ -360,8 +436,12 @@ bool otlp_span(Buffer *out, const SpanRecord *span, bool *inexact)
         }
         bool usable = hex_field(out, 1, hex, digits, TRACE_ID_SIZE) &&
                       hex_field(out, 2, span_id.bytes, span_id.size, SPAN_ID_SIZE);
-        if (!reader_expect(&r, TOKEN_MAP, &pairs) || !key_values(out, 4, &r, pairs.size, inexact)) {
+        if (!reader_expect(&r, TOKEN_MAP, &pairs) ||
+            !key_values(out, 4, &r, pairs.size, false, inexact)) {
             goto damaged;
+        }
+        if (form != NULL) {
+            fixed32(out, 6, FLAGS_LOCAL);
         }
         if (usable) {
             close_message(out, link);
@@ -380,6 +460,9 @@ bool otlp_span(Buffer *out, const SpanRecord *span, bool *inexact)
             varint(out, span->status);
         }
         close_message(out, status);
+    }
+    if (form != NULL) {
+        fixed32(out, 16, FLAGS_LOCAL);
     }
     close_message(out, start);
     if (!out->failed) {

@@ -15,16 +15,19 @@
  * 8. A record is visible once head has passed it; a record that was being copied when the agent
  * died is not, and costs nothing.
  *
- * When the ring is full the record goes to a spill segment of the agent's own with one write():
- * about half a microsecond, still outliving the process. The first append that finds a quarter of
- * the ring free again ends that segment.
+ * When the ring is full the record goes to a spill segment of the agent's own (spill.c). The first
+ * append that finds a quarter of the ring free again ends that segment. Where nothing can be
+ * spilled, no new traces are admitted, and the last eighth of the ring is for those that have
+ * begun: a trace is refused as a whole, not in parts.
  *
  * The agent holds flock() on its ring for as long as it lives; the sender learns of its death by
  * getting that lock. A forked child unmaps nothing and touches nothing: the pages are advised
  * not to be inherited, and a generation count tells it that the ring is its parent's. */
 #include "ring.h"
 
+#include "ids.h"
 #include "segment.h"
+#include "spill.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +43,9 @@
 #define RING_VERSION 1
 #define RING_MIN_CAPACITY ((uint64_t)64 << 10)
 #define RING_MAX_CAPACITY ((uint64_t)1 << 30)
-#define SPILL_MAX_BYTES ((uint64_t)16 << 20)
+
+/* A sender that has not looked at a ring for so long may be gone. */
+#define ATTENDED_NS ((uint64_t)3000000000u)
 
 static const char RING_MAGIC[8] = "MFTRING1";
 
@@ -62,7 +67,8 @@ typedef struct {
     uint64_t flush_request;  /* counts requests to deliver now */
     uint64_t closed;         /* 1 when the agent is done with it */
     uint64_t refused;        /* records that found no place */
-    char reserved1[16];
+    uint64_t refused_traces; /* traces that were not begun for want of place */
+    char reserved1[8];
 
     /* Written by the sender. */
     uint64_t tail;
@@ -70,7 +76,9 @@ typedef struct {
     uint64_t spill_delivered; /* records of spill segments that are delivered */
     uint64_t server_state;    /* 0 not known yet, 1 answering, 2 away */
     uint64_t flush_seen;      /* the flush request last acted on */
-    char reserved2[24];
+    uint64_t heartbeat_ns;    /* when a sender last looked at this ring; 0 never */
+    uint64_t spool_is_full;   /* 1: no new traces, what waits has reached the spool's bound */
+    char reserved2[8];
 } RingHeader;
 
 /* Counts forks, so that a child knows its rings for its parent's. Set by the one handler that
@@ -99,13 +107,14 @@ struct Ring {
     uint64_t known_tail; /* never ahead of the header's */
     int fd;              /* holds the flock */
     unsigned generation;
-    char *spill_prefix; /* owned */
-    int spill_fd;       /* -1 when no segment is open */
-    uint64_t spill_size;
-    Buffer spill_frame;
+    uint64_t attended_until_ns; /* nobody asks before whether there is a sender */
+    Spill spill;
 };
 
-static bool ring_is_ours(const Ring *ring)
+/* For the traces that have begun: what is left of the ring when records begin to be spilled. */
+static uint64_t ring_reserve(const Ring *ring) { return ring->capacity / 8; }
+
+bool ring_is_ours(const Ring *ring)
 {
     return ring->header != NULL && ring->generation == fork_generation;
 }
@@ -130,60 +139,6 @@ static void ring_copy_in(Ring *ring, uint64_t position, const void *bytes, size_
     memcpy(ring->data, (const char *)bytes + first, size - first);
 }
 
-static void spill_end(Ring *ring)
-{
-    if (ring->spill_fd >= 0) {
-        close(ring->spill_fd);
-        ring->spill_fd = -1;
-        store_release(&ring->header->spill_sequence, ring->header->spill_sequence + 1);
-    }
-}
-
-static bool spill_open(Ring *ring)
-{
-    char path[4096];
-    int n = snprintf(path, sizeof path, "%s-%06llu.seg", ring->spill_prefix,
-                     (unsigned long long)ring->header->spill_sequence);
-    if (n < 0 || (size_t)n >= sizeof path) {
-        return false;
-    }
-    ring->spill_fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (ring->spill_fd < 0) {
-        return false;
-    }
-    char head[SEGMENT_HEAD_SIZE];
-    segment_head(head);
-    ring->spill_size = sizeof head;
-    return write_whole(ring->spill_fd, head, sizeof head);
-}
-
-/* A frame that was written in part (the disk is full) is cut off again, so that what follows it
- * can be read. */
-static bool spill(Ring *ring, const Buffer *record)
-{
-    if (ring->spill_fd >= 0 && ring->spill_size > SPILL_MAX_BYTES) {
-        spill_end(ring);
-    }
-    if (ring->spill_fd < 0 && !spill_open(ring)) {
-        spill_end(ring);
-        return false;
-    }
-    buffer_clear(&ring->spill_frame);
-    if (!segment_raw_frame(&ring->spill_frame, record)) {
-        return false;
-    }
-    if (!write_whole(ring->spill_fd, ring->spill_frame.data, ring->spill_frame.len)) {
-        if (ftruncate(ring->spill_fd, (off_t)ring->spill_size) != 0 ||
-            lseek(ring->spill_fd, (off_t)ring->spill_size, SEEK_SET) < 0) {
-            spill_end(ring);
-        }
-        return false;
-    }
-    ring->spill_size += ring->spill_frame.len;
-    store_release(&ring->header->spilled, ring->header->spilled + 1);
-    return true;
-}
-
 static uint64_t ring_room(const Ring *ring)
 {
     return ring->capacity - (ring->head - ring->known_tail);
@@ -203,12 +158,13 @@ static void ring_refresh_room(Ring *ring)
  * ones, each ending a segment. */
 static bool must_spill(Ring *ring, uint64_t size)
 {
-    bool spilling = ring->spill_fd >= 0;
-    if (LIKELY(!spilling && size <= ring_room(ring))) {
+    bool spilling = spill_is_open(&ring->spill);
+    uint64_t needed = size + ring_reserve(ring);
+    if (LIKELY(!spilling && needed <= ring_room(ring))) {
         return false;
     }
     ring_refresh_room(ring);
-    return size > ring_room(ring) || (spilling && ring_room(ring) < ring->capacity / 4);
+    return needed > ring_room(ring) || (spilling && ring_room(ring) < ring->capacity / 4);
 }
 
 bool ring_append(Ring *ring, const Buffer *record)
@@ -216,42 +172,79 @@ bool ring_append(Ring *ring, const Buffer *record)
     if (UNLIKELY(!ring_is_ours(ring))) {
         return false;
     }
+    RingHeader *header = ring->header;
     uint64_t size = RECORD_FRAME_SIZE((uint64_t)record->len);
     if (UNLIKELY(must_spill(ring, size))) {
-        if (spill(ring, record)) {
+        if (spill_write(&ring->spill, &header->spill_sequence, record)) {
+            store_release(&header->spilled, header->spilled + 1);
             return true;
         }
         if (size > ring_room(ring)) {
-            store_release(&ring->header->refused, ring->header->refused + 1);
+            store_release(&header->refused, header->refused + 1);
             return false;
         }
     }
-    else if (UNLIKELY(ring->spill_fd >= 0)) {
-        spill_end(ring);
+    else if (UNLIKELY(spill_is_open(&ring->spill))) {
+        spill_end(&ring->spill, &header->spill_sequence);
     }
     RecordHead head = {.length = (uint32_t)record->len,
                        .checksum = checksum32(record->data, record->len)};
     ring_copy_in(ring, ring->head, &head, sizeof head);
     ring_copy_in(ring, ring->head + sizeof head, record->data, record->len);
     ring->head += size;
-    store_release(&ring->header->head, ring->head);
+    store_release(&header->head, ring->head);
     return true;
+}
+
+bool ring_admits_trace(Ring *ring)
+{
+    if (UNLIKELY(!ring_is_ours(ring))) {
+        return true;
+    }
+    RingHeader *header = ring->header;
+    Spill *spill = &ring->spill;
+    if (LIKELY(!spill->failing && !spill->nearly_full && !load_acquire(&header->spool_is_full))) {
+        return true;
+    }
+    bool admits = !load_acquire(&header->spool_is_full) && !spill_is_nearly_full(spill);
+    if (spill->failing) {
+        ring_refresh_room(ring);
+        admits = admits && ring_room(ring) > ring_reserve(ring);
+    }
+    if (!admits) {
+        store_release(&header->refused_traces, header->refused_traces + 1);
+    }
+    return admits;
+}
+
+bool ring_is_unattended(Ring *ring, uint64_t now_ns)
+{
+    if (LIKELY(now_ns <= ring->attended_until_ns) || !ring_is_ours(ring)) {
+        return false;
+    }
+    now_ns = clock_ns(); /* the program may have said when its span ended */
+    uint64_t seen = load_acquire(&ring->header->heartbeat_ns);
+    bool attended = seen <= now_ns && now_ns - seen < ATTENDED_NS;
+    ring->attended_until_ns = (attended ? seen : now_ns) + ATTENDED_NS;
+    return !attended;
 }
 
 /* ---- RingWriter: the Python handle of the agent's end ---- */
 
-/* Creates, fills and locks the file under another name first: a sender never sees half a ring. */
+/* Creates, fills and locks the file under another name first: a sender never sees half a ring.
+ * Without a path it is memory without a name. */
 static int ring_create(Ring *ring, const char *path, uint64_t capacity)
 {
-    char fresh[4096];
-    int n = snprintf(fresh, sizeof fresh, "%s.new", path);
+    char fresh[4096] = "";
+    int n = path != NULL ? snprintf(fresh, sizeof fresh, "%s.new", path) : 0;
     if (n < 0 || (size_t)n >= sizeof fresh) {
         errno = ENAMETOOLONG;
         return -1;
     }
     size_t size = RING_HEADER_SIZE + (size_t)capacity;
     int saved;
-    int fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = path != NULL ? open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)
+                          : compat_unnamed_memory();
     if (fd < 0) {
         return -1;
     }
@@ -285,13 +278,14 @@ static int ring_create(Ring *ring, const char *path, uint64_t capacity)
     header->capacity = capacity;
     header->pid = (uint64_t)getpid();
     header->created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    if (rename(fresh, path) != 0) {
+    if (path != NULL && rename(fresh, path) != 0) {
         goto error;
     }
     ring->header = header;
     ring->data = (char *)map + RING_HEADER_SIZE;
     ring->capacity = capacity;
     ring->fd = fd;
+    ring->attended_until_ns = header->created_ns + ATTENDED_NS;
     return 0;
 error:
     saved = errno;
@@ -299,7 +293,9 @@ error:
         munmap(map, size);
     }
     close(fd);
-    unlink(fresh);
+    if (path != NULL) {
+        unlink(fresh);
+    }
     errno = saved;
     return -1;
 }
@@ -307,15 +303,11 @@ error:
 static void ring_close(Ring *ring)
 {
     if (ring->header != NULL && ring->generation == fork_generation) {
-        spill_end(ring);
+        spill_end(&ring->spill, &ring->header->spill_sequence);
         store_release(&ring->header->closed, 1);
         munmap(ring->header, RING_HEADER_SIZE + (size_t)ring->capacity);
     }
     ring->header = NULL;
-    if (ring->spill_fd >= 0) {
-        close(ring->spill_fd);
-        ring->spill_fd = -1;
-    }
     if (ring->fd >= 0) {
         close(ring->fd);
         ring->fd = -1;
@@ -324,11 +316,11 @@ static void ring_close(Ring *ring)
 
 static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path", "capacity", "spill_prefix", NULL};
+    static char *names[] = {"path", "capacity", "spill_prefix", "spool_max_bytes", NULL};
     const char *path, *prefix;
-    unsigned long long capacity;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sKs:RingWriter", names, &path, &capacity,
-                                     &prefix)) {
+    unsigned long long capacity, spool_max_bytes = 1u << 30;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "zKs|K:RingWriter", names, &path, &capacity,
+                                     &prefix, &spool_max_bytes)) {
         return NULL;
     }
     if (capacity < RING_MIN_CAPACITY || capacity > RING_MAX_CAPACITY || capacity % 4096) {
@@ -344,15 +336,14 @@ static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *k
     if (ring == NULL) {
         return NULL;
     }
-    ring->fd = ring->spill_fd = -1;
+    ring->fd = -1;
     ring->generation = fork_generation;
-    ring->spill_prefix = strdup(prefix);
-    if (ring->spill_prefix == NULL) {
+    if (!spill_init(&ring->spill, prefix, path != NULL ? spool_max_bytes : 0)) {
         Py_DECREF(ring);
         return PyErr_NoMemory();
     }
     if (ring_create(ring, path, capacity) != 0) {
-        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path != NULL ? path : "memory");
         Py_DECREF(ring);
         return NULL;
     }
@@ -363,8 +354,7 @@ static void ring_writer_dealloc(Ring *ring)
 {
     PyTypeObject *type = Py_TYPE(ring);
     ring_close(ring);
-    buffer_free(&ring->spill_frame);
-    free(ring->spill_prefix);
+    spill_free(&ring->spill);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(ring);
     Py_DECREF(type);
@@ -388,8 +378,8 @@ static PyObject *ring_writer_request_flush(Ring *ring, PyObject *unused)
     return PyLong_FromUnsignedLongLong(request);
 }
 
-/* (head, tail, delivered, spilled, spill_delivered, server_state, refused), or None when the ring
- * is closed or the parent's. */
+/* (head, tail, delivered, spilled, spill_delivered, server_state, refused, refused_traces), or None
+ * when the ring is closed or the parent's. */
 static PyObject *ring_writer_progress(Ring *ring, PyObject *unused)
 {
     (void)unused;
@@ -398,13 +388,21 @@ static PyObject *ring_writer_progress(Ring *ring, PyObject *unused)
     }
     RingHeader *h = ring->header;
     return Py_BuildValue(
-        "(KKKKKKK)", (unsigned long long)ring->head, (unsigned long long)load_acquire(&h->tail),
+        "(KKKKKKKK)", (unsigned long long)ring->head, (unsigned long long)load_acquire(&h->tail),
         (unsigned long long)load_acquire(&h->delivered), (unsigned long long)h->spilled,
         (unsigned long long)load_acquire(&h->spill_delivered),
-        (unsigned long long)load_acquire(&h->server_state), (unsigned long long)h->refused);
+        (unsigned long long)load_acquire(&h->server_state), (unsigned long long)h->refused,
+        (unsigned long long)h->refused_traces);
+}
+
+static PyObject *ring_writer_fileno(Ring *ring, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(ring->fd);
 }
 
 static PyMethodDef ring_writer_methods[] = {
+    {"fileno", (PyCFunction)ring_writer_fileno, METH_NOARGS, NULL},
     {"close", (PyCFunction)ring_writer_close, METH_NOARGS, NULL},
     {"request_flush", (PyCFunction)ring_writer_request_flush, METH_NOARGS, NULL},
     {"progress", (PyCFunction)ring_writer_progress, METH_NOARGS, NULL},
@@ -415,7 +413,8 @@ static PyType_Slot ring_writer_slots[] = {
     {Py_tp_new, ring_writer_new},
     {Py_tp_dealloc, ring_writer_dealloc},
     {Py_tp_methods, ring_writer_methods},
-    {Py_tp_doc, "The agent's end of a ring: RingWriter(path, capacity, spill_prefix)."},
+    {Py_tp_doc, "The agent's end of a ring: RingWriter(path or None, capacity, spill_prefix, "
+                "spool_max_bytes)."},
     {0, NULL},
 };
 
@@ -435,15 +434,19 @@ typedef struct {
     uint64_t cursor; /* read so far; tail <= cursor <= head */
     int fd;
     bool damaged;
+    bool in_process; /* of a ring in this process's memory: the agent lives as long as we do */
 } RingReader;
 
-/* Maps what claims to be a ring; the file is another process's, nothing in it is believed. */
-static int reader_open(RingReader *reader, const char *path)
+/* Maps what claims to be a ring; the file is another process's, nothing in it is believed. Without
+ * a path: the ring of this process that `fd` is open for. */
+static int reader_open(RingReader *reader, const char *path, int fd)
 {
     struct stat info;
     RingHeader head;
 
-    reader->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    reader->in_process = path == NULL;
+    reader->fd =
+        path != NULL ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (reader->fd < 0) {
         return -1;
     }
@@ -476,9 +479,10 @@ static int reader_open(RingReader *reader, const char *path)
 
 static PyObject *ring_reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path", NULL};
+    static char *names[] = {"path", "fd", NULL};
     const char *path;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s:RingReader", names, &path)) {
+    int fd = -1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "z|i:RingReader", names, &path, &fd)) {
         return NULL;
     }
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -487,8 +491,8 @@ static PyObject *ring_reader_new(PyTypeObject *type, PyObject *args, PyObject *k
         return NULL;
     }
     reader->fd = -1;
-    if (reader_open(reader, path) != 0) {
-        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
+    if (reader_open(reader, path, fd) != 0) {
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path != NULL ? path : "memory");
         Py_DECREF(reader);
         return NULL;
     }
@@ -697,6 +701,18 @@ static PyObject *ring_reader_set_server_state(RingReader *reader, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+/* Tells the agent that it has a sender, and whether new traces still find a place. */
+static PyObject *ring_reader_attend(RingReader *reader, PyObject *arg)
+{
+    int spool_is_full = PyObject_IsTrue(arg);
+    if (spool_is_full < 0 || !reader_usable(reader)) {
+        return NULL;
+    }
+    store_release(&reader->header->heartbeat_ns, clock_ns());
+    store_release(&reader->header->spool_is_full, (uint64_t)spool_is_full);
+    Py_RETURN_NONE;
+}
+
 /* True once for every flush that an agent asks for. */
 static PyObject *ring_reader_take_flush(RingReader *reader, PyObject *unused)
 {
@@ -716,6 +732,9 @@ static PyObject *ring_reader_alive(RingReader *reader, PyObject *unused)
     (void)unused;
     if (!reader_usable(reader)) {
         return NULL;
+    }
+    if (reader->in_process) {
+        return PyBool_FromLong(!load_acquire(&reader->header->closed));
     }
     if (flock(reader->fd, LOCK_SH | LOCK_NB) == 0) {
         flock(reader->fd, LOCK_UN);
@@ -738,6 +757,7 @@ READER_GETTER(capacity, reader->capacity)
 READER_GETTER(pid, reader->header->pid)
 READER_GETTER(spill_sequence, load_acquire(&reader->header->spill_sequence))
 READER_GETTER(refused, load_acquire(&reader->header->refused))
+READER_GETTER(refused_traces, load_acquire(&reader->header->refused_traces))
 READER_GETTER(delivered, load_acquire(&reader->header->delivered))
 READER_GETTER(spilled, load_acquire(&reader->header->spilled))
 READER_GETTER(spill_delivered, load_acquire(&reader->header->spill_delivered))
@@ -757,6 +777,7 @@ static PyMethodDef ring_reader_methods[] = {
     {"set_delivered", (PyCFunction)ring_reader_set_delivered, METH_O, NULL},
     {"add_spill_delivered", (PyCFunction)ring_reader_add_spill_delivered, METH_O, NULL},
     {"set_server_state", (PyCFunction)ring_reader_set_server_state, METH_O, NULL},
+    {"attend", (PyCFunction)ring_reader_attend, METH_O, NULL},
     {"take_flush", (PyCFunction)ring_reader_take_flush, METH_NOARGS, NULL},
     {"alive", (PyCFunction)ring_reader_alive, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -770,6 +791,7 @@ static PyGetSetDef ring_reader_getset[] = {
     {"pid", (getter)ring_reader_pid, NULL, NULL, NULL},
     {"spill_sequence", (getter)ring_reader_spill_sequence, NULL, NULL, NULL},
     {"refused", (getter)ring_reader_refused, NULL, NULL, NULL},
+    {"refused_traces", (getter)ring_reader_refused_traces, NULL, NULL, NULL},
     {"delivered", (getter)ring_reader_delivered, NULL, NULL, NULL},
     {"spilled", (getter)ring_reader_spilled, NULL, NULL, NULL},
     {"spill_delivered", (getter)ring_reader_spill_delivered, NULL, NULL, NULL},
@@ -783,7 +805,9 @@ static PyType_Slot ring_reader_slots[] = {
     {Py_tp_dealloc, ring_reader_dealloc},
     {Py_tp_methods, ring_reader_methods},
     {Py_tp_getset, ring_reader_getset},
-    {Py_tp_doc, "The sender's end of a ring: RingReader(path)."},
+    {Py_tp_doc,
+     "The sender's end of a ring: RingReader(path), or RingReader(None, fd) for one that "
+     "this process holds in memory."},
     {0, NULL},
 };
 

@@ -9,6 +9,16 @@
  * (counted in the header). Runs with the GIL held, which is what makes the producer single. */
 bool ring_append(Ring *ring, const Buffer *record);
 
+/* Whether a new trace will find a place; one that will not is counted. */
+bool ring_admits_trace(Ring *ring);
+
+/* Whether the ring may lack a sender; true once every few seconds as long as it does. `now_ns`: a
+ * recent time. */
+bool ring_is_unattended(Ring *ring, uint64_t now_ns);
+
+/* Whether this process may append to it: not the child of the one that made it. */
+bool ring_is_ours(const Ring *ring);
+
 /* Appends (end position, kind, trace id, record) to `list` for every whole frame in the run.
  * `*used` is what was consumed; -1 with an exception, 1 when the run is damaged at *used. */
 int frames_to_list(PyObject *list, const char *bytes, size_t size, uint64_t base, size_t *used);

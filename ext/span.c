@@ -211,6 +211,9 @@ Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
     Span *span;
     bool dropped;
 
+    if (UNLIKELY(state->dropped != NULL)) {
+        span_end_dropped(state);
+    }
     if (UNLIKELY(context_current(state, &at) < 0)) {
         return NULL;
     }
@@ -438,6 +441,19 @@ void span_end(Span *span, uint64_t end_ns)
     if (UNLIKELY(state->trace_completed != NULL) && trace_is_complete(trace)) {
         forget_result(PyObject_CallNoArgs(state->trace_completed));
     }
+}
+
+void span_end_dropped(CoreState *state)
+{
+    PyObject *dropped = state->dropped;
+    if (dropped == NULL) {
+        return;
+    }
+    state->dropped = NULL;
+    for (Py_ssize_t i = 0; i < PyList_Size(dropped); i++) {
+        span_end((Span *)PyList_GetItem(dropped, i), 0);
+    }
+    Py_DECREF(dropped);
 }
 
 /* ---- exceptions and events ---- */

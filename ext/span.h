@@ -28,6 +28,7 @@ struct Span {
     Buffer links;
     PyObject *link_list;   /* owned list of Link, NULL until one is added */
     PyObject *attachments; /* owned dict of Attachment by id, NULL until there is one */
+    PyObject *dict;        /* owned: what the program keeps on the span, NULL until it does */
 };
 
 enum { STATUS_UNSET = 0, STATUS_OK = 1, STATUS_ERROR = 2 };
@@ -44,6 +45,9 @@ typedef struct {
  * span; or a gap, where its trace is not sampled or tracing is off. NULL where nothing is recorded
  * and the context stays as it is. No exception is set. `name` is a str, `options` may be NULL. */
 Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options);
+
+/* Ends the spans whose scope was dropped inside of it, see span_scope.c. */
+void span_end_dropped(CoreState *state);
 
 /* Starts a span under `parent` (NULL: a new trace). NULL, without an exception, when it is not
  * recorded; *dropped says that its trace is not sampled. */

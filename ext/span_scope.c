@@ -1,4 +1,5 @@
 /* span_scope.c: the context manager, and decorator, that start_span() returns. */
+#include "encode.h"
 #include "span.h"
 
 typedef struct {
@@ -44,9 +45,30 @@ static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)scope_make(type, values);
 }
 
+/* Nobody will leave what was entered: as if it had been closed. It is ended at the next start of a
+ * span, or flush: here no Python code may run. */
+static void drop(SpanScope *scope)
+{
+    CoreState *state = state_of((PyObject *)scope);
+    PyObject *type, *value, *traceback;
+    current_abandon(scope->opened);
+    if (as_span(state, scope->opened) == NULL) {
+        return;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *dropped = slot_list(&state->dropped);
+    if (dropped == NULL || PyList_Append(dropped, (PyObject *)scope->opened) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
 static void scope_dealloc(SpanScope *scope)
 {
     PyTypeObject *type = Py_TYPE(scope);
+    if (UNLIKELY(scope->opened != NULL)) {
+        drop(scope);
+    }
     Py_DECREF(scope->name);
     Py_DECREF(scope->span_type);
     Py_DECREF(scope->attributes);
@@ -67,6 +89,21 @@ static PyObject *rare_item(const SpanScope *scope, Py_ssize_t i)
         PyErr_Clear();
     }
     return item == Py_None ? NULL : item;
+}
+
+/* Takes any mapping, and pairs, as dict() does. */
+static void set_attributes(Span *span, PyObject *attributes)
+{
+    if (LIKELY(PyDict_Check(attributes))) {
+        span_set_attributes(span, attributes);
+        return;
+    }
+    PyObject *dict = PyObject_CallFunctionObjArgs((PyObject *)&PyDict_Type, attributes, NULL);
+    if (dict == NULL) {
+        swallow_exception();
+    }
+    span_set_attributes(span, dict != NULL ? dict : attributes);
+    Py_XDECREF(dict);
 }
 
 static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
@@ -93,7 +130,7 @@ static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
     }
     span_set(span, KEY_TYPE, scope->span_type);
     if (scope->attributes != Py_None) {
-        span_set_attributes(span, scope->attributes);
+        set_attributes(span, scope->attributes);
     }
     if (scope->description != Py_None) {
         span_set(span, KEY_DESCRIPTION, scope->description);
@@ -126,9 +163,19 @@ static PyObject *scope_exit(SpanScope *scope, PyObject *args)
         current_deactivate(state, opened);
     }
     if (span != NULL) {
-        if (value != Py_None && PyErr_GivenExceptionMatches(value, PyExc_Exception)) {
-            span_record_exception(span, value, true);
+        /* Called by hand with the type alone: the exception is made, as a with statement would. */
+        PyObject *made = NULL;
+        if (value == Py_None && type != Py_None) {
+            made = PyObject_CallNoArgs(type);
+            if (made == NULL) {
+                swallow_exception();
+            }
         }
+        PyObject *exception = made != NULL ? made : value;
+        if (exception != Py_None && PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
+            span_record_exception(span, exception, true);
+        }
+        Py_XDECREF(made);
         span_end(span, 0);
     }
     Py_XDECREF((PyObject *)opened);

@@ -36,8 +36,11 @@ typedef struct {
     /* Where new traces go; NULL until the first span, after a fork and after a change of
      * destination. `destination` is an encoded map (bytes). */
     Ring *ring;
+    Ring *mirror; /* gets all that the ring gets; NULL when there is one place to send to */
     PyObject *destination;
     Trace *traces; /* those alive, linked; borrowed */
+
+    PyObject *dropped; /* owned list of spans that wait for span_end_dropped(), or NULL */
 
     /* Python hooks, see set_hook(). */
     PyObject *encode_default;
@@ -47,7 +50,8 @@ typedef struct {
     PyObject *extract_attachments;
     PyObject *payload_repr;
     PyObject *root_context;
-    PyObject *process_span;    /* NULL unless the program has span processors */
+    PyObject *process_span; /* NULL unless the program has span processors */
+    PyObject *sender_missing;
     PyObject *trace_completed; /* NULL unless somebody waits for completed traces */
 
     PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */

@@ -23,14 +23,14 @@ PyObject *trace_id_str(const Trace *trace)
  * threads that come in the meantime wait for it there. */
 static bool ensure_runtime(CoreState *state)
 {
-    if (LIKELY(state->ring != NULL)) {
+    if (LIKELY(state->ring != NULL && ring_is_ours(state->ring))) {
         return true;
     }
     if (state->start_runtime == NULL) {
         return false;
     }
     forget_result(PyObject_CallNoArgs(state->start_runtime));
-    return state->ring != NULL;
+    return state->ring != NULL && ring_is_ours(state->ring);
 }
 
 uint64_t sampling_bound(double ratio)
@@ -103,6 +103,18 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
     if (!ensure_runtime(state)) {
         return NULL;
     }
+    /* A place that has no room for the trace does not get it, the other does. */
+    Ring *ring = ring_admits_trace(state->ring) ? state->ring : NULL;
+    Ring *mirror = state->mirror != NULL && ring_admits_trace(state->mirror) ? state->mirror : NULL;
+    if (UNLIKELY(ring == NULL || (mirror == NULL && state->mirror != NULL))) {
+        *dropped = ring == NULL && mirror == NULL;
+        warn(state, "New traces are not recorded for now: what waits for delivery has reached "
+                    "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. They "
+                    "are counted; sender.log in the spool folder says why delivery waits.");
+        if (*dropped) {
+            return NULL;
+        }
+    }
     Trace *trace = PyObject_New(Trace, state->trace_type);
     if (trace == NULL) {
         swallow_exception();
@@ -129,8 +141,10 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
         Py_DECREF(trace);
         return NULL;
     }
-    Py_INCREF(state->ring);
-    trace->ring = state->ring;
+    trace->ring = ring != NULL ? ring : mirror;
+    trace->mirror = ring != NULL ? mirror : NULL;
+    Py_INCREF((PyObject *)trace->ring);
+    Py_XINCREF((PyObject *)trace->mirror);
     Py_INCREF(state->destination);
     trace->destination = state->destination;
     Py_INCREF(root_name);
@@ -160,6 +174,7 @@ static void trace_dealloc(Trace *trace)
         trace->next->previous = trace->previous;
     }
     Py_XDECREF((PyObject *)trace->ring);
+    Py_XDECREF((PyObject *)trace->mirror);
     Py_XDECREF(trace->destination);
     Py_XDECREF(trace->root_name);
     Py_XDECREF(trace->tags);
@@ -239,9 +254,28 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
     }
 }
 
+/* The child of a fork carries on the traces that were open in a ring of its own, where they are
+ * announced anew. */
+static void follow_fork(CoreState *state, Trace *trace)
+{
+    if (LIKELY(ring_is_ours(trace->ring)) || !ensure_runtime(state)) {
+        return;
+    }
+    Py_INCREF(state->ring);
+    set_owned((PyObject **)&trace->ring, (PyObject *)state->ring);
+    Py_XINCREF((PyObject *)state->mirror);
+    set_owned((PyObject **)&trace->mirror, (PyObject *)state->mirror);
+    trace->announced = false;
+}
+
 void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 {
-    if (LIKELY(!record->failed && ring_append(trace->ring, record))) {
+    follow_fork(state, trace);
+    bool ok = !record->failed && ring_append(trace->ring, record);
+    if (UNLIKELY(trace->mirror != NULL) && !record->failed) {
+        ok = ring_append(trace->mirror, record) && ok;
+    }
+    if (LIKELY(ok)) {
         return;
     }
     warn(state,
@@ -262,6 +296,7 @@ static void write_trace_record(CoreState *state, Trace *trace, int phase)
 
 void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root)
 {
+    follow_fork(state, trace);
     if (!trace->announced && !(is_root && trace->open_spans == 1)) {
         trace->announced = true;
         write_trace_record(state, trace, PHASE_OPEN);
@@ -274,6 +309,12 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
     }
     else if (is_root) {
         write_trace_record(state, trace, PHASE_ROOT_ENDED);
+    }
+    if (is_root && state->sender_missing != NULL &&
+        UNLIKELY(
+            ring_is_unattended(trace->ring, trace->root_end_ns) ||
+            (trace->mirror != NULL && ring_is_unattended(trace->mirror, trace->root_end_ns)))) {
+        forget_result(PyObject_CallNoArgs(state->sender_missing));
     }
 }
 
@@ -401,7 +442,18 @@ static PyObject *trace_spans(Trace *trace, PyObject *unused)
     return span_list(trace);
 }
 
+static PyObject *trace_rewrite(Trace *trace, PyObject *unused)
+{
+    (void)unused;
+    if (trace_is_complete(trace)) {
+        write_trace_record(trace->state, trace, PHASE_COMPLETE);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef trace_methods[] = {
+    {"rewrite", (PyCFunction)trace_rewrite, METH_NOARGS,
+     "Records once more what is known of a trace that has ended: something of it has changed."},
     {"spans", (PyCFunction)trace_spans, METH_NOARGS, "The spans that are alive, oldest first."},
     {NULL, NULL, 0, NULL},
 };

@@ -35,6 +35,7 @@ struct Trace {
     uint64_t root_start_ns;
     uint64_t root_end_ns;
     Ring *ring;            /* owned */
+    Ring *mirror;          /* owned, or NULL: gets the same records */
     PyObject *destination; /* owned bytes: an encoded map */
     PyObject *root_name;   /* owned str: the tag mlflow.traceName */
     /* Owned dicts and a list, NULL until somebody asks for them. */

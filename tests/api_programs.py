@@ -499,3 +499,112 @@ def immutable_forms(mlflow):
                 span.set_attribute(f"error {n}", type(error).__name__)
             else:
                 raise SystemExit("nothing was raised")
+
+
+# ---- odd but legal ways to call ----
+
+
+@program
+def an_experiment_that_is_set_after_a_destination(mlflow):
+    tracing = api(mlflow)
+    from mlflow.entities.trace_location import MlflowExperimentLocation
+
+    elsewhere = experiment(mlflow, f"{os.environ['PROGRAM_PREFIX']}-elsewhere")
+    tracing.set_destination(MlflowExperimentLocation(elsewhere))
+    with mlflow.start_span("elsewhere"):
+        pass
+    name = f"{os.environ['PROGRAM_PREFIX']}-{os.environ['PROGRAM_NAME']}"
+    mlflow.set_experiment(name)
+    with mlflow.start_span("here again"):
+        pass
+
+
+@program
+def mappings_as_attributes(mlflow):
+    import collections
+    import types
+
+    for attributes in (
+        types.MappingProxyType({"a": 1}),
+        collections.UserDict(a=1),
+        collections.ChainMap({"a": 1}, {"b": 2}),
+        [("a", 1), ("b", [2])],
+        {"a": 1}.items(),
+    ):
+        with mlflow.start_span("with", attributes=attributes):
+            pass
+        mlflow.trace(lambda: None, name="decorated", attributes=attributes)()
+    mlflow.trace(lambda: None, name="keys", attributes={1: 1, "b": 2})()
+
+
+@program
+def what_a_program_keeps_on_a_span(mlflow):
+    with mlflow.start_span("span") as span:
+        span.mine = {"a": 1}
+        assert span.mine == {"a": 1}
+        del span.mine
+        assert not hasattr(span, "mine")
+        span.set_inputs(1)
+
+
+@program
+def scopes_left_by_hand(mlflow):
+    for arguments in (
+        (ValueError, None, None),
+        (ValueError, ValueError("made"), None),
+        (KeyboardInterrupt, None, None),
+        (None, None, None),
+    ):
+        scope = mlflow.start_span("span")
+        scope.__enter__()
+        with contextlib.suppress(BaseException):
+            scope.__exit__(*arguments)
+
+
+@program
+def dropped_scopes(mlflow):
+    import gc
+
+    span = mlflow.start_span("dropped").__enter__()
+    gc.collect()
+    with mlflow.start_span("a trace of its own"):
+        pass
+    assert span.name == "dropped"
+    with mlflow.start_span("around"):
+        mlflow.start_span("within").__enter__()
+        gc.collect()
+        with mlflow.start_span("beside"):
+            pass
+
+
+@program
+def parents_of_other_kinds(mlflow):
+    with mlflow.start_span("root") as root:
+        mlflow.start_span_no_context("child", parent_span=root.to_immutable_span()).end()
+    for nothing in (0, {}, ""):
+        mlflow.start_span_no_context("root", parent_span=nothing).end()
+
+
+@program
+def updates_that_fail_in_part(mlflow):
+    with mlflow.start_span("span"):
+        with contextlib.suppress(Exception):
+            mlflow.update_current_trace(request_preview="shown", state="bogus")
+    with mlflow.start_span("levels") as span:
+        for level in (20, 7, True, "warn", "no", None):
+            with contextlib.suppress(Exception):
+                span.set_log_level(level)
+
+
+@program
+def former_names(mlflow):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with mlflow.start_span("span") as span:
+            mlflow.set_trace_tag(request_id=span.trace_id, key="kept", value="v")
+            mlflow.set_trace_tag(request_id=span.trace_id, key="gone", value="v")
+            mlflow.delete_trace_tag(request_id=span.trace_id, key="gone")
+        mlflow.flush_trace_async_logging()
+        assert mlflow.get_trace(request_id=span.trace_id).info.tags["kept"] == "v"

@@ -32,10 +32,10 @@ def clean_up(spool: Path) -> None:
     """Ends a spool's senders and removes what they and their agents left in shared memory."""
     for lock in spool.glob("*/sender.lock"):
         try:
-            pid = int(lock.read_text())
+            pid = int(lock.read_text().split()[0])
             if pid != os.getpid():
                 os.kill(pid, signal.SIGKILL)
-        except (ValueError, ProcessLookupError):
+        except (IndexError, ValueError, ProcessLookupError):
             pass
     for rings in Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*"):
         shutil.rmtree(rings, ignore_errors=True)

@@ -224,6 +224,9 @@ def sending():
     records = [data for _, kind, _, data in reader.drain(1 << 20) if kind == 1]
     if records:
         _core.otlp_request(records)
+        extra = _core.encode({"tag": "value"})
+        _core.collector_request([(record, 1, extra, None) for record in records], extra, True)
+        _core.collector_request([(record, 3, extra, b"name") for record in records], extra, False)
         for record in records:
             _core.span_summary(record), _core.span_json(record), _core.decode(record)
         _core.write_segment(folder + "/segment", records, 1)

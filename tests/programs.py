@@ -524,3 +524,29 @@ def log_levels(mlflow):
         pass
     with mlflow.start_span("own type", span_type="MINE"):
         pass
+
+
+@program
+def generative_ai(mlflow):
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi ☃"}]
+    answer = {"role": "assistant", "content": "hello"}
+    with mlflow.start_span("chat", span_type="CHAT_MODEL") as span:
+        span.set_inputs({"model": "m", "messages": messages, "temperature": 0.5, "stop": "x"})
+        span.set_outputs({"id": "r", "model": "m-1", "choices": [{"message": answer}]})
+        span.set_attributes(
+            {
+                "mlflow.message.format": "openai",
+                "mlflow.llm.model": "m",
+                "mlflow.llm.provider": "p",
+                "mlflow.chat.tokenUsage": {"input_tokens": 3, "output_tokens": 4},
+                "own": {"k": [1, 2.5, None]},
+            }
+        )
+        with mlflow.start_span("look up", span_type="TOOL") as tool:
+            tool.set_inputs({"q": "é"})
+            tool.set_outputs([1, 2])
+    with mlflow.start_span("agent", span_type="AGENT"):
+        pass
+    with mlflow.start_span("odd inputs", span_type="LLM") as span:
+        span.set_inputs([1, 2])
+        span.set_outputs("text")

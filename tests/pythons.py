@@ -33,5 +33,6 @@ def venv_of(version: str, folder: Path) -> str:
 
 
 def pip_install(python: str, *what: str | Path) -> None:
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # Isolated: what PYTHONPATH has is not in the virtual environment.
+    install = [python, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, *what], check=True)

@@ -57,6 +57,8 @@ def wait_until(condition, seconds: float = 60.0, what: str = "the condition"):
 class MlflowServer:
     """A real ``mlflow server`` with one worker over SQLite."""
 
+    store = "sqlite:///{folder}/server.db"
+
     def __init__(self, folder: Path, port: int | None = None):
         self.folder = folder
         self.port = port or free_port()
@@ -71,7 +73,7 @@ class MlflowServer:
                 "mlflow",
                 "server",
                 "--backend-store-uri",
-                f"sqlite:///{self.folder}/server.db",
+                self.store.format(folder=self.folder),
                 "--default-artifact-root",
                 str(self.folder / "artifacts"),
                 "--host",

@@ -49,14 +49,17 @@ def assert_all_there(uri: str, experiment: str, traces: int) -> None:
 
 
 def sender_pids(spool) -> list[int]:
-    return [int(lock.read_text()) for lock in spool.glob("*/sender.lock") if lock.read_text()]
+    return [
+        int(lock.read_text().split()[0]) for lock in spool.glob("*/sender.lock") if lock.read_text()
+    ]
 
 
 def assert_sender_ends(spool) -> None:
     """With nothing left to do it goes, and takes the rings with it."""
     (pid,) = sender_pids(spool)
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the sender's end")
-    assert not list(Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*"))
+    left = Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*")
+    assert [list(rings.iterdir()) for rings in left] == []
 
 
 KILL_AGENT = "\nos.kill(os.getpid(), 9)\n"
@@ -76,7 +79,7 @@ locks = []
 while not locks:
     locks = glob.glob(os.environ["MLFLOW_FASTTRACE_SPOOL_DIR"] + "/*/sender.lock")
     locks = [open(path).read() for path in locks]
-    locks = [pid for pid in locks if pid]
+    locks = [content.split()[0] for content in locks if content]
 os.kill(int(locks[0]), 9)
 for n in range(100, 200):
     root(n)
@@ -272,17 +275,6 @@ assert children == "", children
 """
     process = agent(agent_code(server.uri, "children", 1, then))
     assert process.returncode == 0, process.err
-
-
-def test_no_folder_to_write_to(own_spool, agent, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    process = agent(
-        agent_code("http://127.0.0.1:9", "no folder", 100),
-        MLFLOW_FASTTRACE_SPOOL_DIR=str(tmp_path / "file"),
-    )
-    assert process.returncode == 0, process.err
-    assert process.err.count("Traces are not recorded") == 1
-    assert "MLFLOW_FASTTRACE_SPOOL_DIR" in process.err
 
 
 def test_modules_beside_the_agent_do_not_reach_the_sender(server, own_spool, agent, tmp_path):

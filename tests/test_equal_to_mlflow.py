@@ -45,7 +45,7 @@ def test_same_traces_elsewhere(both):
     """What the programs sent to another experiment than the active one."""
     pure = [described(trace) for trace in traces_of(both.uri, "pure-elsewhere")]
     core = [described(trace) for trace in traces_of(both.uri, "core-elsewhere")]
-    assert len(pure) == 5
+    assert len(pure) == 6
     assert core == pure
 
 
@@ -58,6 +58,7 @@ WITH_STACK_TRACES = {
     "exceptions",
     "generators",
     "groups_of_tasks",
+    "scopes_left_by_hand",
     "statuses",
 }
 

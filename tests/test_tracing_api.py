@@ -379,3 +379,42 @@ except mlflow.exceptions.MlflowException as error:
 else:
     raise SystemExit("an issue that is not there was logged")
 """)
+
+
+def test_assessments_that_cannot_be_logged_do_not_raise(run):
+    traces = run("""
+with mlflow.start_span("span") as span:
+    mlflow.log_feedback(trace_id=span.trace_id, name="nan", value=float("nan"))
+    mlflow.log_feedback(trace_id=span.trace_id, name=None, value=1)
+    mlflow.log_feedback(trace_id=span.trace_id, name="fine", value=1)
+""")
+    assert [found.name for found in traces["span"].info.assessments] == ["fine"]
+    assert "cannot be logged" in run.err
+
+
+def test_an_experiment_given_as_a_number(run):
+    traces = run("""
+from mlflow.entities.trace_location import MlflowExperimentLocation
+number = int(mlflow.set_experiment("api-test_an_experiment_given_as_a_number").experiment_id)
+tracing.set_destination(MlflowExperimentLocation(number))
+with mlflow.start_span("by a number"):
+    pass
+""")
+    assert list(traces) == ["by a number"]
+
+
+def test_tags_that_come_after_the_end(run):
+    traces = run("""
+with mlflow.start_span("span") as span:
+    span.end()
+    mlflow.update_current_trace(tags={"late": "yes"}, response_preview="late too")
+mlflow.flush_trace_async_logging()
+with mlflow.start_span("delivered") as span:
+    span.end()
+    mlflow.flush_trace_async_logging()
+    mlflow.update_current_trace(tags={"late": "yes"})
+""")
+    assert traces["span"].info.tags["late"] == "yes"
+    assert traces["span"].info.response_preview == "late too"
+    assert traces["delivered"].info.tags["late"] == "yes"
+    assert "mlflow.trace.sizeStats" in traces["delivered"].info.trace_metadata

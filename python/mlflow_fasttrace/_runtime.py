@@ -13,21 +13,24 @@ import fcntl
 import getpass
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlflow_fasttrace import _core, _hooks, _settings, _timeout
+from mlflow_fasttrace import _core, _hooks, _otlp, _settings, _timeout
 
 _lock = threading.RLock()
 _tracking_uri: str | None = None  # what set_tracking_uri() was given
 _experiment: dict[str, str] = {}  # {"id": ...} or {"name": ...}, from set_experiment()
-_spools: dict[str, tuple[_settings.Spool, str]] = {}  # by name: those in use, with their URI
-_ring_of_spool: dict[str, _core.RingWriter] = {}
+_homes: dict[str, _Home] = {}  # by the spool's name: where this process records
+_left: list[_Home] = []  # those whose files somebody removed; what they hold is still delivered
+_mirrors: set[str] = set()  # URIs of what gets the traces besides another place
 _location: str | None = None  # the experiment of set_destination()
+_locations_in_contexts = False  # it was called for a context
 _local_location: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "mlflow_fasttrace.location", default=None
 )
@@ -39,7 +42,17 @@ _started = False  # the core knows where traces go
 _starting_thread: int | None = None
 _retry_at = 0.0  # after a failure, not before this time
 _RETRY_SECONDS = 5.0
+_MEMORY_RING_BYTES = 16 << 20  # where nothing can be spilled
 FLUSH_SECONDS = 30.0  # what a flush waits at most, unless it is told otherwise
+
+
+class _Home(NamedTuple):
+    """A ring of this process, and what its sender needs."""
+
+    spool: _settings.Spool | None  # None: the ring is memory of this process alone
+    uri: str
+    ring: _core.RingWriter
+    path: str | None  # of the ring
 
 
 def tracking_uri() -> str:
@@ -88,7 +101,9 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
 
 
 def set_experiment(*, experiment_id: str | None = None, name: str | None = None) -> None:
+    global _location
     with _lock:
+        _location = None
         _experiment.clear()
         if experiment_id is not None:
             _experiment["id"] = str(experiment_id)
@@ -99,14 +114,18 @@ def set_experiment(*, experiment_id: str | None = None, name: str | None = None)
 
 def set_location(experiment_id: str | None, *, context_local: bool = False) -> None:
     """The experiment of new traces, whatever the active one is; None: the active one again."""
-    global _location
+    global _location, _locations_in_contexts
     if context_local:
         _core.use_scopes()
         _local_location.set(experiment_id)
+        if not _locations_in_contexts:
+            _locations_in_contexts = True
+            reset()  # where OpenTelemetry's variables name a collector, it is not for them any more
         return
     _location = experiment_id
     if experiment_id is None:
         _local_location.set(None)
+        _locations_in_contexts = False
     reset()
 
 
@@ -145,8 +164,28 @@ def _user() -> str:
         return "unknown"
 
 
-def destination(uri: str, experiment: dict[str, str]) -> dict[str, Any]:
-    """What every trace's record says of where it goes and where it comes from."""
+def _route() -> tuple[str, str | None]:
+    """The URI of where traces go, and of where they go besides. A collector of OpenTelemetry's
+    variables comes before the tracking URI, and set_destination() before both."""
+    uri = _settings.absolute_uri(tracking_uri())
+    collector = _otlp.collector_uri()
+    if collector is None or _otlp.both():
+        return uri, collector
+    if _location or _locations_in_contexts or _location_of_environment():
+        return uri, None
+    return collector, None
+
+
+def destination(
+    uri: str, experiment: dict[str, str], collector: str | None = None
+) -> dict[str, Any]:
+    """What every trace's record says of where it goes and where it comes from.
+
+    Args:
+        uri: Where it goes.
+        experiment: Its experiment.
+        collector: Where it goes besides.
+    """
     result: dict[str, Any] = {
         "uri": _settings.without_credentials(uri),
         "experiment": experiment,
@@ -157,6 +196,14 @@ def destination(uri: str, experiment: dict[str, str]) -> dict[str, Any]:
     }
     if workspace := os.environ.get("MLFLOW_WORKSPACE"):
         result["workspace"] = workspace
+    if rules := _settings.keep_rules():
+        result["keep"] = rules
+    if collector is not None:
+        result["collector"] = _settings.without_credentials(collector)
+    if collector is not None or _otlp.is_collector(uri):
+        result["resource"] = _otlp.resource()
+        if _otlp.genai_names():
+            result["genai"] = True
     return result
 
 
@@ -170,6 +217,8 @@ def start() -> None:
     if _starting_thread == threading.get_ident() or time.monotonic() < _retry_at:
         return
     with _lock:
+        if os.getpid() != _pid:
+            _child_after_fork()  # by C code: Python's handlers have not run
         if _started or _settings.disabled():
             return
         _starting_thread = threading.get_ident()
@@ -181,23 +230,18 @@ def start() -> None:
 
 def _start() -> None:
     global _environment_model, _retry_at, _started
-    _after_fork()
-    uri = _settings.absolute_uri(tracking_uri())
-    spool = _settings.spool_for(uri)
-    ring = _ring_of_spool.get(spool.name)
-    if ring is None:
-        try:
-            ring = _make_ring(spool)
-        except OSError as error:
-            _hooks.warn(
-                f"Traces are not recorded: no ring could be made ({error}). "
-                "Set MLFLOW_FASTTRACE_SPOOL_DIR to a folder that this user can write to."
-            )
-            _retry_at = time.monotonic() + _RETRY_SECONDS
-            return
-        _ring_of_spool[spool.name] = ring
-        _spools[spool.name] = (spool, uri)
-    _core.set_destination(ring, destination(uri, _experiment_in_force()))
+    uri, collector = _route()
+    uris = [uri] if collector is None else [uri, collector]
+    try:
+        homes = [_home_of(_settings.spool_for(one), one) for one in uris]
+    except OSError as error:
+        _hooks.warn(f"Traces are not recorded: no memory for them ({error}).")
+        _retry_at = time.monotonic() + _RETRY_SECONDS
+        return
+    _mirrors.clear()
+    _mirrors.update(uris[1:])
+    described = destination(uri, _experiment_in_force(), collector)
+    _core.set_destination(homes[0].ring, described, *(home.ring for home in homes[1:]))
     try:
         _core.set_sampling(_settings.sampling_ratio())
     except ValueError as error:
@@ -209,8 +253,10 @@ def _start() -> None:
     # With MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false a trace is on the server when it has ended.
     _core.set_hook("trace_completed", None if _settings.asynchronous() else flush)
     _timeout.watch()
+    _otlp.warn_of_metrics()
     _started = True
-    ensure_sender(spool, uri)
+    for home in homes:
+        ensure_sender(home)
 
 
 def _in_any_thread(variable: Any, holds: Callable[[Any], bool]) -> bool:
@@ -267,43 +313,77 @@ def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, 
     if experiment_id is not None:
         encoded = _destinations.get(experiment_id)
         if encoded is None:
-            uri = _settings.absolute_uri(tracking_uri())
-            encoded = _core.encode(destination(uri, {"id": experiment_id}))
+            uri, collector = _route()
+            encoded = _core.encode(destination(uri, {"id": experiment_id}, collector))
             _destinations[experiment_id] = encoded
     return encoded, metadata or None, tags or None
 
 
-def _make_ring(spool: _settings.Spool) -> _core.RingWriter:
-    spool.make()
+def _home_of(spool: _settings.Spool, uri: str) -> _Home:
+    """This process's ring for a spool: in shared memory and with the spool on disk, or what of that
+    can be had.
+
+    Raises:
+        OSError: not even memory can.
+    """
+    in_memory = spool.in_memory()
+    wanted = [spool] if _settings.spool_on_disk() else []
+    candidates = [*wanted, *filter(None, [in_memory])]
+    for name in [*(candidate.name for candidate in candidates), spool.name]:
+        if name in _homes:
+            return _homes[name]
+    reason = None
+    for candidate in candidates:
+        try:
+            home = _Home(candidate, uri, *_make_ring(candidate))
+        except OSError as error:
+            reason = reason or error
+            continue
+        break
+    else:
+        capacity = max(_settings.ring_bytes(), _MEMORY_RING_BYTES)
+        home = _Home(None, uri, _core.RingWriter(None, capacity, "/"), None)
+    if reason is not None and wanted and home.spool is not spool:
+        _hooks.warn(
+            f"The spool folder cannot be used ({reason}): what cannot be delivered at once is kept "
+            "in memory, up to a bound, and does not outlive the machine. Free space, or set "
+            "MLFLOW_FASTTRACE_SPOOL_DIR to a folder that this user can write to."
+        )
+    _homes[home.spool.name if home.spool else spool.name] = home
+    return home
+
+
+def _make_ring(spool: _settings.Spool) -> tuple[_core.RingWriter, str]:
     stem = f"{os.getpid()}-{secrets.token_hex(4)}"
     spill_prefix = os.path.join(spool.state, f"spill-{stem}")
-    folders = [spool.rings, spool.state]
     capacity = _settings.ring_bytes()
-    for folder in folders:
+    spool.make_state()
+    for folder, make in ((spool.rings, spool.make_rings), (spool.state, None)):
+        path = os.path.join(folder, f"{stem}.ring")
         try:
-            return _core.RingWriter(os.path.join(folder, f"{stem}.ring"), capacity, spill_prefix)
+            if make is not None:
+                make()
+            ring = _core.RingWriter(
+                path, capacity, spill_prefix, _settings.spool_max_bytes(spool.state)
+            )
         except OSError:
-            if folder == folders[-1]:
+            if make is None:
                 raise
+        else:
+            return ring, path
     raise AssertionError("unreachable")
 
 
-def _after_fork() -> None:
-    """A forked child has its own rings; the parent's are not touched."""
-    global _pid
-    if os.getpid() != _pid:
-        _pid = os.getpid()
-        _ring_of_spool.clear()
-        _spools.clear()
-        _sender_threads.clear()
-
-
 def _child_after_fork() -> None:
-    global _lock, _starting_thread
+    """A forked child has its own rings; the parent's are not touched."""
+    global _lock, _pid, _starting_thread
     _lock = threading.RLock()
+    _pid = os.getpid()
     _starting_thread = None
+    _homes.clear()
+    _left.clear()
+    _sender_threads.clear()
     reset()
-    _after_fork()
 
 
 os.register_at_fork(after_in_child=_child_after_fork)
@@ -312,33 +392,75 @@ os.register_at_fork(after_in_child=_child_after_fork)
 # ---- the sender ----
 
 
-def sender_running(spool: _settings.Spool) -> bool:
-    """Whether somebody holds the sender's lock."""
+def _sender_of(spool: _settings.Spool) -> tuple[int, str] | None:
+    """Process id and version of whoever holds the sender's lock; 0 and "" where it does not say."""
     try:
         fd = os.open(spool.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return True
+        words = os.pread(fd, 100, 0).decode("ascii", "replace").split()
+        if len(words) == 2 and words[0].isdigit():
+            return int(words[0]), words[1]
+        return 0, ""
     finally:
         os.close(fd)
-    return False
+    return None
 
 
-def ensure_sender(spool: _settings.Spool, uri: str) -> None:
-    """Starts a sender unless one is there. Never waits for it."""
+def sender_running(spool: _settings.Spool) -> bool:
+    """Whether somebody holds the sender's lock."""
+    return _sender_of(spool) is not None
+
+
+def ensure_sender(home: _Home) -> None:
+    """Starts a sender unless one is there, or one of an older release. Never waits for it."""
     mode = _settings.sender_mode()
-    if mode == "none" or sender_running(spool):
+    spool = home.spool
+    if mode == "none":
+        return
+    if spool is None:
+        _start_sender_thread(home)
+        return
+    running = _sender_of(spool)
+    if running is not None and not _retire_older(*running):
         return
     if mode == "process" and sys.executable:
         try:
-            _spawn_sender(spool, uri)
+            _spawn_sender(spool, home.uri)
             return
         except (OSError, subprocess.SubprocessError) as error:
             _hooks.warn(f"No sender process could be started ({error}); a thread takes over.")
-    _start_sender_thread(spool, uri)
+    _start_sender_thread(home)
+
+
+def _retire_older(pid: int, version: str) -> bool:
+    """After an upgrade: asks the sender of the older release to end. Whether it was one."""
+    from mlflow_fasttrace import __version__
+
+    theirs = _settings.release_of(version)
+    if pid in (0, os.getpid()) or theirs is None or theirs >= _settings.release_of(__version__):
+        return False
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGTERM)
+    return True
+
+
+def attend() -> None:
+    """Called by the core when no sender has looked at the ring for some seconds."""
+    with _lock:
+        for name, home in list(_homes.items()):
+            if home.path is not None and not os.path.exists(home.path):
+                # No sender to come will find it, so this process sends what it holds.
+                del _homes[name]
+                gone = home._replace(spool=None, path=None)
+                _left.append(gone)
+                _start_sender_thread(gone)
+                reset()
+            else:
+                ensure_sender(home)
 
 
 # Finds this package and MLflow where the agent finds them, but lets nothing of the agent's folder
@@ -381,8 +503,10 @@ def _spawn_sender(spool: _settings.Spool, uri: str) -> None:
         os.close(log)
 
 
-def _start_sender_thread(spool: _settings.Spool, uri: str) -> None:
-    thread = _sender_threads.get(spool.name)
+def _start_sender_thread(home: _Home) -> None:
+    spool = home.spool
+    key = spool.name if spool else str(home.ring.fileno())
+    thread = _sender_threads.get(key)
     if thread is not None and thread.is_alive():
         return
 
@@ -391,12 +515,15 @@ def _start_sender_thread(spool: _settings.Spool, uri: str) -> None:
     import concurrent.futures.thread  # noqa: F401
 
     def run() -> None:
-        from mlflow_fasttrace.sender.loop import run_sender
+        from mlflow_fasttrace.sender.loop import run_sender, run_sender_in_memory
 
-        run_sender(spool.state, spool.rings, uri)
+        if spool is not None:
+            run_sender(spool.state, spool.rings, home.uri)
+        else:
+            run_sender_in_memory(home.ring.fileno(), home.uri)
 
     thread = threading.Thread(target=run, name="mlflow-fasttrace-sender", daemon=True)
-    _sender_threads[spool.name] = thread
+    _sender_threads[key] = thread
     thread.start()
 
 
@@ -414,25 +541,26 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
     Returns:
         Whether that was reached.
     """
+    _core.end_dropped()
     if _settings.sender_mode() == "none":
         return True
     deadline = time.monotonic() + timeout_seconds
-    waiting = [(_spools[name], ring) for name, ring in list(_ring_of_spool.items())]
     goals = []
-    for (spool, uri), ring in waiting:
-        progress = ring.progress()
+    for home in [*_homes.values(), *_left]:
+        progress = home.ring.progress()
         if progress is None:
             continue
         head, _tail, delivered, spilled, spill_delivered, *_ = progress
         if delivered >= head and spill_delivered >= spilled:
             continue
         with contextlib.suppress(OSError):
-            ensure_sender(spool, uri)
-        ring.request_flush()
-        goals.append((ring, head, spilled))
+            ensure_sender(home)
+        home.ring.request_flush()
+        # Who reads a trace back reads it from MLflow, and does not wait for a collector besides.
+        goals.append((home.ring, head, spilled, accept_spooled or home.uri in _mirrors))
     pause = 0.001
     while goals:
-        goals = [goal for goal in goals if not _reached(goal, accept_spooled)]
+        goals = [goal for goal in goals if not _reached(goal)]
         if not goals or time.monotonic() >= deadline:
             break
         time.sleep(pause)
@@ -440,12 +568,12 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
     return not goals
 
 
-def _reached(goal: tuple[_core.RingWriter, int, int], accept_spooled: bool) -> bool:
-    ring, head, spilled = goal
+def _reached(goal: tuple[_core.RingWriter, int, int, bool]) -> bool:
+    ring, head, spilled, accept_spooled = goal
     progress = ring.progress()
     if progress is None:
         return True
-    _head, tail, delivered, _spilled, spill_delivered, server_state, _refused = progress
+    _head, tail, delivered, _spilled, spill_delivered, server_state, *_ = progress
     if delivered >= head and spill_delivered >= spilled:
         return True
     return accept_spooled and server_state == 2 and tail >= head
@@ -455,13 +583,18 @@ def _at_exit() -> None:
     if os.getpid() != _pid:
         return
     flush(_settings.exit_timeout_seconds(), accept_spooled=True)
-    for (spool, uri), ring in [(_spools[name], ring) for name, ring in _ring_of_spool.items()]:
-        progress = ring.progress()
-        if progress is not None and progress[2] < progress[0] and _settings.sender_mode() != "none":
+    for home in [*_homes.values(), *_left]:
+        progress = home.ring.progress()
+        if progress is None or progress[2] >= progress[0] or _settings.sender_mode() == "none":
+            continue
+        uri = _settings.without_credentials(home.uri)
+        if home.spool is not None:
             _hooks.warn(
-                f"{_settings.without_credentials(uri)} does not answer yet. What this process "
-                f"recorded is kept ({spool.state}) and delivered when it does."
+                f"{uri} does not answer yet. What this process recorded is kept "
+                f"({home.spool.state}) and delivered when it does."
             )
+        else:
+            _hooks.warn(f"{uri} does not answer: what this process kept in memory is lost.")
 
 
 atexit.register(_at_exit)
@@ -470,3 +603,4 @@ _core.set_hook("format_exception", _hooks.format_exception)
 _core.set_hook("start_runtime", start)
 _core.set_hook("warn", _hooks.warn)
 _core.set_hook("root_context", root_context)
+_core.set_hook("sender_missing", attend)

@@ -8,7 +8,9 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-#: Variables that decide how a sender signs in; their values never leave the environment.
+from mlflow_fasttrace import _otlp
+
+#: Variables that decide how a sender signs in, and where; their values never leave the environment.
 CREDENTIAL_VARIABLES = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
@@ -18,15 +20,41 @@ CREDENTIAL_VARIABLES = (
     "MLFLOW_TRACKING_SERVER_CERT_PATH",
     "MLFLOW_TRACKING_INSECURE_TLS",
     "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_WORKSPACE",
 )
 
 DEFAULT_RING_BYTES = 4 << 20
+DEFAULT_SPOOL_BYTES = 1 << 30
+
+#: What a spool may hold that is not on a disk.
+MEMORY_BYTES = 64 << 20
+
+_SHARED_MEMORY = "/dev/shm"
 
 _CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
 
 
 def ring_bytes() -> int:
-    return _positive_int("MLFLOW_FASTTRACE_RING_BYTES", DEFAULT_RING_BYTES)
+    value = _integer("MLFLOW_FASTTRACE_RING_BYTES", DEFAULT_RING_BYTES)
+    # Whole pages, and within what the core takes.
+    return min(max(value, 64 << 10), 1 << 30) // 4096 * 4096
+
+
+def spool_max_bytes(state: str) -> int:
+    """What the state folder of a spool may hold."""
+    value = max(_integer("MLFLOW_FASTTRACE_SPOOL_MAX_BYTES", DEFAULT_SPOOL_BYTES), 64 << 10)
+    return min(value, MEMORY_BYTES) if state.startswith(_SHARED_MEMORY + "/") else value
+
+
+def spool_on_disk() -> bool:
+    """Whether what waits for delivery may be written to disk (``MLFLOW_FASTTRACE_SPOOL``)."""
+    text = os.environ.get("MLFLOW_FASTTRACE_SPOOL", "on")
+    return text.strip().lower() not in ("off", "false", "0", "no")
+
+
+def keep_rules() -> str | None:
+    """Which finished traces are kept (``MLFLOW_FASTTRACE_KEEP``), as the sender reads it."""
+    return os.environ.get("MLFLOW_FASTTRACE_KEEP", "").strip() or None
 
 
 def exit_timeout_seconds() -> float:
@@ -72,18 +100,18 @@ def disabled() -> bool:
     return os.environ.get("MLFLOW_FASTTRACE_DISABLE", "").lower() in ("1", "true")
 
 
-def _positive_int(name: str, default: int) -> int:
+def _integer(name: str, default: int) -> int:
     try:
-        value = int(os.environ.get(name, ""))
+        return int(os.environ.get(name, ""))
     except ValueError:
         return default
-    # Whole pages, and within what the core takes.
-    return min(max(value, 64 << 10), 1 << 30) // 4096 * 4096
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be written to disk: no user, password or query."""
+    """The URI as it may be written to disk: no user or password; of a collector's, no query."""
     parts = urlsplit(uri)
+    if _otlp.is_collector(uri):
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -114,6 +142,17 @@ class Spool(NamedTuple):
     rings: str  # rings, on tmpfs where there is one
 
     @property
+    def on_disk(self) -> bool:
+        return self.state != self.rings
+
+    def in_memory(self) -> Spool | None:
+        """The same with nothing on a disk: all of it on tmpfs, where there is one."""
+        if not self.rings.startswith(_SHARED_MEMORY):
+            return None
+        folder = self.rings + "-memory"
+        return Spool(name=self.name + "-memory", state=folder, rings=folder)
+
+    @property
     def lock(self) -> str:
         return os.path.join(self.state, "sender.lock")
 
@@ -121,14 +160,23 @@ class Spool(NamedTuple):
     def log(self) -> str:
         return os.path.join(self.state, "sender.log")
 
-    def make(self) -> None:
-        """Creates both folders, 0700.
+    def make_state(self) -> None:
+        """Creates the state folder, 0700.
 
         Raises:
-            OSError: a folder cannot be made, or is another user's.
+            OSError: it cannot be made, or is another user's.
         """
-        for folder in (self.state, self.rings):
-            _make_private(folder)
+        _make_private(self.state)
+
+    def make_rings(self) -> None:
+        """The same for the folder of the rings."""
+        _make_private(self.rings)
+
+
+def release_of(version: str) -> tuple[int, ...] | None:
+    """The numbers of a version, to compare; None where it is none."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, match[0].split("."))) if match else None
 
 
 def _make_private(folder: str) -> None:
@@ -161,9 +209,8 @@ def rings_prefix(root: str) -> str:
 
 def spool_for(uri: str) -> Spool:
     """The spool of a destination and of the credentials that this process has for it."""
-    secret = "\0".join(
-        [uri] + [f"{name}={os.environ.get(name, '')}" for name in CREDENTIAL_VARIABLES]
-    )
+    names = _otlp.VARIABLES if _otlp.is_collector(uri) else CREDENTIAL_VARIABLES
+    secret = "\0".join([uri] + [f"{name}={os.environ.get(name, '')}" for name in names])
     root = os.path.abspath(state_root())
     digest = hashlib.blake2b(
         secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]
@@ -173,11 +220,12 @@ def spool_for(uri: str) -> Spool:
 
 def spool_named(root: str, digest: str) -> Spool:
     """The folders of a spool below an absolute state root."""
-    shared = "/dev/shm"
     state = os.path.join(root, digest)
     rings = (
-        os.path.join(shared, f"mlflow-fasttrace-{os.geteuid()}", f"{rings_prefix(root)}-{digest}")
-        if os.path.isdir(shared) and os.access(shared, os.W_OK)
+        os.path.join(
+            _SHARED_MEMORY, f"mlflow-fasttrace-{os.geteuid()}", f"{rings_prefix(root)}-{digest}"
+        )
+        if os.path.isdir(_SHARED_MEMORY) and os.access(_SHARED_MEMORY, os.W_OK)
         else os.path.join(state, "rings")
     )
     return Spool(name=digest, state=state, rings=rings)

@@ -29,7 +29,8 @@ COUNTED_BYTES = 64 << 20
 
 _READ_BYTES = 4 << 20
 _PHASE_MASK = 0x0F
-_SPOOL_NAME = re.compile(r"^[0-9a-f]{16}$")
+_SPOOL_NAME = re.compile(r"^[0-9a-f]{16}(-memory)?$")
+_IN_MEMORY = "-memory"  # ends the names of spools that are not on disk
 _MAX_REASON = 2000
 
 
@@ -50,13 +51,14 @@ class Agent:
     waiting_bytes: int = 0
     spilled_records: int = 0  # went to segments since its ring was full
     spilled_delivered: int = 0
-    kept_out: int = 0  # found no room at all
+    no_room: int = 0  # traces that were not begun since the spool is full
     error: str | None = None
 
 
 @dataclass
 class DeadLetter:
     trace_id: str
+    span_id: str | None  # where it is one span alone, refused by a collector
     reason: str
     time: float
     path: str
@@ -84,6 +86,7 @@ class SpoolView:
     name: str
     folder: str
     destination: str | None = None
+    workspace: str | None = None
     sender_pid: int | None = None  # of the running sender
     sender_running: bool = False
     status: dict[str, Any] | None = None
@@ -92,6 +95,7 @@ class SpoolView:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    origin_read: bool = False  # what a trace's record says of its destination
 
     @property
     def server(self) -> str:
@@ -102,13 +106,18 @@ class SpoolView:
         return self.status["delivered"] if self.status else {"traces": 0, "spans": 0, "bytes": 0}
 
     @property
-    def kept_out(self) -> int:
-        counted = sum(agent.kept_out for agent in self.agents)
-        return max(counted, self.status["kept_out"] if self.status else 0)
+    def no_room(self) -> int:
+        counted = sum(agent.no_room for agent in self.agents)
+        return max(counted, self.status["no_room"] if self.status else 0)
 
     @property
     def last_error(self) -> dict[str, Any] | None:
         return self.status["last_error"] if self.status else None
+
+    def is_empty(self) -> bool:
+        """Left-over folders: nothing was recorded, or nothing is known of it any more."""
+        found = (self.status, self.agents, self.waiting, self.dead_letters, self.damaged)
+        return not (any(found) or self.sender_running or self.notes)
 
     def needs_attention(self) -> bool:
         """Dead letters, damage, or a backlog that nobody is delivering."""
@@ -145,7 +154,9 @@ class SpoolView:
             "waiting": {**waiting, "lag_seconds": oldest and max(0.0, time.time() - oldest)},
             "refused": refused,
             "dead_letters": [asdict(letter) for letter in self.dead_letters],
-            "kept_out": self.kept_out,
+            "kept_out": status["kept_out"] if status else 0,
+            "full": bool(status and status["full"]),
+            "no_room": self.no_room,
             "damaged": self.damaged,
             "agents": [asdict(agent) for agent in self.agents],
             "last_error": self.last_error,
@@ -160,14 +171,19 @@ class SpoolView:
 def all_spools() -> list[_settings.Spool]:
     """Every spool below this user's state root, also those of which only rings are left."""
     root = os.path.abspath(_settings.state_root())
-    spools = [_settings.spool_named(root, name) for name in _names(root)]
-    known = {spool.name for spool in spools}
     prefix = _settings.rings_prefix(root) + "-"
     shared = os.path.dirname(_settings.spool_named(root, "").rings)
-    for name in _names(shared, prefix):
-        if name not in known:
-            spools.append(_settings.spool_named(root, name))
-    return sorted(spools)
+    names = {*_names(root), *_names(shared, prefix)}
+    return sorted(filter(None, (_spool(root, name) for name in names)))
+
+
+def _spool(root: str, name: str) -> _settings.Spool | None:
+    spool = _settings.spool_named(root, name.removesuffix(_IN_MEMORY))
+    return spool.in_memory() if name.endswith(_IN_MEMORY) else spool
+
+
+def _rings(spool: _settings.Spool) -> list[str]:
+    return sorted(set(ring_paths(spool.rings, spool.state)))
 
 
 def _names(folder: str, prefix: str = "") -> list[str]:
@@ -198,10 +214,10 @@ def spools_named(names: tuple[str, ...]) -> list[_settings.Spool]:
     for name in names:
         folder = os.path.abspath(name)
         base = os.path.basename(folder)
-        if os.path.isdir(folder) and _SPOOL_NAME.match(base):
+        matching = [spool for spool in spools if folder in (spool.state, spool.rings)]
+        matching = matching or [spool for spool in spools if spool.name.startswith(name)]
+        if not matching and os.path.isdir(folder) and _SPOOL_NAME.match(base):
             matching = [_settings.spool_named(os.path.dirname(folder), base)]
-        else:
-            matching = [spool for spool in spools if spool.name.startswith(name)]
         if len(matching) != 1:
             what = "is no spool" if not matching else "stands for several spools"
             raise Unreadable(f"{name} {what}; `mlflow-fasttrace status` lists them")
@@ -220,8 +236,8 @@ def sender_of(spool: _settings.Spool) -> tuple[bool, int | None]:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False, None
     except OSError:
-        text = os.pread(fd, 32, 0).strip()
-        return True, int(text) if text.isdigit() else None
+        words = os.pread(fd, 100, 0).split()
+        return True, int(words[0]) if words and words[0].isdigit() else None
     finally:
         os.close(fd)
 
@@ -241,6 +257,8 @@ def _why(path: str, error: OSError, kind: str) -> str:
         return f"{path} is a symbolic link; give the file itself"
     if os.path.isdir(path):
         return f"{path} is a folder"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return f"{path} is not a file"
     if error.errno == 22:  # EINVAL: what the core says of a wrong header
         return f"{path} is not {kind}, or its header is damaged"
     return f"{path} cannot be read: {error.strerror or error}"
@@ -368,7 +386,7 @@ def look_at(spool: _settings.Spool, counted_bytes: int = COUNTED_BYTES) -> Spool
     elif view.status:
         view.destination = _settings.without_secrets(view.status["destination"])
     traces: set[bytes] = set()
-    for path in sorted(ring_paths(spool.rings, spool.state)):
+    for path in _rings(spool):
         if (agent := _look_at_ring(view, path, traces)) is not None:
             view.agents.append(agent)
     _look_at_segments(view, traces, counted_bytes)
@@ -389,7 +407,7 @@ def _look_at_ring(view: SpoolView, path: str, traces: set[bytes]) -> Agent | Non
     agent.waiting_bytes = max(0, min(reader.head - reader.tail, reader.capacity))
     agent.spilled_records = reader.spilled
     agent.spilled_delivered = reader.spill_delivered
-    agent.kept_out = reader.refused
+    agent.no_room = reader.refused_traces
     reader.close()
     try:
         items, note = ring_items(path)
@@ -418,7 +436,7 @@ def _segments_waiting(folder: str, agents: list[Agent]) -> tuple[list[str], list
 def something_waits(spool: _settings.Spool) -> bool:
     """The short answer, without reading records."""
     agents = []
-    for path in ring_paths(spool.rings, spool.state):
+    for path in _rings(spool):
         try:
             reader = _open_ring(path)
         except Unreadable:
@@ -468,14 +486,20 @@ def _count(view: SpoolView, items: list[tuple[int, bytes, bytes]], traces: set[b
                 first = False
                 ended = fields[6] / 1e9
                 waiting.oldest = min(ended, waiting.oldest or ended)
-        elif kind == TRACE and view.destination is None and (fields := decoded(record)):
-            view.destination = destination_of(fields)
+        elif kind == TRACE and not view.origin_read and (fields := decoded(record)):
+            view.origin_read = True
+            view.destination = view.destination or destination_of(fields)
+            view.workspace = _origin(fields).get("workspace")
     return mine
 
 
+def _origin(trace_record: list[Any]) -> dict[str, Any]:
+    origin = trace_record[7] if len(trace_record) > 7 else None
+    return origin if isinstance(origin, dict) else {}
+
+
 def destination_of(trace_record: list[Any]) -> str | None:
-    destination = trace_record[7] if len(trace_record) > 7 else None
-    uri = destination.get("uri") if isinstance(destination, dict) else None
+    uri = _origin(trace_record).get("uri")
     return _settings.without_secrets(uri) if isinstance(uri, str) else None
 
 
@@ -502,13 +526,12 @@ def _look_at_dead_letters(view: SpoolView) -> None:
         except OSError:
             pass
         name = os.path.basename(path).removesuffix(DEAD_LETTER_SUFFIX)
+        trace_id, _, span_id = name.removeprefix("refused-").partition("-")
         try:
             when = os.lstat(path).st_mtime
         except OSError:
             continue
-        view.dead_letters.append(
-            DeadLetter("tr-" + name.removeprefix("refused-"), reason, when, path)
-        )
+        view.dead_letters.append(DeadLetter("tr-" + trace_id, span_id or None, reason, when, path))
     try:
         names = sorted(os.listdir(view.folder))
     except OSError:
@@ -686,7 +709,7 @@ class Traces:
 
     def add_spool(self, spool: _settings.Spool, *, refused: bool, budget: int = 1 << 62) -> None:
         """Everything that waits in a spool; newest files first, as far as the budget goes."""
-        for path in sorted(ring_paths(spool.rings, spool.state)):
+        for path in _rings(spool):
             try:
                 items, note = ring_items(path)
             except Unreadable as reason:

@@ -33,8 +33,6 @@ def log_level_number(level: Any) -> int:
     """
     if isinstance(level, str) and level.strip().upper() in _LOG_LEVELS:
         return _LOG_LEVELS[level.strip().upper()]
-    if isinstance(level, int) and not isinstance(level, bool) and level in _LOG_LEVELS.values():
-        return int(level)
     from mlflow.entities import SpanLogLevel
 
     return int(SpanLogLevel.from_value(level))

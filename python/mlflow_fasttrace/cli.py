@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from mlflow_fasttrace import __version__, _settings, _spools
+from mlflow_fasttrace import __version__, _otlp, _settings, _spools
 from mlflow_fasttrace._spools import SpanView, SpoolView, TraceView, Unreadable
 from mlflow_fasttrace.sender.status import SERVER_STATES
 
@@ -149,6 +149,7 @@ def status(as_json: bool) -> None:
     with _readable_errors():
         root = os.path.abspath(_settings.state_root())
         views = [_spools.look_at(spool) for spool in _spools.all_spools()]
+        views = [view for view in views if not view.is_empty()]
     if as_json:
         _json({"version": 1, "root": root, "spools": [view.to_dict() for view in views]})
     else:
@@ -197,12 +198,17 @@ def _print_spool(out: _Output, view: SpoolView) -> None:
         )
     else:
         row("waiting", "nothing")
-    if view.kept_out:
-        row("kept out", f"{view.kept_out:,} records for which there was no room", "red")
+    if facts["full"]:
+        row("full", "the spool has reached its bound: new traces are refused", "red")
+    if facts["no_room"]:
+        row("no room", f"for {_count(facts['no_room'], 'trace')} since the spool exists", "red")
+    if facts["kept_out"]:
+        row("sampled out", f"{_count(facts['kept_out'], 'trace')} since the spool exists")
     if facts["refused"]:
         row("refused", f"{_count(facts['refused'], 'trace')} since the spool exists")
     for letter in view.dead_letters[:_SHOWN_LETTERS]:
-        row("dead letter", f"{letter.trace_id}, {_when(letter.time)}: {letter.reason}", "red")
+        what = f"span {letter.span_id} of {letter.trace_id}" if letter.span_id else letter.trace_id
+        row("dead letter", f"{what}, {_when(letter.time)}: {letter.reason}", "red")
     if len(view.dead_letters) > _SHOWN_LETTERS:
         row("", f"and {len(view.dead_letters) - _SHOWN_LETTERS:,} more dead letters", "red")
     for text in view.damaged:
@@ -222,8 +228,8 @@ def _print_spool(out: _Output, view: SpoolView) -> None:
         ]
         if agent.spilled_records:
             parts.append(f"{agent.spilled_records:,} records spilled to segments")
-        if agent.kept_out:
-            parts.append(f"{agent.kept_out:,} records without room")
+        if agent.no_room:
+            parts.append(f"{_count(agent.no_room, 'trace')} without room")
         row("agent", ", ".join(parts))
         if agent.error:
             row("ring", f"{agent.ring} is {agent.error}", "red")
@@ -278,9 +284,13 @@ def _recent(spool: _settings.Spool) -> list[dict[str, Any]]:
     status = _spools.read_status(spool.state)
     if status is None:
         return []
-    destination = _settings.without_secrets(status["destination"])
     return [
-        {**trace, "where": "delivered", "destination": destination} for trace in status["recent"]
+        {
+            **{key: trace[key] for key in trace if key != "to"},
+            "where": "delivered",
+            "destination": _settings.without_secrets(trace["to"]),
+        }
+        for trace in status["recent"]
     ]
 
 
@@ -486,6 +496,7 @@ def send(spools: tuple[str, ...], to: str | None, timeout: float | None, retry_r
 def _be_a_sender(out: _Output) -> None:
     """As in the background: never traced; its log lines go to the terminal, without secrets."""
     os.environ["MLFLOW_FASTTRACE_DISABLE"] = "1"
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # the sender tries again by itself
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -508,9 +519,12 @@ def _send_one(
         return _report(out, view, None, foreground.Outcome(foreground.Progress(), False, reason))
     uri = _settings.absolute_uri(to) if to else _with_credentials(view.destination)
     elsewhere = _settings.without_credentials(uri) != view.destination
-    # MLflow's code that uploads attachments asks the environment.
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    with _progress(out, view, _settings.without_credentials(uri)) as report:
+    workspace = os.environ.get("MLFLOW_WORKSPACE") if to else view.workspace
+    # MLflow's code that uploads attachments, and that makes headers, asks the environment.
+    with (
+        _environment(MLFLOW_TRACKING_URI=uri, MLFLOW_WORKSPACE=workspace),
+        _progress(out, view, _settings.without_credentials(uri)) as report,
+    ):
         outcome = foreground.deliver(
             spool,
             uri,
@@ -521,13 +535,31 @@ def _send_one(
     return _report(out, view, uri, outcome)
 
 
+@contextlib.contextmanager
+def _environment(**values: str | None) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    _set_environment(values)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 def _with_credentials(destination: str) -> str:
     """A record's destination, with the user and password of the environment's URI if that is the
     same one."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri and _settings.without_credentials(_settings.absolute_uri(uri)) == destination:
-        return _settings.absolute_uri(uri)
-    return destination
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    uris = [_settings.absolute_uri(given) if given else None, _otlp.collector_uri()]
+    same = (uri for uri in uris if uri and _settings.without_credentials(uri) == destination)
+    return next(same, destination)
 
 
 def _report(out: _Output, view: SpoolView, uri: str | None, outcome: Any) -> Any:
@@ -536,6 +568,8 @@ def _report(out: _Output, view: SpoolView, uri: str | None, outcome: Any) -> Any
     text = f"{where}: {_amount({'spans': done.spans, 'traces': done.traces})} delivered"
     if done.refused:
         text += f", {_count(done.refused, 'trace')} refused (`mlflow-fasttrace status` says why)"
+    if outcome.running:
+        text += f"; {_count(outcome.running, 'trace')} will be sent when finished"
     out.print(Text(text, style="green" if outcome.complete and not done.refused else "yellow"))
     if not outcome.complete:
         reason = _line(_settings.without_secrets(outcome.reason)).rstrip(".")

@@ -39,6 +39,20 @@ def _usable_log_level(level: Any) -> int | None:
         return None
 
 
+def _usable_attributes(attributes: Any) -> list[tuple[str, Any]]:
+    """The items of a mapping, or the pairs; anything else costs a log line."""
+    if not attributes:
+        return []
+    try:
+        items = list(dict(attributes).items())
+    except Exception:
+        _hooks.warn(f"attributes must be a dictionary, not {attributes!r:.100}; none are recorded.")
+        return []
+    if others := [key for key, _ in items if not isinstance(key, str) or not key]:
+        _hooks.warn(f"Keys of attributes must be non-empty strings; left out: {others!r:.100}")
+    return [(key, value) for key, value in items if isinstance(key, str) and key]
+
+
 def _parameters(function: Any) -> list[tuple] | None:
     try:
         signature = inspect.signature(function)
@@ -123,7 +137,7 @@ def trace(
                 "The output_reducer argument is only supported for generator functions."
             )
         prepared: list[tuple[str, Any]] = [("mlflow.spanType", span_type)]
-        prepared += (attributes or {}).items()
+        prepared += _usable_attributes(attributes)
         if description is not None:
             prepared.append(("mlflow.spanDescription", description))
         if (level := _usable_log_level(log_level)) is not None:
@@ -217,6 +231,8 @@ def start_span_no_context(
         The span; one that takes everything and records nothing where tracing is off, the trace is
         not sampled, or the parent is such a span.
     """
+    if type(parent_span) is not _core.LiveSpan:
+        parent_span = _live_span(parent_span) or parent_span or None
     if parent_span is not None:
         if parent_span.trace_id == NO_OP_SPAN_TRACE_ID:
             return NO_OP_SPAN
@@ -250,7 +266,7 @@ def start_span_no_context(
     if description is not None:
         span.set_description(description)
     if (level := _usable_log_level(log_level)) is not None:
-        span.set_log_level(level)
+        span.set_attribute("mlflow.spanLogLevel", level)
     if tags:
         span._trace.tags.update({k: v for k, v in tags.items() if k not in IMMUTABLE_TAGS})
     if metadata:
@@ -258,6 +274,15 @@ def start_span_no_context(
     if links or experiment is not None:
         _view.take_rare(span, (experiment, None, links))
     return span
+
+
+def _live_span(span: Any) -> Any:
+    """The span of a trace in flight that an immutable copy stands for."""
+    trace_id = getattr(span, "trace_id", None)
+    trace = _core.live_trace(trace_id) if isinstance(trace_id, str) else None
+    if trace is None:
+        return None
+    return next((live for live in trace.spans() if live.span_id == span.span_id), None)
 
 
 def _usable_time(time_ns: Any) -> int | None:
@@ -331,11 +356,6 @@ def update_current_trace(
     ):
         if value is not None and not isinstance(value, str):
             raise _view.invalid(f"The `{field}` parameter must be a string.")
-    code = 0
-    if state is not None:
-        code = {"OK": 1, "ERROR": 2}.get(str(getattr(state, "value", state)), 0)
-        if not code:
-            raise _view.invalid(f"State must be either 'OK' or 'ERROR', but got '{state}'.")
     trace = span._trace
     if tags:
         trace.tags.update(tags)
@@ -345,10 +365,15 @@ def update_current_trace(
         trace.request_preview = request_preview
     if response_preview:
         trace.response_preview = response_preview
-    if code:
+    if state is not None:
+        code = {"OK": 1, "ERROR": 2}.get(str(getattr(state, "value", state)))
+        if code is None:
+            raise _view.invalid(f"State must be either 'OK' or 'ERROR', but got '{state}'.")
         trace.state = code
     if client_request_id is not None:
         trace.client_request_id = str(client_request_id)
+    if trace.complete:
+        trace.rewrite()
 
 
 # ---- where traces go ----

@@ -7,6 +7,7 @@ business, after what this process recorded is delivered.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,26 @@ from mlflow_fasttrace.fluent import (
 
 _ARCHIVAL_FAILURE = "mlflow.trace.archivalFailure"
 _TRACE_ID = "mlflow.traceRequestId"
+
+
+def _also_as_request_id(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Takes a trace's id under its former name too, with a warning, as MLflow does."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if "request_id" in kwargs:
+            warnings.warn(
+                f"Parameter 'request_id' of {function.__name__}() is deprecated; use 'trace_id'.",
+                category=FutureWarning,
+                stacklevel=2,
+            )
+            request_id = kwargs.pop("request_id")
+            if "trace_id" in kwargs:
+                raise ValueError("Cannot specify both 'request_id' and 'trace_id'")
+            kwargs["trace_id"] = request_id
+        return function(*args, **kwargs)
+
+    return call
 
 
 def flush_trace_async_logging(terminate: bool = False) -> None:
@@ -52,6 +73,7 @@ def _mlflow(name: str) -> Callable[..., Any]:
     return pure_mlflow(name)
 
 
+@_also_as_request_id
 def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Any:
     """A trace by its id, as the server has it; what this process recorded is delivered first.
 
@@ -64,6 +86,7 @@ def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Any:
 # ---- tags ----
 
 
+@_also_as_request_id
 def set_trace_tag(trace_id: str, key: str, value: str) -> None:
     """Set a tag of a trace, in flight or delivered.
 
@@ -87,6 +110,7 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
     trace.tags[key] = str(value)
 
 
+@_also_as_request_id
 def delete_trace_tag(trace_id: str, key: str) -> None:
     """Delete a tag of a trace, in flight or delivered.
 
@@ -128,7 +152,10 @@ def log_assessment(trace_id: str, assessment: Any) -> Any:
     trace = _core.live_trace(trace_id)
     if trace is None or trace_id != get_active_trace_id():
         return _mlflow("log_assessment")(trace_id, assessment)
-    trace.assessments.append(assessment.to_dictionary())
+    try:
+        trace.assessments.append(assessment.to_dictionary())
+    except Exception as error:
+        _hooks.warn(f"An assessment cannot be logged to {trace_id}: {error}")
     return assessment
 
 

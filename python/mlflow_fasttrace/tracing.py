@@ -106,7 +106,7 @@ def context(
         (
             {**outer_metadata, **own},
             {**outer_tags, **(tags or {})},
-            outer_enabled if enabled is None else bool(enabled),
+            outer_enabled if enabled is None else enabled is not False,
         )
     )
     try:
@@ -210,7 +210,10 @@ def set_destination(destination: Any, *, context_local: bool = False) -> None:
             destination, context_local=context_local
         )
         return
-    _runtime.set_location(destination.experiment_id, context_local=context_local)
+    experiment_id = destination.experiment_id
+    _runtime.set_location(
+        None if experiment_id is None else str(experiment_id), context_local=context_local
+    )
     _core.set_enabled(True)
 
 

@@ -53,7 +53,11 @@ def main() -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # A terminal's Ctrl-C is meant for the agent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    run_sender(sys.argv[1], sys.argv[2], os.environ["MLFLOW_TRACKING_URI"])
+    # Nothing else is delivered while MLflow's client tries again; the sender does that itself.
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    run_sender(sys.argv[1], sys.argv[2], os.environ["MLFLOW_TRACKING_URI"], lambda: bool(stop))
     return 0
 
 

@@ -38,6 +38,11 @@ class TraceInfoRecord:
         self.info: dict[str, Any] = fields[8]
 
 
+def start_of_span(record: bytes) -> int:
+    """When the span of a record started (ns)."""
+    return _core.decode(record)[5]
+
+
 class TraceBuffer:
     """What is known of a trace, and which of its records are still to be delivered."""
 
@@ -49,6 +54,9 @@ class TraceBuffer:
         self.info: TraceInfoRecord | None = None
         self.info_entry: Entry | None = None
         self.since = time.monotonic()
+        self.failures = 0  # of the server, with this trace while it took others
+        self.not_before = 0.0  # when it is tried again
+        self.kept: bool | None = None  # what the rules of tail sampling said; None: not yet
         # What the trace's info needs of every span, also of those delivered before.
         self.seen: set[bytes] = set()
         self.sizes: dict[bytes, int] = {}
@@ -87,6 +95,10 @@ class TraceBuffer:
             and self.info.phase == PHASE_COMPLETE
             and len(self.seen) >= self.info.spans
         )
+
+    def info_was_sent(self) -> bool:
+        """Whether the server knows the trace."""
+        return self.info_entry is None or self.info_entry.info_sent
 
     def summarize(self) -> None:
         """Takes from the undelivered spans what finishing needs."""

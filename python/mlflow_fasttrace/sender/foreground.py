@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mlflow_fasttrace import _settings, _spools
+from mlflow_fasttrace import _otlp, _settings, _spools
 from mlflow_fasttrace.sender.assemble import Assembler
 from mlflow_fasttrace.sender.loop import (
     POLL_BUSY_SECONDS,
@@ -19,9 +19,10 @@ from mlflow_fasttrace.sender.loop import (
     SERVER_AWAY,
     Sender,
     _Lock,
+    _sender_for,
     remove_if_empty,
 )
-from mlflow_fasttrace.sender.sources import Entry, SpillSegment
+from mlflow_fasttrace.sender.sources import Entry, RingSource, SpillSegment
 from mlflow_fasttrace.sender.status import Status, read_status
 
 #: A server that is away is tried for so long, unless a timeout says otherwise.
@@ -43,6 +44,7 @@ class Outcome(NamedTuple):
     progress: Progress
     complete: bool
     reason: str = ""  # why it is not complete
+    running: int = 0  # traces that are sent when they end
 
 
 class _Afresh(Assembler):
@@ -106,7 +108,7 @@ def deliver(
     Raises:
         OSError: the spool's folder cannot be used.
     """
-    spool.make()
+    spool.make_state()
     lock = _Lock(spool.lock)
     patience = _Patience(deadline)
     try:
@@ -139,9 +141,10 @@ def _deliver(
     patience: _Patience,
     instead_of: str | None,
 ) -> Outcome:
-    sender = Sender(spool.state, spool.rings, uri)
+    sender = _sender_for(spool.state, spool.rings, uri)
     if instead_of is not None:
-        sender.assembler = _Afresh()
+        if not _otlp.is_collector(uri):
+            sender.assembler = _Afresh()
         sender.status.destination = instead_of  # the spool's remains what it was
     before = _counted(sender.status)
     began = time.time()
@@ -155,7 +158,7 @@ def _deliver(
             report(progress)
             if _reached(sender, goals):
                 sender.sweep()
-                return Outcome(progress, True)
+                return Outcome(progress, True, running=len(_held(sender)))
             away = sender.server_state == SERVER_AWAY
             if patience.ended(progress, away):
                 error = sender.status.last_error
@@ -183,12 +186,31 @@ def _all_is_read(sender: Sender) -> None:
 
 
 def _reached(sender: Sender, goals: dict[str, int]) -> bool:
+    """Whether everything is delivered that was there, but for traces that are sent when they end."""
+    if any(ring.reader.cursor < goals.get(path, 0) for path, ring in sender.rings.items()):
+        return False
     for segment in sender.segments.values():
-        # A live agent's segment stays until the agent has begun another one.
-        if not isinstance(segment, SpillSegment) or segment.left or segment.reader.rest:
+        # The segment that a live agent has begun stays until it begins another one.
+        if not segment.loaded and (not isinstance(segment, SpillSegment) or segment.reader.rest):
             return False
-    rings = sender.rings.items()
-    return all(ring.reader.tail >= goals.get(path, 0) for path, ring in rings)
+    held = _held(sender)
+    return all(
+        trace_id in held or all(_is_later(entry, goals) for entry in trace.entries())
+        for trace_id, trace in sender.assembler.open.items()
+    )
+
+
+def _held(sender: Sender) -> set[bytes]:
+    return {
+        trace_id
+        for trace_id, trace in sender.assembler.open.items()
+        if not trace.failures and all(entry.held for entry in trace.entries())
+    }
+
+
+def _is_later(entry: Entry, goals: dict[str, int]) -> bool:
+    source = entry.source
+    return isinstance(source, RingSource) and entry.position > goals.get(source.path or "", 0)
 
 
 def _counted(status: Status) -> Progress:

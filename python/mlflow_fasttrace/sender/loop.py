@@ -6,24 +6,30 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Callable
 
-from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer
+from mlflow_fasttrace import __version__, _core, _otlp, _settings
+from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer, start_of_span
 from mlflow_fasttrace.sender.delivery import (
     Artifacts,
     Away,
     Backoff,
     Destination,
     Experiments,
+    Failed,
     Inexact,
     Refused,
+    TooLarge,
+    Unsupported,
     open_destination,
 )
+from mlflow_fasttrace.sender.keep import rules_of
 from mlflow_fasttrace.sender.sources import (
     COMPRESSION_LEVEL,
     PackedSegment,
     RingSource,
     SpillSegment,
+    folder_bytes,
     ring_paths,
     segment_paths,
     spill_stem,
@@ -40,14 +46,22 @@ BATCH_SPANS = 2000
 BATCH_BYTES = 4 << 20
 BATCH_TRACES = 100
 MEMORY_BYTES = 32 << 20  # of records read from segments
+MEASURE_SECONDS = 1.0
+FAILURES_IN_A_ROW = 3  # of a server that takes nothing, before it is left alone for a while
+FAILURES_OF_A_TRACE = 6  # while others are taken, before it is set aside
+GIVE_UP_SECONDS = 600.0  # without an agent and with a server that is away: until the next start
+TAKE_OVER_SECONDS = 10.0  # that a sender of another release has to end
 
 SERVER_UNKNOWN, SERVER_ANSWERS, SERVER_AWAY = 0, 1, 2
 
 
 class Sender:
-    def __init__(self, state: str, rings: str, uri: str):
+    """Delivers what the rings and segments of one spool hold. Without folders: what the rings hold
+    that it is given."""
+
+    def __init__(self, state: str | None, rings: str | None, uri: str):
         self.state = state
-        self.rings_folder = rings
+        self.folders = [folder for folder in (rings, state) if folder is not None]
         self.uri = uri
         self.assembler = Assembler()
         self.rings: dict[str, RingSource] = {}
@@ -58,8 +72,16 @@ class Sender:
         self.flush_wanted = False
         self._destination: Destination | None = None
         self._experiments = Experiments(uri)
+        self._failures: list[tuple[TraceBuffer, Failed]] = []  # of the batch
+        self._accepted = 0  # requests of the batch
+        self.kept_out = 0  # traces that tail sampling dropped
         self._packed = 0
         self._last_scan = 0.0
+        self.spool_is_full = False
+        self._away_since = 0.0
+        self._has_room = True
+        self._measured_at = float("-inf")
+        self._cannot_pack = False
         self._bad_rings: set[str] = set()
 
     # ---- reading ----
@@ -67,7 +89,7 @@ class Sender:
     def scan(self) -> None:
         """Finds rings of new agents, segments that wait, and rings whose agents are gone."""
         self._last_scan = time.monotonic()
-        for path in ring_paths(self.rings_folder, self.state):
+        for path in ring_paths(*self.folders):
             if path in self.rings or path in self._bad_rings:
                 continue
             try:
@@ -76,8 +98,11 @@ class Sender:
                 logger.error("%s cannot be read and is left alone: %s", path, error)
                 self._bad_rings.add(path)
                 continue
-            ring.reader.set_server_state(self.server_state)
-            self.rings[path] = ring
+            self.adopt(ring)
+        for ring in self.rings.values():
+            ring.reader.attend(self.spool_is_full)
+        if self.state is None:
+            return
         by_stem = {ring.stem: ring for ring in self.rings.values()}
         packed, spilled = segment_paths(self.state)
         for path in packed:
@@ -89,6 +114,10 @@ class Sender:
                     self.segments[path] = SpillSegment(path, by_stem.get(spill_stem(path)))
                 except FileNotFoundError:
                     continue
+
+    def adopt(self, ring: RingSource) -> None:
+        ring.reader.set_server_state(self.server_state)
+        self.rings[ring.path or ""] = ring
 
     def read(self) -> int:
         """Takes what the rings and, as memory allows, the segments have. Returns the records."""
@@ -117,6 +146,12 @@ class Sender:
         for trace in self.assembler.orphans():
             self._set_aside(trace, Refused("no record says where this trace goes"))
         ready = self.assembler.ready(everything=self.flush_wanted or overfull)
+        now = time.monotonic()
+        ready = [trace for trace in ready if trace.not_before <= now]
+        wanted = [trace for trace in ready if self._is_wanted(trace, overfull)]
+        if len(wanted) < len(ready):
+            self._settle()
+        ready = wanted
         if not ready or self.backoff.waiting():
             return 0
         sent = 0
@@ -126,10 +161,35 @@ class Sender:
                 sent += len(batch)
         except Away as reason:
             self._away(reason)
+            self._settle()
         else:
+            self._settle()
             self._flush_is_done()
-        self._settle()
         return sent
+
+    def _is_wanted(self, trace: TraceBuffer, overfull: bool) -> bool:
+        """Tail sampling: drops a trace that no rule keeps, holds one that is not finished."""
+        if trace.kept is None:
+            rules = rules_of(trace)
+            if rules is None:
+                return True
+            if not (trace.complete() or overfull or self._is_abandoned(trace)):
+                for entry in trace.entries():
+                    entry.held = True
+                return False
+            # Of what will never be complete the rules may not have seen the half.
+            trace.kept = not trace.complete() or rules.keep(trace)
+        if not trace.kept:
+            self.kept_out += 1
+            self._done(trace)
+        return trace.kept
+
+    def _is_abandoned(self, trace: TraceBuffer) -> bool:
+        """Whether its agents are gone: nothing of it will come any more."""
+        pid = trace.info.destination.get("pid")
+        return not any(
+            ring.reader.pid == pid for ring in self.rings.values() if ring.reader.alive()
+        )
 
     def _flush_is_done(self) -> None:
         self.flush_wanted = False
@@ -146,13 +206,37 @@ class Sender:
         for trace in traces:
             experiment = self._experiments.id_of(trace.info.destination["experiment"])
             by_experiment.setdefault(experiment, []).append(trace)
+        self._failures = []
+        self._accepted = 0
         for experiment, group in by_experiment.items():
             accepted = [trace for trace in group if self._send_info(trace, experiment)]
-            for trace in accepted:
-                self._upload(trace)
-            self._send_spans(experiment, accepted)
+            self._send_spans(experiment, [trace for trace in accepted if self._upload(trace)])
+        self._judge_failures()
         self.backoff.succeeded()
         self._set_server_state(SERVER_ANSWERS)
+
+    def _failed(self, trace: TraceBuffer, reason: Failed) -> None:
+        """The server could not take it, and it may be the trace's fault or the server's."""
+        self._failures.append((trace, reason))
+        if not self._accepted and len(self._failures) >= FAILURES_IN_A_ROW:
+            raise Away(str(reason))
+
+    def _judge_failures(self) -> None:
+        """Where the server took others, those that it did not take wait by themselves, and are set
+        aside after some tries. Where it took none it is the server's fault."""
+        if not self._failures:
+            return
+        if not self._accepted:
+            raise Away(str(self._failures[0][1]))
+        for trace, reason in self._failures:
+            trace.failures += 1
+            trace.not_before = time.monotonic() + min(2.0**trace.failures, 60.0)
+            for entry in trace.entries():
+                entry.held = True  # nobody has to wait for it
+            if trace.failures >= FAILURES_OF_A_TRACE and not self._upload_spans(trace):
+                self._set_aside(trace, reason)
+            elif trace.failures >= FAILURES_OF_A_TRACE:
+                self._done(trace)
 
     def _send_info(self, trace: TraceBuffer, experiment_id: str) -> bool:
         from mlflow_fasttrace.sender.finish import trace_info
@@ -170,34 +254,47 @@ class Sender:
             return False
         try:
             self._destination.send_info(info)
-        except Refused as reason:
+        except Failed as reason:
+            self._failed(trace, reason)
+            return False
+        except (Refused, TooLarge) as reason:
             self._set_aside(trace, reason)
             return False
+        self._accepted += 1
         for info in trace.infos:
             info.info_sent = True
         return True
 
-    def _upload(self, trace: TraceBuffer) -> None:
+    def _upload(self, trace: TraceBuffer) -> bool:
         """Attachments: the info is there, so the server has said where they go. One that cannot be
         uploaded is left out, as in MLflow; the trace is worth more."""
         if not trace.attachments:
-            return
+            return True
         contents = [_core.decode(entry.record) for entry in trace.attachments]
         attachments = {fields[2]: fields[3] for fields in contents}
         try:
             self._destination.upload(trace.mlflow_id, Artifacts(attachments=attachments))
-        except Refused as reason:
+        except (Refused, Failed) as reason:
+            if isinstance(reason, Failed) and trace.failures < FAILURES_OF_A_TRACE // 2:
+                self._failed(trace, reason)
+                return False
             logger.error("attachments of %s are left out: %s", trace.mlflow_id, reason)
+        return True
 
-    def _upload_spans(self, trace: TraceBuffer) -> bool:
+    def _write_spans(self, trace: TraceBuffer) -> None:
         """As MLflow's client does where the server does not take a trace's spans: as a file, which
         is read as long as none of them is in the database."""
-        if len(trace.spans) < len(trace.seen):
+        records = sorted((entry.record for entry in trace.spans), key=start_of_span)
+        spans = ", ".join(map(_core.span_json, records))
+        self._destination.upload(trace.mlflow_id, Artifacts(spans=f'{{"spans": [{spans}]}}'))
+
+    def _upload_spans(self, trace: TraceBuffer) -> bool:
+        """The same, for a trace that the server would take in no other way. Whether it is there."""
+        if len(trace.spans) < len(trace.seen) or not trace.info_was_sent():
             return False
-        spans = ", ".join(_core.span_json(entry.record) for entry in trace.spans)
         try:
-            self._destination.upload(trace.mlflow_id, Artifacts(spans=f'{{"spans": [{spans}]}}'))
-        except Refused as reason:
+            self._write_spans(trace)
+        except (Refused, Failed) as reason:
             logger.error("spans of %s: %s", trace.mlflow_id, reason)
             return False
         return True
@@ -209,9 +306,12 @@ class Sender:
         values that OTLP cannot carry go as files."""
         entries = [(trace, entry) for trace in traces for entry in trace.spans]
         try:
+            if entries and not self._destination.takes_spans:
+                raise Unsupported
             if entries:
                 records = [entry.record for _, entry in entries]
                 self._destination.send_spans(experiment_id, records, exact=exact)
+                self._accepted += 1
         except Inexact as reason:
             affected = {entries[index][0].trace_id for index in reason.indexes}
             degraded = []
@@ -223,19 +323,57 @@ class Sender:
                         degraded.append(trace)
             self._send_spans(experiment_id, [t for t in traces if t.trace_id not in affected])
             self._send_spans(experiment_id, degraded, exact=False)
+        except Unsupported:
+            for trace in traces:
+                self._send_as_file(trace)
+        except (Refused, Failed, TooLarge) as reason:
+            if len(traces) > 1:
+                half = len(traces) // 2
+                self._send_spans(experiment_id, traces[:half], exact=exact)
+                self._send_spans(experiment_id, traces[half:], exact=exact)
+            elif isinstance(reason, Failed):
+                self._failed(traces[0], reason)
+            elif isinstance(reason, TooLarge) and len(entries) > 1:
+                self._send_in_parts(experiment_id, traces[0])
+            elif self._upload_spans(traces[0]):
+                self._done(traces[0])
+            else:
+                self._set_aside(traces[0], reason)
+        else:
+            for trace in traces:
+                self._done(trace)
+
+    def _send_in_parts(self, experiment_id: str, trace: TraceBuffer) -> None:
+        """One trace that is more than the server takes at a time: parts of it, one after another."""
+        parts = [trace.spans]
+        while parts:
+            spans = parts.pop(0)
+            try:
+                records = [entry.record for entry in spans]
+                self._destination.send_spans(experiment_id, records, exact=False)
+            except (Refused, Failed, TooLarge) as reason:
+                if len(spans) == 1:
+                    self._set_aside(trace, reason)
+                    return
+                half = len(spans) // 2
+                parts[:0] = [spans[:half], spans[half:]]
+        self._done(trace)
+
+    def _send_as_file(self, trace: TraceBuffer) -> None:
+        """A file is written whole, and takes the place of an earlier one: it waits for the trace."""
+        if not trace.complete() and not self._is_abandoned(trace):
+            for entry in trace.entries():
+                entry.held = True
             return
+        try:
+            if trace.spans:
+                self._write_spans(trace)
+        except Failed as reason:
+            self._failed(trace, reason)
         except Refused as reason:
-            if len(traces) == 1:
-                if self._upload_spans(traces[0]):
-                    self._done(traces[0])
-                else:
-                    self._set_aside(traces[0], reason)
-                return
-            half = len(traces) // 2
-            self._send_spans(experiment_id, traces[:half], exact=exact)
-            self._send_spans(experiment_id, traces[half:], exact=exact)
-            return
-        for trace in traces:
+            self._set_aside(trace, reason)
+        else:
+            self._accepted += 1
             self._done(trace)
 
     def _done(self, trace: TraceBuffer, refusal: Exception | None = None) -> None:
@@ -248,6 +386,10 @@ class Sender:
 
     def _set_aside(self, trace: TraceBuffer, reason: Exception) -> None:
         """A dead letter: the records and the reason stay on disk, the rest goes on."""
+        if self.state is None:
+            logger.error("trace %s is refused and lost: %s", trace.mlflow_id, reason)
+            self._done(trace, reason)
+            return
         stem = os.path.join(self.state, f"refused-{trace.trace_id.hex()}")
         records = [entry.record_to_keep() for entry in trace.entries()]
         _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
@@ -260,10 +402,12 @@ class Sender:
         if self.server_state != SERVER_AWAY:
             logger.warning("delivery waits: %s", reason)
         self.status.error(reason)
-        self.backoff.failed()
+        self.backoff.failed(reason.seconds)
         self._set_server_state(SERVER_AWAY)
 
     def _set_server_state(self, state: int) -> None:
+        if state == SERVER_AWAY and self.server_state != SERVER_AWAY:
+            self._away_since = time.monotonic()
         self.server_state = state
         for ring in self.rings.values():
             ring.reader.set_server_state(state)
@@ -281,6 +425,8 @@ class Sender:
     def pack(self) -> None:
         """Moves what a ring holds undelivered to disk: when the ring is filling up, and when the
         server is away."""
+        if self.state is None or not self._may_pack():
+            return
         packed = False
         for ring in self.rings.values():
             away = self.server_state == SERVER_AWAY
@@ -289,6 +435,26 @@ class Sender:
         if packed:
             self.assembler.drop_packed()
 
+    def _may_pack(self) -> bool:
+        """Measures the spool, once a second. An eighth of its bound is for the traces that have
+        begun; when only that is left, agents begin no new ones."""
+        now = time.monotonic()
+        if now - self._measured_at >= MEASURE_SECONDS:
+            self._measured_at = now
+            held, bound = folder_bytes(self.state), _settings.spool_max_bytes(self.state)
+            self._has_room = held < bound
+            full = held >= bound - bound // 8
+            if full and not self.spool_is_full:
+                logger.error(
+                    "what waits for delivery takes %d bytes: new traces are refused until it is "
+                    "less (MLFLOW_FASTTRACE_SPOOL_MAX_BYTES is %d)",
+                    held,
+                    bound,
+                )
+            # Not back and forth with every segment that goes.
+            self.spool_is_full = full or (self.spool_is_full and held >= bound // 4 * 3)
+        return self._has_room
+
     def _pack_ring(self, ring: RingSource) -> bool:
         self._packed += 1
         name = f"packed-{time.time_ns():020d}-{self._packed:06d}.seg"
@@ -296,8 +462,11 @@ class Sender:
         try:
             segment = ring.pack(path)
         except OSError as error:
-            logger.error("%s cannot be written: %s", path, error)
+            if not self._cannot_pack:
+                logger.error("%s cannot be written: %s", path, error)
+            self._cannot_pack = True
             return False
+        self._cannot_pack = False
         if segment is None:
             return False
         self.segments[path] = segment
@@ -315,10 +484,18 @@ class Sender:
     # ---- living ----
 
     def idle(self) -> bool:
-        """Nobody needs this sender: no ring, no segment; or somebody removed the spool folder."""
-        if not os.path.isdir(self.state):
-            return not any(ring.reader.alive() for ring in self.rings.values())
-        return not self.rings and not self.segments
+        """Nobody needs this sender: no ring, no segment; or somebody removed the spool folder. While
+        anything waits for a server that is away the sender stays and tries again, for a while."""
+        if not self.rings and not self.segments:
+            return True
+        if any(ring.reader.alive() for ring in self.rings.values()):
+            return False
+        if self.state is None or not os.path.isdir(self.state):
+            return True
+        return (
+            self.server_state == SERVER_AWAY
+            and time.monotonic() - self._away_since >= GIVE_UP_SECONDS
+        )
 
     def step(self) -> bool:
         """One round; whether there was anything to do."""
@@ -368,18 +545,29 @@ def _batches(traces: list[TraceBuffer]) -> list[list[TraceBuffer]]:
 
 
 class _Lock:
-    """The right to be this spool's sender."""
+    """The right to be this spool's sender. The file says who has it: process id and version."""
 
     def __init__(self, path: str):
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def take(self) -> bool:
+        """Waits a little where a sender of another release, which was asked to end, still has it."""
+        words = os.pread(self._fd, 100, 0).decode("ascii", "replace").split()
+        wait = TAKE_OVER_SECONDS if len(words) == 2 and words[1] != __version__ else 0.0
+        deadline = time.monotonic() + wait
+        while not self._try():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()} {__version__}\n".encode(), 0)
+        return True
+
+    def _try(self) -> bool:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)  # for whoever looks
         return True
 
     def release(self) -> None:
@@ -389,19 +577,38 @@ class _Lock:
         os.close(self._fd)
 
 
-def run_sender(state: str, rings: str, uri: str) -> None:
-    """Serves a spool until no agent has needed it for a while."""
+def _sender_for(state: str | None, rings: str | None, uri: str) -> Sender:
+    if _otlp.is_collector(uri):
+        from mlflow_fasttrace.sender.collector import CollectorSender
+
+        return CollectorSender(state, rings, uri)
+    return Sender(state, rings, uri)
+
+
+def run_sender(
+    state: str, rings: str, uri: str, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Serves a spool until no agent has needed it for a while.
+
+    Args:
+        state: The spool's folder of segments, lock and log.
+        rings: The folder of its rings.
+        uri: The tracking URI, with its credentials.
+        should_stop: Asked between rounds; what is not delivered stays where it is.
+    """
     lock = _Lock(os.path.join(state, "sender.lock"))
     try:
         while lock.take():
-            sender = Sender(state, rings, uri)
+            sender = _sender_for(state, rings, uri)
             try:
-                _serve(sender)
+                _serve(sender, should_stop)
             finally:
                 sender.status.end()
             # An agent that made its ring before this release relied on us; one that makes it
             # afterwards finds the lock free and starts another sender.
             lock.release()
+            if should_stop():
+                return
             sender.scan()
             if sender.idle():
                 remove_if_empty(rings)
@@ -410,15 +617,21 @@ def run_sender(state: str, rings: str, uri: str) -> None:
         lock.close()
 
 
-def _serve(sender: Sender) -> None:
+def run_sender_in_memory(fd: int, uri: str) -> None:
+    """Serves one ring that is memory of this process, as long as it is there."""
+    sender = _sender_for(None, None, uri)
+    sender.adopt(RingSource(None, fd))
+    _serve(sender, lambda: False)
+
+
+def _serve(sender: Sender, should_stop: Callable[[], bool]) -> None:
     idle_since = time.monotonic()
     pause = POLL_BUSY_SECONDS
-    while True:
+    while not should_stop():
         if sender.step():
             pause = POLL_BUSY_SECONDS
         else:
             pause = min(pause * 1.25, POLL_IDLE_SECONDS)
-        # While anything waits for a server that is away, the sender stays and tries again.
         if sender.idle():
             if time.monotonic() - idle_since >= LINGER_SECONDS:
                 return

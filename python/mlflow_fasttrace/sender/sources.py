@@ -31,9 +31,9 @@ _PACKED_NAME = re.compile(r"^packed-[0-9]+-[0-9]+\.seg$")
 
 class Entry:
     """A record on its way. ``info_sent`` says that the server has acknowledged a trace's info, which
-    is then never sent again."""
+    is then never sent again; ``held`` that it waits for nothing but the end of its trace."""
 
-    __slots__ = ("done", "info_sent", "kind", "position", "record", "source", "trace_id")
+    __slots__ = ("done", "held", "info_sent", "kind", "position", "record", "source", "trace_id")
 
     def __init__(self, source, position, kind, trace_id, record):
         self.source = source
@@ -42,6 +42,7 @@ class Entry:
         self.trace_id = trace_id
         self.record = record
         self.done = False
+        self.held = False
         self.info_sent = kind == TRACE and bool(record[_PHASE_OFFSET] & _INFO_SENT)
 
     def record_to_keep(self) -> bytes:
@@ -54,12 +55,12 @@ class Entry:
 
 
 class RingSource:
-    """One agent's ring."""
+    """One agent's ring: a file, or memory of this process that ``fd`` is open for."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str | None, fd: int = -1):
         self.path = path
-        self.stem = _RING_NAME.match(os.path.basename(path))["stem"]
-        self.reader = _core.RingReader(path)
+        self.stem = _RING_NAME.match(os.path.basename(path))["stem"] if path else ""
+        self.reader = _core.RingReader(path, fd)
         self.pending: deque[Entry] = deque()
         self.unpacked_since: float | None = None
         self.flush_wanted = False
@@ -91,6 +92,12 @@ class RingSource:
             position = self.pending.popleft().position
         if position is not None:
             self.reader.release(position)
+        if self.flush_wanted:  # whoever waits for delivery does not wait for the end of traces
+            for entry in self.pending:
+                if not (entry.done or entry.held):
+                    break
+                position = entry.position
+        if position is not None:
             self.reader.set_delivered(position)
         if not self.pending:
             self.unpacked_since = None
@@ -133,7 +140,8 @@ class RingSource:
     def remove(self) -> None:
         self.pending.clear()
         self.reader.close()
-        _unlink(self.path)
+        if self.path is not None:
+            _unlink(self.path)
 
 
 class PackedSegment:
@@ -223,6 +231,21 @@ def _set_aside(path: str) -> None:
     except OSError:
         pass
     logger.error("%s is damaged; what precedes the damage is delivered, a copy is %s", path, aside)
+
+
+def folder_bytes(folder: str) -> int:
+    """What the files of a folder hold."""
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    total += entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:
+                    continue
+    except FileNotFoundError:
+        pass
+    return total
 
 
 def ring_paths(*folders: str) -> list[str]:

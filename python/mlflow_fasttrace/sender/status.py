@@ -11,11 +11,14 @@ carry on from one sender of a spool to the next. Schema (version 1):
     delivered       {"traces", "spans", "bytes"}: since the spool exists
     refused         traces that the server refused for good, since the spool exists
     dead_letters    how many of them lie in the spool
-    kept_out        records that agents had no room for, since the spool exists
-    kept_out_rings  those of them that rings count which still exist, by ring
+    kept_out        traces that tail sampling dropped, since the spool exists
+    full            whether the spool has reached its bound: agents begin no new traces
+    no_room         traces that agents did not begin for that, since the spool exists
+    no_room_rings   those of them that rings count which still exist, by ring
     last_error      {"text", "time"} or null
     recent          the traces delivered last, oldest first: {"trace_id", "name", "start_ns",
-                    "duration_ns" (null while open), "state", "spans", "delivered" (a time)}
+                    "duration_ns" (null while open), "state", "spans", "delivered" (a time),
+                    "to" (a tracking URI without credentials)}
 """
 
 from __future__ import annotations
@@ -50,20 +53,23 @@ _MAX_FILE = 1 << 20
 class Status:
     """A sender's account of its work."""
 
-    def __init__(self, folder: str, uri: str):
-        self._path = os.path.join(folder, FILE_NAME)
-        self._folder = folder
-        self.destination = without_credentials(uri)
+    def __init__(self, folder: str | None, uri: str):
+        self._folder = folder  # None: nothing is written
+        self._goes_to = without_credentials(uri)
+        self.destination = self._goes_to  # what the spool's records name; may be another one
         self._started = time.time()
-        before = read_status(folder)
+        before = read_status(folder) if folder is not None else None
         self.traces: int = before["delivered"]["traces"] if before else 0
         self.spans: int = before["delivered"]["spans"] if before else 0
         self.bytes: int = before["delivered"]["bytes"] if before else 0
         self.refused: int = before["refused"] if before else 0
         self.last_error: dict[str, Any] | None = before["last_error"] if before else None
-        self._kept_out: dict[str, int] = before["kept_out_rings"] if before else {}
-        counted = sum(self._kept_out.values())
-        self._kept_out_before: int = before["kept_out"] - counted if before else 0
+        self._kept_out_before: int = before["kept_out"] if before else 0
+        self._kept_out = 0
+        self._full = False
+        self._no_room: dict[str, int] = before["no_room_rings"] if before else {}
+        counted = sum(self._no_room.values())
+        self._no_room_before: int = before["no_room"] - counted if before else 0
         self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict(
             (trace["trace_id"], trace) for trace in (before["recent"] if before else ())
         )
@@ -74,6 +80,8 @@ class Status:
     def done(self, trace: TraceBuffer, refusal: Exception | None) -> None:
         """Nothing of the trace is left to deliver. ``refusal``: it was set aside."""
         self._changed = True
+        if trace.kept is False:
+            return  # by tail sampling, which counts by itself
         if refusal is not None:
             self.refused += 1
             self.error(f"{trace.mlflow_id} is refused: {refusal}")
@@ -92,6 +100,7 @@ class Status:
             "state": TRACE_STATES.get(info.state, "") if info and info.phase else "IN_PROGRESS",
             "spans": len(trace.seen),
             "delivered": time.time(),
+            "to": self._goes_to,
         }
         while len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
@@ -106,17 +115,16 @@ class Status:
         now = time.monotonic()
         if now < self._next_write:
             return
-        server = SERVER_STATES[sender.server_state]
-        for ring in sender.rings.values():
-            if ring.reader.refused != self._kept_out.get(ring.stem, 0):
-                self._kept_out[ring.stem] = ring.reader.refused
-                self._changed = True
-        if len(self._kept_out) > len(sender.rings):
-            there = {ring.stem for ring in sender.rings.values()}
-            for stem in self._kept_out.keys() - there:
-                self._kept_out_before += self._kept_out.pop(stem)
-        if self._changed or server != self._server:
-            self._server = server
+        rings = {ring.stem: ring.reader.refused_traces for ring in sender.rings.values()}
+        for stem in self._no_room.keys() - rings.keys():
+            self._no_room_before += self._no_room.pop(stem)
+        no_room = {stem: count for stem, count in rings.items() if count}
+        # What another server says is not what is asked here.
+        server = sender.server_state if self.destination == self._goes_to else 0
+        state = (SERVER_STATES[server], sender.kept_out, sender.spool_is_full, no_room)
+        known = (self._server, self._kept_out, self._full, self._no_room)
+        if self._changed or state != known:
+            self._server, self._kept_out, self._full, self._no_room = state
             self._next_write = now + _WRITE_SECONDS
             self._changed = False
             self._write(ended=None)
@@ -125,6 +133,8 @@ class Status:
         self._write(ended=time.time())
 
     def _write(self, ended: float | None) -> None:
+        if self._folder is None:
+            return
         try:
             letters = sum(name.endswith(DEAD_LETTER_SUFFIX) for name in os.listdir(self._folder))
             text = json.dumps(
@@ -140,17 +150,20 @@ class Status:
                     "delivered": {"traces": self.traces, "spans": self.spans, "bytes": self.bytes},
                     "refused": self.refused,
                     "dead_letters": letters,
-                    "kept_out": self._kept_out_before + sum(self._kept_out.values()),
-                    "kept_out_rings": self._kept_out,
+                    "kept_out": self._kept_out_before + self._kept_out,
+                    "full": self._full,
+                    "no_room": self._no_room_before + sum(self._no_room.values()),
+                    "no_room_rings": self._no_room,
                     "last_error": self.last_error,
                     "recent": list(self._recent.values()),
                 }
             )
-            fresh = self._path + ".new"
+            path = os.path.join(self._folder, FILE_NAME)
+            fresh = path + ".new"
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
                 file.write(text)
-            os.replace(fresh, self._path)
+            os.replace(fresh, path)
         except OSError:
             pass  # a full disk or a folder that is gone: delivery goes on without
 
@@ -172,7 +185,7 @@ def read_status(folder: str) -> dict[str, Any] | None:
             found = json.loads(file.read(_MAX_FILE))
     except (OSError, ValueError, RecursionError):
         return None
-    if not _fits(found, _SCHEMA) or not _fits(list(found["kept_out_rings"].values()), [int]):
+    if not _fits(found, _SCHEMA) or not _fits(list(found["no_room_rings"].values()), [int]):
         return None
     return found
 
@@ -192,7 +205,9 @@ _SCHEMA: dict[str, Any] = {
     "refused": int,
     "dead_letters": int,
     "kept_out": int,
-    "kept_out_rings": {},
+    "full": bool,
+    "no_room": int,
+    "no_room_rings": {},
     "last_error": [None, {"text": str, "time": _NUMBER}],
     "recent": [
         {
@@ -203,6 +218,7 @@ _SCHEMA: dict[str, Any] = {
             "state": str,
             "spans": int,
             "delivered": _NUMBER,
+            "to": str,
         }
     ],
 }

@@ -18,9 +18,14 @@ from mlflow_fasttrace.sender.delivery import (
 )
 from mlflow_fasttrace.sender.finish import InfoDict, info_entity
 
+#: What the code of a store raises for a value that it cannot use, never for a database.
+_VALUE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+
 
 class StoreDestination:
     """A tracking store that this process opens itself (``sqlite:///``, ``postgresql://``, ...)."""
+
+    takes_spans = True
 
     def __init__(self, uri: str):
         self.uri = uri
@@ -47,5 +52,8 @@ class StoreDestination:
             raise Refused(
                 "this store keeps no spans; use a tracking server or a database URI"
             ) from error
+        except _VALUE_ERRORS as error:
+            # The store adds up token usage and costs; a program may set anything as those.
+            raise Refused(f"{type(error).__name__}: {error}") from error
         except Exception as error:
             raise Away(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,120 @@
+"""A loopback proxy that stands before a server and does what is asked of it: other answers, half
+answers, no answers."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Reply(NamedTuple):
+    """Instead of the server's own answer. ``forward``: the server gets the request all the same."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = {}
+    forward: bool = False
+    drop: bool = False  # the connection is closed without a word
+    cut: bool = False  # half of the body, then the connection is closed
+    silent: bool = False  # no answer until the proxy is closed
+
+
+class FaultProxy:
+    """Forwards to ``uri``; ``fault(request)`` may say otherwise, and sees every request."""
+
+    def __init__(
+        self,
+        uri: str,
+        fault: Callable[[Request], Reply | None] = lambda request: None,
+        certificate: tuple[str, str] | None = None,
+    ):
+        self.fault = fault
+        self.requests: list[Request] = []
+        self._target = uri.removeprefix("http://")
+        self._closed = threading.Event()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                proxy._handle(self)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+            def log_message(self, *arguments) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        if certificate is not None:  # (file, file of its key)
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*certificate)
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            self.uri = f"https://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> FaultProxy:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._closed.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handle(self, handler: BaseHTTPRequestHandler) -> None:
+        size = int(handler.headers.get("Content-Length") or 0)
+        request = Request(
+            handler.command, handler.path, dict(handler.headers), handler.rfile.read(size)
+        )
+        self.requests.append(request)
+        reply = self.fault(request)
+        if reply is None or reply.forward:
+            status, headers, body = self._forward(request)
+        if reply is not None:
+            if reply.silent:
+                self._closed.wait()
+            if reply.drop or reply.silent:
+                handler.close_connection = True
+                handler.connection.close()
+                return
+            status, headers, body = reply.status, reply.headers, reply.body
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        if reply is not None and reply.cut:
+            handler.wfile.write(body[: len(body) // 2])
+            handler.close_connection = True
+            return
+        handler.wfile.write(body)
+
+    def _forward(self, request: Request) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self._target, timeout=30)
+        try:
+            path = request.path
+            if path.startswith("http://"):  # as to a proxy
+                path = "/" + path.split("/", 3)[3]
+            headers = {k: v for k, v in request.headers.items() if k.lower() != "host"}
+            connection.request(request.method, path, request.body, headers)
+            answer = connection.getresponse()
+            kind = {"Content-Type": answer.headers.get("Content-Type", "")}
+            return answer.status, kind, answer.read()
+        except OSError:
+            return 502, {}, b"no server"
+        finally:
+            connection.close()
