@@ -13,6 +13,7 @@ import pytest
 from mlflow_fasttrace import _core, _settings, _spools
 from mlflow_fasttrace.sender import loop
 from mlflow_fasttrace.sender.status import read_status
+from otlp_receiver import Receiver
 from support import free_port, traces_of, wait_until
 
 SECRET = "s3cr3t"
@@ -228,7 +229,7 @@ def test_dead_letters(server, own_spool, agent, cli):
         assert "leaf  TOOL" in shown.stdout
     status = read_status(str(own_spool / spool["name"]))
     assert (status["refused"], status["dead_letters"]) == (1, 1)
-    assert "987654321" in status["last_error"]["text"]
+    assert "is refused" in status["last_error"]["text"]
 
 
 def test_refused_traces_are_sent_again(server, own_spool, agent, cli):
@@ -415,6 +416,58 @@ def test_send_waits_for_the_sender_at_work(server, own_spool, agent, cli, tmp_pa
     finally:
         process.kill()
         lock.close()
+
+
+def test_send_leaves_a_trace_that_tail_sampling_has_to_decide_about(server, agent, cli, tmp_path):
+    then = """
+with mlflow.start_span("open"):
+    leaf(1)
+    print("open", flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+print("closed", flush=True)
+sys.stdin.read()
+"""
+    process = agent(
+        code(server.uri, traces=1, then=then, fails=0),
+        wait=False,
+        MLFLOW_FASTTRACE_SENDER="none",
+        MLFLOW_FASTTRACE_KEEP="error,slow>1ms",
+        MLFLOW_EXPERIMENT_NAME="cli kept",
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["recorded\n", "open\n"]
+    result = cli("send")
+    assert result.returncode == 0, result.stdout
+    assert "2 spans of 1 trace delivered; 1 trace will be sent when finished" in result.stdout
+    (tmp_path / "go").touch()
+    assert process.stdout.readline() == "closed\n"
+    assert cli("send").returncode == 0
+    found = traces_of(server.uri, "cli kept")
+    assert [len(trace.data.spans) for trace in found] == [2, 2]
+    (spool,) = spools_of(cli)
+    assert spool["delivered"]["spans"] == 4
+
+
+def test_send_to_a_collector(own_spool, agent, cli):
+    receiver = Receiver()
+    variables = {
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={SECRET}",
+    }
+    try:
+        recorded(
+            agent,
+            "http://127.0.0.1:9",
+            environment={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.uri, **variables},
+        )
+        assert cli("status").stdout.startswith(f"otlp+{receiver.uri}/v1/traces\n")
+        result = cli("send", **variables)
+        assert result.returncode == 0, result.stdout
+        assert "6 spans of 3 traces delivered" in result.stdout
+        assert len(receiver.spans()) == 6
+        assert receiver.headers[0]["authorization"] == SECRET
+    finally:
+        receiver.close()
 
 
 def test_progress_in_a_terminal(server, own_spool, agent, tmp_path):

@@ -84,7 +84,8 @@ class Status:
             return  # by tail sampling, which counts by itself
         if refusal is not None:
             self.refused += 1
-            self.error(f"{trace.mlflow_id} is refused: {refusal}")
+            # Not the reason: a server may quote what it was sent.
+            self.error(f"{trace.mlflow_id} is refused; a file beside it says why")
             return
         known = self._recent.pop(trace.mlflow_id, None)
         if known is None:
