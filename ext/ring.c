@@ -758,6 +758,10 @@ READER_GETTER(pid, reader->header->pid)
 READER_GETTER(spill_sequence, load_acquire(&reader->header->spill_sequence))
 READER_GETTER(refused, load_acquire(&reader->header->refused))
 READER_GETTER(refused_traces, load_acquire(&reader->header->refused_traces))
+READER_GETTER(delivered, load_acquire(&reader->header->delivered))
+READER_GETTER(spilled, load_acquire(&reader->header->spilled))
+READER_GETTER(spill_delivered, load_acquire(&reader->header->spill_delivered))
+READER_GETTER(server_state, load_acquire(&reader->header->server_state))
 
 static PyObject *ring_reader_damaged(RingReader *reader, void *unused)
 {
@@ -788,6 +792,10 @@ static PyGetSetDef ring_reader_getset[] = {
     {"spill_sequence", (getter)ring_reader_spill_sequence, NULL, NULL, NULL},
     {"refused", (getter)ring_reader_refused, NULL, NULL, NULL},
     {"refused_traces", (getter)ring_reader_refused_traces, NULL, NULL, NULL},
+    {"delivered", (getter)ring_reader_delivered, NULL, NULL, NULL},
+    {"spilled", (getter)ring_reader_spilled, NULL, NULL, NULL},
+    {"spill_delivered", (getter)ring_reader_spill_delivered, NULL, NULL, NULL},
+    {"server_state", (getter)ring_reader_server_state, NULL, NULL, NULL},
     {"damaged", (getter)ring_reader_damaged, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

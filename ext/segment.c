@@ -202,7 +202,8 @@ static PyObject *segment_reader_new(PyTypeObject *type, PyObject *args, PyObject
         return NULL;
     }
     struct stat info;
-    reader->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    /* O_NONBLOCK: a pipe under this name is refused, not waited for. */
+    reader->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (reader->fd < 0 || fstat(reader->fd, &info) != 0) {
         goto error;
     }

@@ -241,6 +241,10 @@ class RingReader:
     spill_sequence: int
     refused: int
     refused_traces: int
+    delivered: int
+    spilled: int
+    spill_delivered: int
+    server_state: int
     damaged: bool
     def __init__(self, path: str | None, fd: int = ...) -> None: ...
     def close(self) -> None: ...

@@ -31,6 +31,8 @@ MEMORY_BYTES = 64 << 20
 
 _SHARED_MEMORY = "/dev/shm"
 
+_CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
+
 
 def ring_bytes() -> int:
     value = _integer("MLFLOW_FASTTRACE_RING_BYTES", DEFAULT_RING_BYTES)
@@ -113,6 +115,11 @@ def without_credentials(uri: str) -> str:
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def without_secrets(text: str) -> str:
+    """A message as it may be written to disk or shown: no user or password in its URIs."""
+    return _CREDENTIALS.sub("://", text)
 
 
 def absolute_uri(uri: str) -> str:
@@ -211,6 +218,11 @@ def spool_for(uri: str) -> Spool:
     digest = hashlib.blake2b(
         secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]
     ).hexdigest()
+    return spool_named(root, digest)
+
+
+def spool_named(root: str, digest: str) -> Spool:
+    """The folders of a spool below an absolute state root."""
     state = os.path.join(root, digest)
     rings = (
         os.path.join(

@@ -1,20 +1,54 @@
 """``python -m mlflow_fasttrace.sender STATE_FOLDER RINGS_FOLDER``; an agent starts it."""
 
 import logging
+import logging.handlers
 import os
 import signal
 import sys
 
+from mlflow_fasttrace._settings import without_secrets
 from mlflow_fasttrace.sender.loop import run_sender
+
+LOG_BYTES = 1 << 20  # and as much again in sender.log.1
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+class _BoundedLog(logging.handlers.RotatingFileHandler):
+    """The file that the agent gave this process as its output. What is printed past logging (a
+    warning, a traceback) follows to the new file."""
+
+    def __init__(self, path: str):
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+
+    def _open(self):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self.baseFilename, flags, 0o600)
+        for output in (1, 2):
+            os.dup2(fd, output)
+        return open(fd, "a", encoding="utf-8", errors="backslashreplace")
+
+
+def _handler(path: str) -> logging.Handler:
+    """The log file if this process prints there; started by hand, it goes on printing."""
+    try:
+        if os.path.samestat(os.fstat(2), os.lstat(path)):
+            return _BoundedLog(path)
+    except OSError:
+        pass
+    return logging.StreamHandler()
 
 
 def main() -> int:
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s"
-    )
+    handler = _handler(os.path.join(sys.argv[1], "sender.log"))
+    handler.setFormatter(_Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # A terminal's Ctrl-C is meant for the agent.

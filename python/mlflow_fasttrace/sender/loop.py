@@ -34,6 +34,7 @@ from mlflow_fasttrace.sender.sources import (
     segment_paths,
     spill_stem,
 )
+from mlflow_fasttrace.sender.status import Status
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -67,6 +68,7 @@ class Sender:
         self.segments: dict[str, PackedSegment | SpillSegment] = {}
         self.server_state = SERVER_UNKNOWN
         self.backoff = Backoff()
+        self.status = Status(state, uri)
         self.flush_wanted = False
         self._destination: Destination | None = None
         self._experiments = Experiments(uri)
@@ -377,7 +379,8 @@ class Sender:
             self._accepted += 1
             self._done(trace)
 
-    def _done(self, trace: TraceBuffer) -> None:
+    def _done(self, trace: TraceBuffer, refusal: Exception | None = None) -> None:
+        self.status.done(trace, refusal)
         for entry in trace.entries():
             if not entry.done:
                 entry.done = True
@@ -388,12 +391,12 @@ class Sender:
         """A dead letter: the records and the reason stay on disk, the rest goes on."""
         if self.state is None:
             logger.error("trace %s is refused and lost: %s", trace.mlflow_id, reason)
-            self._done(trace)
+            self._done(trace, reason)
             return
         records = [entry.record_to_keep() for entry in trace.entries()]
         self._write_dead_letter(trace.trace_id.hex(), records, reason)
         logger.error("trace %s is refused and set aside: %s", trace.mlflow_id, reason)
-        self._done(trace)
+        self._done(trace, reason)
 
     def _write_dead_letter(self, name: str, records: list[bytes], reason: Exception) -> None:
         stem = os.path.join(self.state, f"refused-{name}")
@@ -404,6 +407,7 @@ class Sender:
     def _away(self, reason: Away) -> None:
         if self.server_state != SERVER_AWAY:
             logger.warning("delivery waits: %s", reason)
+        self.status.error(reason)
         self.backoff.failed(reason.seconds)
         self._set_server_state(SERVER_AWAY)
 
@@ -511,6 +515,7 @@ class Sender:
         if self.segments:
             self._settle()
         self.pack()
+        self.status.tick(self)
         return bool(read or sent)
 
 
@@ -601,7 +606,10 @@ def run_sender(
     try:
         while lock.take():
             sender = _sender_for(state, rings, uri)
-            _serve(sender, should_stop)
+            try:
+                _serve(sender, should_stop)
+            finally:
+                sender.status.end()
             # An agent that made its ring before this release relied on us; one that makes it
             # afterwards finds the lock free and starts another sender.
             lock.release()
