@@ -3,6 +3,7 @@ answers, no answers."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ssl
 import threading
@@ -28,6 +29,7 @@ class Reply(NamedTuple):
     drop: bool = False  # the connection is closed without a word
     cut: bool = False  # half of the body, then the connection is closed
     silent: bool = False  # no answer until the proxy is closed
+    endless: bool = False  # the body again and again, until the proxy is closed
 
 
 class FaultProxy:
@@ -95,6 +97,9 @@ class FaultProxy:
         handler.send_response(status)
         for name, value in headers.items():
             handler.send_header(name, value)
+        if reply is not None and reply.endless:
+            self._repeat(handler, body)
+            return
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         if reply is not None and reply.cut:
@@ -102,6 +107,13 @@ class FaultProxy:
             handler.close_connection = True
             return
         handler.wfile.write(body)
+
+    def _repeat(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.end_headers()
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            while not self._closed.wait(0.02):
+                handler.wfile.write(body)
 
     def _forward(self, request: Request) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(self._target, timeout=30)

@@ -55,6 +55,8 @@ class TraceBuffer:
         self.info_entry: Entry | None = None
         self.since = time.monotonic()
         self.failures = 0  # of the server, with this trace while it took others
+        self.denials = 0  # of its experiment
+        self.suspect = False  # it may be to blame for a failure: others first
         self.not_before = 0.0  # when it is tried again
         self.kept: bool | None = None  # what the rules of tail sampling said; None: not yet
         # What the trace's info needs of every span, also of those delivered before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -16,11 +17,26 @@ class Away(Exception):
     Args:
         reason: What is wrong.
         seconds: When the destination wants to be asked again, where it said so.
+        kind: What is the same where only the words differ; whoever was told once is not told again.
+        unanswered: It was asked and did not answer, perhaps because of the size of the question.
     """
 
-    def __init__(self, reason: str, seconds: float | None = None):
+    def __init__(
+        self,
+        reason: str,
+        seconds: float | None = None,
+        *,
+        kind: object = None,
+        unanswered: bool = False,
+    ):
         super().__init__(reason)
         self.seconds = seconds
+        self.kind = kind
+        self.unanswered = unanswered
+
+
+class Denied(Away):
+    """The destination cannot take this experiment now (or this trace in this way); others it may."""
 
 
 class Refused(Exception):
@@ -51,8 +67,9 @@ SIGN_IN_HINT = (
     "(set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; nothing "
     "is lost meanwhile)"
 )
-_EXPERIMENT_TIMEOUT_SECONDS = 30.0
 RETRY_AFTER_MAX_SECONDS = 300.0
+
+_TRANSIENT_STATUS = frozenset({401, 403, 408, 425, 429})
 
 #: MLflow's error codes that another try may not see.
 TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
@@ -63,6 +80,9 @@ class Destination(Protocol):
 
     #: False where spans go as files.
     takes_spans: bool
+
+    def experiment_id(self, name: str) -> str:
+        """The experiment of that name; made where it is missing."""
 
     def send_info(self, info: InfoDict) -> None: ...
 
@@ -76,28 +96,70 @@ class Artifacts(NamedTuple):
     """What of a trace is kept as files, wherever its server keeps artifacts."""
 
     attachments: dict[str, bytes] = {}
-    spans: str | None = None  # the JSON of TraceData.to_dict()
+    spans: list[str] = []  # the JSON of each; all in one file
+    added: bool = False  # to the spans that the file has
 
 
 def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
+    """Raises:
+    Away, Denied, Failed, Refused: they are not there.
+    """
+    import requests
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.tracing.client import TracingClient
+    from mlflow.tracing.constant import SpansLocation, TraceTagKey
     from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
 
     try:
         info = TracingClient(uri).get_trace_info(trace_id)
+    except MlflowException as error:
+        status = error.get_http_status_code()
+        known = 400 <= status < 500 and status not in _TRANSIENT_STATUS
+        raise (Refused if known else Away)(f"{trace_id} cannot be read: {error}") from error
+    try:
         repository = get_artifact_repository(get_artifact_uri_for_trace(info))
         for attachment_id, content in artifacts.attachments.items():
             repository.upload_attachment(attachment_id, content)
-        if artifacts.spans is not None:
-            repository.upload_trace_data(artifacts.spans)
-    except MlflowException as error:
-        if error.error_code == "TEMPORARILY_UNAVAILABLE":
-            raise Away(f"artifacts cannot be uploaded: {error}") from error
-        raise (Failed if error.error_code in TRANSIENT_CODES else Refused)(str(error)) from error
-    except OSError as error:  # requests' exceptions are OSErrors too
-        raise Away(f"artifacts cannot be uploaded: {error}") from error
+        if artifacts.spans:
+            if info.tags.get(TraceTagKey.SPANS_LOCATION) == SpansLocation.TRACKING_STORE:
+                raise Denied(
+                    f"spans of {trace_id} are in the server's database, where it reads no file",
+                    kind="file",
+                )
+            spans = _with_earlier(repository, artifacts) if artifacts.added else artifacts.spans
+            repository.upload_trace_data(f'{{"spans": [{", ".join(spans)}]}}')
+    except (Away, Failed):
+        raise
+    except Exception as error:
+        # Whatever code keeps artifacts here: without its package, its credentials, its folder.
+        reason = f"artifacts cannot be uploaded: {type(error).__name__}: {error}"
+        status = None
+        if isinstance(error, requests.HTTPError) and error.response is not None:
+            status = error.response.status_code
+        elif isinstance(error, MlflowException) and isinstance(
+            error.__context__, requests.RequestException
+        ):
+            raise Away(reason) from error  # by way of the server, which is not there
+        elif isinstance(error, (requests.RequestException, ConnectionError, TimeoutError)):
+            status = 500
+        if status is None or (status < 500 and status not in _TRANSIENT_STATUS):
+            raise Refused(reason) from error
+        raise Failed(reason) from error
+
+
+def _with_earlier(repository: Any, artifacts: Artifacts) -> list[str]:
+    """The spans, and those of the file that this one takes the place of."""
+    from mlflow.tracing.utils.artifact_utils import TRACE_DATA_FILE_NAME
+
+    if all(file.path != TRACE_DATA_FILE_NAME for file in repository.list_artifacts()):
+        return artifacts.spans
+    new = {json.loads(text)["span_id"] for text in artifacts.spans}
+    try:
+        earlier = repository.download_trace_data()["spans"]
+    except Exception as error:
+        raise Failed(f"spans that were uploaded before cannot be read: {error}") from error
+    return [json.dumps(span) for span in earlier if span["span_id"] not in new] + artifacts.spans
 
 
 def open_destination(uri: str) -> Destination:
@@ -111,64 +173,29 @@ def open_destination(uri: str) -> Destination:
 
 
 class Experiments:
-    """Ids of the experiments that traces name; made where they are missing."""
+    """Ids of the experiments that traces name."""
 
-    def __init__(self, uri: str):
-        self._uri = uri
+    def __init__(self) -> None:
         self._ids: dict[str, str] = {}
 
-    def id_of(self, experiment: dict[str, str]) -> str:
+    def id_of(self, experiment: dict[str, str], destination: Destination) -> str:
         if "id" in experiment:
             return experiment["id"]
         name = experiment["name"]
         if name not in self._ids:
-            self._ids[name] = self._resolve(name)
+            try:
+                self._ids[name] = destination.experiment_id(name)
+            except (Refused, Failed, Denied) as error:
+                reason = f"experiment {name!r} could not be resolved: {error}"
+                raise Denied(reason, kind=("experiment", name)) from error
+            except Away as error:
+                error.args = (f"experiment {name!r} could not be resolved: {error}",)
+                raise
         return self._ids[name]
 
-    def _resolve(self, name: str) -> str:
-        try:
-            if self._uri.startswith(("http://", "https://")):
-                return _experiment_of_server(self._uri, name)
-            return _experiment_of_store(self._uri, name)
-        except Exception as error:
-            raise Away(f"experiment {name!r} could not be resolved: {error}") from error
-
-
-def _experiment_of_store(uri: str, name: str) -> str:
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    found = client.get_experiment_by_name(name)
-    return found.experiment_id if found else client.create_experiment(name)
-
-
-def _experiment_of_server(uri: str, name: str) -> str:
-    """MLflow's client would try again for minutes, while nothing else is delivered."""
-    from mlflow.tracking._tracking_service.utils import _get_store
-    from mlflow.utils.rest_utils import http_request
-
-    def call(endpoint: str, method: str, **what: Any) -> Any:
-        return http_request(
-            _get_store(uri).get_host_creds(),
-            f"/api/2.0/mlflow/experiments/{endpoint}",
-            method,
-            max_retries=0,
-            timeout=_EXPERIMENT_TIMEOUT_SECONDS,
-            raise_on_status=False,
-            **what,
-        )
-
-    answer = call("get-by-name", "GET", params={"experiment_name": name})
-    if answer.status_code == 200:
-        return answer.json()["experiment"]["experiment_id"]
-    if answer.status_code in (401, 403):
-        raise OSError(f"the server answered {answer.status_code} {SIGN_IN_HINT}")
-    if answer.status_code != 404:
-        raise OSError(f"the server answered {answer.status_code}: {answer.text[:300]}")
-    answer = call("create", "POST", json={"name": name})
-    if answer.status_code != 200:  # somebody else may have been faster: the next try finds it
-        raise OSError(f"the server answered {answer.status_code}: {answer.text[:300]}")
-    return answer.json()["experiment_id"]
+    def forget(self, experiment: dict[str, str]) -> None:
+        """It is not there any more: the server was set up anew, say."""
+        self._ids.pop(experiment.get("name", ""), None)
 
 
 class Backoff:
@@ -182,7 +209,10 @@ class Backoff:
     def failed(self, seconds: float | None = None) -> None:
         self._delay = min(self._delay * 2 or 0.25, 15.0)
         wait = self._delay * random.uniform(0.75, 1.25)
-        self._until = time.monotonic() + max(wait, min(seconds or 0.0, RETRY_AFTER_MAX_SECONDS))
+        if seconds:
+            # Not before, and not all senders at the same moment.
+            wait = max(wait, min(seconds, RETRY_AFTER_MAX_SECONDS) * random.uniform(1.0, 1.1))
+        self._until = time.monotonic() + wait
 
     def succeeded(self) -> None:
         self._delay = 0.0

@@ -14,6 +14,7 @@ from mlflow_fasttrace.sender.delivery import (
     Artifacts,
     Away,
     Backoff,
+    Denied,
     Destination,
     Experiments,
     Failed,
@@ -49,6 +50,7 @@ MEMORY_BYTES = 32 << 20  # of records read from segments
 MEASURE_SECONDS = 1.0
 FAILURES_IN_A_ROW = 3  # of a server that takes nothing, before it is left alone for a while
 FAILURES_OF_A_TRACE = 6  # while others are taken, before it is set aside
+ATTEMPTS_OF_AN_ATTACHMENT = 3
 GIVE_UP_SECONDS = 600.0  # without an agent and with a server that is away: until the next start
 TAKE_OVER_SECONDS = 10.0  # that a sender of another release has to end
 
@@ -71,9 +73,16 @@ class Sender:
         self.status = Status(state, uri)
         self.flush_wanted = False
         self._destination: Destination | None = None
-        self._experiments = Experiments(uri)
+        self._experiments = Experiments()
         self._failures: list[tuple[TraceBuffer, Failed]] = []  # of the batch
+        self._denied: Denied | None = None  # of the batch
+        self._denied_in_a_row = 0
         self._accepted = 0  # requests of the batch
+        # Why delivery waits, as far as the log has it: of all since all was well, and of some.
+        self._told: set[object] = set()
+        self._told_of_some: set[object] = set()
+        self._batch_bytes = BATCH_BYTES
+        self._batch_share = 1.0  # of the usual size, where the server is slow
         self.kept_out = 0  # traces that tail sampling dropped
         self._packed = 0
         self._last_scan = 0.0
@@ -154,13 +163,21 @@ class Sender:
         ready = wanted
         if not ready or self.backoff.waiting():
             return 0
-        sent = 0
+        # What may be to blame for a failure comes last, so that it holds up nothing.
+        ready.sort(key=lambda trace: trace.suspect)
+        sent = self._accepted = 0
         try:
-            for batch in _batches(ready):
+            for batch in _batches(ready, self._batch_share, self._batch_bytes):
                 self._deliver_batch(batch)
                 sent += len(batch)
         except Away as reason:
             self._away(reason)
+            self._settle()
+        except Exception as error:
+            kind = type(error)
+            if kind not in self._told:
+                logger.exception("delivery failed")
+            self._away(Away(f"delivery failed: {kind.__name__}: {error}", kind=kind))
             self._settle()
         else:
             self._settle()
@@ -202,24 +219,51 @@ class Sender:
                 self._destination = open_destination(self.uri)
             except Exception as error:
                 raise Away(f"the destination cannot be opened: {error}") from error
-        by_experiment: dict[str, list[TraceBuffer]] = {}
-        for trace in traces:
-            experiment = self._experiments.id_of(trace.info.destination["experiment"])
-            by_experiment.setdefault(experiment, []).append(trace)
         self._failures = []
+        self._denied = None
         self._accepted = 0
-        for experiment, group in by_experiment.items():
-            accepted = [trace for trace in group if self._send_info(trace, experiment)]
-            self._send_spans(experiment, [trace for trace in accepted if self._upload(trace)])
+        for named, group in _by_experiment(traces):
+            self._denied_in_a_row = 0
+            try:
+                experiment = self._experiments.id_of(named, self._destination)
+                accepted = [trace for trace in group if self._send_info(trace, experiment)]
+                self._send_spans(experiment, [trace for trace in accepted if self._upload(trace)])
+            except Denied as reason:
+                self._denied = reason
+                now = time.monotonic()
+                for trace in group:
+                    if trace.entries() and trace.not_before <= now:
+                        self._wait_for_permission(trace)
         self._judge_failures()
+        if self._denied is not None:
+            if not self._accepted:
+                raise self._denied
+            self._tell(self._denied)
         self.backoff.succeeded()
         self._set_server_state(SERVER_ANSWERS)
 
+    def _deny(self, trace: TraceBuffer, reason: Denied) -> None:
+        """It waits; with the third in a row, all of its experiment do."""
+        trace.suspect = True
+        self._wait_for_permission(trace)
+        self._denied = reason
+        self._denied_in_a_row += 1
+        if self._denied_in_a_row >= FAILURES_IN_A_ROW:
+            raise reason
+
+    def _wait_for_permission(self, trace: TraceBuffer) -> None:
+        """Others of its experiment may be let in before."""
+        trace.denials += 1
+        trace.not_before = time.monotonic() + min(2.0**trace.denials, 60.0)
+        for entry in trace.entries():
+            entry.held = True  # nobody has to wait for it
+
     def _failed(self, trace: TraceBuffer, reason: Failed) -> None:
         """The server could not take it, and it may be the trace's fault or the server's."""
+        trace.suspect = True
         self._failures.append((trace, reason))
         if not self._accepted and len(self._failures) >= FAILURES_IN_A_ROW:
-            raise Away(str(reason))
+            raise Away(str(reason), kind=Failed)
 
     def _judge_failures(self) -> None:
         """Where the server took others, those that it did not take wait by themselves, and are set
@@ -227,7 +271,7 @@ class Sender:
         if not self._failures:
             return
         if not self._accepted:
-            raise Away(str(self._failures[0][1]))
+            raise Away(str(self._failures[0][1]), kind=Failed)
         for trace, reason in self._failures:
             trace.failures += 1
             trace.not_before = time.monotonic() + min(2.0**trace.failures, 60.0)
@@ -253,12 +297,17 @@ class Sender:
         try:
             self._destination.send_info(info)
         except Failed as reason:
+            self._experiments.forget(trace.info.destination["experiment"])
             self._failed(trace, reason)
+            return False
+        except Denied as reason:
+            self._deny(trace, reason)
             return False
         except (Refused, TooLarge) as reason:
             self._set_aside(trace, reason)
             return False
         self._accepted += 1
+        self._denied_in_a_row = 0
         for info in trace.infos:
             info.info_sent = True
         return True
@@ -272,19 +321,22 @@ class Sender:
         attachments = {fields[2]: fields[3] for fields in contents}
         try:
             self._destination.upload(trace.mlflow_id, Artifacts(attachments=attachments))
-        except (Refused, Failed) as reason:
-            if isinstance(reason, Failed) and trace.failures < FAILURES_OF_A_TRACE // 2:
-                self._failed(trace, reason)
+        except (Refused, Failed, Denied) as reason:
+            if not isinstance(reason, Refused) and trace.denials < ATTEMPTS_OF_AN_ATTACHMENT:
+                self._wait_for_permission(trace)
                 return False
             logger.error("attachments of %s are left out: %s", trace.mlflow_id, reason)
         return True
 
-    def _write_spans(self, trace: TraceBuffer) -> None:
+    def _write_spans(self, trace: TraceBuffer, *, added: bool = False) -> None:
         """As MLflow's client does where the server does not take a trace's spans: as a file, which
         is read as long as none of them is in the database."""
         records = sorted((entry.record for entry in trace.spans), key=start_of_span)
-        spans = ", ".join(map(_core.span_json, records))
-        self._destination.upload(trace.mlflow_id, Artifacts(spans=f'{{"spans": [{spans}]}}'))
+        try:
+            spans = list(map(_core.span_json, records))
+        except ValueError as error:
+            raise Refused(f"a span record cannot be read: {error}") from error
+        self._destination.upload(trace.mlflow_id, Artifacts(spans=spans, added=added))
 
     def _upload_spans(self, trace: TraceBuffer) -> bool:
         """The same, for a trace that the server would take in no other way. Whether it is there."""
@@ -292,7 +344,7 @@ class Sender:
             return False
         try:
             self._write_spans(trace)
-        except (Refused, Failed) as reason:
+        except (Refused, Failed, Denied) as reason:
             logger.error("spans of %s: %s", trace.mlflow_id, reason)
             return False
         return True
@@ -317,6 +369,8 @@ class Sender:
                 records = [entry.record for _, entry in entries]
                 self._destination.send_spans(experiment_id, records, exact=exact)
                 self._accepted += 1
+                self._denied_in_a_row = 0
+                self._batch_share = min(self._batch_share * 2, 1.0)
         except Inexact as reason:
             affected = {entries[index][0].trace_id for index in reason.indexes}
             degraded = []
@@ -331,7 +385,21 @@ class Sender:
         except Unsupported:
             for trace in traces:
                 self._send_as_file(trace)
+        except Denied as reason:
+            if len(traces) == 1:
+                self._deny(traces[0], reason)
+                return
+            half = len(traces) // 2
+            self._send_spans(experiment_id, traces[:half], exact=exact)
+            self._send_spans(experiment_id, traces[half:], exact=exact)
+        except Away as reason:
+            if reason.unanswered:
+                self._batch_share = max(self._batch_share / 2, 1 / 128)
+            raise
         except (Refused, Failed, TooLarge) as reason:
+            if isinstance(reason, TooLarge) and len(traces) > 1:
+                size = sum(len(entry.record) for _, entry in entries)
+                self._batch_bytes = max(min(self._batch_bytes, size // 2), 16 << 10)
             if len(traces) > 1:
                 half = len(traces) // 2
                 self._send_spans(experiment_id, traces[:half], exact=exact)
@@ -347,32 +415,54 @@ class Sender:
                 self._done(trace)
 
     def _send_in_parts(self, experiment_id: str, trace: TraceBuffer) -> None:
-        """One trace that is more than the server takes at a time: parts of it, one after another."""
-        parts = [trace.spans]
+        """One trace that is more than the server takes at a time: parts of it, one after another.
+        The largest span comes first: where even that alone is too large, the trace can go as a file
+        as long as no other span is there. Otherwise it is a dead letter, and its other spans are
+        there."""
+        spans = trace.spans.copy()
+        largest = max(range(len(spans)), key=lambda i: len(spans[i].record))
+        parts = [[spans.pop(largest)], spans]
+        refused: Exception | None = None
+        taken = 0
         while parts:
             spans = parts.pop(0)
             try:
                 records = [entry.record for entry in spans]
                 self._destination.send_spans(experiment_id, records, exact=False)
-            except (Refused, Failed, TooLarge) as reason:
-                if len(spans) == 1:
-                    self._set_aside(trace, reason)
-                    return
+                taken += 1
+                self._accepted += 1
+            except (Refused, TooLarge) as reason:
                 half = len(spans) // 2
-                parts[:0] = [spans[:half], spans[half:]]
-        self._done(trace)
+                if half:
+                    parts[:0] = [spans[:half], spans[half:]]
+                else:
+                    refused = reason
+                    if not taken and self._upload_spans(trace):
+                        self._done(trace)
+                        return
+            except (Failed, Unsupported) as reason:
+                self._failed(trace, Failed(str(reason)))
+                return
+        if refused is None:
+            self._done(trace)
+        else:
+            self._set_aside(trace, refused)
 
     def _send_as_file(self, trace: TraceBuffer) -> None:
-        """A file is written whole, and takes the place of an earlier one: it waits for the trace."""
+        """A file is written whole: it waits for the trace. What comes later still (of a forked
+        child, say) is added."""
         if not trace.complete() and not self._is_abandoned(trace):
             for entry in trace.entries():
                 entry.held = True
             return
         try:
             if trace.spans:
-                self._write_spans(trace)
+                self._write_spans(trace, added=True)
         except Failed as reason:
             self._failed(trace, reason)
+        except Denied as reason:
+            self._tell(reason)
+            self._wait_for_permission(trace)
         except Refused as reason:
             self._set_aside(trace, reason)
         else:
@@ -405,15 +495,22 @@ class Sender:
             note.write(f"{reason}\n")
 
     def _away(self, reason: Away) -> None:
-        if self.server_state != SERVER_AWAY:
-            logger.warning("delivery waits: %s", reason)
+        self._tell(reason)
         self.status.error(reason)
         self.backoff.failed(reason.seconds)
         self._set_server_state(SERVER_AWAY)
 
+    def _tell(self, reason: Away) -> None:
+        told = self._told_of_some if isinstance(reason, Denied) else self._told
+        if reason.kind not in told:
+            logger.warning("delivery waits: %s", reason)
+            told.add(reason.kind)
+
     def _set_server_state(self, state: int) -> None:
         if state == SERVER_AWAY and self.server_state != SERVER_AWAY:
             self._away_since = time.monotonic()
+        if state == SERVER_ANSWERS:
+            self._told.clear()
         self.server_state = state
         for ring in self.rings.values():
             ring.reader.set_server_state(state)
@@ -530,17 +627,31 @@ def remove_if_empty(folder: str) -> None:
         pass  # an agent has just come, or the folder is gone
 
 
-def _batches(traces: list[TraceBuffer]) -> list[list[TraceBuffer]]:
+def _by_experiment(
+    traces: list[TraceBuffer],
+) -> list[tuple[dict[str, str], list[TraceBuffer]]]:
+    groups: dict[tuple, tuple[dict[str, str], list[TraceBuffer]]] = {}
+    for trace in traces:
+        named = trace.info.destination["experiment"]
+        groups.setdefault(tuple(named.items()), (named, []))[1].append(trace)
+    return list(groups.values())
+
+
+def _batches(
+    traces: list[TraceBuffer], share: float = 1.0, max_bytes: int = BATCH_BYTES
+) -> list[list[TraceBuffer]]:
     """Whole traces, so many as one request should carry."""
+    max_traces, max_spans = BATCH_TRACES * share, BATCH_SPANS * share
+    max_bytes = min(int(BATCH_BYTES * share), max_bytes)
     batches: list[list[TraceBuffer]] = []
     spans = size = 0
     for trace in traces:
         trace_size = sum(len(entry.record) for entry in trace.spans)
         if (
             not batches
-            or len(batches[-1]) >= BATCH_TRACES
-            or spans + len(trace.spans) > BATCH_SPANS
-            or size + trace_size > BATCH_BYTES
+            or len(batches[-1]) >= max_traces
+            or spans + len(trace.spans) > max_spans
+            or size + trace_size > max_bytes
         ):
             batches.append([])
             spans = size = 0

@@ -6,6 +6,7 @@ import json
 
 from mlflow.entities import Span
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from mlflow_fasttrace import _core
@@ -30,6 +31,11 @@ class StoreDestination:
     def __init__(self, uri: str):
         self.uri = uri
         self.store = _get_store(uri)
+
+    def experiment_id(self, name: str) -> str:
+        client = MlflowClient(tracking_uri=self.uri)
+        found = self._call(client.get_experiment_by_name, name)
+        return found.experiment_id if found else self._call(client.create_experiment, name)
 
     def send_info(self, info: InfoDict) -> None:
         self._call(self.store.start_trace, info_entity(info))
