@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fault_proxy import FaultProxy, Reply, Request
 from mlflow_fasttrace import _core, _settings, _spools
 from mlflow_fasttrace.sender import loop
 from mlflow_fasttrace.sender.status import read_status
@@ -208,9 +209,19 @@ def test_looking_moves_nothing(own_spool, agent, cli):
 
 
 def test_dead_letters(server, own_spool, agent, cli):
-    process = agent(code(server.uri, traces=1), MLFLOW_EXPERIMENT_ID="987654321")
-    assert process.returncode == 0, process.err
+    said = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "no 987654321 here"}'
+    refusal = Reply(400, said, {"Content-Type": "application/json"})
 
+    def fault(request: Request) -> Reply | None:
+        return refusal if request.path == "/api/3.0/mlflow/traces" else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        process = agent(code(proxy.uri, traces=1))
+        assert process.returncode == 0, process.err
+        _check_the_dead_letter(own_spool, cli)
+
+
+def _check_the_dead_letter(own_spool, cli):
     def refused():
         (spool,) = spools_of(cli)
         return spool if spool["dead_letters"] and spool["refused"] else None

@@ -497,6 +497,8 @@ class Sender:
     def _away(self, reason: Away) -> None:
         self._tell(reason)
         self.status.error(reason)
+        if self._accepted:
+            self.backoff.succeeded()  # it comes and goes: what it takes in between is not little
         self.backoff.failed(reason.seconds)
         self._set_server_state(SERVER_AWAY)
 
