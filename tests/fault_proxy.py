@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -40,25 +41,38 @@ class FaultProxy:
         uri: str,
         fault: Callable[[Request], Reply | None] = lambda request: None,
         certificate: tuple[str, str] | None = None,
+        port: int = 0,
     ):
         self.fault = fault
         self.requests: list[Request] = []
         self._target = uri.removeprefix("http://")
         self._closed = threading.Event()
+        self._connections: set[socket.socket] = set()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_any(self) -> None:
-                proxy._handle(self)
+                try:
+                    proxy._handle(self)
+                except OSError:  # who asked has gone, or the proxy is being closed
+                    self.close_connection = True
+
+            def setup(self) -> None:
+                super().setup()
+                proxy._connections.add(self.connection)
+
+            def finish(self) -> None:
+                proxy._connections.discard(self.connection)
+                super().finish()
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
             def log_message(self, *arguments) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self.uri = f"http://127.0.0.1:{self.port}"
@@ -76,6 +90,9 @@ class FaultProxy:
         self._closed.set()
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         size = int(handler.headers.get("Content-Length") or 0)

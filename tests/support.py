@@ -71,9 +71,10 @@ def wait_until(condition, seconds: float = 60.0, what: str = "the condition"):
 
 
 class MlflowServer:
-    """A real ``mlflow server`` with one worker over SQLite."""
+    """A real ``mlflow server``, with one worker over SQLite unless it is told otherwise."""
 
     store = "sqlite:///{folder}/server.db"
+    workers = 1
 
     def __init__(self, folder: Path, port: int | None = None):
         self.folder = folder
@@ -97,7 +98,7 @@ class MlflowServer:
                 "--port",
                 str(self.port),
                 "--workers",
-                "1",
+                str(self.workers),
             ],
             stdout=open(self.folder / "server.log", "ab"),
             stderr=subprocess.STDOUT,

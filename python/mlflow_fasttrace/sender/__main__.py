@@ -5,8 +5,10 @@ import logging.handlers
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from mlflow_fasttrace._settings import without_secrets
+from mlflow_fasttrace.sender.delivery import INFOS_AT_ONCE
 from mlflow_fasttrace.sender.loop import run_sender
 
 LOG_BYTES = 1 << 20  # and as much again in sender.log.1
@@ -57,7 +59,9 @@ def main() -> int:
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-    run_sender(sys.argv[1], sys.argv[2], os.environ["MLFLOW_TRACKING_URI"], lambda: bool(stop))
+    state, rings, uri = sys.argv[1], sys.argv[2], os.environ["MLFLOW_TRACKING_URI"]
+    with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
+        run_sender(state, rings, uri, lambda: bool(stop), executor)
     return 0
 
 

@@ -67,6 +67,7 @@ SIGN_IN_HINT = (
     "(set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; nothing "
     "is lost meanwhile)"
 )
+INFOS_AT_ONCE = 4  # MLflow's client: 10 in every process
 RETRY_AFTER_MAX_SECONDS = 300.0
 
 _TRANSIENT_STATUS = frozenset({401, 403, 408, 425, 429})
@@ -80,6 +81,9 @@ class Destination(Protocol):
 
     #: False where spans go as files.
     takes_spans: bool
+
+    #: How many calls of `send_info` may be under way, in threads.
+    infos_at_once: int
 
     def experiment_id(self, name: str) -> str:
         """The experiment of that name; made where it is missing."""

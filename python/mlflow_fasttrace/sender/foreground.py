@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
 from mlflow_fasttrace import _otlp, _settings, _spools
 from mlflow_fasttrace.sender.assemble import Assembler
+from mlflow_fasttrace.sender.delivery import INFOS_AT_ONCE
 from mlflow_fasttrace.sender.loop import (
     POLL_BUSY_SECONDS,
     POLL_IDLE_SECONDS,
     SERVER_AWAY,
     Sender,
     _Lock,
-    _sender_for,
     remove_if_empty,
+    sender_for,
 )
 from mlflow_fasttrace.sender.sources import Entry, RingSource, SpillSegment
 from mlflow_fasttrace.sender.status import Status, read_status
@@ -127,7 +129,8 @@ def deliver(
                 return Outcome(progress, False, _last_error(status))
             time.sleep(_WATCH_SECONDS)
         try:
-            return _deliver(spool, uri, report, patience, instead_of)
+            with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
+                return _deliver(spool, uri, executor, report, patience, instead_of)
         finally:
             lock.release()
     finally:
@@ -137,11 +140,12 @@ def deliver(
 def _deliver(
     spool: _settings.Spool,
     uri: str,
+    executor: Executor,
     report: Callable[[Progress], None],
     patience: _Patience,
     instead_of: str | None,
 ) -> Outcome:
-    sender = _sender_for(spool.state, spool.rings, uri)
+    sender = sender_for(spool.state, spool.rings, uri, executor)
     if instead_of is not None:
         if not _otlp.is_collector(uri):
             sender.assembler = _Afresh()

@@ -31,6 +31,7 @@ from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._settings import without_credentials
 from mlflow_fasttrace.sender.delivery import (
+    INFOS_AT_ONCE,
     SIGN_IN_HINT,
     Artifacts,
     Away,
@@ -62,6 +63,8 @@ _VERSION = re.compile(rb"\d+\.\d+[\w.+-]{0,40}\s*")
 class HttpDestination:
     """An MLflow tracking server."""
 
+    infos_at_once = INFOS_AT_ONCE
+
     def __init__(self, uri: str):
         self._uri = uri
         self.store: RestStore = _get_store(uri)
@@ -80,7 +83,7 @@ class HttpDestination:
             connect=min(_CONNECT_SECONDS, self._read_seconds), read=self._read_seconds
         )
         self._session = requests.Session()
-        adapter = TCPKeepAliveHTTPAdapter(pool_connections=1, pool_maxsize=2)
+        adapter = TCPKeepAliveHTTPAdapter(pool_connections=1, pool_maxsize=self.infos_at_once)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
         self._pool: urllib3.HTTPConnectionPool | None = None

@@ -6,7 +6,10 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING
 
 from mlflow_fasttrace import __version__, _core, _otlp, _settings
 from mlflow_fasttrace.sender.assemble import Assembler, TraceBuffer, start_of_span
@@ -37,6 +40,9 @@ from mlflow_fasttrace.sender.sources import (
 )
 from mlflow_fasttrace.sender.status import Status
 
+if TYPE_CHECKING:
+    from mlflow_fasttrace.sender.finish import InfoDict
+
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 POLL_BUSY_SECONDS = 0.003
@@ -48,6 +54,7 @@ BATCH_BYTES = 4 << 20
 BATCH_TRACES = 100
 MEMORY_BYTES = 32 << 20  # of records read from segments
 MEASURE_SECONDS = 1.0
+QUICK_SECONDS = 0.002  # of a request
 FAILURES_IN_A_ROW = 3  # of a server that takes nothing, before it is left alone for a while
 FAILURES_OF_A_TRACE = 6  # while others are taken, before it is set aside
 ATTEMPTS_OF_AN_ATTACHMENT = 3
@@ -61,8 +68,13 @@ class Sender:
     """Delivers what the rings and segments of one spool hold. Without folders: what the rings hold
     that it is given."""
 
-    def __init__(self, state: str | None, rings: str | None, uri: str):
+    def __init__(
+        self, state: str | None, rings: str | None, uri: str, executor: Executor | None = None
+    ):
         self.state = state
+        self._executor = executor
+        self._infos_at_once = 1
+        self._info_seconds = 0.0  # that the last info took
         self.folders = [folder for folder in (rings, state) if folder is not None]
         self.uri = uri
         self.assembler = Assembler()
@@ -226,7 +238,7 @@ class Sender:
             self._denied_in_a_row = 0
             try:
                 experiment = self._experiments.id_of(named, self._destination)
-                accepted = [trace for trace in group if self._send_info(trace, experiment)]
+                accepted = self._send_infos(group, experiment)
                 self._send_spans(experiment, [trace for trace in accepted if self._upload(trace)])
             except Denied as reason:
                 self._denied = reason
@@ -280,22 +292,79 @@ class Sender:
             if trace.failures >= FAILURES_OF_A_TRACE:
                 self._send_otherwise(trace, reason)
 
-    def _send_info(self, trace: TraceBuffer, experiment_id: str) -> bool:
-        from mlflow_fasttrace.sender.finish import trace_info
+    def _send_infos(self, traces: list[TraceBuffer], experiment_id: str) -> list[TraceBuffer]:
+        """The traces whose infos the server has now. Whatever ends this early, what it took of those
+        that were on their way is known afterwards."""
+        accepted: list[TraceBuffer] = []
+        under_way: deque[tuple[TraceBuffer, Future[None]]] = deque()
+
+        def arrived() -> None:
+            trace, answer = under_way.popleft()
+            if self._info_is_taken(trace, answer):
+                accepted.append(trace)
 
         try:
-            trace.summarize()
-            entry = trace.info_entry
-            if entry is None or entry.info_sent:
-                return True
-            info = trace_info(trace, experiment_id)
-        except Exception as error:
-            # Whatever is wrong with one trace, the others go on.
-            logger.exception("trace %s cannot be finished", trace.mlflow_id)
-            self._set_aside(trace, error)
-            return False
+            for trace, info in self._infos(traces, experiment_id):
+                if info is None:
+                    accepted.append(trace)
+                    continue
+                under_way.append((trace, self._start_info(info)))
+                if len(under_way) >= self._infos_at_once:
+                    arrived()
+            while under_way:
+                arrived()
+            if accepted:
+                self._quicken()
+        finally:
+            for trace, answer in under_way:
+                if answer.exception() is None:
+                    self._info_is_taken(trace, answer)
+        return accepted
+
+    def _quicken(self) -> None:
+        """More requests at once, slowly, until one fails: many senders may have one server, which has
+        few connections to its database. One that is quick is asked by one thread: more would cost
+        more than they gain."""
+        most = self._destination.infos_at_once if self._executor is not None else 1
+        quick = self._info_seconds < QUICK_SECONDS
+        self._infos_at_once = 1 if quick else min(self._infos_at_once + 1, most)
+
+    def _infos(
+        self, traces: list[TraceBuffer], experiment_id: str
+    ) -> Iterator[tuple[TraceBuffer, InfoDict | None]]:
+        """What is to be said of each trace; None where the server knows it."""
+        from mlflow_fasttrace.sender.finish import trace_info
+
+        for trace in traces:
+            try:
+                trace.summarize()
+                known = trace.info_was_sent()
+                info = None if known else trace_info(trace, experiment_id)
+            except Exception as error:
+                # Whatever is wrong with one trace, the others go on.
+                logger.exception("trace %s cannot be finished", trace.mlflow_id)
+                self._set_aside(trace, error)
+                continue
+            yield trace, info
+
+    def _start_info(self, info: InfoDict) -> Future[None]:
+        if self._infos_at_once > 1:
+            return self._executor.submit(self._send_info, info)
+        done: Future[None] = Future()
         try:
-            self._destination.send_info(info)
+            done.set_result(self._send_info(info))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def _send_info(self, info: InfoDict) -> None:
+        began = time.monotonic()
+        self._destination.send_info(info)
+        self._info_seconds = time.monotonic() - began
+
+    def _info_is_taken(self, trace: TraceBuffer, answer: Future[None]) -> bool:
+        try:
+            answer.result()
         except Failed as reason:
             self._experiments.forget(trace.info.destination["experiment"])
             self._failed(trace, reason)
@@ -495,6 +564,7 @@ class Sender:
             note.write(f"{reason}\n")
 
     def _away(self, reason: Away) -> None:
+        self._infos_at_once = 1
         self._tell(reason)
         self.status.error(reason)
         if self._accepted:
@@ -696,16 +766,22 @@ class _Lock:
         os.close(self._fd)
 
 
-def _sender_for(state: str | None, rings: str | None, uri: str) -> Sender:
+def sender_for(
+    state: str | None, rings: str | None, uri: str, executor: Executor | None = None
+) -> Sender:
     if _otlp.is_collector(uri):
         from mlflow_fasttrace.sender.collector import CollectorSender
 
         return CollectorSender(state, rings, uri)
-    return Sender(state, rings, uri)
+    return Sender(state, rings, uri, executor)
 
 
 def run_sender(
-    state: str, rings: str, uri: str, should_stop: Callable[[], bool] = lambda: False
+    state: str,
+    rings: str,
+    uri: str,
+    should_stop: Callable[[], bool] = lambda: False,
+    executor: Executor | None = None,
 ) -> None:
     """Serves a spool until no agent has needed it for a while.
 
@@ -714,11 +790,13 @@ def run_sender(
         rings: The folder of its rings.
         uri: The tracking URI, with its credentials.
         should_stop: Asked between rounds; what is not delivered stays where it is.
+        executor: For several requests at once. A thread of the agent has none: most of what it
+            delivers it delivers while its interpreter ends, and starts no threads any more.
     """
     lock = _Lock(os.path.join(state, "sender.lock"))
     try:
         while lock.take():
-            sender = _sender_for(state, rings, uri)
+            sender = sender_for(state, rings, uri, executor)
             try:
                 _serve(sender, should_stop)
             finally:
@@ -738,7 +816,7 @@ def run_sender(
 
 def run_sender_in_memory(fd: int, uri: str) -> None:
     """Serves one ring that is memory of this process, as long as it is there."""
-    sender = _sender_for(None, None, uri)
+    sender = sender_for(None, None, uri)
     sender.adopt(RingSource(None, fd))
     _serve(sender, lambda: False)
 

@@ -27,6 +27,7 @@ class StoreDestination:
     """A tracking store that this process opens itself (``sqlite:///``, ``postgresql://``, ...)."""
 
     takes_spans = True
+    infos_at_once = 1
 
     def __init__(self, uri: str):
         self.uri = uri
