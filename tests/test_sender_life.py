@@ -80,12 +80,19 @@ def test_a_sender_of_an_older_release_gives_way(server, own_spool, agent, monkey
         older.communicate()
 
 
-OPEN_WHEN_KILLED = """
-around = mlflow.start_span_no_context("open")
-mlflow.start_span_no_context("early", parent_span=around).end()
-mlflow.flush_trace_async_logging()
+#: One sender, and not a second one that is just starting.
+ONE_SENDER = """
 from mlflow_fasttrace import _runtime
 (home,) = _runtime._homes.values()
+while _runtime._sender_of(home.spool) is None:
+    time.sleep(0.01)
+mlflow.flush_trace_async_logging()
+"""
+
+OPEN_WHEN_KILLED = f"""
+around = mlflow.start_span_no_context("open")
+mlflow.start_span_no_context("early", parent_span=around).end()
+{ONE_SENDER}
 os.kill(_runtime._sender_of(home.spool)[0], 9)
 while _runtime._sender_of(home.spool) is not None:
     time.sleep(0.001)
@@ -187,19 +194,17 @@ def clock(tmp_path):
 
 
 CLOCK_SET = """
-from mlflow_fasttrace import _runtime
-mlflow.flush_trace_async_logging()
-(home,) = _runtime._homes.values()
+root(10)  # finds the sender attending, and knows it for some seconds
 before = time.time()
 with mlflow.start_span("around"):
     with open({offset!r}, "w") as file:
         file.write("{seconds}")
 assert abs(time.time() - before - {seconds}) < 100
 os.kill(_runtime._sender_of(home.spool)[0], 9)
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + 30
 while _runtime._sender_of(home.spool) is not None:
     time.sleep(0.001)
-n = 10
+n = 11
 while _runtime._sender_of(home.spool) is None:
     root(n)
     n += 1
@@ -217,7 +222,7 @@ def test_the_clock_is_set(server, own_spool, agent, clock, seconds):
     """Back or forward, under an agent and its sender; a killed one is replaced all the same."""
     library, offset = clock
     experiment = f"clock set by {seconds} s"
-    then = CLOCK_SET.format(offset=offset, seconds=seconds)
+    then = ONE_SENDER + CLOCK_SET.format(offset=offset, seconds=seconds)
     process = agent(agent_code(server.uri, experiment, 10, then), LD_PRELOAD=library)
     assert process.returncode == 0, process.err
     assert process.err == ""
