@@ -51,12 +51,16 @@ uint64_t ids_next(void)
     return result;
 }
 
-uint64_t clock_ns(void)
+static uint64_t clock_read(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+uint64_t clock_ns(void) { return clock_read(CLOCK_REALTIME); }
+
+uint64_t steady_ns(void) { return clock_read(CLOCK_MONOTONIC); }
 
 void span_id_hex(char *hex, uint64_t id)
 {

@@ -1,4 +1,4 @@
-/* ids.h: trace and span ids, and the clock. */
+/* ids.h: trace and span ids, and the clocks. */
 #ifndef FASTTRACE_IDS_H
 #define FASTTRACE_IDS_H
 
@@ -12,6 +12,9 @@ uint64_t ids_next(void);
 
 /* Nanoseconds since the Unix epoch. */
 uint64_t clock_ns(void);
+
+/* Nanoseconds of a clock that nobody sets; one for all processes of the machine until it boots. */
+uint64_t steady_ns(void);
 
 /* 16 lower-case hex digits of a span id. */
 void span_id_hex(char *hex, uint64_t id);

@@ -100,27 +100,6 @@ static bool read_triples(Reader *r, uint32_t *count, Reader *at, bool event)
     return true;
 }
 
-int record_kind(const void *bytes, size_t size, const char **trace_id)
-{
-    Reader r = reader_over(bytes, size);
-    Token head;
-    uint64_t kind;
-    if (!reader_expect(&r, TOKEN_ARRAY, &head) || !read_uint(&r, &kind) ||
-        !read_id(&r, TRACE_ID_SIZE, trace_id)) {
-        return 0;
-    }
-    if (kind == RECORD_SPAN && head.size == SPAN_FIELDS) {
-        return RECORD_SPAN;
-    }
-    if (kind == RECORD_TRACE && head.size == TRACE_FIELDS && size > RECORD_PHASE_OFFSET) {
-        return RECORD_TRACE;
-    }
-    if (kind == RECORD_ATTACHMENT && head.size == ATTACHMENT_FIELDS) {
-        return RECORD_ATTACHMENT;
-    }
-    return 0;
-}
-
 int span_record_parse(SpanRecord *span, const void *bytes, size_t size)
 {
     Reader r = reader_over(bytes, size);
@@ -152,4 +131,63 @@ int span_record_parse(SpanRecord *span, const void *bytes, size_t size)
         return -1;
     }
     return r.at == r.end ? 0 : -1;
+}
+
+/* The fields of a trace record behind its id. */
+static bool trace_fields(Reader *r, const char *phase)
+{
+    Token token;
+    uint64_t number;
+    /* The sender marks the phase where it stands. */
+    if (r->at + 1 != phase || (unsigned char)*r->at != 0xcc || !read_uint(r, &number) ||
+        !read_uint(r, &number) || !read_uint(r, &number)) {
+        return false;
+    }
+    token = reader_next(r);
+    if ((token.kind != TOKEN_NIL && token.kind != TOKEN_UINT) || !read_uint(r, &number)) {
+        return false;
+    }
+    for (int i = 0; i < 2; i++) {
+        uint32_t count;
+        Reader at;
+        if (!read_pairs(r, &count, &at)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool attachment_fields(Reader *r)
+{
+    Token id;
+    return read_text(r, &id) && reader_next(r).kind == TOKEN_BIN;
+}
+
+int record_kind(const void *bytes, size_t size, const char **trace_id)
+{
+    static const char no_id[TRACE_ID_SIZE];
+    Reader r = reader_over(bytes, size);
+    Token head;
+    uint64_t kind;
+    SpanRecord span;
+    bool whole = false;
+    if (reader_expect(&r, TOKEN_ARRAY, &head) && read_uint(&r, &kind) &&
+        read_id(&r, TRACE_ID_SIZE, trace_id)) {
+        if (kind == RECORD_SPAN) {
+            whole = span_record_parse(&span, bytes, size) == 0;
+        }
+        else if (kind == RECORD_TRACE) {
+            const char *phase = (const char *)bytes + RECORD_PHASE_OFFSET;
+            whole = head.size == TRACE_FIELDS && size > RECORD_PHASE_OFFSET &&
+                    trace_fields(&r, phase) && r.at == r.end;
+        }
+        else if (kind == RECORD_ATTACHMENT) {
+            whole = head.size == ATTACHMENT_FIELDS && attachment_fields(&r) && r.at == r.end;
+        }
+    }
+    if (!whole) {
+        *trace_id = no_id;
+        return 0;
+    }
+    return (int)kind;
 }

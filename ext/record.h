@@ -78,7 +78,8 @@ typedef struct {
 /* 0, or -1 when the bytes are no span record. */
 int span_record_parse(SpanRecord *span, const void *bytes, size_t size);
 
-/* The kind and, in `trace_id`, the trace of a record; 0 when it is none. */
+/* The kind and, in `trace_id`, the trace of a record; 0 when it is none, or has fields of a wrong
+ * kind. What the maps of a trace record hold is not looked at. */
 int record_kind(const void *bytes, size_t size, const char **trace_id);
 
 #endif

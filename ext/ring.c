@@ -36,7 +36,6 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define RING_HEADER_SIZE 4096
@@ -46,6 +45,9 @@
 
 /* A sender that has not looked at a ring for so long may be gone. */
 #define ATTENDED_NS ((uint64_t)3000000000u)
+
+/* How often an agent looks whether that is so. */
+#define LOOK_NS ((uint64_t)500000000u)
 
 static const char RING_MAGIC[8] = "MFTRING1";
 
@@ -76,7 +78,7 @@ typedef struct {
     uint64_t spill_delivered; /* records of spill segments that are delivered */
     uint64_t server_state;    /* 0 not known yet, 1 answering, 2 away */
     uint64_t flush_seen;      /* the flush request last acted on */
-    uint64_t heartbeat_ns;    /* when a sender last looked at this ring; 0 never */
+    uint64_t heartbeat_ns;    /* when a sender last looked at this ring (steady_ns); 0 never */
     uint64_t spool_is_full;   /* 1: no new traces, what waits has reached the spool's bound */
     char reserved2[8];
 } RingHeader;
@@ -107,7 +109,8 @@ struct Ring {
     uint64_t known_tail; /* never ahead of the header's */
     int fd;              /* holds the flock */
     unsigned generation;
-    uint64_t attended_until_ns; /* nobody asks before whether there is a sender */
+    uint64_t looked_ns;         /* when it was last asked whether there is a sender */
+    uint64_t attended_until_ns; /* the answer is known until then (steady_ns) */
     Spill spill;
 };
 
@@ -167,7 +170,7 @@ static bool must_spill(Ring *ring, uint64_t size)
     return needed > ring_room(ring) || (spilling && ring_room(ring) < ring->capacity / 4);
 }
 
-bool ring_append(Ring *ring, const Buffer *record)
+bool ring_put(Ring *ring, const Buffer *record)
 {
     if (UNLIKELY(!ring_is_ours(ring))) {
         return false;
@@ -192,8 +195,14 @@ bool ring_append(Ring *ring, const Buffer *record)
     ring_copy_in(ring, ring->head, &head, sizeof head);
     ring_copy_in(ring, ring->head + sizeof head, record->data, record->len);
     ring->head += size;
-    store_release(&header->head, ring->head);
     return true;
+}
+
+void ring_publish(Ring *ring)
+{
+    if (LIKELY(ring_is_ours(ring))) {
+        store_release(&ring->header->head, ring->head);
+    }
 }
 
 bool ring_admits_trace(Ring *ring)
@@ -219,13 +228,19 @@ bool ring_admits_trace(Ring *ring)
 
 bool ring_is_unattended(Ring *ring, uint64_t now_ns)
 {
-    if (LIKELY(now_ns <= ring->attended_until_ns) || !ring_is_ours(ring)) {
+    /* `now_ns` costs nothing but may be anything: the clock may have been set, and the program may
+     * have said when its span ended. */
+    if (LIKELY(now_ns - ring->looked_ns < LOOK_NS) || !ring_is_ours(ring)) {
         return false;
     }
-    now_ns = clock_ns(); /* the program may have said when its span ended */
+    ring->looked_ns = now_ns;
+    uint64_t now = steady_ns();
+    if (now <= ring->attended_until_ns) {
+        return false;
+    }
     uint64_t seen = load_acquire(&ring->header->heartbeat_ns);
-    bool attended = seen <= now_ns && now_ns - seen < ATTENDED_NS;
-    ring->attended_until_ns = (attended ? seen : now_ns) + ATTENDED_NS;
+    bool attended = seen <= now && now - seen < ATTENDED_NS;
+    ring->attended_until_ns = (attended ? seen : now) + ATTENDED_NS;
     return !attended;
 }
 
@@ -270,14 +285,12 @@ static int ring_create(Ring *ring, const char *path, uint64_t capacity)
     memset(map, 0, size); /* touched once, so that no append ever faults */
 
     RingHeader *header = map;
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
     memcpy(header->magic, RING_MAGIC, sizeof header->magic);
     header->version = RING_VERSION;
     header->header_size = RING_HEADER_SIZE;
     header->capacity = capacity;
     header->pid = (uint64_t)getpid();
-    header->created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    header->created_ns = clock_ns();
     if (path != NULL && rename(fresh, path) != 0) {
         goto error;
     }
@@ -285,7 +298,8 @@ static int ring_create(Ring *ring, const char *path, uint64_t capacity)
     ring->data = (char *)map + RING_HEADER_SIZE;
     ring->capacity = capacity;
     ring->fd = fd;
-    ring->attended_until_ns = header->created_ns + ATTENDED_NS;
+    ring->looked_ns = header->created_ns;
+    ring->attended_until_ns = steady_ns() + ATTENDED_NS;
     return 0;
 error:
     saved = errno;
@@ -553,14 +567,12 @@ int frames_to_list(PyObject *list, const char *bytes, size_t size, uint64_t base
             break;
         }
         const char *record = bytes + at + sizeof head, *trace_id;
-        int kind = 0;
-        if (checksum32(record, head.length) == head.checksum) {
-            kind = record_kind(record, head.length, &trace_id);
-        }
-        if (kind == 0) {
+        if (checksum32(record, head.length) != head.checksum) {
             result = 1;
             break;
         }
+        /* What is written as it was meant and yet is no record costs itself, not what follows. */
+        int kind = record_kind(record, head.length, &trace_id);
         at += frame;
         PyObject *item = Py_BuildValue("(Kiy#y#)", (unsigned long long)(base + at), kind, trace_id,
                                        (Py_ssize_t)TRACE_ID_SIZE, record, (Py_ssize_t)head.length);
@@ -708,7 +720,7 @@ static PyObject *ring_reader_attend(RingReader *reader, PyObject *arg)
     if (spool_is_full < 0 || !reader_usable(reader)) {
         return NULL;
     }
-    store_release(&reader->header->heartbeat_ns, clock_ns());
+    store_release(&reader->header->heartbeat_ns, steady_ns());
     store_release(&reader->header->spool_is_full, (uint64_t)spool_is_full);
     Py_RETURN_NONE;
 }

@@ -5,9 +5,14 @@
 #include "record.h"
 #include "state.h"
 
-/* The agent's end. Appends one record; false when it was neither put into the ring nor spilled
- * (counted in the header). Runs with the GIL held, which is what makes the producer single. */
-bool ring_append(Ring *ring, const Buffer *record);
+/* The agent's end. Appends one record, which the sender sees after ring_publish(); false when it
+ * was neither put into the ring nor spilled (counted in the header). Runs with the GIL held, which
+ * is what makes the producer single. */
+bool ring_put(Ring *ring, const Buffer *record);
+
+/* Shows the sender all that was put: records that belong together appear together, or, when the
+ * agent is killed before, not at all. */
+void ring_publish(Ring *ring);
 
 /* Whether a new trace will find a place; one that will not is counted. */
 bool ring_admits_trace(Ring *ring);
@@ -19,7 +24,8 @@ bool ring_is_unattended(Ring *ring, uint64_t now_ns);
 /* Whether this process may append to it: not the child of the one that made it. */
 bool ring_is_ours(const Ring *ring);
 
-/* Appends (end position, kind, trace id, record) to `list` for every whole frame in the run.
+/* Appends (end position, kind, trace id, record) to `list` for every whole frame in the run; kind 0
+ * and no id where a frame holds no record.
  * `*used` is what was consumed; -1 with an exception, 1 when the run is damaged at *used. */
 int frames_to_list(PyObject *list, const char *bytes, size_t size, uint64_t base, size_t *used);
 

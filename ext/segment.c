@@ -112,7 +112,8 @@ static int write_records(const char *path, PyObject *records, int level, unsigne
         errno = ENAMETOOLONG;
         goto done;
     }
-    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* O_NONBLOCK: a pipe under this name is an error, not waited for. */
+    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (fd < 0) {
         goto done;
     }
@@ -279,8 +280,7 @@ static int read_frame(SegmentReader *reader, PyObject *list)
         return 0; /* still being written, or cut off */
     }
     stored = malloc(head.stored_size + 1u);
-    content = head.codec == CODEC_ZSTD ? malloc(head.content_size + 1u) : NULL;
-    if (stored == NULL || (head.codec == CODEC_ZSTD && content == NULL)) {
+    if (stored == NULL) {
         PyErr_NoMemory();
         goto done;
     }
@@ -300,6 +300,16 @@ static int read_frame(SegmentReader *reader, PyObject *list)
     }
     const char *bytes = stored;
     if (head.codec == CODEC_ZSTD) {
+        if (ZSTD_getFrameContentSize(stored, head.stored_size) != head.content_size) {
+            reader->damaged = true; /* it is not unpacked to find that out */
+            goto done;
+        }
+        content = malloc(head.content_size + 1u);
+        if (content == NULL) {
+            result = -1;
+            PyErr_NoMemory();
+            goto done;
+        }
         size_t size = ZSTD_decompress(content, head.content_size, stored, head.stored_size);
         if (ZSTD_isError(size) || size != head.content_size) {
             reader->damaged = true;
@@ -359,6 +369,7 @@ static PyObject *segment_reader_read(SegmentReader *reader, PyObject *arg)
     while (!reader->damaged && reader->offset - start < limit) {
         int got = read_frame(reader, list);
         if (got < 0) {
+            reader->offset = start; /* what the list held is read again */
             Py_DECREF(list);
             return NULL;
         }

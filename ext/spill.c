@@ -81,7 +81,7 @@ static uint64_t measure(Spill *spill)
 
 bool spill_is_nearly_full(Spill *spill)
 {
-    uint64_t now = clock_ns();
+    uint64_t now = steady_ns();
     if (spill->nearly_full && now >= spill->not_before_ns) {
         spill->not_before_ns = now + RETRY_NS;
         measure(spill);
@@ -132,13 +132,13 @@ void spill_end(Spill *spill, uint64_t *sequence)
 static bool spill_failed(Spill *spill)
 {
     spill->failing = true;
-    spill->not_before_ns = clock_ns() + RETRY_NS;
+    spill->not_before_ns = steady_ns() + RETRY_NS;
     return false;
 }
 
 bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
 {
-    if (spill->max_bytes == 0 || (spill->failing && clock_ns() < spill->not_before_ns)) {
+    if (spill->max_bytes == 0 || (spill->failing && steady_ns() < spill->not_before_ns)) {
         return false;
     }
     buffer_clear(&spill->frame);

@@ -268,12 +268,21 @@ static void follow_fork(CoreState *state, Trace *trace)
     trace->announced = false;
 }
 
-void trace_append(CoreState *state, Trace *trace, const Buffer *record)
+static void trace_publish(Trace *trace)
+{
+    ring_publish(trace->ring);
+    if (UNLIKELY(trace->mirror != NULL)) {
+        ring_publish(trace->mirror);
+    }
+}
+
+/* Appends a record, which is seen with the next that is published. */
+static void trace_put(CoreState *state, Trace *trace, const Buffer *record)
 {
     follow_fork(state, trace);
-    bool ok = !record->failed && ring_append(trace->ring, record);
+    bool ok = !record->failed && ring_put(trace->ring, record);
     if (UNLIKELY(trace->mirror != NULL) && !record->failed) {
-        ok = ring_append(trace->mirror, record) && ok;
+        ok = ring_put(trace->mirror, record) && ok;
     }
     if (LIKELY(ok)) {
         return;
@@ -281,6 +290,12 @@ void trace_append(CoreState *state, Trace *trace, const Buffer *record)
     warn(state,
          "A span could not be recorded: neither the ring nor the spool folder has room. Free disk "
          "space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has some.");
+}
+
+void trace_append(CoreState *state, Trace *trace, const Buffer *record)
+{
+    trace_put(state, trace, record);
+    trace_publish(trace);
 }
 
 static void write_trace_record(CoreState *state, Trace *trace, int phase)
@@ -301,7 +316,7 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
         trace->announced = true;
         write_trace_record(state, trace, PHASE_OPEN);
     }
-    trace_append(state, trace, span_record);
+    trace_put(state, trace, span_record);
     trace->ended_spans++;
     trace->open_spans--;
     if (trace_is_complete(trace)) {
@@ -310,6 +325,7 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
     else if (is_root) {
         write_trace_record(state, trace, PHASE_ROOT_ENDED);
     }
+    trace_publish(trace); /* not before: a span without a record would have nowhere to go */
     if (is_root && state->sender_missing != NULL &&
         UNLIKELY(
             ring_is_unattended(trace->ring, trace->root_end_ns) ||

@@ -11,14 +11,17 @@ import time
 import urllib.request
 from pathlib import Path
 
+import mlflow_fasttrace as mlflow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow_fasttrace import _core
+from mlflow_fasttrace import _core, _runtime
+from mlflow_fasttrace.sender import loop
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_receiver import Receiver, spans_of, trees
 from pythons import pip_install, venv_of
 from support import TRACES, free_port, traces_of, wait_until
+from test_faults_answers import Bench, record
 from test_values import span_record
 
 SCRIPT = Path(__file__).parent / "run_collector_programs.py"
@@ -291,6 +294,33 @@ def test_span_that_is_refused(receiver, own_spool, agent):
     assert (
         "400" in refused.with_name(refused.name.removesuffix(".seg.refused") + ".txt").read_text()
     )
+
+
+def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
+    """Without room on the disk it stays where it is; nothing of the others is sent twice."""
+    monkeypatch.setattr(loop, "RETRY_FILE_SECONDS", 0.5)
+    receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
+    bench = Bench(tmp_path)
+    uri = f"otlp+{receiver.uri}/v1/traces"
+    bench.sender = loop._sender_for(str(bench.state), bench.rings, uri)
+    bench.to(uri, {"id": "0"})
+    try:
+        gone = bench.state.rename(bench.state.with_name("gone"))
+        with mlflow.start_span("good"):
+            record(1, "bad")
+            record(1, "good too")
+        bench.run(lambda: bench.left() == 1 and len(receiver.spans()) == 2)
+        asked = len(receiver.paths)
+        bench.run(lambda: len(receiver.paths) > asked)
+        (ring,) = bench.sender.rings.values()
+        assert ring.reader.tail < ring.reader.head
+        gone.rename(bench.state)
+        bench.run()
+        assert ring.reader.tail == ring.reader.head
+    finally:
+        _runtime.reset()
+    assert len(bench.dead_letters()) == 1
+    assert sorted(span["name"] for span in receiver.spans()) == ["good", "good too"]
 
 
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])

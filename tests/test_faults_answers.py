@@ -269,6 +269,260 @@ def test_a_guard_in_between_that_dislikes_some_traces(server, bench, experiment,
         assert not bench.dead_letters(), "not after one try"
 
 
+REFUSED = Reply(400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "cannot"}', JSON)
+
+
+def test_what_fails_alone_waits_alone_and_not_for_ever(
+    server, bench, experiment, monkeypatch, caplog
+):
+    """Nothing else comes, so what the server took last is sent once more: that shows whose fault it
+    is, and changes nothing."""
+    monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
+
+    def fault(request: Request) -> Reply | None:
+        bad = request.path == INFO and b"poison" in request.body
+        return Reply(500, b'{"error_code": "INTERNAL_ERROR"}', JSON) if bad else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(1, "good", children=2)
+        bench.run()
+        (before,) = traces_of(server.uri, experiment)
+        record(1, "poison")
+        bench.run(bench.dead_letters)
+        (after,) = traces_of(server.uri, experiment)
+    assert after.to_dict() == before.to_dict()
+    assert "500" in bench.dead_letters()[0]
+    assert bench.left() == 0
+    assert bench.sender.server_state == loop.SERVER_ANSWERS
+
+
+def test_several_that_fail_alone(server, bench, experiment, monkeypatch):
+    monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
+
+    def fault(request: Request) -> Reply | None:
+        return Reply(500) if request.path == INFO and b"poison" in request.body else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(1, "good")
+        bench.run()
+        record(5, "poison")
+        bench.run(lambda: len(bench.dead_letters()) == 5)
+
+
+def test_a_server_that_fails_for_everything_makes_no_dead_letters(
+    server, bench, experiment, monkeypatch
+):
+    """However often it fails, and though it took something before."""
+    monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
+    monkeypatch.setattr("mlflow_fasttrace.sender.delivery.random.uniform", lambda a, b: 0.05)
+    down: list[int] = []
+
+    def fault(request: Request) -> Reply | None:
+        return Reply(500) if down and request.method == "POST" else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(1)
+        bench.run()
+        down.append(1)
+        asked = len(proxy.requests)
+        record(1)
+        bench.run(lambda: len(proxy.requests) - asked >= 12)
+        assert not bench.dead_letters()
+        assert bench.left() == 1
+        down.clear()
+        bench.run()
+    assert len(traces_of(server.uri, experiment)) == 2
+
+
+def test_what_fails_alone_holds_up_nothing_new(server, bench, experiment):
+    """Before anything was taken nobody knows whose fault it is, and the pauses grow."""
+
+    def fault(request: Request) -> Reply | None:
+        return Reply(500) if request.path == INFO and b"poison" in request.body else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(1, "poison")
+        bench.run(lambda: len([r for r in proxy.requests if fault(r)]) == 2)
+        bench.sender.backoff.failed(300.0)
+        record(3, "good")
+        bench.run(lambda: bench.left() == 1, seconds=10)
+    assert len(traces_of(server.uri, experiment)) == 3
+    assert not bench.dead_letters()
+
+
+# ---- dead letters ----
+
+
+def letters(bench) -> list[list[tuple[int, bytes]]]:
+    """The kinds and records of each."""
+    return [
+        [(kind, data) for _, kind, _, data in _core.SegmentReader(str(path)).read(1 << 30)]
+        for path in sorted(bench.state.glob("refused-*.seg.refused"))
+    ]
+
+
+def retry(bench: Bench, uri: str, experiment: str) -> None:
+    """Puts the dead letters back in line, for a sender that knows nothing of them."""
+    from mlflow_fasttrace._settings import Spool
+    from mlflow_fasttrace.sender.foreground import retry_refused
+
+    waiting = len(letters(bench))
+    assert retry_refused(Spool("x", str(bench.state), bench.rings)) == waiting
+    assert not letters(bench)
+    bench.sender = None
+    bench.to(uri, experiment)
+    bench.run(lambda: not list(bench.state.glob("packed-*.seg")) and bench.left() == 0)
+
+
+def test_a_second_dead_letter_leaves_the_first(server, bench, experiment):
+    refused = [1]
+
+    def fault(request: Request) -> Reply | None:
+        return REFUSED if refused and request.path in (INFO, SPANS) else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        with mlflow.start_span("root"):
+            record(1, "early")
+            bench.sender.flush_wanted = True
+            bench.run(lambda: len(letters(bench)) == 1)
+            record(1, "later")
+            bench.sender.flush_wanted = True
+            bench.run(lambda: len(letters(bench)) == 2)
+        bench.run(lambda: len(letters(bench)) == 3)
+        assert bench.left() == 0
+        assert len(bench.dead_letters()) == 3
+        (trace_id,) = {
+            letter.trace_id for letter in _looked_at(bench).dead_letters if not letter.span_id
+        }
+        refused.clear()
+        retry(bench, proxy.uri, experiment)
+    (trace,) = traces_of(server.uri, experiment)
+    assert trace.info.trace_id == trace_id
+    assert sorted(span.name for span in trace.data.spans) == ["early", "later", "root"]
+    assert trace.info.state.value == "OK"
+
+
+def _looked_at(bench: Bench):
+    from mlflow_fasttrace import _spools
+    from mlflow_fasttrace._settings import Spool
+
+    return _spools.look_at(Spool("x", str(bench.state), bench.rings))
+
+
+def test_a_dead_letter_of_spans_says_where_they_go(server, bench, experiment):
+    """The info was acknowledged before: it goes with them, and is not sent again."""
+    refused: list[int] = []
+
+    def fault(request: Request) -> Reply | None:
+        return REFUSED if refused and request.path == SPANS else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        around = mlflow.start_span_no_context("root")
+        mlflow.start_span_no_context("early", parent_span=around).end()
+        bench.sender.flush_wanted = True
+        bench.run(lambda: bench.sender.server_state == loop.SERVER_ANSWERS)
+        refused.append(1)
+        mlflow.start_span_no_context("late", parent_span=around).end()
+        bench.sender.flush_wanted = True
+        bench.run(lambda: letters(bench))
+        (letter,) = letters(bench)
+        assert sorted(kind for kind, _data in letter) == [1, 2]
+        # Nothing else is left of it: no open trace, no ring, no earlier sender.
+        for path in bench.state.glob("open-*.seg"):
+            path.unlink()
+        refused.clear()
+        infos = len([r for r in proxy.requests if r.path == INFO])
+        retry(bench, proxy.uri, experiment)
+        assert len([r for r in proxy.requests if r.path == INFO]) == infos
+    (trace,) = traces_of(server.uri, experiment)
+    assert sorted(span.name for span in trace.data.spans) == ["early", "late"]
+
+
+def test_a_dead_letter_that_cannot_be_written(server, bench, experiment, monkeypatch, caplog):
+    """The trace stays where it is, the others arrive, and it is tried again."""
+    monkeypatch.setattr(loop, "RETRY_FILE_SECONDS", 0.5)
+
+    def fault(request: Request) -> Reply | None:
+        return REFUSED if request.path == INFO and b"poison" in request.body else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        gone = bench.state.rename(bench.state.with_name("gone"))
+        record(1, "poison")
+        record(3)
+        bench.run(lambda: bench.left() == 1)
+        bench.run(lambda: len([r for r in proxy.requests if fault(r)]) >= 3)
+        assert len(traces_of(server.uri, experiment)) == 3
+        (ring,) = bench.sender.rings.values()
+        assert ring.reader.tail == 0, "it is still in the ring"
+        assert caplog.text.count("cannot be written") == 1
+        gone.rename(bench.state)
+        bench.run()
+    assert len(bench.dead_letters()) == 1
+    assert ring.reader.tail == ring.reader.head
+
+
+# ---- traces that go on after they were sent as far as they are ----
+
+
+@pytest.mark.parametrize("way", ["in a ring", "packed", "long after"])
+def test_spans_that_come_after_their_record_was_delivered(server, bench, experiment, way):
+    """The sender that delivered it is gone, or has forgotten it; no agent says again where they go."""
+    away: list[int] = []
+
+    def fault(request: Request) -> Reply | None:
+        return Reply(503) if away else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        around = mlflow.start_span_no_context("root")
+        mlflow.start_span_no_context("early", parent_span=around).end()
+        bench.sender.flush_wanted = True
+        bench.run(lambda: bench.left() == 0 and bench.sender.status.traces == 1)
+        if way == "long after":
+            bench.sender.assembler._remembered.clear()
+        else:
+            away.extend([1] if way == "packed" else [])
+            bench.sender.server_state = loop.SERVER_UNKNOWN
+        mlflow.start_span_no_context("late", parent_span=around).end()
+        if way == "packed":
+            bench.sender.flush_wanted = True
+            bench.run(lambda: list(bench.state.glob("packed-*.seg")))
+            (ring,) = bench.state.parent.glob("rings/*.ring")
+            ring.unlink()
+            away.clear()
+        if way != "long after":
+            bench.sender = Sender(str(bench.state), bench.rings, proxy.uri)
+        delivered = bench.sender.status.spans
+        bench.sender.flush_wanted = True
+        bench.run(lambda: bench.sender.status.spans > delivered, seconds=10)
+        infos = [r for r in proxy.requests if r.path == INFO]
+        assert len(infos) == 1, "it is not sent again"
+    (trace,) = traces_of(server.uri, experiment)
+    assert sorted(span.name for span in trace.data.spans) == ["early", "late"]
+    if way == "packed":
+        bench.sender.sweep()
+        bench.sender.forget_open_traces()
+        assert not list(bench.state.glob("*.seg"))
+
+
+def test_records_of_open_traces_go_with_their_end(server, bench, experiment):
+    bench.to(server.uri, experiment)
+    with mlflow.start_span("root"):
+        record(1, "early")
+        bench.sender.flush_wanted = True
+        bench.run(lambda: list(bench.state.glob("open-*.seg")))
+    bench.run(lambda: bench.left() == 0 and not list(bench.state.glob("open-*.seg")))
+    (trace,) = traces_of(server.uri, experiment)
+    assert len(trace.data.spans) == 2
+
+
 # ---- more than a server takes ----
 
 

@@ -43,6 +43,22 @@ def test_round_and_round(ring):
     assert reader.head == reader.tail
 
 
+def test_a_span_appears_together_with_its_record(ring):
+    """An agent that is killed between the two leaves neither: nobody would know where it goes."""
+    _writer, reader, _ = ring
+    heads = []
+
+    class Looks:
+        def __str__(self) -> str:
+            heads.append(reader.head)
+            return "x"
+
+    with mlflow.start_span("one span") as span:
+        _core.live_trace(span.trace_id).tags["looks"] = Looks()
+    assert heads == [0], "while the trace's record is made"
+    assert sorted(kind for _, kind, _, _ in reader.drain(1 << 20)) == [1, 2]
+
+
 def test_full_ring_spills_and_recovers(ring):
     writer, reader, folder = ring
     for n in range(300):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
 import subprocess
 import sys
 import urllib.request
 
 import pytest
+from mlflow_fasttrace.sender.sources import new_segment_path
 from support import free_port, traces_of, wait_until
 from test_delivery import agent_code, assert_all_there, assert_sender_ends, sender_pids
 
@@ -76,6 +78,219 @@ def test_a_sender_of_an_older_release_gives_way(server, own_spool, agent, monkey
     finally:
         older.kill()
         older.communicate()
+
+
+#: One sender, and not a second one that is just starting.
+ONE_SENDER = """
+from mlflow_fasttrace import _runtime
+(home,) = _runtime._homes.values()
+while _runtime._sender_of(home.spool) is None:
+    time.sleep(0.01)
+mlflow.flush_trace_async_logging()
+"""
+
+OPEN_WHEN_KILLED = f"""
+around = mlflow.start_span_no_context("open")
+mlflow.start_span_no_context("early", parent_span=around).end()
+{ONE_SENDER}
+os.kill(_runtime._sender_of(home.spool)[0], 9)
+while _runtime._sender_of(home.spool) is not None:
+    time.sleep(0.001)
+mlflow.start_span_no_context("late", parent_span=around).end()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_spans_whose_record_went_with_a_killed_sender(server, own_spool, agent):
+    """The trace's record was delivered and released; agent and sender die before another one."""
+    process = agent(agent_code(server.uri, "record gone", 0, OPEN_WHEN_KILLED))
+    assert process.returncode == -9, process.err
+    process = agent(agent_code(server.uri, "starts the sender", 1))
+    assert process.returncode == 0, process.err
+
+    def whole():
+        found = traces_of(server.uri, "record gone")
+        return found if found and len(found[0].data.spans) == 2 else None
+
+    (trace,) = wait_until(whole, 30, "both spans")
+    assert [span.name for span in trace.data.spans] == ["early", "late"]
+    assert_sender_ends(own_spool)
+    assert not list(own_spool.glob("*/*.seg"))
+
+
+# ---- the lock ----
+
+LOOKS = """
+import sys
+from mlflow_fasttrace import _runtime, _settings
+spool = _settings.Spool("x", sys.argv[1], sys.argv[1])
+print("looks", flush=True)
+while True:
+    _runtime._sender_of(spool)
+"""
+
+
+def test_looks_at_the_lock_do_not_stop_a_sender(tmp_path):
+    from mlflow_fasttrace.sender.loop import _Lock
+
+    path = str(tmp_path / "sender.lock")
+    looking = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOOKS, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    try:
+        for process in looking:
+            assert process.stdout.readline() == "looks\n"
+        for _ in range(500):
+            lock = _Lock(path)
+            assert lock.take()
+            other = _Lock(path)
+            assert not other.take(), "one at a time"
+            other.close()
+            lock.release()
+            lock.close()
+    finally:
+        for process in looking:
+            process.kill()
+            process.communicate()
+
+
+# ---- the clock ----
+
+#: Every process that it is loaded into has a clock that goes wrong by what the file says (s).
+CLOCK = """
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    long result = syscall(SYS_clock_gettime, clock, now), seconds = 0;
+    FILE *file = clock == CLOCK_REALTIME ? fopen("OFFSET", "r") : NULL;
+    if (file != NULL) {
+        if (fscanf(file, "%ld", &seconds) == 1) {
+            now->tv_sec += seconds;
+        }
+        fclose(file);
+    }
+    return (int)result;
+}
+"""
+
+
+@pytest.fixture
+def clock(tmp_path):
+    """A library for LD_PRELOAD, and the file that sets the clock of who has loaded it."""
+    offset = tmp_path / "offset"
+    (tmp_path / "clock.c").write_text(CLOCK.replace("OFFSET", str(offset)))
+    library = tmp_path / "clock.so"
+    command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(tmp_path / "clock.c")]
+    subprocess.run(command, check=True)
+    return str(library), str(offset)
+
+
+CLOCK_SET = """
+root(10)  # finds the sender attending, and knows it for some seconds
+before = time.time()
+with mlflow.start_span("around"):
+    with open({offset!r}, "w") as file:
+        file.write("{seconds}")
+assert abs(time.time() - before - {seconds}) < 100
+os.kill(_runtime._sender_of(home.spool)[0], 9)
+deadline = time.monotonic() + 30
+while _runtime._sender_of(home.spool) is not None:
+    time.sleep(0.001)
+n = 11
+while _runtime._sender_of(home.spool) is None:
+    root(n)
+    n += 1
+    time.sleep(0.1)
+    assert time.monotonic() < deadline, "nobody saw that the sender is gone"
+for n in range(n, n + 50):
+    root(n)
+mlflow.flush_trace_async_logging()
+print(n + 1)
+"""
+
+
+@pytest.mark.parametrize("seconds", [-7200, 7200])
+def test_the_clock_is_set(server, own_spool, agent, clock, seconds):
+    """Back or forward, under an agent and its sender; a killed one is replaced all the same."""
+    library, offset = clock
+    experiment = f"clock set by {seconds} s"
+    then = ONE_SENDER + CLOCK_SET.format(offset=offset, seconds=seconds)
+    process = agent(agent_code(server.uri, experiment, 10, then), LD_PRELOAD=library)
+    assert process.returncode == 0, process.err
+    assert process.err == ""
+    found = traces_of(server.uri, experiment)
+    assert len(found) == int(process.out) + 1
+    (around,) = [trace for trace in found if trace.data.spans[0].name == "around"]
+    assert around.info.execution_duration >= 0
+    (sender,) = sender_pids(own_spool)
+    os.kill(sender, 9)
+
+
+SPILLS = """
+import json, os, sys
+import mlflow_fasttrace as mlflow
+from mlflow_fasttrace import _core
+
+folder, offset = sys.argv[1:]
+prefix = os.path.join(folder, "missing", "deep", "spill-1-00000000")
+writer = _core.RingWriter(os.path.join(folder, "1-00000000.ring"), 64 << 10, prefix)
+_core.set_destination(writer, {"uri": "x", "experiment": {"id": "0"}})
+
+def spill():
+    with mlflow.start_span("large") as span:
+        span.set_inputs("x" * 100_000)
+
+with mlflow.start_span("around"):
+    spill()
+    before = writer.progress()
+    with open(offset, "w") as file:
+        file.write("-7200")
+    os.makedirs(os.path.dirname(prefix))
+    import time
+    deadline = time.monotonic() + 10
+    while writer.progress()[3] == before[3] and time.monotonic() < deadline:
+        spill()
+        time.sleep(0.05)
+print(json.dumps([before[3], writer.progress()[3]]))
+"""
+
+
+def test_spilling_is_tried_again_with_the_clock_set_back(tmp_path, clock):
+    library, offset = clock
+    result = subprocess.run(
+        [sys.executable, "-c", SPILLS, str(tmp_path), offset],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LD_PRELOAD": library},
+        timeout=60,
+    )
+    before, after = json.loads(result.stdout)
+    assert (before, after > 0) == (0, True), result.stderr
+
+
+def test_names_of_segments_follow_each_other_whatever_the_clock_says(tmp_path):
+    later = f"packed-{2 * 10**18:020d}-000001.seg"
+    (tmp_path / later).touch()
+    (tmp_path / "packed-999999999999999999999999-000001.seg").touch()  # nobody's
+    names = [later]
+    for _ in range(3):
+        path = new_segment_path(str(tmp_path))
+        open(path, "x").close()
+        names.append(os.path.basename(path))
+    assert names == sorted(names)
+    assert len({len(name.split("-")[1]) for name in names}) == 1
+
+
+# ---- a sender that ends ----
 
 
 def test_a_sender_that_is_told_to_end_leaves_the_rest(server, own_spool, agent):

@@ -366,9 +366,11 @@ def _make_ring(spool: _settings.Spool) -> tuple[_core.RingWriter, str]:
             ring = _core.RingWriter(
                 path, capacity, spill_prefix, _settings.spool_max_bytes(spool.state)
             )
-        except OSError:
+        except OSError as error:
             if make is None:
                 raise
+            if isinstance(error, PermissionError):
+                _hooks.warn(f"Rings lie in {spool.state}, which is slower: {error}.")
         else:
             return ring, path
     raise AssertionError("unreachable")
@@ -474,7 +476,7 @@ def _spawn_sender(spool: _settings.Spool, uri: str) -> None:
     environment["MLFLOW_FASTTRACE_AGENT_PATH"] = os.pathsep.join(path for path in sys.path if path)
     log = os.open(
         spool.log,
-        os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
         0o600,
     )
     sender = [sys.executable, "-c", _SENDER, spool.state, spool.rings]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -163,6 +164,9 @@ class Spool(NamedTuple):
             OSError: it cannot be made, or is another user's.
         """
         _make_private(self.state)
+        # A link or a pipe in place of them would stop every sender to come.
+        for path in (self.lock, self.log):
+            _refuse_other_than_own_file(path)
 
     def make_rings(self) -> None:
         """The same for the folder of the rings."""
@@ -182,8 +186,21 @@ def release_of(version: str) -> tuple[int, ...] | None:
     return tuple(map(int, match[0].split("."))) if match else None
 
 
+def _refuse_other_than_own_file(path: str) -> None:
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
+        raise PermissionError(f"{path} is not a file of this user; remove it")
+
+
 def _make_private(folder: str) -> None:
-    os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
+    parent = os.path.dirname(folder)
+    if os.path.dirname(parent) == _SHARED_MEMORY:
+        # Everybody may make folders there, and whose a folder is may swap what lies in it.
+        _make_private(parent)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
@@ -191,7 +208,8 @@ def _make_private(folder: str) -> None:
     info = os.lstat(folder)
     if os.path.islink(folder) or info.st_uid != os.geteuid():
         raise PermissionError(
-            f"{folder} is not a folder of this user; remove it or set MLFLOW_FASTTRACE_SPOOL_DIR"
+            f"{folder} is not a folder of this user; remove it"
+            + ("" if folder.startswith(_SHARED_MEMORY) else " or set MLFLOW_FASTTRACE_SPOOL_DIR")
         )
     if info.st_mode & 0o077:
         os.chmod(folder, 0o700)

@@ -525,7 +525,7 @@ def _look_at_dead_letters(view: SpoolView) -> None:
                 reason = _settings.without_secrets(note.read(_MAX_REASON).strip())
         except OSError:
             pass
-        name = os.path.basename(path).removesuffix(DEAD_LETTER_SUFFIX)
+        name = os.path.basename(path).removesuffix(DEAD_LETTER_SUFFIX).partition(".")[0]
         trace_id, _, span_id = name.removeprefix("refused-").partition("-")
         try:
             when = os.lstat(path).st_mtime
@@ -583,7 +583,7 @@ class TraceView:
                 self._add_span(fields, record if keep else None)
             elif kind == TRACE:
                 self._add_info(fields)
-            return True
+            return bool(kind)  # 0: no record
         except (IndexError, TypeError, ValueError, AttributeError):
             return False
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace.sender.sources import ATTACHMENT, SPAN, Entry
+from mlflow_fasttrace.sender.sources import ATTACHMENT, SPAN, TRACE, Entry
 
 PHASE_OPEN, PHASE_ROOT_ENDED, PHASE_COMPLETE = 0, 1, 2
 _PHASE_MASK = 0x0F
@@ -23,7 +23,11 @@ _REMEMBERED = 2000
 
 
 class TraceInfoRecord:
-    """A decoded trace record."""
+    """A decoded trace record.
+
+    Raises:
+        ValueError: it holds what no agent writes.
+    """
 
     __slots__ = ("destination", "duration_ns", "info", "phase", "spans", "start_ns", "state")
 
@@ -36,6 +40,28 @@ class TraceInfoRecord:
         self.state = fields[6]
         self.destination: dict[str, Any] = fields[7]
         self.info: dict[str, Any] = fields[8]
+        self._check()
+
+    def _check(self) -> None:
+        """What others rely on. (The core has looked at the fields, not into the maps.)"""
+        experiment = self.destination.get("experiment")
+        if not (
+            isinstance(experiment, dict)
+            and experiment.keys() in ({"id"}, {"name"})
+            and all(isinstance(value, str) for value in experiment.values())
+        ):
+            raise ValueError("it names no experiment")
+        if not isinstance(self.destination.get("resource", {}), dict):
+            raise ValueError("its resource is no map")
+        tags = self.info.get("tags")
+        if not isinstance(tags, dict):
+            raise ValueError("it has no tags")
+        if self.state not in (1, 2, 3):
+            raise ValueError(f"{self.state} is no state of a trace")
+        if self.phase not in (PHASE_OPEN, PHASE_ROOT_ENDED, PHASE_COMPLETE):
+            raise ValueError(f"{self.phase} is no phase of a trace")
+        if self.phase != PHASE_OPEN and self.duration_ns is None:
+            raise ValueError("it has ended and no duration")
 
 
 def start_of_span(record: bytes) -> int:
@@ -53,8 +79,12 @@ class TraceBuffer:
         self.attachments: list[Entry] = []
         self.info: TraceInfoRecord | None = None
         self.info_entry: Entry | None = None
+        self.record: bytes | None = None  # the last trace record, once that is delivered
+        self.record_on_disk: bytes | None = None
+        self.recalled = False  # what is kept on disk was asked for its record
         self.since = time.monotonic()
-        self.failures = 0  # of the server, with this trace while it took others
+        self.tries = 0  # at which the server failed
+        self.failures = 0  # those of them at which it took others
         self.denials = 0  # of its experiment
         self.suspect = False  # it may be to blame for a failure: others first
         self.not_before = 0.0  # when it is tried again
@@ -76,7 +106,12 @@ class TraceBuffer:
         """All that is still to be delivered."""
         return [*self.attachments, *self.spans, *self.infos]
 
-    def add(self, entry: Entry) -> None:
+    def record_to_keep(self) -> bytes | None:
+        """The last trace record that is known."""
+        return self.record if self.info_entry is None else self.info_entry.record_to_keep()
+
+    def add(self, entry: Entry, info: TraceInfoRecord | None) -> None:
+        """``info``: what the entry holds where it is a trace record."""
         if not self.entries():
             self.since = time.monotonic()
         if entry.kind == ATTACHMENT:
@@ -87,7 +122,6 @@ class TraceBuffer:
             self.seen.add(entry.record[22:30])  # the span id's place, see ext/record.h
             return
         self.infos.append(entry)
-        info = TraceInfoRecord(entry.record)
         if self.info is None or (info.phase, info.spans) >= (self.info.phase, self.info.spans):
             self.info, self.info_entry = info, entry
 
@@ -115,19 +149,38 @@ class TraceBuffer:
                 self.root_inputs, self.root_outputs = inputs, outputs
 
 
+def _usable(entry: Entry) -> TraceInfoRecord | None:
+    """What a trace record holds; None for the other kinds.
+
+    Raises:
+        ValueError: it is no record that can be used.
+    """
+    if entry.kind == TRACE:
+        return TraceInfoRecord(entry.record)
+    if entry.kind not in (SPAN, ATTACHMENT):
+        raise ValueError("it is not one of this release")
+    return None
+
+
 class Assembler:
     def __init__(self) -> None:
         self.open: dict[bytes, TraceBuffer] = {}
         self._remembered: OrderedDict[bytes, TraceBuffer] = OrderedDict()
         self.bytes = 0
+        self.unusable: list[tuple[Entry, str]] = []  # and why; the sender sets them aside
 
     def add(self, entries: list[Entry]) -> None:
         for entry in entries:
+            try:
+                info = _usable(entry)
+            except (ValueError, TypeError, OverflowError) as reason:
+                self.unusable.append((entry, str(reason)))
+                continue
             trace = self.open.get(entry.trace_id)
             if trace is None:
                 trace = self._remembered.pop(entry.trace_id, None) or TraceBuffer(entry.trace_id)
                 self.open[entry.trace_id] = trace
-            trace.add(entry)
+            trace.add(entry, info)
             self.bytes += len(entry.record)
 
     def ready(self, everything: bool) -> list[TraceBuffer]:
@@ -142,19 +195,23 @@ class Assembler:
             and (trace.complete() or everything or now - trace.since >= OPEN_AFTER_SECONDS)
         ]
 
+    def without_record(self) -> list[TraceBuffer]:
+        """Traces of which only spans are known."""
+        return [trace for trace in self.open.values() if trace.info is None]
+
     def orphans(self) -> list[TraceBuffer]:
-        """Spans whose trace record was lost: damage took it, or an earlier sender delivered it and
-        the agent died before it wrote another."""
+        """Spans whose trace record was lost: damage took it."""
         now = time.monotonic()
         return [
             trace
-            for trace in self.open.values()
-            if trace.info is None and now - trace.since >= ORPHAN_AFTER_SECONDS
+            for trace in self.without_record()
+            if now - trace.since >= ORPHAN_AFTER_SECONDS and trace.not_before <= now
         ]
 
     def delivered(self, trace: TraceBuffer) -> None:
         """All that the trace held is delivered."""
         self.bytes -= sum(len(entry.record) for entry in trace.entries())
+        trace.record = trace.record_to_keep()
         trace.spans, trace.infos, trace.attachments = [], [], []
         trace.info_entry = None
         del self.open[trace.trace_id]

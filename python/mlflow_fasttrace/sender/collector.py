@@ -258,10 +258,15 @@ def in_genai_names(record: bytes) -> tuple[int, dict[str, Any], bytes]:
 class CollectorSender(loop.Sender):
     """Serves a spool whose destination is a collector."""
 
+    keeps_records = False
+
     def __init__(self, state: str | None, rings: str | None, uri: str):
         super().__init__(state, rings, uri)
         self.assembler = Assembler()
         self._collector: Collector | None = None
+        self._unsettled: set[bytes] = (
+            set()
+        )  # traces of the batch with spans that stay where they are
 
     def _deliver_batch(self, traces: list[TraceBuffer]) -> None:
         if self._collector is None:
@@ -283,20 +288,21 @@ class CollectorSender(loop.Sender):
             group = groups.setdefault((resource, bool(origin.get("genai"))), [])
             group += [(trace, entry) for entry in trace.spans]
         self._failures = []
+        self._unsettled.clear()
         self._accepted = 0
         try:
             for (resource, genai), spans in groups.items():
                 for chunk in _chunks(spans):
                     self._send(resource, genai, chunk)
-            failed = {trace.trace_id for trace, _reason in self._failures}
+            left = {trace.trace_id for trace, _reason in self._failures} | self._unsettled
             for trace in traces:
-                if trace.trace_id not in failed:
+                if trace.trace_id not in left:
                     self._done(trace)
             self._judge_failures()
         except Away:
             self.assembler.drop_packed()  # what was sent is not sent again
             raise
-        if self._failures:
+        if left:
             self.assembler.drop_packed()
         self.backoff.succeeded()
         self._set_server_state(loop.SERVER_ANSWERS)
@@ -319,7 +325,8 @@ class CollectorSender(loop.Sender):
             if isinstance(reason, Failed):
                 self._failed(spans[0][0], reason)
                 return
-            self._set_span_aside(*spans[0], reason)
+            if not self._set_span_aside(*spans[0], reason):
+                return
         for _trace, entry in spans:
             entry.done = True
             entry.source.delivered_one()
@@ -327,17 +334,24 @@ class CollectorSender(loop.Sender):
     def _upload_spans(self, trace: TraceBuffer) -> bool:
         return False  # a collector keeps no files
 
-    def _set_span_aside(self, trace: TraceBuffer, entry: Entry, reason: Exception) -> None:
-        """A dead letter of one span, with the record that says where it was to go."""
+    def _takes_what_it_took(self) -> bool:
+        return False  # a collector would have it twice
+
+    def _set_span_aside(self, trace: TraceBuffer, entry: Entry, reason: Exception) -> bool:
+        """A dead letter of one span, with the record that says where it was to go. Whether nothing
+        is left to do."""
         if self.state is None:
             logger.error("a span of %s is refused and lost: %s", trace.mlflow_id, reason)
-            return
-        records = [] if trace.info_entry is None else [trace.info_entry.record_to_keep()]
-        span_id = entry.record[22:30].hex()
-        self._write_dead_letter(
-            f"{trace.trace_id.hex()}-{span_id}", [*records, entry.record], reason
-        )
+            return True
+        record = trace.record_to_keep()
+        records = [entry.record] if record is None else [record, entry.record]
+        name = f"{trace.trace_id.hex()}-{entry.record[22:30].hex()}"
+        if not self._write_dead_letter(name, records, reason):
+            self._unsettled.add(trace.trace_id)
+            self._keep_for_later(trace)
+            return False
         logger.error("a span of %s is refused and set aside: %s", trace.mlflow_id, reason)
+        return True
 
 
 def _prepared(trace: TraceBuffer, record: bytes, genai: bool) -> _Span:

@@ -7,6 +7,7 @@ sender is at work, it is waited for.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -24,7 +25,7 @@ from mlflow_fasttrace.sender.loop import (
     remove_if_empty,
     sender_for,
 )
-from mlflow_fasttrace.sender.sources import Entry, RingSource, SpillSegment
+from mlflow_fasttrace.sender.sources import Entry, RingSource, SpillSegment, new_segment_path
 from mlflow_fasttrace.sender.status import Status, read_status
 
 #: A server that is away is tried for so long, unless a timeout says otherwise.
@@ -79,13 +80,14 @@ def retry_refused(spool: _settings.Spool) -> int:
     """Puts dead letters back in line: as segments, which any sender of the spool will find."""
     count = 0
     for path in _spools.dead_letter_paths(spool.state):
-        name = f"packed-{time.time_ns():020d}-{count:06d}.seg"
         try:
-            os.rename(path, os.path.join(spool.state, name))
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                continue
+            os.rename(path, new_segment_path(spool.state))
+            count += 1
             os.unlink(_spools.note_of(path))
         except FileNotFoundError:
             pass
-        count += 1
     return count
 
 
@@ -162,6 +164,7 @@ def _deliver(
             report(progress)
             if _reached(sender, goals):
                 sender.sweep()
+                sender.forget_open_traces()
                 return Outcome(progress, True, running=len(_held(sender)))
             away = sender.server_state == SERVER_AWAY
             if patience.ended(progress, away):

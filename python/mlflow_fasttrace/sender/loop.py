@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,15 +31,21 @@ from mlflow_fasttrace.sender.delivery import (
 from mlflow_fasttrace.sender.keep import rules_of
 from mlflow_fasttrace.sender.sources import (
     COMPRESSION_LEVEL,
+    Entry,
     PackedSegment,
     RingSource,
     SpillSegment,
     folder_bytes,
+    new_segment_path,
+    open_trace_entry,
+    open_trace_path,
+    remove,
+    remove_open_traces,
     ring_paths,
     segment_paths,
     spill_stem,
 )
-from mlflow_fasttrace.sender.status import Status
+from mlflow_fasttrace.sender.status import DEAD_LETTER_SUFFIX, Status
 
 if TYPE_CHECKING:
     from mlflow_fasttrace.sender.finish import InfoDict
@@ -60,6 +67,10 @@ FAILURES_OF_A_TRACE = 6  # while others are taken, before it is set aside
 ATTEMPTS_OF_AN_ATTACHMENT = 3
 GIVE_UP_SECONDS = 600.0  # without an agent and with a server that is away: until the next start
 TAKE_OVER_SECONDS = 10.0  # that a sender of another release has to end
+LOOKS_AT_LOCK_SECONDS = 5.0  # that others' looks at the lock may stand in the way
+RETRY_FILE_SECONDS = 60.0  # of a file that could not be read, or not be written
+PROOF_SECONDS = 600.0  # that what was taken last may show whether the server takes anything
+PROOF_BYTES = 64 << 10
 
 SERVER_UNKNOWN, SERVER_ANSWERS, SERVER_AWAY = 0, 1, 2
 
@@ -67,6 +78,9 @@ SERVER_UNKNOWN, SERVER_ANSWERS, SERVER_AWAY = 0, 1, 2
 class Sender:
     """Delivers what the rings and segments of one spool hold. Without folders: what the rings hold
     that it is given."""
+
+    #: Whether spans are of no use without the record of their trace.
+    keeps_records = True
 
     def __init__(
         self, state: str | None, rings: str | None, uri: str, executor: Executor | None = None
@@ -96,14 +110,18 @@ class Sender:
         self._batch_bytes = BATCH_BYTES
         self._batch_share = 1.0  # of the usual size, where the server is slow
         self.kept_out = 0  # traces that tail sampling dropped
-        self._packed = 0
         self._last_scan = 0.0
         self.spool_is_full = False
         self._away_since = 0.0
         self._has_room = True
         self._measured_at = float("-inf")
         self._cannot_pack = False
-        self._bad_rings: set[str] = set()
+        self._cannot_keep = False  # dead letters, or records of open traces
+        self._left_alone: dict[str, float] = {}  # files that cannot be read; when to try again
+        self._unusable_not_before = 0.0
+        # What the server took last: its experiment, records, and when.
+        self._proof: tuple[str, list[bytes], float] | None = None
+        self._only_suspects = False  # failed; for others the server may be there
 
     # ---- reading ----
 
@@ -111,13 +129,12 @@ class Sender:
         """Finds rings of new agents, segments that wait, and rings whose agents are gone."""
         self._last_scan = time.monotonic()
         for path in ring_paths(*self.folders):
-            if path in self.rings or path in self._bad_rings:
+            if path in self.rings or self._is_left_alone(path):
                 continue
             try:
                 ring = RingSource(path)
             except OSError as error:
-                logger.error("%s cannot be read and is left alone: %s", path, error)
-                self._bad_rings.add(path)
+                self._leave_alone(path, error)
                 continue
             self.adopt(ring)
         for ring in self.rings.values():
@@ -127,14 +144,28 @@ class Sender:
         by_stem = {ring.stem: ring for ring in self.rings.values()}
         packed, spilled = segment_paths(self.state)
         for path in packed:
-            if path not in self.segments:
+            if path not in self.segments and not self._is_left_alone(path):
                 self.segments[path] = PackedSegment(path)
         for path in spilled:
-            if path not in self.segments:
+            if path not in self.segments and not self._is_left_alone(path):
                 try:
                     self.segments[path] = SpillSegment(path, by_stem.get(spill_stem(path)))
                 except FileNotFoundError:
                     continue
+                except OSError as error:
+                    self._leave_alone(path, error)
+
+    def _is_left_alone(self, path: str) -> bool:
+        return time.monotonic() < self._left_alone.get(path, 0.0)
+
+    def _leave_alone(
+        self, path: str, error: Exception, seconds: float = RETRY_FILE_SECONDS
+    ) -> None:
+        """A file that is no ring or segment of this user, or that the disk does not give back."""
+        if path not in self._left_alone:
+            logger.error("%s cannot be read and is left alone: %s", path, error)
+            self.status.error(f"{path} cannot be read and is left alone: {error}")
+        self._left_alone[path] = time.monotonic() + seconds
 
     def adopt(self, ring: RingSource) -> None:
         ring.reader.set_server_state(self.server_state)
@@ -150,11 +181,21 @@ class Sender:
             self.flush_wanted |= ring.flush_wanted
         if self.server_state == SERVER_AWAY and self.backoff.waiting():
             return count
-        for segment in self.segments.values():
+        for path, segment in list(self.segments.items()):
             if self.assembler.bytes >= MEMORY_BYTES:
                 break
             if not segment.loaded:
-                entries = segment.read()
+                try:
+                    entries = segment.read()
+                except (OSError, MemoryError) as error:
+                    del self.segments[path]
+                    if not isinstance(error, FileNotFoundError):
+                        # What has been read of it is not read twice.
+                        begun = isinstance(segment, SpillSegment) and segment.reader.offset
+                        self._leave_alone(
+                            path, error, float("inf") if begun else RETRY_FILE_SECONDS
+                        )
+                    continue
                 self.assembler.add(entries)
                 count += len(entries)
         return count
@@ -164,6 +205,8 @@ class Sender:
     def deliver(self) -> int:
         """Sends what is ready. Returns the number of traces delivered."""
         overfull = self.assembler.bytes >= MEMORY_BYTES
+        self._set_unusable_aside()
+        self._recall()
         for trace in self.assembler.orphans():
             self._set_aside(trace, Refused("no record says where this trace goes"))
         ready = self.assembler.ready(everything=self.flush_wanted or overfull)
@@ -173,8 +216,12 @@ class Sender:
         if len(wanted) < len(ready):
             self._settle()
         ready = wanted
-        if not ready or self.backoff.waiting():
+        if self.backoff.waiting():
+            # The server may have failed for the fault of what waits.
+            ready = [trace for trace in ready if self._only_suspects and not trace.suspect]
+        if not ready:
             return 0
+        self._only_suspects = False
         # What may be to blame for a failure comes last, so that it holds up nothing.
         ready.sort(key=lambda trace: trace.suspect)
         sent = self._accepted = 0
@@ -273,9 +320,34 @@ class Sender:
     def _failed(self, trace: TraceBuffer, reason: Failed) -> None:
         """The server could not take it, and it may be the trace's fault or the server's."""
         trace.suspect = True
+        trace.tries += 1
         self._failures.append((trace, reason))
         if not self._accepted and len(self._failures) >= FAILURES_IN_A_ROW:
-            raise Away(str(reason), kind=Failed)
+            self._look_at_server()
+
+    def _look_at_server(self) -> None:
+        """It has taken nothing of a batch. Where all that failed did so before, what it took earlier
+        is sent to it once more, which changes nothing there: what it takes now is no fault of the
+        server's.
+
+        Raises:
+            Away: it takes nothing, or nobody knows.
+        """
+        fresh = any(trace.tries == 1 for trace, _reason in self._failures)
+        if fresh or not self._takes_what_it_took():
+            self._only_suspects = not fresh
+            raise Away(str(self._failures[-1][1]), kind=Failed)
+        self._accepted += 1
+
+    def _takes_what_it_took(self) -> bool:
+        if self._proof is None or time.monotonic() - self._proof[2] > PROOF_SECONDS:
+            return False
+        experiment_id, records, _when = self._proof
+        try:
+            self._destination.send_spans(experiment_id, records, exact=False)
+        except (Refused, Failed, Denied, TooLarge, Unsupported):
+            return False
+        return True
 
     def _judge_failures(self) -> None:
         """Where the server took others, those that it did not take wait by themselves, and are set
@@ -283,7 +355,7 @@ class Sender:
         if not self._failures:
             return
         if not self._accepted:
-            raise Away(str(self._failures[0][1]), kind=Failed)
+            self._look_at_server()
         for trace, reason in self._failures:
             trace.failures += 1
             trace.not_before = time.monotonic() + min(2.0**trace.failures, 60.0)
@@ -440,6 +512,7 @@ class Sender:
                 self._accepted += 1
                 self._denied_in_a_row = 0
                 self._batch_share = min(self._batch_share * 2, 1.0)
+                self._keep_proof(experiment_id, traces)
         except Inexact as reason:
             affected = {entries[index][0].trace_id for index in reason.indexes}
             degraded = []
@@ -482,6 +555,17 @@ class Sender:
         else:
             for trace in traces:
                 self._done(trace)
+
+    def _keep_proof(self, experiment_id: str, traces: list[TraceBuffer]) -> None:
+        """The smallest of what the server has just taken whole."""
+        whole = [trace for trace in traces if trace.complete() and not trace.suspect]
+        whole = [trace for trace in whole if len(trace.spans) == len(trace.seen)]
+        if not whole:
+            return
+        smallest = min(whole, key=lambda trace: len(trace.spans))
+        records = [entry.record for entry in smallest.spans]
+        if records and sum(map(len, records)) <= PROOF_BYTES:
+            self._proof = experiment_id, records, time.monotonic()
 
     def _send_in_parts(self, experiment_id: str, trace: TraceBuffer) -> None:
         """One trace that is more than the server takes at a time: parts of it, one after another.
@@ -539,6 +623,7 @@ class Sender:
             self._done(trace)
 
     def _done(self, trace: TraceBuffer, refusal: Exception | None = None) -> None:
+        self._keep_record(trace)
         self.status.done(trace, refusal)
         for entry in trace.entries():
             if not entry.done:
@@ -553,15 +638,114 @@ class Sender:
             self._done(trace, reason)
             return
         records = [entry.record_to_keep() for entry in trace.entries()]
-        self._write_dead_letter(trace.trace_id.hex(), records, reason)
+        if not trace.infos and (record := trace.record_to_keep()) is not None:
+            records.append(record)
+        if not self._write_dead_letter(trace.trace_id.hex(), records, reason):
+            self._keep_for_later(trace)
+            return
         logger.error("trace %s is refused and set aside: %s", trace.mlflow_id, reason)
         self._done(trace, reason)
 
-    def _write_dead_letter(self, name: str, records: list[bytes], reason: Exception) -> None:
-        stem = os.path.join(self.state, f"refused-{name}")
-        _core.write_segment(stem + ".seg.refused", records, COMPRESSION_LEVEL)
-        with open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=_private) as note:
-            note.write(f"{reason}\n")
+    def _keep_for_later(self, trace: TraceBuffer) -> None:
+        """It could not be set aside: it stays where it is, and is tried again."""
+        trace.suspect = True
+        trace.failures += 1
+        trace.not_before = time.monotonic() + RETRY_FILE_SECONDS
+        for entry in trace.entries():
+            entry.held = True  # nobody has to wait for it
+
+    def _write_dead_letter(self, name: str, records: list[bytes], reason: object) -> bool:
+        """Beside the earlier ones of that name. Whether it is on disk."""
+        stem = base = os.path.join(self.state, f"refused-{name}")
+        number = 1
+        while any(os.path.lexists(stem + suffix) for suffix in (DEAD_LETTER_SUFFIX, ".txt")):
+            number += 1
+            stem = f"{base}.{number}"
+        try:
+            _core.write_segment(stem + DEAD_LETTER_SUFFIX, records, COMPRESSION_LEVEL)
+        except OSError as error:
+            self._cannot_write(error)
+            return False
+        self._cannot_keep = False
+        try:
+            note = open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=_private)
+            with note:
+                note.write(f"{reason}\n")
+        except OSError as error:
+            logger.error("%s.txt cannot be written: %s", stem, error)
+        return True
+
+    def _cannot_write(self, error: OSError) -> None:
+        if not self._cannot_keep:
+            logger.error("%s cannot be written: %s", self.state, error)
+            self.status.error(f"the spool folder cannot be written: {error}")
+        self._cannot_keep = True
+
+    def _set_unusable_aside(self) -> None:
+        """Records that are whole and that no agent of this release writes."""
+        unusable, now = self.assembler.unusable, time.monotonic()
+        if not unusable or now < self._unusable_not_before:
+            return
+        by_trace: dict[bytes, list[tuple[Entry, str]]] = {}
+        for entry, reason in unusable:
+            by_trace.setdefault(entry.trace_id, []).append((entry, reason))
+        unusable.clear()
+        for trace_id, found in by_trace.items():
+            records = [entry.record for entry, _reason in found]
+            reason = f"a record cannot be used: {found[0][1]}"
+            if self.state is not None:
+                if not self._write_dead_letter(trace_id.hex(), records, reason):
+                    unusable += found
+                    self._unusable_not_before = now + RETRY_FILE_SECONDS
+                    continue
+            logger.error("tr-%s: %s; it is set aside", trace_id.hex(), reason)
+            self.status.refused_records(reason)
+            for entry, _reason in found:
+                entry.done = True
+                entry.source.delivered_one()
+        self._settle()
+
+    # ---- traces that go on when they are delivered as far as they are ----
+
+    def _keep_record(self, trace: TraceBuffer) -> None:
+        """Its agent does not write again where the trace goes: that must outlive this sender, too."""
+        if self.state is None or not self.keeps_records:
+            return
+        path = open_trace_path(self.state, trace.trace_id)
+        if trace.complete():
+            if trace.record_on_disk is not None:
+                trace.record_on_disk = None
+                remove(path)
+            return
+        record = trace.record_to_keep()
+        if record is None or record == trace.record_on_disk:
+            return
+        try:
+            _core.write_segment(path, [record], COMPRESSION_LEVEL)
+        except OSError as error:
+            self._cannot_write(error)
+        else:
+            self._cannot_keep = False
+            trace.record_on_disk = record
+
+    def _recall(self) -> None:
+        """Spans that come after their trace's record was delivered, perhaps by an earlier sender."""
+        if self.state is None or not self.keeps_records:
+            return
+        for trace in self.assembler.without_record():
+            if trace.recalled:
+                continue
+            trace.recalled = True
+            entry = open_trace_entry(self.state, trace.trace_id)
+            if entry is not None:
+                trace.record_on_disk = entry.record
+                self.assembler.add([entry])
+
+    def forget_open_traces(self) -> None:
+        """When nothing is left that a record would be needed for."""
+        left = self.rings or self.segments or self._left_alone or self.assembler.unusable
+        if self.state is not None and not left:
+            remove_open_traces(self.state)
 
     def _away(self, reason: Away) -> None:
         self._infos_at_once = 1
@@ -631,9 +815,7 @@ class Sender:
         return self._has_room
 
     def _pack_ring(self, ring: RingSource) -> bool:
-        self._packed += 1
-        name = f"packed-{time.time_ns():020d}-{self._packed:06d}.seg"
-        path = os.path.join(self.state, name)
+        path = new_segment_path(self.state)
         try:
             segment = ring.pack(path)
         except OSError as error:
@@ -689,7 +871,7 @@ class Sender:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def remove_if_empty(folder: str) -> None:
@@ -740,21 +922,29 @@ class _Lock:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def take(self) -> bool:
-        """Waits a little where a sender of another release, which was asked to end, still has it."""
+        """Waits a little where a sender of another release, which was asked to end, still has it,
+        and where others look at it: that takes them a moment each (a shared lock)."""
         _pid, version = _settings.holder_of(self._fd)
+        began = time.monotonic()
         wait = TAKE_OVER_SECONDS if version not in ("", __version__) else 0.0
-        deadline = time.monotonic() + wait
-        while not self._try():
-            if time.monotonic() >= deadline:
+        while not self._try(fcntl.LOCK_EX):
+            waited = time.monotonic() - began
+            if self._try(fcntl.LOCK_SH):
+                self.release()
+                if waited >= max(wait, LOOKS_AT_LOCK_SECONDS):
+                    return False
+                time.sleep(random.uniform(0.0, 0.002))
+            elif waited >= wait:
                 return False
-            time.sleep(0.02)
+            else:
+                time.sleep(0.02)
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()} {__version__}\n".encode(), 0)
         return True
 
-    def _try(self) -> bool:
+    def _try(self, kind: int) -> bool:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
         except OSError:
             return False
         return True
@@ -831,6 +1021,7 @@ def _serve(sender: Sender, should_stop: Callable[[], bool]) -> None:
             pause = min(pause * 1.25, POLL_IDLE_SECONDS)
         if sender.idle():
             if time.monotonic() - idle_since >= LINGER_SECONDS:
+                sender.forget_open_traces()
                 return
         else:
             idle_since = time.monotonic()

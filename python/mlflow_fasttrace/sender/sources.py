@@ -26,7 +26,9 @@ _PHASE_OFFSET = 21  # of a trace record, see ext/record.h
 _INFO_SENT = 0x80
 _RING_NAME = re.compile(r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$")
 _SPILL_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$")
-_PACKED_NAME = re.compile(r"^packed-[0-9]+-[0-9]+\.seg$")
+_PACKED_NAME = re.compile(r"^packed-(?P<time>[0-9]+)-[0-9]+\.seg$")
+_OPEN_NAME = re.compile(r"^open-[0-9a-f]{32}\.seg$")
+_LAST_TIME = 10**20 - 1  # that has a place in a name
 
 
 class Entry:
@@ -141,7 +143,14 @@ class RingSource:
         self.pending.clear()
         self.reader.close()
         if self.path is not None:
-            _unlink(self.path)
+            remove(self.path)
+
+
+class KeptRecord:
+    """The source of a trace record that is known already: nothing waits for it."""
+
+    def delivered_one(self) -> None:
+        pass
 
 
 class PackedSegment:
@@ -169,7 +178,7 @@ class PackedSegment:
 
     def settle(self) -> None:
         if self.loaded and self.left == 0:
-            _unlink(self.path)
+            remove(self.path)
             if self.marker is not None:
                 self.marker.done = True
                 self.marker.source.settle()
@@ -212,14 +221,16 @@ class SpillSegment:
 
     def settle(self) -> None:
         if self.loaded and self.left == 0:
-            _unlink(self.path)
+            remove(self.path)
 
 
-def _unlink(path: str) -> None:
+def remove(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
+    except OSError as error:
+        logger.error("%s is delivered and cannot be removed: %s", path, error)
 
 
 def _set_aside(path: str) -> None:
@@ -268,6 +279,42 @@ def segment_paths(folder: str) -> tuple[list[str], list[str]]:
     packed = [os.path.join(folder, name) for name in names if _PACKED_NAME.match(name)]
     spilled = [os.path.join(folder, name) for name in names if _SPILL_NAME.match(name)]
     return packed, spilled
+
+
+def new_segment_path(folder: str) -> str:
+    """For a packed segment. Its name comes after all others, also where the clock was set back."""
+    now = time.time_ns()
+    packed, _spilled = segment_paths(folder)
+    names = map(_PACKED_NAME.match, map(os.path.basename, packed))
+    before = [number for name in names if (number := int(name["time"])) < _LAST_TIME]
+    now = max([now, *(number + 1 for number in before)])
+    return os.path.join(folder, f"packed-{now:020d}-{os.getpid():06d}.seg")
+
+
+def open_trace_path(folder: str, trace_id: bytes) -> str:
+    """Where the record of a trace is kept that is delivered as far as it is."""
+    return os.path.join(folder, f"open-{trace_id.hex()}.seg")
+
+
+def open_trace_entry(folder: str, trace_id: bytes) -> Entry | None:
+    """What is kept there; None where it is nothing."""
+    try:
+        items = _core.SegmentReader(open_trace_path(folder, trace_id)).read(READ_BYTES)
+    except OSError:
+        return None
+    for position, kind, named, record in items:
+        if kind == TRACE and named == trace_id:
+            return Entry(KeptRecord(), position, kind, named, record)
+    return None
+
+
+def remove_open_traces(folder: str) -> None:
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in filter(_OPEN_NAME.match, names):
+        remove(os.path.join(folder, name))
 
 
 def spill_stem(path: str) -> str:

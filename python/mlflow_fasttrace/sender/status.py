@@ -106,6 +106,11 @@ class Status:
         while len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
 
+    def refused_records(self, reason: str) -> None:
+        """Records were set aside that cannot be used."""
+        self.refused += 1
+        self.error(f"{reason}; a file says which")
+
     def error(self, reason: object) -> None:
         text = _printable(without_secrets(str(reason)))[:_MAX_ERROR]
         self.last_error = {"text": text, "time": time.time()}
@@ -162,6 +167,7 @@ class Status:
             path = os.path.join(self._folder, FILE_NAME)
             fresh = path + ".new"
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            flags |= os.O_NONBLOCK  # a pipe is an error, not waited for
             with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
                 file.write(text)
             os.replace(fresh, path)
