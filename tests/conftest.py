@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
+from databases import Mysql, Postgres  # noqa: E402
 from mlflow_fasttrace._settings import rings_prefix  # noqa: E402
 from support import MlflowServer, base_environment  # noqa: E402
 
@@ -47,6 +48,20 @@ def server(tmp_path_factory):
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    database = Postgres()
+    yield database
+    database.remove()
+
+
+@pytest.fixture(scope="session")
+def mysql():
+    database = Mysql()
+    yield database
+    database.remove()
 
 
 @pytest.fixture

@@ -33,6 +33,10 @@ _SHARED_MEMORY = "/dev/shm"
 
 _CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
 
+#: Of a database's URI, as SQLAlchemy reads it: a password may hold anything but an "@".
+_DATABASES = ("postgresql", "mysql", "mssql")
+_DATABASE_CREDENTIALS = re.compile(r"^([\w+]+://)[^:/@]*(?::[^@]*)?@")
+
 
 def ring_bytes() -> int:
     value = _integer("MLFLOW_FASTTRACE_RING_BYTES", DEFAULT_RING_BYTES)
@@ -108,7 +112,11 @@ def _integer(name: str, default: int) -> int:
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be written to disk: no user or password; of a collector's, no query."""
+    """The URI as it may be written to disk: no user or password; of a collector's and a database
+    server's, no query, which may hold them too."""
+    if not uri.startswith(("http://", "https://", _otlp.SCHEME)):
+        plain = _DATABASE_CREDENTIALS.sub(r"\1", uri)
+        return plain.partition("?")[0] if uri.startswith(_DATABASES) else plain
     parts = urlsplit(uri)
     if _otlp.is_collector(uri):
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
