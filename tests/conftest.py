@@ -64,6 +64,18 @@ def mysql():
     database.remove()
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """Of 127.0.0.1, signed by itself: (certificate, key)."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 "
+        "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
+    )
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
 @pytest.fixture
 def own_spool(tmp_path, monkeypatch):
     """A spool of this test alone; its senders end with the test."""

@@ -40,6 +40,7 @@ class FaultProxy:
         uri: str,
         fault: Callable[[Request], Reply | None] = lambda request: None,
         certificate: tuple[str, str] | None = None,
+        client_authority: str | None = None,
     ):
         self.fault = fault
         self.requests: list[Request] = []
@@ -65,6 +66,9 @@ class FaultProxy:
         if certificate is not None:  # (file, file of its key)
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(*certificate)
+            if client_authority is not None:  # a file: clients must show a certificate of it
+                tls.verify_mode = ssl.CERT_REQUIRED
+                tls.load_verify_locations(client_authority)
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
             self.uri = f"https://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

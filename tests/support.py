@@ -74,6 +74,8 @@ class MlflowServer:
     """A real ``mlflow server`` with one worker over SQLite."""
 
     store = "sqlite:///{folder}/server.db"
+    options: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
 
     def __init__(self, folder: Path, port: int | None = None):
         self.folder = folder
@@ -98,6 +100,7 @@ class MlflowServer:
                 str(self.port),
                 "--workers",
                 "1",
+                *self.options,
             ],
             stdout=open(self.folder / "server.log", "ab"),
             stderr=subprocess.STDOUT,
@@ -106,6 +109,7 @@ class MlflowServer:
                 "MLFLOW_MODEL_CATALOG_URI": "",
                 "MLFLOW_DISABLE_TELEMETRY": "true",
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                **self.environment,
             },
             start_new_session=True,
         )

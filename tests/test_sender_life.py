@@ -50,7 +50,7 @@ OLDER = """
 import fcntl, os, signal, sys, time
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
 fcntl.flock(lock, fcntl.LOCK_EX)
-os.pwrite(lock, f"{os.getpid()} 0.0.1\\n".encode(), 0)
+os.pwrite(lock, f"{os.getpid()} 0.0.1{sys.argv[2]}\\n".encode(), 0)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print("holds", flush=True)
 time.sleep(600)
@@ -63,7 +63,7 @@ def test_a_sender_of_an_older_release_gives_way(server, own_spool, agent, monkey
     spool = _settings.spool_for(server.uri)
     spool.make_state()
     older = subprocess.Popen(
-        [sys.executable, "-c", OLDER, spool.lock], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OLDER, spool.lock, ""], stdout=subprocess.PIPE, text=True
     )
     try:
         assert older.stdout.readline() == "holds\n"
@@ -73,6 +73,27 @@ def test_a_sender_of_an_older_release_gives_way(server, own_spool, agent, monkey
         assert_all_there(server.uri, "upgraded", 5)
         (pid,) = sender_pids(own_spool)
         assert pid != older.pid
+    finally:
+        older.kill()
+        older.communicate()
+
+
+def test_an_agent_that_delivers_itself_is_not_told_to_end(own_spool, agent):
+    """The older release's sender is a thread of a program."""
+    from mlflow_fasttrace import _settings
+
+    spool = _settings.spool_for("http://127.0.0.1:9")
+    spool.make_state()
+    older = subprocess.Popen(
+        [sys.executable, "-c", OLDER, spool.lock, " stays"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert older.stdout.readline() == "holds\n"
+        process = agent(
+            agent_code("http://127.0.0.1:9", "upgraded", 5), MLFLOW_FASTTRACE_EXIT_TIMEOUT="0"
+        )
+        assert process.returncode == 0, process.err
+        assert older.poll() is None
     finally:
         older.kill()
         older.communicate()

@@ -23,6 +23,14 @@ CREDENTIAL_VARIABLES = (
     "MLFLOW_WORKSPACE",
 )
 
+#: The same of what signs requests, where MLflow is told to sign them.
+_SIGNING_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+)
+
 DEFAULT_RING_BYTES = 4 << 20
 DEFAULT_SPOOL_BYTES = 1 << 30
 
@@ -177,11 +185,19 @@ class Spool(NamedTuple):
         _make_private(self.rings)
 
 
-def holder_of(lock: int) -> tuple[int, str]:
-    """Process id and version of the sender that an open lock file names; 0 and "" where it names
-    none."""
+class Holder(NamedTuple):
+    """Who an open lock file says is the sender; 0 and "" where it names none."""
+
+    pid: int = 0
+    version: str = ""
+    stays: bool = False  # an agent's thread, or a command: nobody may ask it to end
+
+
+def holder_of(lock: int) -> Holder:
     words = os.pread(lock, 100, 0).decode("ascii", "replace").split()
-    return (int(words[0]), words[1]) if len(words) == 2 and words[0].isdigit() else (0, "")
+    if len(words) < 2 or not words[0].isdigit():
+        return Holder()
+    return Holder(int(words[0]), words[1], words[2:] == ["stays"])
 
 
 def release_of(version: str) -> tuple[int, ...] | None:
@@ -221,6 +237,8 @@ def rings_prefix(root: str) -> str:
 def spool_for(uri: str) -> Spool:
     """The spool of a destination and of the credentials that this process has for it."""
     names = _otlp.VARIABLES if _otlp.is_collector(uri) else CREDENTIAL_VARIABLES
+    if names is CREDENTIAL_VARIABLES and os.environ.get("MLFLOW_TRACKING_AWS_SIGV4"):
+        names += _SIGNING_VARIABLES
     secret = "\0".join([uri] + [f"{name}={os.environ.get(name, '')}" for name in names])
     root = os.path.abspath(state_root())
     digest = hashlib.blake2b(
