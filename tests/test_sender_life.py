@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import subprocess
 import sys
-import urllib.request
 
 import pytest
-from support import free_port, traces_of, wait_until
+from support import traces_of, wait_until
 from test_delivery import agent_code, assert_all_there, assert_sender_ends, sender_pids
 
 WAITS = """
@@ -338,68 +336,3 @@ mlflow.start_span_no_context("open too", parent_span=around)
     (trace,) = wait_until(lambda: traces_of(server.uri, experiment), 60, "the trace")
     assert trace.info.state.value == "IN_PROGRESS"
     assert [span.name for span in trace.data.spans] == ["ended"]
-
-
-# ---- servers that fork ----
-
-APP = """
-import os
-import mlflow_fasttrace as mlflow
-
-@mlflow.trace
-def root(n):
-    leaf(n)
-    return n
-
-@mlflow.trace
-def leaf(n):
-    return n
-
-root(0)  # before the workers are forked
-
-def app(environ, start_response):
-    root(int(environ["QUERY_STRING"]))
-    start_response("200 OK", [])
-    return [str(os.getpid()).encode()]
-"""
-
-
-def test_gunicorn_with_preloaded_workers(server, own_spool, tmp_path):
-    (tmp_path / "service.py").write_text(APP)
-    port = free_port()
-    command = f"-m gunicorn --preload -w 3 -b 127.0.0.1:{port} --chdir {tmp_path} service:app"
-    gunicorn = subprocess.Popen(
-        [sys.executable, *command.split()],
-        stderr=subprocess.PIPE,
-        env={
-            **os.environ,
-            "MLFLOW_TRACKING_URI": server.uri,
-            "MLFLOW_EXPERIMENT_NAME": "gunicorn",
-        },
-    )
-    try:
-
-        def ask(n: int) -> bytes | None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/?{n}", timeout=5) as answer:
-                    return answer.read()
-            except OSError:
-                return None
-
-        wait_until(lambda: ask(1), 60, "the service")
-        asked, workers = 2, set()
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-
-            def another_round() -> bool:
-                nonlocal asked
-                workers.update(pool.map(ask, range(asked, asked + 40)))
-                asked += 40
-                return len(workers) > 1
-
-            wait_until(another_round, 30, "a second worker's answer")
-        assert None not in workers
-        assert_all_there(server.uri, "gunicorn", asked)
-        assert len(sender_pids(own_spool)) == 1
-    finally:
-        gunicorn.terminate()
-        gunicorn.communicate(timeout=30)
