@@ -7,7 +7,7 @@ import json
 import sqlalchemy
 from mlflow.entities import Span
 from mlflow.exceptions import MlflowException
-from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.db.db_types import DATABASE_ENGINES, SQLITE
 from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _get_store
@@ -35,7 +35,7 @@ class StoreDestination:
 
     def __init__(self, uri: str):
         self.uri = uri
-        if get_uri_scheme(uri) in DATABASE_ENGINES:
+        if get_uri_scheme(uri) in DATABASE_ENGINES and not uri.startswith(SQLITE):
             _connect_once(uri)
         self.store = _get_store(uri)
 
