@@ -273,7 +273,11 @@ def test_tail_sampling(server, own_spool, agent):
 
 
 def test_tail_sampling_by_share(server, own_spool, agent):
-    process = agent(agent_code(server.uri, "share", 400), MLFLOW_FASTTRACE_KEEP="25%")
+    process = agent(
+        agent_code(server.uri, "share", 400),
+        MLFLOW_FASTTRACE_KEEP="25%",
+        MLFLOW_FASTTRACE_EXIT_TIMEOUT="60",
+    )
     assert process.returncode == 0, process.err
     kept = len(traces_of(server.uri, "share"))
     assert 50 < kept < 150, kept
