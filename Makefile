@@ -21,10 +21,10 @@ help:
 demo: $(STAMPS)/built
 	$(BIN)/python examples/rag_pipeline.py
 
-test: $(STAMPS)/built
+test: $(STAMPS)/built $(STAMPS)/test-system
 	$(BIN)/python -m pytest -m "not long"
 
-test-long: $(STAMPS)/built
+test-long: $(STAMPS)/built $(STAMPS)/test-system
 	$(BIN)/python -m pytest --timeout 3000
 
 bench: $(STAMPS)/built
@@ -54,6 +54,12 @@ clean:
 $(STAMPS)/system: .ci/install-system.sh
 	@mkdir -p $(STAMPS)
 	PYTHON=$(PYTHON) sh .ci/install-system.sh
+	@touch $@
+
+# The databases that tests start; nobody else needs them.
+$(STAMPS)/test-system: .ci/install-test-system.sh
+	@mkdir -p $(STAMPS)
+	sh .ci/install-test-system.sh
 	@touch $@
 
 $(STAMPS)/venv: $(STAMPS)/system pyproject.toml

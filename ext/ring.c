@@ -49,6 +49,9 @@
 /* How often an agent looks whether that is so. */
 #define LOOK_NS ((uint64_t)500000000u)
 
+/* A server state: perhaps this process has fresh credentials. */
+#define SERVER_DENIES 3
+
 static const char RING_MAGIC[8] = "MFTRING1";
 
 /* What both processes see. Counters written by different processes stand on different cache
@@ -76,7 +79,7 @@ typedef struct {
     uint64_t tail;
     uint64_t delivered;
     uint64_t spill_delivered; /* records of spill segments that are delivered */
-    uint64_t server_state;    /* 0 not known yet, 1 answering, 2 away */
+    uint64_t server_state;    /* 0 not known yet, 1 answering, 2 away, 3 does not let in */
     uint64_t flush_seen;      /* the flush request last acted on */
     uint64_t heartbeat_ns;    /* when a sender last looked at this ring (steady_ns); 0 never */
     uint64_t spool_is_full;   /* 1: no new traces, what waits has reached the spool's bound */
@@ -241,7 +244,7 @@ bool ring_is_unattended(Ring *ring, uint64_t now_ns)
     uint64_t seen = load_acquire(&ring->header->heartbeat_ns);
     bool attended = seen <= now && now - seen < ATTENDED_NS;
     ring->attended_until_ns = (attended ? seen : now) + ATTENDED_NS;
-    return !attended;
+    return !attended || load_acquire(&ring->header->server_state) == SERVER_DENIES;
 }
 
 /* ---- RingWriter: the Python handle of the agent's end ---- */

@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
+from databases import Mysql, Postgres  # noqa: E402
 from mlflow_fasttrace._settings import rings_prefix  # noqa: E402
 from support import MlflowServer, base_environment  # noqa: E402
 
@@ -47,6 +48,32 @@ def server(tmp_path_factory):
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    database = Postgres()
+    yield database
+    database.remove()
+
+
+@pytest.fixture(scope="session")
+def mysql():
+    database = Mysql()
+    yield database
+    database.remove()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """Of 127.0.0.1, signed by itself: (certificate, key)."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 "
+        "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
+    )
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return str(folder / "cert.pem"), str(folder / "key.pem")
 
 
 @pytest.fixture

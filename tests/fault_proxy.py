@@ -33,6 +33,21 @@ class Reply(NamedTuple):
     endless: bool = False  # the body again and again, until the proxy is closed
 
 
+def server_tls(certificate: tuple[str, str], client_authority: str | None = None) -> ssl.SSLContext:
+    """Of a server.
+
+    Args:
+        certificate: Its file, and that of its key.
+        client_authority: A file; clients must show a certificate of it.
+    """
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificate)
+    if client_authority is not None:
+        tls.verify_mode = ssl.CERT_REQUIRED
+        tls.load_verify_locations(client_authority)
+    return tls
+
+
 class FaultProxy:
     """Forwards to ``uri``; ``fault(request)`` may say otherwise, and sees every request."""
 
@@ -42,6 +57,7 @@ class FaultProxy:
         fault: Callable[[Request], Reply | None] = lambda request: None,
         certificate: tuple[str, str] | None = None,
         port: int = 0,
+        client_authority: str | None = None,
     ):
         self.fault = fault
         self.requests: list[Request] = []
@@ -76,9 +92,8 @@ class FaultProxy:
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self.uri = f"http://127.0.0.1:{self.port}"
-        if certificate is not None:  # (file, file of its key)
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(*certificate)
+        if certificate is not None:
+            tls = server_tls(certificate, client_authority)
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
             self.uri = f"https://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -75,6 +75,8 @@ class MlflowServer:
 
     store = "sqlite:///{folder}/server.db"
     workers = 1
+    options: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
 
     def __init__(self, folder: Path, port: int | None = None):
         self.folder = folder
@@ -99,6 +101,7 @@ class MlflowServer:
                 str(self.port),
                 "--workers",
                 str(self.workers),
+                *self.options,
             ],
             stdout=open(self.folder / "server.log", "ab"),
             stderr=subprocess.STDOUT,
@@ -107,6 +110,7 @@ class MlflowServer:
                 "MLFLOW_MODEL_CATALOG_URI": "",
                 "MLFLOW_DISABLE_TELEMETRY": "true",
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                **self.environment,
             },
             start_new_session=True,
         )

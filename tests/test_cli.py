@@ -409,7 +409,7 @@ def test_send_to_another_server(server, own_spool, agent, cli):
 def test_send_waits_for_the_sender_at_work(server, own_spool, agent, cli, tmp_path):
     recorded(agent, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli waits"})
     spool = the_spool()
-    lock = loop._Lock(spool.lock)
+    lock = loop._Lock(spool.lock, stays=True)
     assert lock.take()
     command = [sys.executable, "-u", "-m", "mlflow_fasttrace.cli", "send"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)

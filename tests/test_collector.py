@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mlflow_fasttrace as mlflow
 import pytest
+from fault_proxy import FaultProxy, Reply, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_fasttrace import _core, _runtime
@@ -465,8 +466,60 @@ def test_who_gets_it(receiver, own_spool, agent, tmp_path, given, names):
 # ---- gRPC ----
 
 
+def with_client_certificate(certificate: tuple[str, str]) -> dict[str, str]:
+    return {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": certificate[0],
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": certificate[0],
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": certificate[1],
+    }
+
+
+def test_collector_that_asks_for_a_certificate(receiver, own_spool, agent, certificate):
+    """Who does not show one, or does not know the collector's authority, keeps all."""
+    with FaultProxy(receiver.uri, certificate=certificate, client_authority=certificate[0]) as tls:
+        to = {"OTEL_EXPORTER_OTLP_ENDPOINT": tls.uri, **HTTP}
+        both = with_client_certificate(certificate)
+        for number, missing in enumerate(("CERTIFICATE", "CLIENT_CERTIFICATE"), 1):
+            given = {k: v for k, v in both.items() if k != f"OTEL_EXPORTER_OTLP_{missing}"}
+            process = agent(agent_code(1), **to, **given, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+            assert process.returncode == 0, process.err
+            assert "does not answer yet" in process.err
+
+            def tried() -> bool:
+                logs = [log.read_text() for log in own_spool.glob("*/sender.log")]
+                return sum("does not answer" in log for log in logs) == number  # noqa: B023
+
+            wait_until(tried, 30, "the refusal in the log")
+        assert receiver.spans() == []
+        process = agent(agent_code(5), **to, **both)
+        assert process.returncode == 0, process.err
+        assert process.err == ""
+    assert_all_there(receiver, 5)
+
+
+def test_collector_that_never_answers(receiver, own_spool, agent):
+    """It has as long as OTEL_EXPORTER_OTLP_TIMEOUT says, then it gets the same again."""
+    asked = []
+
+    def fault(request: Request) -> Reply | None:
+        asked.append(time.monotonic())
+        return Reply(silent=True) if len(asked) == 1 else None
+
+    with FaultProxy(receiver.uri, fault) as proxy:
+        process = agent(
+            agent_code(5),
+            OTEL_EXPORTER_OTLP_ENDPOINT=proxy.uri,
+            OTEL_EXPORTER_OTLP_TRACES_TIMEOUT="1",
+            **HTTP,
+        )
+        assert process.returncode == 0, process.err
+        assert_all_there(receiver, 5)
+    assert 1 <= asked[1] - asked[0] < 9, "not the usual 10 s"
+
+
 @needs_grpc
-def test_grpc(own_spool, agent):
+@pytest.mark.parametrize("tls", [False, True])
+def test_grpc(own_spool, agent, certificate, tls):
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
@@ -497,14 +550,21 @@ def test_grpc(own_spool, agent):
     )
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((handler,))
-    port = server.add_insecure_port("127.0.0.1:0")
+    if tls:
+        chain, key = (Path(file).read_bytes() for file in certificate)
+        credentials = grpc.ssl_server_credentials([(key, chain)], chain, True)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
         process = agent(
             agent_code(10),
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",  # gRPC is MLflow's default
+            # (gRPC is MLflow's default.)
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"{'https' if tls else 'http'}://127.0.0.1:{port}",
             OTEL_EXPORTER_OTLP_HEADERS="X-Tenant=t",
             OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+            **(with_client_certificate(certificate) if tls else {}),
         )
         assert process.returncode == 0, process.err
         wait_until(lambda: sum(len(spans_of(request)) for request in requests) >= 20)

@@ -195,7 +195,7 @@ def test_other_senders(server, own_spool, agent, mode):
 
 
 def test_embedded_store(tmp_path, own_spool, agent):
-    uri = f"sqlite:///{tmp_path}/own.db"
+    uri = f"sqlite:///{tmp_path}/not there yet/own.db"
     process = agent(agent_code(uri, "embedded", 30), MLFLOW_FASTTRACE_EXIT_TIMEOUT="60")
     assert process.returncode == 0, process.err
     assert_all_there(uri, "embedded", 30)

@@ -15,9 +15,10 @@ from support import described, traces_of
 SCRIPT = Path(__file__).parent / "run_programs.py"
 
 
-def run_all(module: str, uri: str, prefix: str) -> None:
+def run_programs(module: str, uri: str, prefix: str, *names: str) -> None:
+    """All of them, where none is named."""
     result = subprocess.run(
-        [sys.executable, str(SCRIPT), module, uri, prefix],
+        [sys.executable, str(SCRIPT), module, uri, prefix, *names],
         capture_output=True,
         text=True,
         timeout=170,
@@ -28,8 +29,8 @@ def run_all(module: str, uri: str, prefix: str) -> None:
 
 @pytest.fixture(scope="module")
 def both(server):
-    run_all("mlflow", server.uri, "pure")
-    run_all("mlflow_fasttrace", server.uri, "core")
+    run_programs("mlflow", server.uri, "pure")
+    run_programs("mlflow_fasttrace", server.uri, "core")
     return server
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
 import os
 import subprocess
 import sys
-import urllib.request
 
 import pytest
 from mlflow_fasttrace.sender.sources import new_segment_path
-from support import free_port, traces_of, wait_until
+from support import traces_of, wait_until
 from test_delivery import agent_code, assert_all_there, assert_sender_ends, sender_pids
 
 WAITS = """
@@ -52,7 +50,7 @@ OLDER = """
 import fcntl, os, signal, sys, time
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
 fcntl.flock(lock, fcntl.LOCK_EX)
-os.pwrite(lock, f"{os.getpid()} 0.0.1\\n".encode(), 0)
+os.pwrite(lock, f"{os.getpid()} 0.0.1{sys.argv[2]}\\n".encode(), 0)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print("holds", flush=True)
 time.sleep(600)
@@ -65,7 +63,7 @@ def test_a_sender_of_an_older_release_gives_way(server, own_spool, agent, monkey
     spool = _settings.spool_for(server.uri)
     spool.make_state()
     older = subprocess.Popen(
-        [sys.executable, "-c", OLDER, spool.lock], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OLDER, spool.lock, ""], stdout=subprocess.PIPE, text=True
     )
     try:
         assert older.stdout.readline() == "holds\n"
@@ -75,6 +73,27 @@ def test_a_sender_of_an_older_release_gives_way(server, own_spool, agent, monkey
         assert_all_there(server.uri, "upgraded", 5)
         (pid,) = sender_pids(own_spool)
         assert pid != older.pid
+    finally:
+        older.kill()
+        older.communicate()
+
+
+def test_an_agent_that_delivers_itself_is_not_told_to_end(own_spool, agent):
+    """The older release's sender is a thread of a program."""
+    from mlflow_fasttrace import _settings
+
+    spool = _settings.spool_for("http://127.0.0.1:9")
+    spool.make_state()
+    older = subprocess.Popen(
+        [sys.executable, "-c", OLDER, spool.lock, " stays"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert older.stdout.readline() == "holds\n"
+        process = agent(
+            agent_code("http://127.0.0.1:9", "upgraded", 5), MLFLOW_FASTTRACE_EXIT_TIMEOUT="0"
+        )
+        assert process.returncode == 0, process.err
+        assert older.poll() is None
     finally:
         older.kill()
         older.communicate()
@@ -469,7 +488,11 @@ def test_tail_sampling(server, own_spool, agent):
 
 
 def test_tail_sampling_by_share(server, own_spool, agent):
-    process = agent(agent_code(server.uri, "share", 400), MLFLOW_FASTTRACE_KEEP="25%")
+    process = agent(
+        agent_code(server.uri, "share", 400),
+        MLFLOW_FASTTRACE_KEEP="25%",
+        MLFLOW_FASTTRACE_EXIT_TIMEOUT="60",
+    )
     assert process.returncode == 0, process.err
     kept = len(traces_of(server.uri, "share"))
     assert 50 < kept < 150, kept
@@ -532,68 +555,3 @@ mlflow.start_span_no_context("open too", parent_span=around)
     (trace,) = wait_until(lambda: traces_of(server.uri, experiment), 60, "the trace")
     assert trace.info.state.value == "IN_PROGRESS"
     assert [span.name for span in trace.data.spans] == ["ended"]
-
-
-# ---- servers that fork ----
-
-APP = """
-import os
-import mlflow_fasttrace as mlflow
-
-@mlflow.trace
-def root(n):
-    leaf(n)
-    return n
-
-@mlflow.trace
-def leaf(n):
-    return n
-
-root(0)  # before the workers are forked
-
-def app(environ, start_response):
-    root(int(environ["QUERY_STRING"]))
-    start_response("200 OK", [])
-    return [str(os.getpid()).encode()]
-"""
-
-
-def test_gunicorn_with_preloaded_workers(server, own_spool, tmp_path):
-    (tmp_path / "service.py").write_text(APP)
-    port = free_port()
-    command = f"-m gunicorn --preload -w 3 -b 127.0.0.1:{port} --chdir {tmp_path} service:app"
-    gunicorn = subprocess.Popen(
-        [sys.executable, *command.split()],
-        stderr=subprocess.PIPE,
-        env={
-            **os.environ,
-            "MLFLOW_TRACKING_URI": server.uri,
-            "MLFLOW_EXPERIMENT_NAME": "gunicorn",
-        },
-    )
-    try:
-
-        def ask(n: int) -> bytes | None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/?{n}", timeout=5) as answer:
-                    return answer.read()
-            except OSError:
-                return None
-
-        wait_until(lambda: ask(1), 60, "the service")
-        asked, workers = 2, set()
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-
-            def another_round() -> bool:
-                nonlocal asked
-                workers.update(pool.map(ask, range(asked, asked + 40)))
-                asked += 40
-                return len(workers) > 1
-
-            wait_until(another_round, 30, "a second worker's answer")
-        assert None not in workers
-        assert_all_there(server.uri, "gunicorn", asked)
-        assert len(sender_pids(own_spool)) == 1
-    finally:
-        gunicorn.terminate()
-        gunicorn.communicate(timeout=30)

@@ -37,12 +37,14 @@ _local_location: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 _environment_model: str | None = None
 _destinations: dict[str, bytes] = {}  # encoded, by experiment id: those that differ from the usual
 _sender_threads: dict[str, threading.Thread] = {}
+_signed_in: dict[str, str] = {}  # by the spool's name: the credentials that its sender got last
 _pid = os.getpid()
 _started = False  # the core knows where traces go
 _starting_thread: int | None = None
 _retry_at = 0.0  # after a failure, not before this time
 _RETRY_SECONDS = 5.0
 _MEMORY_RING_BYTES = 16 << 20  # where nothing can be spilled
+_SERVER_AWAY, _SERVER_DENIES = 2, 3  # what a ring says of its server
 FLUSH_SECONDS = 30.0  # what a flush waits at most, unless it is told otherwise
 
 
@@ -53,6 +55,7 @@ class _Home(NamedTuple):
     uri: str
     ring: _core.RingWriter
     path: str | None  # of the ring
+    credentials: str  # those that the spool stands for
 
 
 def tracking_uri() -> str:
@@ -335,21 +338,23 @@ def _home_of(spool: _settings.Spool, uri: str) -> _Home:
     reason = None
     for candidate in candidates:
         try:
-            home = _Home(candidate, uri, *_make_ring(candidate))
+            home = _Home(candidate, uri, *_make_ring(candidate), spool.name)
         except OSError as error:
             reason = reason or error
             continue
         break
     else:
         capacity = max(_settings.ring_bytes(), _MEMORY_RING_BYTES)
-        home = _Home(None, uri, _core.RingWriter(None, capacity, "/"), None)
+        home = _Home(None, uri, _core.RingWriter(None, capacity, "/"), None, spool.name)
     if reason is not None and wanted and home.spool is not spool:
         _hooks.warn(
             f"The spool folder cannot be used ({reason}): what cannot be delivered at once is kept "
             "in memory, up to a bound, and does not outlive the machine. Free space, or set "
             "MLFLOW_FASTTRACE_SPOOL_DIR to a folder that this user can write to."
         )
-    _homes[home.spool.name if home.spool else spool.name] = home
+    name = home.spool.name if home.spool else spool.name
+    _homes[name] = home
+    _signed_in[name] = home.credentials
     return home
 
 
@@ -394,8 +399,8 @@ os.register_at_fork(after_in_child=_child_after_fork)
 # ---- the sender ----
 
 
-def _sender_of(spool: _settings.Spool) -> tuple[int, str] | None:
-    """Process id and version of whoever holds the sender's lock; 0 and "" where it does not say."""
+def _sender_of(spool: _settings.Spool) -> _settings.Holder | None:
+    """Whoever holds the sender's lock."""
     try:
         fd = os.open(spool.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:
@@ -410,7 +415,7 @@ def _sender_of(spool: _settings.Spool) -> tuple[int, str] | None:
 
 
 def ensure_sender(home: _Home) -> None:
-    """Starts a sender unless one is there, or one of an older release. Never waits for it."""
+    """Starts a sender unless one is there that can stay. Never waits for it."""
     mode = _settings.sender_mode()
     spool = home.spool
     if mode == "none":
@@ -419,8 +424,13 @@ def ensure_sender(home: _Home) -> None:
         _start_sender_thread(home)
         return
     running = _sender_of(spool)
-    if running is not None and not _retire_older(*running):
-        return
+    if running is not None:
+        if running.stays or running.pid in (0, os.getpid()):
+            return
+        if not (_is_older(running.version) or _has_other_credentials(home)):
+            return
+        with contextlib.suppress(OSError):
+            os.kill(running.pid, signal.SIGTERM)
     if mode == "process" and sys.executable:
         try:
             _spawn_sender(spool, home.uri)
@@ -430,16 +440,21 @@ def ensure_sender(home: _Home) -> None:
     _start_sender_thread(home)
 
 
-def _retire_older(pid: int, version: str) -> bool:
-    """After an upgrade: asks the sender of the older release to end. Whether it was one."""
+def _is_older(version: str) -> bool:
+    """Whether a sender's release is older than this one."""
     from mlflow_fasttrace import __version__
 
     theirs = _settings.release_of(version)
-    if pid in (0, os.getpid()) or theirs is None or theirs >= _settings.release_of(__version__):
+    return theirs is not None and theirs < _settings.release_of(__version__)
+
+
+def _has_other_credentials(home: _Home) -> bool:
+    """Whether the server does not let the sender in and this process's environment has changed
+    since it had a sender: a token that was refreshed, say."""
+    spool, progress = home.spool, home.ring.progress()
+    if spool is None or progress is None or progress[5] != _SERVER_DENIES:
         return False
-    with contextlib.suppress(OSError):
-        os.kill(pid, signal.SIGTERM)
-    return True
+    return _settings.spool_for(home.uri).name != _signed_in[spool.name]
 
 
 def attend() -> None:
@@ -470,6 +485,7 @@ sys.exit(main())
 
 
 def _spawn_sender(spool: _settings.Spool, uri: str) -> None:
+    _signed_in[spool.name] = _settings.spool_for(uri).name
     environment = dict(os.environ)
     environment["MLFLOW_TRACKING_URI"] = uri
     environment["MLFLOW_FASTTRACE_DISABLE"] = "1"  # the sender itself is never traced
@@ -551,7 +567,7 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
             ensure_sender(home)
         home.ring.request_flush()
         # Who reads a trace back reads it from MLflow, and does not wait for a collector besides.
-        goals.append((home.ring, head, spilled, accept_spooled or home.uri in _mirrors))
+        goals.append((home, head, spilled, accept_spooled or home.uri in _mirrors))
     pause = 0.001
     while goals:
         goals = [goal for goal in goals if not _reached(goal)]
@@ -562,15 +578,23 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
     return not goals
 
 
-def _reached(goal: tuple[_core.RingWriter, int, int, bool]) -> bool:
-    ring, head, spilled, accept_spooled = goal
-    progress = ring.progress()
+def _reached(goal: tuple[_Home, int, int, bool]) -> bool:
+    home, head, spilled, accept_spooled = goal
+    progress = home.ring.progress()
     if progress is None:
         return True
     _head, tail, delivered, _spilled, spill_delivered, server_state, *_ = progress
     if delivered >= head and spill_delivered >= spilled:
         return True
-    return accept_spooled and server_state == 2 and tail >= head
+    if not (accept_spooled and server_state >= _SERVER_AWAY and tail >= head):
+        return False
+    if server_state == _SERVER_DENIES and home.spool is not None:
+        if _has_other_credentials(home):
+            with contextlib.suppress(OSError):
+                ensure_sender(home)
+        # A sender that got other credentials has yet to say how it fares.
+        return _signed_in[home.spool.name] == home.credentials
+    return True
 
 
 def _at_exit() -> None:

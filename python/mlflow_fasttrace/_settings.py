@@ -24,6 +24,14 @@ CREDENTIAL_VARIABLES = (
     "MLFLOW_WORKSPACE",
 )
 
+#: The same of what signs requests, where MLflow is told to sign them.
+_SIGNING_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+)
+
 DEFAULT_RING_BYTES = 4 << 20
 DEFAULT_SPOOL_BYTES = 1 << 30
 
@@ -33,6 +41,10 @@ MEMORY_BYTES = 64 << 20
 _SHARED_MEMORY = "/dev/shm"
 
 _CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
+
+#: Of a database's URI, as SQLAlchemy reads it: a password may hold anything but an "@".
+_DATABASES = ("postgresql", "mysql", "mssql")
+_DATABASE_CREDENTIALS = re.compile(r"^([\w+]+://)[^:/@]*(?::[^@]*)?@")
 
 
 def ring_bytes() -> int:
@@ -109,7 +121,11 @@ def _integer(name: str, default: int) -> int:
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be written to disk: no user or password; of a collector's, no query."""
+    """The URI as it may be written to disk: no user or password; of a collector's and a database
+    server's, no query, which may hold them too."""
+    if not uri.startswith(("http://", "https://", _otlp.SCHEME)):
+        plain = _DATABASE_CREDENTIALS.sub(r"\1", uri)
+        return plain.partition("?")[0] if uri.startswith(_DATABASES) else plain
     parts = urlsplit(uri)
     if _otlp.is_collector(uri):
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
@@ -173,11 +189,19 @@ class Spool(NamedTuple):
         _make_private(self.rings)
 
 
-def holder_of(lock: int) -> tuple[int, str]:
-    """Process id and version of the sender that an open lock file names; 0 and "" where it names
-    none."""
+class Holder(NamedTuple):
+    """Who an open lock file says is the sender; 0 and "" where it names none."""
+
+    pid: int = 0
+    version: str = ""
+    stays: bool = False  # an agent's thread, or a command: nobody may ask it to end
+
+
+def holder_of(lock: int) -> Holder:
     words = os.pread(lock, 100, 0).decode("ascii", "replace").split()
-    return (int(words[0]), words[1]) if len(words) == 2 and words[0].isdigit() else (0, "")
+    if len(words) < 2 or not words[0].isdigit():
+        return Holder()
+    return Holder(int(words[0]), words[1], words[2:] == ["stays"])
 
 
 def release_of(version: str) -> tuple[int, ...] | None:
@@ -231,6 +255,8 @@ def rings_prefix(root: str) -> str:
 def spool_for(uri: str) -> Spool:
     """The spool of a destination and of the credentials that this process has for it."""
     names = _otlp.VARIABLES if _otlp.is_collector(uri) else CREDENTIAL_VARIABLES
+    if names is CREDENTIAL_VARIABLES and os.environ.get("MLFLOW_TRACKING_AWS_SIGV4"):
+        names += _SIGNING_VARIABLES
     secret = "\0".join([uri] + [f"{name}={os.environ.get(name, '')}" for name in names])
     root = os.path.abspath(state_root())
     digest = hashlib.blake2b(

@@ -7,7 +7,7 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from mlflow_fasttrace._settings import without_secrets
+from mlflow_fasttrace._settings import without_credentials, without_secrets
 from mlflow_fasttrace.sender.delivery import INFOS_AT_ONCE
 from mlflow_fasttrace.sender.loop import run_sender
 
@@ -15,8 +15,12 @@ LOG_BYTES = 1 << 20  # and as much again in sender.log.1
 
 
 class _Formatter(logging.Formatter):
+    def __init__(self, uri: str):
+        super().__init__("%(asctime)s %(process)d %(levelname)s %(message)s")
+        self._uri, self._plain = uri, without_credentials(uri)
+
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record))
+        return without_secrets(super().format(record).replace(self._uri, self._plain))
 
 
 class _BoundedLog(logging.handlers.RotatingFileHandler):
@@ -49,7 +53,8 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     handler = _handler(os.path.join(sys.argv[1], "sender.log"))
-    handler.setFormatter(_Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    handler.setFormatter(_Formatter(uri))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -59,9 +64,8 @@ def main() -> int:
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-    state, rings, uri = sys.argv[1], sys.argv[2], os.environ["MLFLOW_TRACKING_URI"]
     with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
-        run_sender(state, rings, uri, lambda: bool(stop), executor)
+        run_sender(sys.argv[1], sys.argv[2], uri, lambda: bool(stop), executor)
     return 0
 
 

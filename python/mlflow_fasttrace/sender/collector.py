@@ -161,7 +161,11 @@ class HttpCollector:
             raise Refused(reason)
         if answer.status >= 500 and answer.status not in _BUSY:
             raise Failed(reason)
-        raise Away(reason, _seconds(answer.headers.get("retry-after")))
+        raise Away(
+            reason,
+            _seconds(answer.headers.get("retry-after")),
+            unknown_to_it=answer.status in (401, 403),
+        )
 
     def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:
         for last in (False, True):
@@ -236,7 +240,9 @@ class GrpcCollector:
                 raise Refused(reason) from None
             if code in (self._grpc.StatusCode.INTERNAL, self._grpc.StatusCode.UNKNOWN):
                 raise Failed(reason) from None
-            raise Away(reason) from None
+            raise Away(
+                reason, unknown_to_it=code is self._grpc.StatusCode.UNAUTHENTICATED
+            ) from None
         _report_partial_success(answer)
 
 

@@ -19,6 +19,7 @@ class Away(Exception):
         seconds: When the destination wants to be asked again, where it said so.
         kind: What is the same where only the words differ; whoever was told once is not told again.
         unanswered: It was asked and did not answer, perhaps because of the size of the question.
+        unknown_to_it: It does not know who asks: other credentials may help.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class Away(Exception):
         *,
         kind: object = None,
         unanswered: bool = False,
+        unknown_to_it: bool = False,
     ):
         super().__init__(reason)
         self.seconds = seconds
         self.kind = kind
         self.unanswered = unanswered
+        self.unknown_to_it = unknown_to_it
 
 
 class Denied(Away):
@@ -191,7 +194,8 @@ class Experiments:
                 self._ids[name] = destination.experiment_id(name)
             except (Refused, Failed, Denied) as error:
                 reason = f"experiment {name!r} could not be resolved: {error}"
-                raise Denied(reason, kind=("experiment", name)) from error
+                unknown = isinstance(error, Denied) and error.unknown_to_it
+                raise Denied(reason, kind=("experiment", name), unknown_to_it=unknown) from error
             except Away as error:
                 error.args = (f"experiment {name!r} could not be resolved: {error}",)
                 raise

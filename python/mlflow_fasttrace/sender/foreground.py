@@ -113,7 +113,7 @@ def deliver(
         OSError: the spool's folder cannot be used.
     """
     spool.make_state()
-    lock = _Lock(spool.lock)
+    lock = _Lock(spool.lock, stays=True)
     patience = _Patience(deadline)
     try:
         before = _numbers(read_status(spool.state))

@@ -225,9 +225,10 @@ class HttpDestination:
             self._headers_asked = float("-inf")
             reason += f" {SIGN_IN_HINT}"
         if status in _AWAY_STATUS or status < 400:
-            raise Away(reason, answer.retry_after(), kind=status)
+            raise Away(reason, answer.retry_after(), kind=status, unknown_to_it=status == 401)
         if status == 403:
-            raise Denied(reason, kind=status)
+            # (Also what a gateway says to a signature that has expired.)
+            raise Denied(reason, kind=status, unknown_to_it=True)
         if status == 413:
             raise TooLarge(reason)
         if path == OTLP_TRACES_PATH and status in _NO_OTLP_STATUS and not answer.error_code():

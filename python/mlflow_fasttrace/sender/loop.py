@@ -71,8 +71,10 @@ LOOKS_AT_LOCK_SECONDS = 5.0  # that others' looks at the lock may stand in the w
 RETRY_FILE_SECONDS = 60.0  # of a file that could not be read, or not be written
 PROOF_SECONDS = 600.0  # that what was taken last may show whether the server takes anything
 PROOF_BYTES = 64 << 10
+HAND_OVER_SECONDS = 1.0  # the same of one of this release, which may just have been asked to
 
 SERVER_UNKNOWN, SERVER_ANSWERS, SERVER_AWAY = 0, 1, 2
+_SERVER_DENIES = 3  # what agents are told instead of away where other credentials may help
 
 
 class Sender:
@@ -95,6 +97,7 @@ class Sender:
         self.rings: dict[str, RingSource] = {}
         self.segments: dict[str, PackedSegment | SpillSegment] = {}
         self.server_state = SERVER_UNKNOWN
+        self._told_agents = SERVER_UNKNOWN
         self.backoff = Backoff()
         self.status = Status(state, uri)
         self.flush_wanted = False
@@ -128,6 +131,7 @@ class Sender:
     def scan(self) -> None:
         """Finds rings of new agents, segments that wait, and rings whose agents are gone."""
         self._last_scan = time.monotonic()
+        found = []
         for path in ring_paths(*self.folders):
             if path in self.rings or self._is_left_alone(path):
                 continue
@@ -137,6 +141,7 @@ class Sender:
                 self._leave_alone(path, error)
                 continue
             self.adopt(ring)
+            found.append(ring)
         for ring in self.rings.values():
             ring.reader.attend(self.spool_is_full)
         if self.state is None:
@@ -146,6 +151,8 @@ class Sender:
         for path in packed:
             if path not in self.segments and not self._is_left_alone(path):
                 self.segments[path] = PackedSegment(path)
+        for ring in found:
+            ring.await_earlier(packed)
         for path in spilled:
             if path not in self.segments and not self._is_left_alone(path):
                 try:
@@ -168,7 +175,7 @@ class Sender:
         self._left_alone[path] = time.monotonic() + seconds
 
     def adopt(self, ring: RingSource) -> None:
-        ring.reader.set_server_state(self.server_state)
+        ring.reader.set_server_state(self._told_agents)
         self.rings[ring.path or ""] = ring
 
     def read(self) -> int:
@@ -754,7 +761,7 @@ class Sender:
         if self._accepted:
             self.backoff.succeeded()  # it comes and goes: what it takes in between is not little
         self.backoff.failed(reason.seconds)
-        self._set_server_state(SERVER_AWAY)
+        self._set_server_state(SERVER_AWAY, denies=reason.unknown_to_it)
 
     def _tell(self, reason: Away) -> None:
         told = self._told_of_some if isinstance(reason, Denied) else self._told
@@ -762,14 +769,15 @@ class Sender:
             logger.warning("delivery waits: %s", reason)
             told.add(reason.kind)
 
-    def _set_server_state(self, state: int) -> None:
+    def _set_server_state(self, state: int, *, denies: bool = False) -> None:
         if state == SERVER_AWAY and self.server_state != SERVER_AWAY:
             self._away_since = time.monotonic()
         if state == SERVER_ANSWERS:
             self._told.clear()
         self.server_state = state
+        self._told_agents = _SERVER_DENIES if denies else state
         for ring in self.rings.values():
-            ring.reader.set_server_state(state)
+            ring.reader.set_server_state(self._told_agents)
 
     def _settle(self) -> None:
         for ring in self.rings.values():
@@ -778,6 +786,8 @@ class Sender:
             segment.settle()
             if segment.loaded and segment.left == 0:
                 del self.segments[path]
+        for ring in self.rings.values():
+            ring.settle_earlier(self.segments)
 
     # ---- keeping ----
 
@@ -916,17 +926,23 @@ def _batches(
 
 
 class _Lock:
-    """The right to be this spool's sender. The file says who has it: process id and version."""
+    """The right to be this spool's sender. The file says who has it: process id and version, and
+    whether it stays whatever it is asked."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, *, stays: bool):
+        self._stays = stays
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def take(self) -> bool:
-        """Waits a little where a sender of another release, which was asked to end, still has it,
-        and where others look at it: that takes them a moment each (a shared lock)."""
-        _pid, version = _settings.holder_of(self._fd)
+        """Waits a little where a sender that was asked to end still has it, and where others look at
+        it: that takes them a moment each (a shared lock)."""
+        holder = _settings.holder_of(self._fd)
+        wait = 0.0
+        if holder.version not in ("", __version__):
+            wait = TAKE_OVER_SECONDS
+        elif not (self._stays or holder.stays):
+            wait = HAND_OVER_SECONDS
         began = time.monotonic()
-        wait = TAKE_OVER_SECONDS if version not in ("", __version__) else 0.0
         while not self._try(fcntl.LOCK_EX):
             waited = time.monotonic() - began
             if self._try(fcntl.LOCK_SH):
@@ -939,7 +955,8 @@ class _Lock:
             else:
                 time.sleep(0.02)
         os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()} {__version__}\n".encode(), 0)
+        stays = " stays" if self._stays else ""
+        os.pwrite(self._fd, f"{os.getpid()} {__version__}{stays}\n".encode(), 0)
         return True
 
     def _try(self, kind: int) -> bool:
@@ -970,7 +987,7 @@ def run_sender(
     state: str,
     rings: str,
     uri: str,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] | None = None,
     executor: Executor | None = None,
 ) -> None:
     """Serves a spool until no agent has needed it for a while.
@@ -979,11 +996,13 @@ def run_sender(
         state: The spool's folder of segments, lock and log.
         rings: The folder of its rings.
         uri: The tracking URI, with its credentials.
-        should_stop: Asked between rounds; what is not delivered stays where it is.
+        should_stop: Asked between rounds; what is not delivered stays where it is. None: it does not
+            end before its time.
         executor: For several requests at once. A thread of the agent has none: most of what it
             delivers it delivers while its interpreter ends, and starts no threads any more.
     """
-    lock = _Lock(os.path.join(state, "sender.lock"))
+    lock = _Lock(os.path.join(state, "sender.lock"), stays=should_stop is None)
+    should_stop = should_stop or (lambda: False)
     try:
         while lock.take():
             sender = sender_for(state, rings, uri, executor)

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections import deque
+from collections.abc import Collection
 
 from mlflow_fasttrace import _core
 
@@ -66,6 +67,22 @@ class RingSource:
         self.pending: deque[Entry] = deque()
         self.unpacked_since: float | None = None
         self.flush_wanted = False
+        self._earlier: tuple[Entry, set[str]] | None = None
+
+    def await_earlier(self, segments: Collection[str]) -> None:
+        """What an earlier sender moved out of the ring is delivered when the segments are gone that
+        there are now."""
+        if self.reader.delivered < self.reader.tail:
+            marker = self._marker(done=False)
+            self.pending.append(marker)
+            self._earlier = (marker, set(segments))
+            self.settle_earlier(segments)
+
+    def settle_earlier(self, segments: Collection[str]) -> None:
+        if self._earlier is not None and self._earlier[1].isdisjoint(segments):
+            self._earlier[0].done = True
+            self._earlier = None
+            self.settle()
 
     def read(self) -> list[Entry]:
         self.flush_wanted |= self.reader.take_flush()

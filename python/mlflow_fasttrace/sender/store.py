@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 
+import sqlalchemy
 from mlflow.entities import Span
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES, SQLITE
+from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _get_store
+from mlflow.utils.uri import get_uri_scheme
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace.sender.delivery import (
     TRANSIENT_CODES,
     Artifacts,
     Away,
+    Failed,
     Refused,
     upload_artifacts,
 )
@@ -31,6 +36,8 @@ class StoreDestination:
 
     def __init__(self, uri: str):
         self.uri = uri
+        if get_uri_scheme(uri) in DATABASE_ENGINES and not uri.startswith(SQLITE):
+            _connect_once(uri)
         self.store = _get_store(uri)
 
     def experiment_id(self, name: str) -> str:
@@ -52,9 +59,7 @@ class StoreDestination:
         try:
             return function(*args)
         except MlflowException as error:
-            if error.error_code in TRANSIENT_CODES:
-                raise Away(str(error)) from error
-            raise Refused(str(error)) from error
+            raise _judged(error) from error
         except NotImplementedError as error:
             raise Refused(
                 "this store keeps no spans; use a tracking server or a database URI"
@@ -64,3 +69,35 @@ class StoreDestination:
             raise Refused(f"{type(error).__name__}: {error}") from error
         except Exception as error:
             raise Away(f"{type(error).__name__}: {error}") from error
+
+
+def _connect_once(uri: str) -> None:
+    """MLflow's store tries for minutes to reach a database; the sender has more to do meanwhile.
+
+    Raises:
+        Exception: it cannot be reached.
+    """
+    engine = create_sqlalchemy_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _judged(error: MlflowException) -> Exception:
+    """What it means for the trace. MLflow has a few codes for all that a database may say: what it
+    says itself stands behind them."""
+    cause = error.__cause__
+    if isinstance(cause, (*_VALUE_ERRORS, sqlalchemy.exc.DataError)):
+        return Refused(str(error))
+    if isinstance(cause, sqlalchemy.exc.DBAPIError) and (
+        cause.connection_invalidated or isinstance(cause, sqlalchemy.exc.InterfaceError)
+    ):
+        return Away(str(error))
+    if isinstance(cause, sqlalchemy.exc.SQLAlchemyError) and not isinstance(
+        cause, sqlalchemy.exc.OperationalError
+    ):
+        # A database that only reads after a failover, a right or a table that is missing: of one
+        # trace one cannot tell.
+        return Failed(str(error))
+    return (Away if error.error_code in TRANSIENT_CODES else Refused)(str(error))
