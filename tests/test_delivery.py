@@ -194,6 +194,57 @@ def test_other_senders(server, own_spool, agent, mode):
     assert_all_there(server.uri, f"by {mode}", 5)
 
 
+#: Where no sender process can be started, and the beginning of the line that says so.
+NO_PROCESS = {
+    "embedded": (
+        """
+open("embedding", "w").write("#!/bin/sh\\ntouch started-anew\\n")
+os.chmod("embedding", 0o755)
+sys.executable = os.path.abspath("embedding")
+""",
+        "embedding is no Python that could run a sender",
+    ),
+    "frozen": ("sys.frozen = True\n", "python"),
+    "forbidden": (
+        """
+def forbid(event, arguments):
+    if event == "subprocess.Popen":
+        raise PermissionError(1, "no processes here")
+sys.addaudithook(forbid)
+""",
+        "No sender process could be started ([Errno 1] no processes here)",
+    ),
+    "in vain": (
+        """
+from mlflow_fasttrace import _runtime
+open("sitecustomize.py", "w").write("import os\\n'MLFLOW_FASTTRACE_AGENT_PATH' in os.environ and os._exit(1)")
+os.environ["PYTHONPATH"] = os.getcwd() + os.pathsep + os.environ.get("PYTHONPATH", "")
+_runtime._STARTS_SECONDS = 0.1
+root(-1)
+(home,) = _runtime._homes.values()
+for _ in range(3):
+    _runtime.ensure_sender(home)
+    time.sleep(0.1)
+""",
+        "Sender processes end as soon as they begin",
+    ),
+}
+
+
+@pytest.mark.parametrize("why", NO_PROCESS)
+def test_a_thread_delivers_where_no_process_can(server, own_spool, agent, tmp_path, why):
+    first, line = NO_PROCESS[why]
+    code = agent_code(server.uri, f"no process: {why}", 5).replace("for n in", f"{first}\nfor n in")
+    process = agent(code, MLFLOW_FASTTRACE_EXIT_TIMEOUT="30")
+    assert process.returncode == 0, process.err
+    assert process.err.startswith(line), process.err
+    assert process.err.count("a thread of this program delivers") == 1, process.err
+    assert sender_pids(own_spool) == [process.pid]
+    found = wait_until(lambda: traces_of(server.uri, f"no process: {why}"), 30, "the traces")
+    assert {trace.data.spans[0].inputs["n"] for trace in found} >= set(range(5))
+    assert not (tmp_path / "started-anew").exists()
+
+
 def test_embedded_store(tmp_path, own_spool, agent):
     uri = f"sqlite:///{tmp_path}/not there yet/own.db"
     process = agent(agent_code(uri, "embedded", 30), MLFLOW_FASTTRACE_EXIT_TIMEOUT="60")

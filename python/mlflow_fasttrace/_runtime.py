@@ -38,6 +38,8 @@ _environment_model: str | None = None
 _destinations: dict[str, bytes] = {}  # encoded, by experiment id: those that differ from the usual
 _sender_threads: dict[str, threading.Thread] = {}
 _signed_in: dict[str, str] = {}  # by the spool's name: the credentials that its sender got last
+_starts: dict[str, tuple[int, float]] = {}  # of senders, since one was seen: how many, since when
+_STARTS_IN_VAIN, _STARTS_SECONDS = 3, 10.0  # a sender takes its lock within a second
 _pid = os.getpid()
 _started = False  # the core knows where traces go
 _starting_thread: int | None = None
@@ -390,6 +392,7 @@ def _child_after_fork() -> None:
     _homes.clear()
     _left.clear()
     _sender_threads.clear()
+    _starts.clear()
     reset()
 
 
@@ -425,19 +428,34 @@ def ensure_sender(home: _Home) -> None:
         return
     running = _sender_of(spool)
     if running is not None:
+        _starts.pop(spool.name, None)
         if running.stays or running.pid in (0, os.getpid()):
             return
         if not (_is_older(running.version) or _has_other_credentials(home)):
             return
         with contextlib.suppress(OSError):
             os.kill(running.pid, signal.SIGTERM)
-    if mode == "process" and sys.executable:
+    if mode == "process" and (why_not := _cannot_spawn(spool)) is None:
         try:
             _spawn_sender(spool, home.uri)
             return
         except (OSError, subprocess.SubprocessError) as error:
-            _hooks.warn(f"No sender process could be started ({error}); a thread takes over.")
+            why_not = f"No sender process could be started ({error})"
+    if mode == "process":
+        _hooks.warn(f"{why_not}: a thread of this program delivers.")
     _start_sender_thread(home)
+
+
+def _cannot_spawn(spool: _settings.Spool) -> str | None:
+    """Why this program starts no sender process; None: it does. What runs under the name of an
+    embedding or a frozen program is not Python: it would start the program anew."""
+    name = os.path.basename(sys.executable or "")
+    if "python" not in name.lower() or getattr(sys, "frozen", False):
+        return f"{name or 'This program'} is no Python that could run a sender"
+    count, since = _starts.get(spool.name, (0, 0.0))
+    if count >= _STARTS_IN_VAIN and time.monotonic() - since >= _STARTS_SECONDS:
+        return f"Sender processes end as soon as they begin ({spool.log} says why)"
+    return None
 
 
 def _is_older(version: str) -> bool:
@@ -486,6 +504,8 @@ sys.exit(main())
 
 def _spawn_sender(spool: _settings.Spool, uri: str) -> None:
     _signed_in[spool.name] = _settings.spool_for(uri).name
+    count, since = _starts.get(spool.name, (0, time.monotonic()))
+    _starts[spool.name] = (count + 1, since)
     environment = dict(os.environ)
     environment["MLFLOW_TRACKING_URI"] = uri
     environment["MLFLOW_FASTTRACE_DISABLE"] = "1"  # the sender itself is never traced
