@@ -13,7 +13,7 @@ PHASE_OPEN, PHASE_ROOT_ENDED, PHASE_COMPLETE = 0, 1, 2
 _PHASE_MASK = 0x0F
 
 #: A trace that is still open after this long is sent as far as it is.
-OPEN_AFTER_SECONDS = 5.0
+OPEN_AFTER_SECONDS = 4.0
 
 #: Spans without any trace record are given up after this long.
 ORPHAN_AFTER_SECONDS = 120.0
