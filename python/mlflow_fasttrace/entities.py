@@ -43,6 +43,10 @@ class NoOpSpan:
     inputs = outputs = span_type = description = log_level = model_name = llm_cost = None
     _trace_id = None
 
+    def __init__(self, gap: Any = None):
+        #: What is made current where this span is: nothing, or the gap of a dropped trace.
+        self._gap = gap
+
     @property
     def attributes(self) -> dict[str, Any]:
         return {}
@@ -83,7 +87,7 @@ class NoOpSpan:
         return f"NoOpSpan(name=None, trace_id={self.trace_id!r}, span_id=None, parent_id=None)"
 
 
-#: It holds nothing, so one serves everywhere.
+#: It holds nothing, so one serves wherever tracing is off.
 NO_OP_SPAN = NoOpSpan()
 
 

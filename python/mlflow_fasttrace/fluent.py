@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_fasttrace import _core, _hooks, _runtime, _shells, _view
-from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, SpanType
+from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, NoOpSpan, SpanType
 
 #: Tags that only MLflow itself sets (``IMMUTABLE_TAGS`` of its store).
 IMMUTABLE_TAGS = frozenset(
@@ -256,8 +256,8 @@ def start_span_no_context(
     span = _core.start_span(
         str(name), parent_span, experiment, _usable_time(start_time_ns), None, None
     )
-    if span is None:
-        return NO_OP_SPAN
+    if type(span) is not _core.LiveSpan:
+        return NO_OP_SPAN if span is None else NoOpSpan(span)
     span.set_span_type(span_type)
     if inputs is not None:
         span.set_inputs(inputs)

@@ -304,7 +304,7 @@ def _add_clone(span: Any, target: Any, parent_id: str) -> None:
     clone = _core.start_span(
         span.name, target, None, span.start_time_ns, int(span.span_id, 16), int(parent_id, 16)
     )
-    if clone is not None:
+    if type(clone) is _core.LiveSpan:
         _copy_contents(span, clone)
         clone.end(end_time_ns=span.end_time_ns)
 
@@ -349,7 +349,7 @@ def clone_span(
     clone = _core.start_span(
         span.name, parent, experiment, span.start_time_ns, int(span.span_id, 16), None
     )
-    if clone is None:
+    if type(clone) is not _core.LiveSpan:
         return NO_OP_SPAN
     _copy_contents(span, clone)
     return clone

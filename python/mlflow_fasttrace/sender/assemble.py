@@ -91,6 +91,11 @@ class TraceBuffer:
         if self.info is None or (info.phase, info.spans) >= (self.info.phase, self.info.spans):
             self.info, self.info_entry = info, entry
 
+    @property
+    def remote(self) -> bool:
+        """Whether another process sends what is known of the trace as a whole."""
+        return self.info is not None and bool(self.info.info.get("remote"))
+
     def complete(self) -> bool:
         return (
             self.info is not None
@@ -104,13 +109,15 @@ class TraceBuffer:
 
     def summarize(self) -> None:
         """Takes from the undelivered spans what finishing needs."""
+        under = self.info.info.get("roots_under") if self.info is not None else None
+        roots_under = bytes.fromhex(under) if under else None
         for entry in self.spans:
             span_id, parent_id, size, usage, cost, inputs, outputs = _core.span_summary(
-                entry.record
+                entry.record, roots_under
             )
             self.sizes[span_id] = size
             self.usage[span_id] = (parent_id, usage, cost)
-            if parent_id is None:
+            if parent_id is None or parent_id == roots_under:
                 self.root_seen = True
                 self.root_inputs, self.root_outputs = inputs, outputs
 

@@ -286,7 +286,7 @@ class Sender:
         try:
             trace.summarize()
             entry = trace.info_entry
-            if entry is None or entry.info_sent:
+            if entry is None or entry.info_sent or trace.remote:
                 return True
             info = trace_info(trace, experiment_id)
         except Exception as error:
@@ -340,7 +340,7 @@ class Sender:
 
     def _upload_spans(self, trace: TraceBuffer) -> bool:
         """The same, for a trace that the server would take in no other way. Whether it is there."""
-        if len(trace.spans) < len(trace.seen) or not trace.info_was_sent():
+        if len(trace.spans) < len(trace.seen) or not trace.info_was_sent() or trace.remote:
             return False
         try:
             self._write_spans(trace)
@@ -456,6 +456,8 @@ class Sender:
                 entry.held = True
             return
         try:
+            if trace.spans and trace.remote:
+                raise Refused("the server takes no spans by OTLP, and the trace is another process's")
             if trace.spans:
                 self._write_spans(trace, added=True)
         except Failed as reason:
