@@ -803,6 +803,7 @@ static PyGetSetDef span_getset[] = {
     {"_status_pair", (getter)get_status_pair, NULL, NULL, NULL},
     {"_event_tuples", (getter)get_event_tuples, NULL, NULL, NULL},
     {"__class__", (getter)get_class, NULL, NULL, NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

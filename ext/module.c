@@ -201,6 +201,17 @@ static PyObject *core_current_span(PyObject *module, PyObject *unused)
     return (PyObject *)current;
 }
 
+/* What is current: a span, also one that is recorded elsewhere, or a gap; None. */
+static PyObject *core_current(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    Current *current;
+    if (context_current(module_state(module), &current) < 0 || current == NULL) {
+        Py_RETURN_NONE;
+    }
+    return (PyObject *)current;
+}
+
 /* An int, or None, which leaves what is there. */
 static bool read_uint64(PyObject *value, uint64_t *number)
 {
@@ -646,6 +657,7 @@ static PyMethodDef core_functions[] = {
     {"live_trace", core_live_trace, METH_O, NULL},
     {"live_traces", core_live_traces, METH_NOARGS, NULL},
     {"end_dropped", core_end_dropped, METH_NOARGS, NULL},
+    {"current", core_current, METH_NOARGS, NULL},
     {"current_span", core_current_span, METH_NOARGS, NULL},
     {"last_trace_id", core_last_trace_id, METH_NOARGS, NULL},
     {"encode", core_encode, METH_O, NULL},

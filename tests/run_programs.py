@@ -1,4 +1,7 @@
-"""Runs every program, each into an experiment of its own:  run_programs.py MODULE URI PREFIX"""
+"""Runs every program, each into an experiment of its own:  run_programs.py MODULE URI PREFIX
+
+"mlflow:installed" is MLflow itself, made to run on the core.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,14 @@ from programs import PROGRAMS
 
 def main() -> None:
     module_name, uri, prefix = sys.argv[1:]
+    module_name, _, installed = module_name.partition(":")
+    if installed:
+        import mlflow_fasttrace
+
+        assert mlflow_fasttrace.install()
     mlflow = importlib.import_module(module_name)
+    if installed:
+        assert mlflow.trace.__code__.co_filename.endswith("_install.py")
     mlflow.set_tracking_uri(uri)
     os.environ["PROGRAM_PREFIX"] = prefix
     for name, run in PROGRAMS.items():

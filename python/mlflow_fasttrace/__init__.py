@@ -55,7 +55,9 @@ _AFTER_FLUSH = frozenset(
     }
 )
 
-_SUBMODULES = frozenset({"entities", "fluent", "sender", "traces", "tracing"})
+_INSTALL = frozenset({"install", "is_installed", "uninstall"})
+
+_SUBMODULES = frozenset({"entities", "fluent", "otel", "sender", "traces", "tracing"})
 
 _PURE = _settings.disabled()
 if not _PURE:
@@ -77,6 +79,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'mlflow_fasttrace' has no attribute {name!r}")
     if name in _SUBMODULES:
         return importlib.import_module(f"mlflow_fasttrace.{name}")
+    if name in _INSTALL:
+        return getattr(importlib.import_module("mlflow_fasttrace._install"), name)
     if _PURE:
         value = getattr(importlib.import_module("mlflow"), name)
     elif name in _FLUENT:

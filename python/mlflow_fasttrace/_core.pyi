@@ -293,6 +293,9 @@ def set_destination(
 def end_dropped() -> None:
     """Ends the spans whose context manager was dropped without being left."""
 
+def current() -> LiveSpan | Gap | None:
+    """What is current, also a span that is recorded elsewhere, or a gap."""
+
 def current_span() -> LiveSpan | None: ...
 def last_trace_id() -> str | None: ...
 def encode(value: Any, /) -> bytes: ...

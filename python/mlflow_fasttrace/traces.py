@@ -150,10 +150,12 @@ def log_assessment(trace_id: str, assessment: Any) -> Any:
     if trace_id is None or trace_id == NO_OP_SPAN_TRACE_ID:
         return assessment
     trace = _core.live_trace(trace_id)
-    if trace is None or trace_id != get_active_trace_id():
+    if trace is None or trace.remote or trace_id != get_active_trace_id():
         return _mlflow("log_assessment")(trace_id, assessment)
     try:
         trace.assessments.append(assessment.to_dictionary())
+        if trace.info is not None:
+            trace.info.assessments.append(assessment)
     except Exception as error:
         _hooks.warn(f"An assessment cannot be logged to {trace_id}: {error}")
     return assessment
