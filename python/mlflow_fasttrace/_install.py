@@ -9,7 +9,6 @@ an import hook waits for it.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import inspect
 import logging
@@ -229,7 +228,7 @@ def _trampoline(function: types.FunctionType, target: Callable[..., Any]) -> typ
 # ---- waiting for MLflow ----
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Finds ``mlflow`` as everybody else does, and has the core installed when it is loaded."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
@@ -246,7 +245,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         return None
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     def __init__(self, loader: Any):
         self._loader = loader
 

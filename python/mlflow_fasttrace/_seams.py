@@ -33,8 +33,6 @@ from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
 
 from mlflow_fasttrace import _core, _runtime, fluent, otel, traces, tracing
-from mlflow_fasttrace._otel_view import OtelSpanView
-from mlflow_fasttrace.entities import NoOpSpan
 from mlflow_fasttrace._install import (
     MovedSeam,
     at_uninstall,
@@ -43,6 +41,8 @@ from mlflow_fasttrace._install import (
     replace_attribute,
     replace_class,
 )
+from mlflow_fasttrace._otel_view import OtelSpanView
+from mlflow_fasttrace.entities import NoOpSpan
 
 _set_current = _core.current_span_var.set
 

@@ -12,6 +12,9 @@ from typing import Any
 
 from mlflow_fasttrace._core import LiveSpan
 
+#: Modules below it are MLflow's, see _aliases.py.
+__path__: list[str] = []
+
 NO_OP_SPAN_TRACE_ID = "MLFLOW_NO_OP_SPAN_TRACE_ID"
 
 

@@ -15,6 +15,7 @@ program's own provider is not touched.
 
 from __future__ import annotations
 
+import importlib
 import json
 import secrets
 from collections.abc import Callable, Sequence
@@ -324,3 +325,10 @@ def link_contexts(linked: bool) -> bool:
         return False
     _core.set_hook("outside", _outside if linked else None)
     return True
+
+
+def __getattr__(name: str) -> Any:
+    # mlflow.otel: MLflow's export of what other tracers record
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(importlib.import_module("mlflow.otel"), name)

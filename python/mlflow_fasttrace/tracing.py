@@ -31,6 +31,9 @@ __all__ = [
     "trace_disabled",
 ]
 
+#: Modules below it are MLflow's, see _aliases.py.
+__path__: list[str] = []
+
 _SpanProcessor = Callable[[Any], None]
 
 _span_processors: list[_SpanProcessor] = []
@@ -248,7 +251,7 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     current = _core.current()
-    if _core.current_span() is None:
+    if not isinstance(current, _core.LiveSpan):
         _hooks.logger.warning(
             "No active span found for fetching the trace context from. Returning an empty header."
         )

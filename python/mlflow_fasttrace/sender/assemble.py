@@ -25,7 +25,16 @@ _REMEMBERED = 2000
 class TraceInfoRecord:
     """A decoded trace record."""
 
-    __slots__ = ("destination", "duration_ns", "info", "phase", "spans", "start_ns", "state")
+    __slots__ = (
+        "destination",
+        "duration_ns",
+        "info",
+        "phase",
+        "remote",
+        "spans",
+        "start_ns",
+        "state",
+    )
 
     def __init__(self, record: bytes):
         fields = _core.decode(record)
@@ -36,6 +45,13 @@ class TraceInfoRecord:
         self.state = fields[6]
         self.destination: dict[str, Any] = fields[7]
         self.info: dict[str, Any] = fields[8]
+        self.remote = bool(self.info.get("remote"))
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Of two records of a trace the higher one counts. A process that carries another's trace on
+        knows nothing of it as a whole."""
+        return not self.remote, self.phase, self.spans
 
 
 def start_of_span(record: bytes) -> int:
@@ -88,13 +104,13 @@ class TraceBuffer:
             return
         self.infos.append(entry)
         info = TraceInfoRecord(entry.record)
-        if self.info is None or (info.phase, info.spans) >= (self.info.phase, self.info.spans):
+        if self.info is None or info.rank >= self.info.rank:
             self.info, self.info_entry = info, entry
 
     @property
     def remote(self) -> bool:
         """Whether another process sends what is known of the trace as a whole."""
-        return self.info is not None and bool(self.info.info.get("remote"))
+        return self.info is not None and self.info.remote
 
     def complete(self) -> bool:
         return (

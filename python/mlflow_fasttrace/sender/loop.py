@@ -457,7 +457,9 @@ class Sender:
             return
         try:
             if trace.spans and trace.remote:
-                raise Refused("the server takes no spans by OTLP, and the trace is another process's")
+                raise Refused(
+                    "the server takes no spans by OTLP, and the trace is another process's"
+                )
             if trace.spans:
                 self._write_spans(trace, added=True)
         except Failed as reason:
