@@ -11,6 +11,7 @@ import sys
 
 import api_programs  # noqa: F401  (adds its programs)
 import callable_programs  # noqa: F401
+import otel_programs  # noqa: F401
 from programs import PROGRAMS
 
 
@@ -27,6 +28,8 @@ def main() -> None:
     mlflow.set_tracking_uri(uri)
     os.environ["PROGRAM_PREFIX"] = prefix
     for name, run in PROGRAMS.items():
+        if os.environ.get("ONLY", name) != name:
+            continue
         os.environ["PROGRAM_NAME"] = name
         mlflow.set_experiment(f"{prefix}-{name}")
         run(mlflow)
