@@ -24,6 +24,9 @@ _EMPTY_RESOURCE = Resource.get_empty()
 _SCOPE = InstrumentationScope("mlflow_fasttrace")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
+#: Of the core's own traces: their ids are random, which newer versions of OpenTelemetry say.
+OWN_FLAGS = TraceFlags(TraceFlags.SAMPLED | getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
+
 #: Where a span keeps what other libraries set, as (their value, its JSON text) by key.
 _RAW = "_otel_attributes"
 
@@ -96,7 +99,7 @@ class OtelSpanView(Span):
             trace_id=int(self._live._trace_id, 16),
             span_id=int(span_id, 16),
             is_remote=False,
-            trace_flags=_SAMPLED,
+            trace_flags=_SAMPLED if self._live._trace.remote else OWN_FLAGS,
         )
 
     @property

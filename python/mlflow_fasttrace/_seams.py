@@ -41,7 +41,7 @@ from mlflow_fasttrace._install import (
     replace_attribute,
     replace_class,
 )
-from mlflow_fasttrace._otel_view import OtelSpanView
+from mlflow_fasttrace._otel_view import OWN_FLAGS, OtelSpanView
 from mlflow_fasttrace.entities import NoOpSpan
 
 _set_current = _core.current_span_var.set
@@ -562,7 +562,8 @@ def store(self: TracingClient) -> Any:
 
 def tracing_headers_from_span(span: Any) -> dict[str, str]:
     if type(span) is _core.LiveSpan:
-        return {"traceparent": f"00-{span._trace_id}-{span.span_id}-01"}
+        flags = tracing.flags_of(span, OWN_FLAGS)
+        return {"traceparent": f"00-{span._trace_id}-{span.span_id}-{flags:02x}"}
     distributed = importlib.import_module("mlflow.tracing.distributed")
     return original(distributed._get_tracing_headers_from_span)(span)
 

@@ -235,9 +235,18 @@ def reset() -> None:
 
 # ---- traces over several processes ----
 
-_trace_state: contextvars.ContextVar[tuple[str, Any]] = contextvars.ContextVar(
-    "mlflow_fasttrace.trace_state", default=("", None)
+#: Of the trace that this context continues: its id, state and flags.
+_continued: contextvars.ContextVar[tuple[str, Any, int]] = contextvars.ContextVar(
+    "mlflow_fasttrace.continued", default=("", None, 0)
 )
+
+
+def flags_of(span: Any, own: int) -> int:
+    """The flags of W3C Trace Context that a recorded span's trace came with, or ``own``."""
+    trace_id, _state, flags = _continued.get()
+    if trace_id == span._trace_id:
+        return flags
+    return 1 if span._trace.remote else own
 
 
 def get_tracing_context_headers_for_http_request() -> dict[str, str]:
@@ -249,6 +258,8 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
     """
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    from mlflow_fasttrace._otel_view import OWN_FLAGS
 
     current = _core.current()
     if not isinstance(current, _core.LiveSpan):
@@ -263,8 +274,9 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
     elif current is None:
         return {}
     else:
-        ids, flags = (int(current._trace_id, 16), int(current.span_id, 16)), TraceFlags.SAMPLED
-    trace_id, state = _trace_state.get()
+        ids = (int(current._trace_id, 16), int(current.span_id, 16))
+        flags = flags_of(current, OWN_FLAGS)
+    trace_id, state, _flags = _continued.get()
     if current is None or trace_id != getattr(current, "_trace_id", None):
         state = None
     context = SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(flags), trace_state=state)
@@ -305,13 +317,15 @@ def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> It
     elif remote.is_valid:
         current = _core.remote_span(remote.trace_id.to_bytes(16, "big"), remote.span_id, False)
     token = _core.current_span_var.set(current)
-    state_token = _trace_state.set((f"{remote.trace_id:032x}", remote.trace_state))
+    continued = _continued.set(
+        (f"{remote.trace_id:032x}", remote.trace_state, int(remote.trace_flags))
+    )
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):  # left in another context: that ends by itself
             _core.current_span_var.reset(token)
-            _trace_state.reset(state_token)
+            _continued.reset(continued)
 
 
 def get_bridged_tracer_provider() -> Any:
