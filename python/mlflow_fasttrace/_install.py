@@ -54,8 +54,7 @@ def install() -> bool:
             _say(reason)
             return False
         if "mlflow" not in sys.modules:
-            if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-                sys.meta_path.insert(0, _Finder())
+            _when_loaded("mlflow", _apply)
             return True
         return _apply()
 
@@ -65,15 +64,13 @@ def uninstall() -> None:
     global _refused
     with _lock:
         _refused = None
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
-        while _undo:
-            _undo.pop()()
-        _originals.clear()
+        _await_nothing()
+        _undo_all()
 
 
 def is_installed() -> bool:
     """Whether MLflow runs on the core, or will when it is imported."""
-    return bool(_undo) or any(isinstance(finder, _Finder) for finder in sys.meta_path)
+    return bool(_undo) or "mlflow" in _awaited
 
 
 def is_active() -> bool:
@@ -124,11 +121,15 @@ def _apply() -> bool:
         _refused = f"MLflow's code could not be replaced: {type(error).__name__}: {error}"
     else:
         return True
+    _undo_all()
+    _say(_refused)
+    return False
+
+
+def _undo_all() -> None:
     while _undo:
         _undo.pop()()
     _originals.clear()
-    _say(_refused)
-    return False
 
 
 def mlflow_version() -> str:
@@ -225,16 +226,37 @@ def _trampoline(function: types.FunctionType, target: Callable[..., Any]) -> typ
     return code.replace(co_consts=constants, co_name=function.__name__)
 
 
-# ---- waiting for MLflow ----
+# ---- waiting for modules ----
+
+_awaited: dict[str, Callable[[], object]] = {}  # by module: what is done when it is loaded
+
+
+def _when_loaded(module: str, action: Callable[[], object]) -> None:
+    _awaited[module] = action
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _await_nothing() -> None:
+    _awaited.clear()
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+
+
+def when_loaded(module: str, action: Callable[[], object]) -> None:
+    """Does something, until uninstall(), as soon as a module is loaded; now, where it is."""
+    if module in sys.modules:
+        action()
+    else:
+        _when_loaded(module, action)
 
 
 class _Finder:
-    """Finds ``mlflow`` as everybody else does, and has the core installed when it is loaded."""
+    """Finds the awaited modules as everybody else does."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name != "mlflow":
+        if name not in _awaited:
             return None
-        for finder in sys.meta_path:
+        for finder in list(sys.meta_path):
             if isinstance(finder, _Finder) or not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(name, path, target)
@@ -256,10 +278,9 @@ class _Loader:
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         with _lock:
-            waiting = any(isinstance(finder, _Finder) for finder in sys.meta_path)
-            sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, _Finder)]
-            if waiting and not _undo and why_not() is None:
-                _apply()
+            action = _awaited.pop(module.__name__, None)
+            if action is not None:
+                action()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)

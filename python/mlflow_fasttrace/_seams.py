@@ -40,6 +40,7 @@ from mlflow_fasttrace._install import (
     replace,
     replace_attribute,
     replace_class,
+    when_loaded,
 )
 from mlflow_fasttrace._otel_view import OWN_FLAGS, OtelSpanView
 from mlflow_fasttrace.entities import NoOpSpan
@@ -700,6 +701,15 @@ def apply() -> None:
     otel._is_recorded_elsewhere = is_recorded_elsewhere
     _runtime.use_mlflow(True)
     at_uninstall(_forget)
+    when_loaded("mlflow.llama_index.tracer", _complete_llama_index)
+
+
+def _complete_llama_index() -> None:
+    handler = sys.modules["mlflow.llama_index.tracer"].MlflowSpanHandler
+    ours = importlib.import_module("mlflow_fasttrace._llama_index")
+    for name in ("capture_propagation_context", "restore_propagation_context"):
+        if name not in vars(handler):  # MLflow's own, in a later version
+            replace_attribute(handler, name, getattr(ours, name))
 
 
 def _forget() -> None:
