@@ -113,7 +113,19 @@ static void gap_dealloc(Gap *gap)
     Py_DECREF(type);
 }
 
+static PyObject *gap_dropped(Gap *gap, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(gap->dropped);
+}
+
+static PyGetSetDef gap_getset[] = {
+    {"dropped", (getter)gap_dropped, NULL, "Whether its trace is not sampled.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot gap_slots[] = {
+    {Py_tp_getset, gap_getset},
     {Py_tp_dealloc, gap_dealloc},
     {Py_tp_doc, "Stands where a span would be current that is not recorded."},
     {0, NULL},

@@ -406,6 +406,44 @@ static PyObject *get_span_id(Span *span, void *unused)
     return id_text(span->id);
 }
 
+/* _close(end ns or None): as a span of OpenTelemetry ends. */
+static PyObject *close_span(Span *span, PyObject *time)
+{
+    uint64_t end_ns = 0;
+    if (time != Py_None) {
+        end_ns = PyLong_AsUnsignedLongLong(time);
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+    }
+    span_close(span, end_ns);
+    Py_RETURN_NONE;
+}
+
+/* _move(span id): under another parent. By way of the view of OpenTelemetry's span only. */
+static PyObject *move_span(Span *span, PyObject *id)
+{
+    uint64_t parent_id = PyLong_AsUnsignedLongLong(id);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (span->end_ns == 0) {
+        span->parent_id = parent_id;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _stand_for(object): what get_current_active_span() returns in its place. */
+static PyObject *stand_for(Span *span, PyObject *object)
+{
+    if (slot_dict(&span->dict) == NULL ||
+        PyDict_SetItemString(span->dict, "_stands_for", object) < 0) {
+        return NULL;
+    }
+    span->stands_in = true;
+    Py_RETURN_NONE;
+}
+
 static PyObject *get_parent_id(Span *span, void *unused)
 {
     (void)unused;
@@ -630,6 +668,12 @@ static PyObject *itself(PyObject *span, PyObject *unused)
     return span;
 }
 
+static PyObject *get_remote(Span *span, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(span->remote);
+}
+
 static PyObject *get_otel_trace_id(Span *span, void *unused)
 {
     (void)unused;
@@ -716,6 +760,9 @@ static PyMethodDef span_methods[] = {
      METH_VARARGS | METH_KEYWORDS | METH_CLASS, "A new span like one that was recorded."},
     {"_is_recording", (PyCFunction)is_recording, METH_NOARGS, NULL},
     {"_append_link", (PyCFunction)append_link, METH_VARARGS, NULL},
+    {"_close", (PyCFunction)close_span, METH_O, NULL},
+    {"_move", (PyCFunction)move_span, METH_O, NULL},
+    {"_stand_for", (PyCFunction)stand_for, METH_O, NULL},
     {"_remove_attribute", (PyCFunction)remove_attribute, METH_O, NULL},
     {"_rename", (PyCFunction)rename_span, METH_O, NULL},
     {"__copy__", itself, METH_NOARGS, NULL},
@@ -751,10 +798,12 @@ static PyGetSetDef span_getset[] = {
     {"_trace", (getter)get_trace, NULL, NULL, NULL},
     {"_trace_id", (getter)get_otel_trace_id, NULL, NULL, NULL},
     {"_original_name", (getter)get_name, NULL, NULL, NULL},
+    {"_remote", (getter)get_remote, NULL, NULL, NULL},
     {"_attribute_texts", (getter)get_attribute_texts, NULL, NULL, NULL},
     {"_status_pair", (getter)get_status_pair, NULL, NULL, NULL},
     {"_event_tuples", (getter)get_event_tuples, NULL, NULL, NULL},
     {"__class__", (getter)get_class, NULL, NULL, NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -125,6 +125,8 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
         {"process_span", &state->process_span},
         {"trace_completed", &state->trace_completed},
         {"sender_missing", &state->sender_missing},
+        {"take_info", &state->take_info},
+        {"outside", &state->outside},
     };
     const char *name;
     PyObject *callable;
@@ -183,8 +185,28 @@ static PyObject *core_current_span(PyObject *module, PyObject *unused)
     if (context_current(state, &current) < 0 || current == NULL) {
         Py_RETURN_NONE;
     }
-    if (as_span(state, current) == NULL) {
+    Span *span = as_span(state, current);
+    if (span == NULL || UNLIKELY(span->remote)) {
         Py_DECREF((PyObject *)current);
+        Py_RETURN_NONE;
+    }
+    if (UNLIKELY(span->stands_in)) {
+        PyObject *object = PyDict_GetItemString(span->dict, "_stands_for"); /* borrowed */
+        if (object != NULL) {
+            Py_INCREF(object);
+            Py_DECREF((PyObject *)span);
+            return object;
+        }
+    }
+    return (PyObject *)current;
+}
+
+/* What is current: a span, also one that is recorded elsewhere, or a gap; None. */
+static PyObject *core_current(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    Current *current;
+    if (context_current(module_state(module), &current) < 0 || current == NULL) {
         Py_RETURN_NONE;
     }
     return (PyObject *)current;
@@ -201,29 +223,47 @@ static bool read_uint64(PyObject *value, uint64_t *number)
 }
 
 /* start_span(name, parent or None, experiment id or None, start ns or None, span id or None,
- * parent id or None) -> a span that is not made current, or None where it is not recorded. Without
- * a parent it goes under what is current. */
+ * parent id or None, trace id = None) -> a span that is not made current; None where it is not
+ * recorded, or the gap that stands for it where its trace is not sampled. Without a parent it goes
+ * under what is current; with a trace id (bytes) it begins a trace, of that id unless that is
+ * empty.
+ */
 static PyObject *core_start_span(PyObject *module, PyObject *args)
 {
     CoreState *state = module_state(module);
     PyObject *name, *parent, *experiment, *start, *id, *parent_id;
+    const char *trace_id = NULL;
+    Py_ssize_t trace_id_size = 0;
+    bool dropped = false;
     SpanOptions options = {0};
-    if (!PyArg_ParseTuple(args, "UOOOOO:start_span", &name, &parent, &experiment, &start, &id,
-                          &parent_id) ||
+    if (!PyArg_ParseTuple(args, "UOOOOO|z#:start_span", &name, &parent, &experiment, &start, &id,
+                          &parent_id, &trace_id, &trace_id_size) ||
         !read_uint64(start, &options.start_ns) || !read_uint64(id, &options.id) ||
         !read_uint64(parent_id, &options.parent_id)) {
         return NULL;
     }
     options.root.experiment = experiment == Py_None ? NULL : experiment;
     Span *span = NULL;
-    if (parent == Py_None) {
+    if (trace_id_size == TRACE_ID_SIZE) {
+        options.root.trace_id = (const unsigned char *)trace_id;
+        options.root.has_sampling = true;
+        options.root.sampling_bound = SAMPLE_ALL;
+    }
+    if (parent == Py_None && trace_id == NULL) {
         Current *opened = span_open(state, name, &options);
-        span = as_span(state, opened);
-        if (span == NULL) {
-            Py_XDECREF((PyObject *)opened);
+        if (opened == NULL) {
+            Py_RETURN_NONE;
         }
-        else {
-            Py_CLEAR(opened->outer); /* nobody will make it current and abandon it */
+        Py_CLEAR(opened->outer); /* nobody will make it current and abandon it */
+        if (as_span(state, opened) == NULL && !((Gap *)opened)->dropped) {
+            Py_DECREF((PyObject *)opened);
+            Py_RETURN_NONE;
+        }
+        return (PyObject *)opened;
+    }
+    if (parent == Py_None) {
+        if (!state->disabled && !(state->scoped && scope_disables(state))) {
+            span = span_start(state, name, NULL, &options, &dropped);
         }
     }
     else if (!Py_IS_TYPE(parent, state->span_type)) {
@@ -231,13 +271,56 @@ static PyObject *core_start_span(PyObject *module, PyObject *args)
         return NULL;
     }
     else if (!state->disabled && !(state->scoped && scope_disables(state))) {
-        bool dropped;
         span = span_start(state, name, (Span *)parent, &options, &dropped);
     }
+    PyObject *result = span != NULL ? (PyObject *)span
+                       : dropped    ? (PyObject *)gap_new(state, true)
+                                    : NULL;
+    if (result == NULL) {
+        Py_RETURN_NONE;
+    }
+    return result;
+}
+
+/* remote_span(trace id, span id, own info?) -> see span_remote(); None where nothing is recorded.
+ */
+static PyObject *core_remote_span(PyObject *module, PyObject *args)
+{
+    const char *trace_id;
+    Py_ssize_t size;
+    unsigned long long id;
+    int own_info;
+    if (!PyArg_ParseTuple(args, "y#Kp:remote_span", &trace_id, &size, &id, &own_info)) {
+        return NULL;
+    }
+    if (size != TRACE_ID_SIZE || id == 0) {
+        PyErr_SetString(PyExc_ValueError, "a trace's id has 16 bytes, and a span's is not 0");
+        return NULL;
+    }
+    Span *span = span_remote(module_state(module), (const unsigned char *)trace_id, id, own_info);
     if (span == NULL) {
         Py_RETURN_NONE;
     }
     return (PyObject *)span;
+}
+
+/* gap(dropped?): to be made current where spans are not recorded. */
+static PyObject *core_gap(PyObject *module, PyObject *dropped)
+{
+    int truth = PyObject_IsTrue(dropped);
+    if (truth < 0) {
+        return NULL;
+    }
+    PyObject *gap = (PyObject *)gap_new(module_state(module), truth);
+    return gap != NULL ? gap : PyErr_NoMemory();
+}
+
+static PyObject *core_set_last_trace_id(PyObject *module, PyObject *id)
+{
+    CoreState *state = module_state(module);
+    forget_result(PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
+    replace(&state->last_trace_id, id == Py_None ? NULL : id);
+    Py_RETURN_NONE;
 }
 
 /* A trace of this process that is not complete, or None. */
@@ -363,16 +446,23 @@ static PyObject *attribute_json(const SpanRecord *span, const char *name)
     return decode_json_text(&value, false);
 }
 
-/* span_summary(record) -> (span id, parent id or None, size of its JSON in bytes, token usage,
- * cost, inputs' JSON text, outputs' JSON text): what finishing a trace needs of each span; the
- * texts only of a root. */
-static PyObject *core_span_summary(PyObject *module, PyObject *record)
+/* span_summary(record, roots' parent id = None) -> (span id, parent id or None, size of its JSON in
+ * bytes, token usage, cost, inputs' JSON text, outputs' JSON text): what finishing a trace needs of
+ * each span; the texts only of a root. */
+static PyObject *core_span_summary(PyObject *module, PyObject *args)
 {
     (void)module;
+    PyObject *record;
+    const char *roots_under = NULL;
+    Py_ssize_t size_under = 0;
     SpanRecord span;
-    if (parse_span(&span, record) < 0) {
+    if (!PyArg_ParseTuple(args, "O|z#:span_summary", &record, &roots_under, &size_under) ||
+        parse_span(&span, record) < 0) {
         return NULL;
     }
+    bool is_root =
+        span.parent_id == NULL ||
+        (size_under == SPAN_ID_SIZE && memcmp(span.parent_id, roots_under, SPAN_ID_SIZE) == 0);
     Buffer json = {0};
     bool whole = json_span(&json, &span);
     size_t size = json.len;
@@ -390,7 +480,7 @@ static PyObject *core_span_summary(PyObject *module, PyObject *record)
     if (cost == NULL) {
         goto done;
     }
-    if (span.parent_id == NULL) {
+    if (is_root) {
         inputs = attribute_json(&span, ATTR_INPUTS);
         outputs = inputs ? attribute_json(&span, ATTR_OUTPUTS) : NULL;
         if (outputs == NULL) {
@@ -561,15 +651,19 @@ static PyMethodDef core_functions[] = {
     {"set_sampling", core_set_sampling, METH_O, NULL},
     {"use_scopes", core_use_scopes, METH_NOARGS, NULL},
     {"start_span", core_start_span, METH_VARARGS, NULL},
+    {"remote_span", core_remote_span, METH_VARARGS, NULL},
+    {"gap", core_gap, METH_O, NULL},
+    {"set_last_trace_id", core_set_last_trace_id, METH_O, NULL},
     {"live_trace", core_live_trace, METH_O, NULL},
     {"live_traces", core_live_traces, METH_NOARGS, NULL},
     {"end_dropped", core_end_dropped, METH_NOARGS, NULL},
+    {"current", core_current, METH_NOARGS, NULL},
     {"current_span", core_current_span, METH_NOARGS, NULL},
     {"last_trace_id", core_last_trace_id, METH_NOARGS, NULL},
     {"encode", core_encode, METH_O, NULL},
     {"decode", core_decode, METH_O, NULL},
     {"json_text", core_json, METH_VARARGS, NULL},
-    {"span_summary", core_span_summary, METH_O, NULL},
+    {"span_summary", core_span_summary, METH_VARARGS, NULL},
     {"span_json", core_span_json, METH_O, NULL},
     {"otlp_request", core_otlp_request, METH_O, NULL},
     {"collector_request", core_collector_request, METH_VARARGS, NULL},
@@ -677,6 +771,8 @@ done:
     apply(state->trace_completed);                                                                 \
     apply(state->dropped);                                                                         \
     apply(state->sender_missing);                                                                  \
+    apply(state->take_info);                                                                       \
+    apply(state->outside);                                                                         \
     apply(state->encode_default);                                                                  \
     apply(state->format_exception);                                                                \
     apply(state->start_runtime);                                                                   \

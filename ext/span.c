@@ -184,6 +184,10 @@ Span *span_start(CoreState *state, PyObject *name, Span *parent, const SpanOptio
     if (parent == NULL) {
         trace->root_start_ns = span->start_ns;
     }
+    else if (UNLIKELY(parent->remote) && trace->root_start_ns == 0) {
+        trace->root_start_ns = span->start_ns;
+        trace_set_name(trace, name);
+    }
     Py_INCREF(name);
     span->name = name;
     span->attributes.entries = span->inline_entries;
@@ -205,10 +209,74 @@ Span *span_start(CoreState *state, PyObject *name, Span *parent, const SpanOptio
     return span;
 }
 
+Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id, bool own_info)
+{
+    char id_text[TRACE_ID_TEXT_SIZE];
+    trace_id_text(id_text, trace_id);
+    Trace *trace = trace_find(state, id_text, sizeof id_text);
+    if (trace != NULL) {
+        Py_INCREF((PyObject *)trace);
+    }
+    else {
+        bool dropped;
+        RootOptions options = {
+            .trace_id = trace_id, .has_sampling = true, .sampling_bound = SAMPLE_ALL};
+        PyObject *name = PyUnicode_FromStringAndSize("", 0);
+        trace = name != NULL ? trace_new(state, name, &options, &dropped) : NULL;
+        Py_XDECREF(name);
+        if (trace == NULL) {
+            swallow_exception();
+            return NULL;
+        }
+        trace->remote = !own_info;
+        trace->root_ended = !own_info;
+        trace->roots_under = own_info ? id : NO_ROOT;
+    }
+    Span *span = PyObject_New(Span, state->span_type);
+    if (span == NULL) {
+        swallow_exception();
+        Py_DECREF((PyObject *)trace);
+        return NULL;
+    }
+    memset((char *)span + sizeof(PyObject), 0, sizeof *span - sizeof(PyObject));
+    span->state = state;
+    span->trace = trace;
+    span->remote = true;
+    span->id = id;
+    span->start_ns = span->end_ns = 1; /* it takes nothing, and nobody waits for it */
+    span->name = trace->root_name;
+    Py_INCREF(span->name);
+    span->attributes.entries = span->inline_entries;
+    span->attributes.room = INLINE_ATTRIBUTES;
+    span->next = trace->spans;
+    if (span->next != NULL) {
+        span->next->previous = span;
+    }
+    trace->spans = span;
+    return span;
+}
+
+/* The span of another library, or one made for it, that the program stands in; NULL where the
+ * current one is. */
+static Span *parent_outside(CoreState *state, Current *at)
+{
+    PyObject *found =
+        PyObject_CallFunctionObjArgs(state->outside, at != NULL ? (PyObject *)at : Py_None, NULL);
+    if (found == NULL) {
+        swallow_exception();
+        return NULL;
+    }
+    if (!Py_IS_TYPE(found, state->span_type)) {
+        Py_DECREF(found);
+        return NULL;
+    }
+    return (Span *)found;
+}
+
 Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
 {
     Current *at, *opened = NULL;
-    Span *span;
+    Span *span, *outer_span = NULL;
     bool dropped;
 
     if (UNLIKELY(state->dropped != NULL)) {
@@ -232,6 +300,10 @@ Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
         }
         parent = as_span(state, outer);
     }
+    if (UNLIKELY(state->outside != NULL) && !state->disabled) {
+        outer_span = parent_outside(state, at);
+        parent = outer_span != NULL ? outer_span : parent;
+    }
     if (UNLIKELY(state->disabled)) {
         opened = parent != NULL ? gap_new(state, false) : NULL;
     }
@@ -244,6 +316,7 @@ Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
         at = NULL;
     }
 done:
+    Py_XDECREF((PyObject *)outer_span);
     Py_XDECREF((PyObject *)at);
     return opened;
 }
@@ -257,7 +330,7 @@ PyObject *span_list(const Trace *trace)
 {
     PyObject *list = PyList_New(0);
     for (Span *span = trace->spans; list != NULL && span != NULL; span = span->next) {
-        if (PyList_Append(list, (PyObject *)span) < 0) {
+        if (!span->remote && PyList_Append(list, (PyObject *)span) < 0) {
             Py_CLEAR(list);
         }
     }
@@ -390,19 +463,33 @@ static void set_last_trace_id(CoreState *state, const Span *root)
     set_owned(&state->last_trace_id, id);
 }
 
-void span_end(Span *span, uint64_t end_ns)
+static uint64_t end_time(const Span *span, uint64_t end_ns)
 {
-    if (UNLIKELY(span->end_ns != 0 || span->ending)) {
-        return;
-    }
     if (end_ns == 0) {
         end_ns = clock_ns();
         if (UNLIKELY(end_ns < span->start_ns)) {
             end_ns = span->start_ns; /* the clock was set back */
         }
     }
+    return end_ns;
+}
+
+static void finish(Span *span, uint64_t end_ns);
+
+void span_close(Span *span, uint64_t end_ns)
+{
+    if (span->end_ns == 0 && !span->ending) {
+        finish(span, end_time(span, end_ns));
+    }
+}
+
+void span_end(Span *span, uint64_t end_ns)
+{
+    if (UNLIKELY(span->end_ns != 0 || span->ending)) {
+        return;
+    }
+    end_ns = end_time(span, end_ns);
     CoreState *state = span->state;
-    Trace *trace = span->trace;
     Reader level;
     if (span->status != STATUS_ERROR) {
         span->status = STATUS_OK;
@@ -416,12 +503,23 @@ void span_end(Span *span, uint64_t end_ns)
         span->ending = true;
         forget_result(PyObject_CallFunctionObjArgs(state->process_span, (PyObject *)span, NULL));
     }
+    finish(span, end_ns);
+}
+
+/* Its record, and what its end means for its trace. */
+static void finish(Span *span, uint64_t end_ns)
+{
+    CoreState *state = span->state;
+    Trace *trace = span->trace;
     span->end_ns = end_ns;
     if (UNLIKELY(span->attachments != NULL)) {
         append_attachments(span);
     }
 
-    bool is_root = span->parent_id == 0;
+    bool is_root = span->parent_id == trace->roots_under;
+    if (UNLIKELY(trace->remote) && end_ns > trace->root_end_ns) {
+        trace->root_end_ns = end_ns;
+    }
     if (is_root) {
         trace->root_ended = true;
         trace->root_end_ns = end_ns > span->start_ns ? end_ns : span->start_ns;

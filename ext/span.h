@@ -20,6 +20,8 @@ struct Span {
     PyObject *status_message; /* owned str, or NULL */
     unsigned char status;     /* STATUS_* */
     bool ending;              /* span processors are at work */
+    bool remote;              /* stands for a span that another process or library records */
+    bool stands_in;           /* for an object that the program knows it by: dict["_stands_for"] */
     Attributes attributes;
     Attribute inline_entries[INLINE_ATTRIBUTES];
     Buffer events;
@@ -105,6 +107,14 @@ void span_append_event(Span *span, const Buffer *event, bool is_exception);
 
 /* Ends the span and hands its record to the ring. Does nothing the second time. */
 void span_end(Span *span, uint64_t end_ns);
+
+/* The same as OpenTelemetry does it: no status, no log level and no span processors are added. */
+void span_close(Span *span, uint64_t end_ns);
+
+/* A span that is recorded elsewhere, for spans of this process to stand under, in the trace of that
+ * id: one that is alive here, or a new one. own_info: nobody else says what is known of the trace.
+ * NULL, without an exception, when nothing is recorded. */
+Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id, bool own_info);
 
 /* `rare`: (experiment id or None, run id or None, links or None), as given for a span that has
  * started; says what cannot be had for a child, and adds the links. */

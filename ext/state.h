@@ -53,6 +53,8 @@ typedef struct {
     PyObject *process_span; /* NULL unless the program has span processors */
     PyObject *sender_missing;
     PyObject *trace_completed; /* NULL unless somebody waits for completed traces */
+    PyObject *take_info;       /* reads a TraceInfo that was handed out */
+    PyObject *outside;         /* NULL unless spans of other libraries may be parents */
 
     PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */
 

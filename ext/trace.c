@@ -19,6 +19,24 @@ PyObject *trace_id_str(const Trace *trace)
     return PyUnicode_DecodeUTF8(trace->id_text, TRACE_ID_TEXT_SIZE, NULL);
 }
 
+void trace_id_text(char text[TRACE_ID_TEXT_SIZE], const unsigned char id[TRACE_ID_SIZE])
+{
+    memcpy(text, "tr-", 3);
+    for (int i = 0; i < TRACE_ID_SIZE; i++) {
+        text[3 + 2 * i] = hex_digits[id[i] >> 4];
+        text[4 + 2 * i] = hex_digits[id[i] & 15];
+    }
+}
+
+void trace_set_name(Trace *trace, PyObject *name)
+{
+    if (trace->tags != NULL && PyDict_SetItemString(trace->tags, NAME_TAG, name) < 0) {
+        swallow_exception();
+    }
+    Py_INCREF(name);
+    set_owned(&trace->root_name, name);
+}
+
 /* Where traces go is worked out by Python, once: it makes the ring and starts the sender. Other
  * threads that come in the meantime wait for it there. */
 static bool ensure_runtime(CoreState *state)
@@ -127,13 +145,14 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
         trace->next->previous = trace;
     }
     state->traces = trace;
-    uint64_t words[2] = {ids_next(), ids_next()};
-    memcpy(trace->id, words, sizeof trace->id);
-    memcpy(trace->id_text, "tr-", 3);
-    for (int i = 0; i < TRACE_ID_SIZE; i++) {
-        trace->id_text[3 + 2 * i] = hex_digits[trace->id[i] >> 4];
-        trace->id_text[4 + 2 * i] = hex_digits[trace->id[i] & 15];
+    if (UNLIKELY(options != NULL && options->trace_id != NULL)) {
+        memcpy(trace->id, options->trace_id, sizeof trace->id);
     }
+    else {
+        uint64_t words[2] = {ids_next(), ids_next()};
+        memcpy(trace->id, words, sizeof trace->id);
+    }
+    trace_id_text(trace->id_text, trace->id);
     uint64_t bound =
         options != NULL && options->has_sampling ? options->sampling_bound : state->sampling_bound;
     if (UNLIKELY(bound != SAMPLE_ALL) && !is_sampled(trace, bound)) {
@@ -184,6 +203,7 @@ static void trace_dealloc(Trace *trace)
     Py_XDECREF(trace->request_preview);
     Py_XDECREF(trace->response_preview);
     Py_XDECREF(trace->client_request_id);
+    Py_XDECREF(trace->info);
     PyObject_Free(trace);
     Py_DECREF(type);
 }
@@ -199,7 +219,7 @@ Trace *trace_find(CoreState *state, const char *id_text, size_t size)
 
 static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
 {
-    bool ended = trace->root_ended;
+    bool ended = trace->root_ended && trace->root_end_ns >= trace->root_start_ns;
 
     wire_pack_array(out, TRACE_FIELDS);
     wire_pack_uint8(out, RECORD_TRACE);
@@ -229,8 +249,10 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
         {"request_preview", trace->request_preview},
         {"response_preview", trace->response_preview},
         {"client_request_id", trace->client_request_id},
+        {"remote", trace->remote ? Py_True : NULL},
     };
-    unsigned entries = 2;
+    bool continues = trace->roots_under != 0 && trace->roots_under != NO_ROOT;
+    unsigned entries = 2 + continues;
     for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
         entries += given[i].value != NULL;
     }
@@ -251,6 +273,12 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
             encode_text(out, given[i].name, strlen(given[i].name));
             encode_value(state, out, given[i].value);
         }
+    }
+    if (UNLIKELY(continues)) {
+        char hex[2 * SPAN_ID_SIZE];
+        span_id_hex(hex, trace->roots_under);
+        encode_text(out, "roots_under", 11);
+        encode_text(out, hex, sizeof hex);
     }
 }
 
@@ -300,6 +328,10 @@ void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 
 static void write_trace_record(CoreState *state, Trace *trace, int phase)
 {
+    if (UNLIKELY(trace->info != NULL) && state->take_info != NULL) {
+        forget_result(
+            PyObject_CallFunctionObjArgs(state->take_info, (PyObject *)trace, trace->info, NULL));
+    }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
         return;
@@ -413,6 +445,20 @@ static int set_state(Trace *trace, PyObject *value, void *unused)
     return 0;
 }
 
+static PyObject *get_remote(Trace *trace, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(trace->remote);
+}
+
+static int set_info(Trace *trace, PyObject *value, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(value);
+    set_owned(&trace->info, value);
+    return 0;
+}
+
 static PyObject *get_text(Trace *trace, void *offset)
 {
     PyObject *value = *(PyObject **)((char *)trace + (size_t)offset);
@@ -449,6 +495,9 @@ static PyGetSetDef trace_getset[] = {
     TEXT(request_preview),
     TEXT(response_preview),
     TEXT(client_request_id),
+    {"remote", (getter)get_remote, NULL, "Whether another process began it.", NULL},
+    {"info", (getter)get_text, (setter)set_info, "The TraceInfo that was handed out, or None.",
+     (void *)offsetof(Trace, info)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -11,9 +11,10 @@ enum { STATE_UNSPECIFIED = 0, STATE_OK = 1, STATE_ERROR = 2, STATE_IN_PROGRESS =
 
 /* How a root begins; what is NULL or 0 is as everywhere. */
 typedef struct {
-    PyObject *experiment;    /* borrowed str: the id of the trace's experiment */
-    PyObject *run_id;        /* borrowed str */
-    uint64_t sampling_bound; /* where has_sampling is set */
+    PyObject *experiment;          /* borrowed str: the id of the trace's experiment */
+    PyObject *run_id;              /* borrowed str */
+    const unsigned char *trace_id; /* borrowed, of TRACE_ID_SIZE bytes: instead of a new one */
+    uint64_t sampling_bound;       /* where has_sampling is set */
     bool has_sampling;
 } RootOptions;
 
@@ -29,11 +30,14 @@ struct Trace {
     char id_text[TRACE_ID_TEXT_SIZE];
     bool announced; /* a trace record with phase open has been written */
     bool root_ended;
+    bool remote; /* begun by another process, which sends what is known of it as a whole */
     unsigned char trace_state; /* STATE_*; UNSPECIFIED until somebody decides */
     uint32_t open_spans;
     uint32_t ended_spans;
     uint64_t root_start_ns;
     uint64_t root_end_ns;
+    uint64_t roots_under;  /* the parent id of its roots: 0 but for a trace that continues another
+                            * library's, and NO_ROOT for a remote one */
     Ring *ring;            /* owned */
     Ring *mirror;          /* owned, or NULL: gets the same records */
     PyObject *destination; /* owned bytes: an encoded map */
@@ -47,7 +51,10 @@ struct Trace {
     PyObject *request_preview;
     PyObject *response_preview;
     PyObject *client_request_id;
+    PyObject *info; /* owned TraceInfo that was handed out: take_info() reads it from then on */
 };
+
+#define NO_ROOT UINT64_MAX
 
 /* A new trace bound to the current destination; NULL when it is not recorded: it is not sampled
  * (then *dropped is set), or there is nowhere to record it to. No exception is set. */
@@ -66,6 +73,12 @@ static inline bool trace_is_complete(const Trace *trace)
 void trace_append(CoreState *state, Trace *trace, const Buffer *record);
 
 PyObject *trace_id_str(const Trace *trace);
+
+/* "tr-" and the hex digits of an id. */
+void trace_id_text(char text[TRACE_ID_TEXT_SIZE], const unsigned char id[TRACE_ID_SIZE]);
+
+/* Its name, where that is known only after it was made. */
+void trace_set_name(Trace *trace, PyObject *name);
 
 /* A trace of this process by its id's text, borrowed; NULL when it is not alive. */
 Trace *trace_find(CoreState *state, const char *id_text, size_t size);

@@ -1,5 +1,8 @@
 """Runs every program, or those named, each into an experiment of its own:
-run_programs.py MODULE URI PREFIX [PROGRAM]..."""
+run_programs.py MODULE URI PREFIX [PROGRAM]...
+
+"mlflow:installed" is MLflow itself, made to run on the core.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,20 @@ import sys
 
 import api_programs  # noqa: F401  (adds its programs)
 import callable_programs  # noqa: F401
+import otel_programs  # noqa: F401
 from programs import PROGRAMS
 
 
 def main() -> None:
     module_name, uri, prefix, *names = sys.argv[1:]
+    module_name, _, installed = module_name.partition(":")
+    if installed:
+        import mlflow_fasttrace
+
+        assert mlflow_fasttrace.install()
     mlflow = importlib.import_module(module_name)
+    if installed:
+        assert mlflow.trace.__code__.co_filename.endswith("_install.py")
     mlflow.set_tracking_uri(uri)
     os.environ["PROGRAM_PREFIX"] = prefix
     for name, run in PROGRAMS.items():

@@ -31,13 +31,15 @@ def run_programs(module: str, uri: str, prefix: str, *names: str) -> None:
 def both(server):
     run_programs("mlflow", server.uri, "pure")
     run_programs("mlflow_fasttrace", server.uri, "core")
+    run_programs("mlflow:installed", server.uri, "installed")
     return server
 
 
+@pytest.mark.parametrize("way", ["core", "installed"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_same_traces(both, name):
+def test_same_traces(both, name, way):
     pure = [described(trace) for trace in traces_of(both.uri, f"pure-{name}")]
-    core = [described(trace) for trace in traces_of(both.uri, f"core-{name}")]
+    core = [described(trace) for trace in traces_of(both.uri, f"{way}-{name}")]
     assert pure, "MLflow itself recorded nothing"
     assert core == pure
 
@@ -48,6 +50,7 @@ def test_same_traces_elsewhere(both):
     core = [described(trace) for trace in traces_of(both.uri, "core-elsewhere")]
     assert len(pure) == 6
     assert core == pure
+    assert [described(trace) for trace in traces_of(both.uri, "installed-elsewhere")] == pure
 
 
 #: Stack traces hold MLflow's own frames, and ids of experiments grow in length: sizes differ.

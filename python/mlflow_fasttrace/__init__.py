@@ -1,7 +1,8 @@
 """MLflow Tracing on a C core: ``import mlflow_fasttrace as mlflow``.
 
 The tracing functions below are this package's; every other name is MLflow's own and is imported
-when it is first asked for.
+when it is first asked for. From then on MLflow itself runs on the core too (``install()``), so that
+its integrations, and whoever imports ``mlflow``, share one current span with this package.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mlflow_fasttrace import _settings
+from mlflow_fasttrace import _aliases, _settings
 
 __version__ = "0.1.0"
 
@@ -55,9 +56,18 @@ _AFTER_FLUSH = frozenset(
     }
 )
 
-_SUBMODULES = frozenset({"entities", "fluent", "sender", "traces", "tracing"})
+_INSTALL = frozenset({"install", "is_installed", "uninstall"})
 
-_PURE = _settings.disabled()
+_SUBMODULES = frozenset({"entities", "fluent", "otel", "traces", "tracing"})
+
+_PURE = _settings.disabled() or _settings.unified()
+if _settings.unified() and not _settings.disabled():
+    import logging
+
+    logging.getLogger("mlflow_fasttrace").warning(
+        "MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false: tracing runs on MLflow itself, through the "
+        "program's own OpenTelemetry provider."
+    )
 if not _PURE:
     try:
         from mlflow_fasttrace import _core as _core
@@ -69,15 +79,21 @@ if not _PURE:
         )
         _PURE = True
 
+_aliases.enable(frozenset({"cli"}) | (frozenset() if _PURE else _SUBMODULES))
+
 
 def __getattr__(name: str) -> Any:
     # "from mlflow_fasttrace import x" asks here before it looks for a submodule x: ours must not be
     # looked for in MLflow, which would import it.
     if name.startswith("_"):
         raise AttributeError(f"module 'mlflow_fasttrace' has no attribute {name!r}")
-    if name in _SUBMODULES:
+    if name == "sender" or (name in _SUBMODULES and not _PURE):
         return importlib.import_module(f"mlflow_fasttrace.{name}")
-    if _PURE:
+    if name in _INSTALL:
+        value = getattr(importlib.import_module("mlflow_fasttrace._install"), name)
+    elif name == "autolog":
+        value = importlib.import_module("mlflow_fasttrace._autolog").autolog
+    elif _PURE:
         value = getattr(importlib.import_module("mlflow"), name)
     elif name in _FLUENT:
         value = getattr(importlib.import_module("mlflow_fasttrace.fluent"), name)
@@ -90,6 +106,7 @@ def __getattr__(name: str) -> Any:
     elif name == "SpanType":
         value = importlib.import_module("mlflow_fasttrace.entities").SpanType
     else:
+        importlib.import_module("mlflow_fasttrace._install").install()
         # Not kept: what MLflow's own module says may change.
         return getattr(importlib.import_module("mlflow"), name)
     globals()[name] = value
@@ -98,5 +115,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(
-        {*globals(), *_FLUENT, *_TRACES, *_AFTER_FLUSH, *_SUBMODULES, "SpanType", "context"}
+        {
+            *globals(),
+            *_FLUENT,
+            *_TRACES,
+            *_AFTER_FLUSH,
+            *_INSTALL,
+            *_SUBMODULES,
+            "SpanType",
+            "autolog",
+            "context",
+        }
     )

@@ -1,7 +1,8 @@
-"""A span of the core as an OpenTelemetry span, for code that reaches for ``span._span``.
+"""A span of the core as an OpenTelemetry span: what ``span._span`` is, and what a tracer of
+``mlflow_fasttrace.otel`` starts.
 
-Reading shows what the span holds now; writing arrives in the span. Attribute values are the JSON
-texts that MLflow keeps in OpenTelemetry's attributes.
+Reading shows what the span holds now; writing arrives in the span. MLflow keeps attributes as JSON
+texts in OpenTelemetry's; those that another library set read back as it set them.
 """
 
 from __future__ import annotations
@@ -21,22 +22,39 @@ if TYPE_CHECKING:
 
 _EMPTY_RESOURCE = Resource.get_empty()
 _SCOPE = InstrumentationScope("mlflow_fasttrace")
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+#: Of the core's own traces: their ids are random, which newer versions of OpenTelemetry say.
+OWN_FLAGS = TraceFlags(TraceFlags.SAMPLED | getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
+
+#: Where a span keeps what other libraries set, as (their value, its JSON text) by key.
+_RAW = "_otel_attributes"
 
 
 class _AttributeView(MutableMapping[str, Any]):
     def __init__(self, span: LiveSpan):
         self._live = span
 
+    def _as_set(self, key: str, text: str) -> Any:
+        raw = getattr(self._live, _RAW, {}).get(key)
+        return raw[0] if raw is not None and raw[1] == text else text
+
     def __getitem__(self, key: str) -> Any:
-        return self._live._attribute_texts[key]
+        return self._as_set(key, self._live._attribute_texts[key])
 
     def __setitem__(self, key: str, value: Any) -> None:
+        live = self._live
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                live.set_attribute(key, json.loads(value))
+                return
             except ValueError:
                 pass  # a plain text, as other libraries set them
-        self._live.set_attribute(key, value)
+        live.set_attribute(key, value)
+        if (text := live._attribute_texts.get(key)) is not None:
+            if not hasattr(live, _RAW):
+                setattr(live, _RAW, {})
+            getattr(live, _RAW)[key] = (value, text)
 
     def __delitem__(self, key: str) -> None:
         self._live._remove_attribute(key)
@@ -48,14 +66,21 @@ class _AttributeView(MutableMapping[str, Any]):
         return len(self._live._attribute_texts)
 
     def __repr__(self) -> str:
-        return repr(self._live._attribute_texts)
+        return repr(self.copy())
 
     def copy(self) -> dict[str, Any]:
-        return self._live._attribute_texts
+        return {key: self._as_set(key, text) for key, text in self._live._attribute_texts.items()}
 
 
 class OtelSpanView(Span):
     """Not a span of its own: everything is the core span's."""
+
+    _record_exception = True
+    _set_status_on_exception = True
+    _kind = SpanKind.INTERNAL
+    _resource = _EMPTY_RESOURCE
+    _instrumentation_scope = _SCOPE
+    _instrumentation_info = None
 
     def __new__(cls, span: LiveSpan) -> OtelSpanView:
         return object.__new__(cls)
@@ -63,12 +88,18 @@ class OtelSpanView(Span):
     def __init__(self, span: LiveSpan):
         self._live = span
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OtelSpanView) and other._live is self._live
+
+    def __hash__(self) -> int:
+        return id(self._live)
+
     def _context_of(self, span_id: str) -> SpanContext:
         return SpanContext(
             trace_id=int(self._live._trace_id, 16),
             span_id=int(span_id, 16),
             is_remote=False,
-            trace_flags=TraceFlags(TraceFlags.SAMPLED),
+            trace_flags=_SAMPLED if self._live._trace.remote else OWN_FLAGS,
         )
 
     @property
@@ -85,7 +116,13 @@ class OtelSpanView(Span):
         parent_id = self._live.parent_id
         return None if parent_id is None else self._context_of(parent_id)
 
-    _parent = parent
+    @property
+    def _parent(self) -> SpanContext | None:
+        return self.parent
+
+    @_parent.setter
+    def _parent(self, parent: SpanContext | None) -> None:
+        self._live._move(0 if parent is None else parent.span_id)
 
     @property
     def name(self) -> str:
@@ -100,25 +137,8 @@ class OtelSpanView(Span):
         self._live._rename(name)
 
     def update_name(self, name: str) -> None:
-        self._live._rename(name)
-
-    @property
-    def kind(self) -> SpanKind:
-        return SpanKind.INTERNAL
-
-    _kind = kind
-
-    @property
-    def resource(self) -> Resource:
-        return _EMPTY_RESOURCE
-
-    _resource = resource
-
-    @property
-    def instrumentation_scope(self) -> InstrumentationScope:
-        return _SCOPE
-
-    _instrumentation_scope = instrumentation_scope
+        if self.is_recording():
+            self._live._rename(name)
 
     @property
     def attributes(self) -> _AttributeView:
@@ -143,10 +163,11 @@ class OtelSpanView(Span):
     _events = events
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
-        from mlflow.entities import SpanEvent
-
-        extra = {} if timestamp is None else {"timestamp": timestamp}
-        self._live.add_event(SpanEvent(name=name, attributes=dict(attributes or {}), **extra))
+        live = self._live
+        has_level = "mlflow.spanLogLevel" in live._attribute_texts
+        live.add_event(Event(name, dict(attributes or {}), timestamp))
+        if not has_level and "mlflow.spanLogLevel" in live._attribute_texts:
+            live._remove_attribute("mlflow.spanLogLevel")  # which MLflow's own spans alone get
 
     @property
     def links(self) -> list[Link]:
@@ -189,17 +210,6 @@ class OtelSpanView(Span):
             status, description = status.status_code, status.description
         self._live.set_status(SpanStatus(status.name, description or ""))
 
-    def record_exception(
-        self,
-        exception: BaseException,
-        attributes: Any = None,
-        timestamp: int | None = None,
-        escaped: bool = False,
-    ) -> None:
-        from mlflow.entities import SpanEvent
-
-        self._live.add_event(SpanEvent.from_exception(exception))
-
     @property
     def start_time(self) -> int:
         return self._live.start_time_ns
@@ -210,13 +220,23 @@ class OtelSpanView(Span):
     def end_time(self) -> int | None:
         return self._live.end_time_ns
 
-    _end_time = end_time
+    @property
+    def _end_time(self) -> int | None:
+        return self._live.end_time_ns
+
+    @_end_time.setter
+    def _end_time(self, time_ns: int | None) -> None:
+        """An ended span stays ended: its record has left."""
 
     def is_recording(self) -> bool:
         return self._live._is_recording()
 
     def end(self, end_time: int | None = None) -> None:
-        self._live.end(end_time_ns=end_time)
+        """As OpenTelemetry ends a span: its status and its attributes are what was set."""
+        self._live._close(end_time)
 
     def _readable_span(self) -> Any:
         return self._live.to_immutable_span()._span
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, context={self.context!r})"

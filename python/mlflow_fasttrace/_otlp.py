@@ -8,7 +8,6 @@ A collector is a destination like any other; its URI is the endpoint's, marked b
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 from typing import Any
@@ -112,6 +111,8 @@ def genai_names() -> bool:
 
 
 def _mlflow_version() -> str:
+    import importlib.metadata  # dear, and rarely needed
+
     for distribution in ("mlflow-tracing", "mlflow-skinny", "mlflow"):
         try:
             return importlib.metadata.version(distribution)

@@ -35,6 +35,8 @@ _local_location: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "mlflow_fasttrace.location", default=None
 )
 _environment_model: str | None = None
+_mlflow_runs_here = False  # MLflow itself is on the core: what it is told counts
+_contexts_linked = False  # OpenTelemetry's process-wide context and the core see each other
 _destinations: dict[str, bytes] = {}  # encoded, by experiment id: those that differ from the usual
 _sender_threads: dict[str, threading.Thread] = {}
 _signed_in: dict[str, str] = {}  # by the spool's name: the credentials that its sender got last
@@ -64,6 +66,8 @@ def tracking_uri() -> str:
     """The tracking URI in force, as MLflow's ``get_tracking_uri`` resolves it."""
     if _tracking_uri is not None:
         return _tracking_uri
+    if _mlflow_runs_here:
+        return sys.modules["mlflow"].get_tracking_uri()
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
     module = sys.modules.get("mlflow.tracking._tracking_service.utils")
@@ -103,6 +107,19 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
         if module is not None:
             module.set_tracking_uri(uri)
         reset()
+
+
+def follow_tracking_uri() -> None:
+    """MLflow was told another tracking URI: what this package was told before is over."""
+    global _tracking_uri
+    _tracking_uri = None
+
+
+def use_mlflow(here: bool) -> None:
+    """Whether MLflow itself runs on the core."""
+    global _mlflow_runs_here
+    _mlflow_runs_here = here
+    reset()
 
 
 def set_experiment(*, experiment_id: str | None = None, name: str | None = None) -> None:
@@ -147,6 +164,9 @@ def _experiment_in_force() -> dict[str, str]:
         return {"id": location}
     if _experiment:
         return dict(_experiment)
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    if experiment_id := getattr(fluent, "_active_experiment_id", None):
+        return {"id": str(experiment_id)}
     # MLflow lets the name win over the id.
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
         return {"name": name}
@@ -257,11 +277,27 @@ def _start() -> None:
         _core.use_scopes()  # so that root_context is asked
     # With MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false a trace is on the server when it has ended.
     _core.set_hook("trace_completed", None if _settings.asynchronous() else flush)
+    _link_contexts(_settings.propagates())
     _timeout.watch()
     _otlp.warn_of_metrics()
     _started = True
     for home in homes:
         ensure_sender(home)
+
+
+def _link_contexts(linked: bool) -> None:
+    global _contexts_linked
+    if linked == _contexts_linked:
+        return
+    from mlflow_fasttrace import otel
+
+    if otel.link_contexts(linked):
+        _contexts_linked = linked
+    else:
+        _hooks.warn(
+            "MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT has no effect: OTEL_PYTHON_CONTEXT names another "
+            "context than OpenTelemetry's own."
+        )
 
 
 def _in_any_thread(variable: Any, holds: Callable[[Any], bool]) -> bool:
@@ -531,6 +567,11 @@ def _spawn_sender(spool: _settings.Spool, uri: str) -> None:
         )
     finally:
         os.close(log)
+
+
+def is_sender_thread() -> bool:
+    """Whether this thread delivers: it must not wait for delivery."""
+    return threading.current_thread() in _sender_threads.values()
 
 
 def _start_sender_thread(home: _Home) -> None:

@@ -113,6 +113,18 @@ def disabled() -> bool:
     return os.environ.get("MLFLOW_FASTTRACE_DISABLE", "").lower() in ("1", "true")
 
 
+def unified() -> bool:
+    """Whether MLflow's spans are to go through the program's own OpenTelemetry provider."""
+    text = os.environ.get("MLFLOW_USE_DEFAULT_TRACER_PROVIDER", "true")
+    return text.strip().lower() in ("false", "0")
+
+
+def propagates() -> bool:
+    """Whether OpenTelemetry's process-wide context and the core see each other."""
+    text = os.environ.get("MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT", "false")
+    return text.strip().lower() in ("true", "1")
+
+
 def _integer(name: str, default: int) -> int:
     try:
         return int(os.environ.get(name, ""))

@@ -1,4 +1,5 @@
-"""The command ``mlflow-fasttrace``: what is recorded here, what waits, and sending it."""
+"""The command ``mlflow-fasttrace``: what is recorded here, what waits, and sending it; programs that
+run on the core, and what is active."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +22,16 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from mlflow_fasttrace import __version__, _otlp, _settings, _spools
-from mlflow_fasttrace._spools import SpanView, SpoolView, TraceView, Unreadable
-from mlflow_fasttrace.sender.status import SERVER_STATES
+from mlflow_fasttrace import __version__, _otlp, _settings
+
+try:
+    from mlflow_fasttrace import _spools
+    from mlflow_fasttrace._spools import SpanView, SpoolView, TraceView, Unreadable
+    from mlflow_fasttrace.sender.status import SERVER_STATES
+except ImportError as error:  # without the C core: run and doctor do
+    _missing: ImportError | None = error
+else:
+    _missing = None
 
 # Exit codes, besides 0 and click's 2 for a wrong command line.
 FAILED = 1
@@ -115,11 +124,15 @@ def _json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def _unreadable() -> type[Exception]:
+    return ValueError if _missing is not None else Unreadable
+
+
 @contextlib.contextmanager
 def _readable_errors() -> Iterator[None]:
     try:
         yield
-    except Unreadable as reason:
+    except _unreadable() as reason:
         raise click.ClickException(_clean(_settings.without_secrets(str(reason)))) from None
     except OSError as error:
         text = f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")
@@ -128,11 +141,92 @@ def _readable_errors() -> Iterator[None]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlflow-fasttrace")
-def main() -> None:
-    """What mlflow-fasttrace has recorded on this machine, and whether it arrives.
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Runs programs on mlflow-fasttrace, and shows what it has recorded on this machine and whether
+    that arrives.
 
     Everything is read from this user's spools: MLFLOW_FASTTRACE_SPOOL_DIR, or the default folder.
     """
+    if _missing is not None and context.invoked_subcommand not in ("run", "doctor"):
+        raise click.ClickException(f"the C core cannot be loaded: {_missing}")
+
+
+# ---- run ----
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    add_help_option=False,
+)
+@click.argument("command", metavar="[--] SCRIPT.py|-m MODULE|COMMAND [ARGUMENT]...", nargs=-1)
+@click.pass_context
+def run(context: click.Context, command: tuple[str, ...]) -> None:
+    """Runs a program with MLflow on the core, unchanged, and its child processes too.
+
+    What it imports as `mlflow` records as mlflow-fasttrace does. SCRIPT.py and -m MODULE are run by
+    this Python; another command (gunicorn, pytest) is run as it is. MLFLOW_FASTTRACE_DISABLE=1 leaves
+    everything to MLflow itself.
+    """
+    if not command or command[0] in ("-h", "--help"):
+        click.echo(context.get_help())
+        context.exit(0 if command else 2)
+    environment = {**os.environ, "MLFLOW_FASTTRACE": "1"}
+    here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bootstrap")
+    path = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    environment["PYTHONPATH"] = os.pathsep.join([here, *(f for f in path if f != here)])
+    arguments = list(command)
+    if _is_command(arguments[0]):
+        executable = shutil.which(arguments[0])
+    else:
+        executable = sys.executable
+        arguments.insert(0, sys.executable)
+    sys.stdout.flush()
+    try:
+        os.execvpe(executable, arguments, environment)
+    except OSError as error:
+        raise click.ClickException(f"{executable} cannot be run: {error.strerror}") from None
+
+
+def _is_command(word: str) -> bool:
+    """Whether it is run as it is: neither an option of Python nor a Python file or folder."""
+    if word.startswith("-") or word.endswith((".py", ".pyz")) or os.path.isdir(word):
+        return False
+    return shutil.which(word) is not None
+
+
+# ---- doctor ----
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def doctor(as_json: bool) -> None:
+    """What is active, which versions, where traces go and wait, what runs on MLflow itself and why.
+
+    Exit code 3 when something needs attention.
+    """
+    from mlflow_fasttrace import _doctor
+
+    logging.getLogger("mlflow_fasttrace").setLevel(logging.CRITICAL)  # it is in the report
+    found = []
+    with _readable_errors():
+        for finding in _doctor.findings():
+            found.append(finding._replace(text=_clean(_settings.without_secrets(finding.text))))
+    if as_json:
+        _json({"version": 1, "findings": [finding._asdict() for finding in found]})
+    else:
+        out = _Output()
+        styles = {_doctor.GOOD: "", _doctor.NOTED: "yellow", _doctor.BAD: "red"}
+        for section in dict.fromkeys(finding.section for finding in found):
+            out.print(Text(section, style="bold"))
+            rows = [f for f in found if f.section == section]
+            width = max(len(finding.label) for finding in rows) + 2
+            for finding in rows:
+                mark = {_doctor.GOOD: " ", _doctor.NOTED: "·", _doctor.BAD: "!"}[finding.rating]
+                line = f"{mark} {_line(finding.label):<{width}}{_line(finding.text)}"
+                out.print(Text(line, style=styles[finding.rating]))
+    if any(finding.rating == _doctor.BAD for finding in found):
+        sys.exit(ATTENTION)
 
 
 # ---- status ----

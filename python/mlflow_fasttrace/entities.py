@@ -12,6 +12,9 @@ from typing import Any
 
 from mlflow_fasttrace._core import LiveSpan
 
+#: Modules below it are MLflow's, see _aliases.py.
+__path__: list[str] = []
+
 NO_OP_SPAN_TRACE_ID = "MLFLOW_NO_OP_SPAN_TRACE_ID"
 
 
@@ -42,6 +45,10 @@ class NoOpSpan:
     span_id = name = start_time_ns = end_time_ns = parent_id = status = context = None
     inputs = outputs = span_type = description = log_level = model_name = llm_cost = None
     _trace_id = None
+
+    def __init__(self, gap: Any = None):
+        #: What is made current where this span is: nothing, or the gap of a dropped trace.
+        self._gap = gap
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -83,7 +90,7 @@ class NoOpSpan:
         return f"NoOpSpan(name=None, trace_id={self.trace_id!r}, span_id=None, parent_id=None)"
 
 
-#: It holds nothing, so one serves everywhere.
+#: It holds nothing, so one serves wherever tracing is off.
 NO_OP_SPAN = NoOpSpan()
 
 

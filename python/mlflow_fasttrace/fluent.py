@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_fasttrace import _core, _hooks, _runtime, _shells, _view
-from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, SpanType
+from mlflow_fasttrace import _core, _hooks, _install, _runtime, _shells, _view
+from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, NoOpSpan, SpanType
 
 #: Tags that only MLflow itself sets (``IMMUTABLE_TAGS`` of its store).
 IMMUTABLE_TAGS = frozenset(
@@ -71,7 +71,7 @@ def _parameters(function: Any) -> list[tuple] | None:
 
 def pure_mlflow(name: str) -> Any:
     """MLflow's own, as it is now: programs and tests replace such names."""
-    return getattr(importlib.import_module("mlflow"), name)
+    return _install.original(getattr(importlib.import_module("mlflow"), name))
 
 
 def _experiment_of(destination: Any) -> str | None:
@@ -236,7 +236,14 @@ def start_span_no_context(
     if parent_span is not None:
         if parent_span.trace_id == NO_OP_SPAN_TRACE_ID:
             return NO_OP_SPAN
-        if type(parent_span) is not _core.LiveSpan:
+        if type(parent_span) is not _core.LiveSpan and _install.is_active():
+            # Of MLflow's own making, from before: the core's span joins its trace.
+            parent_span = importlib.import_module("mlflow_fasttrace.otel").parent_of(
+                parent_span._span
+            )
+            if type(parent_span) is _core.Gap:
+                return NoOpSpan(parent_span)
+        elif type(parent_span) is not _core.LiveSpan:
             # A span that MLflow itself started: the tree goes on there.
             return pure_mlflow("start_span_no_context")(
                 name,
@@ -256,8 +263,8 @@ def start_span_no_context(
     span = _core.start_span(
         str(name), parent_span, experiment, _usable_time(start_time_ns), None, None
     )
-    if span is None:
-        return NO_OP_SPAN
+    if type(span) is not _core.LiveSpan:
+        return NO_OP_SPAN if span is None else NoOpSpan(span)
     span.set_span_type(span_type)
     if inputs is not None:
         span.set_inputs(inputs)
@@ -357,21 +364,30 @@ def update_current_trace(
         if value is not None and not isinstance(value, str):
             raise _view.invalid(f"The `{field}` parameter must be a string.")
     trace = span._trace
+    info = trace.info  # counts, where it was handed out
     if tags:
         trace.tags.update(tags)
     if metadata:
         trace.metadata.update(metadata)
     if request_preview:
         trace.request_preview = request_preview
+        if info is not None:
+            info.request_preview = request_preview
     if response_preview:
         trace.response_preview = response_preview
+        if info is not None:
+            info.response_preview = response_preview
     if state is not None:
         code = {"OK": 1, "ERROR": 2}.get(str(getattr(state, "value", state)))
         if code is None:
             raise _view.invalid(f"State must be either 'OK' or 'ERROR', but got '{state}'.")
         trace.state = code
+        if info is not None:
+            info.state = state
     if client_request_id is not None:
         trace.client_request_id = str(client_request_id)
+        if info is not None:
+            info.client_request_id = str(client_request_id)
     if trace.complete:
         trace.rewrite()
 

@@ -150,10 +150,12 @@ def log_assessment(trace_id: str, assessment: Any) -> Any:
     if trace_id is None or trace_id == NO_OP_SPAN_TRACE_ID:
         return assessment
     trace = _core.live_trace(trace_id)
-    if trace is None or trace_id != get_active_trace_id():
+    if trace is None or trace.remote or trace_id != get_active_trace_id():
         return _mlflow("log_assessment")(trace_id, assessment)
     try:
         trace.assessments.append(assessment.to_dictionary())
+        if trace.info is not None:
+            trace.info.assessments.append(assessment)
     except Exception as error:
         _hooks.warn(f"An assessment cannot be logged to {trace_id}: {error}")
     return assessment
@@ -304,7 +306,7 @@ def _add_clone(span: Any, target: Any, parent_id: str) -> None:
     clone = _core.start_span(
         span.name, target, None, span.start_time_ns, int(span.span_id, 16), int(parent_id, 16)
     )
-    if clone is not None:
+    if type(clone) is _core.LiveSpan:
         _copy_contents(span, clone)
         clone.end(end_time_ns=span.end_time_ns)
 
@@ -349,7 +351,7 @@ def clone_span(
     clone = _core.start_span(
         span.name, parent, experiment, span.start_time_ns, int(span.span_id, 16), None
     )
-    if clone is None:
+    if type(clone) is not _core.LiveSpan:
         return NO_OP_SPAN
     _copy_contents(span, clone)
     return clone

@@ -6,25 +6,33 @@ What is not here (notebook display, Databricks) is MLflow's own, imported when i
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import importlib
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from mlflow_fasttrace import _core, _hooks, _runtime, _view
+from mlflow_fasttrace import _core, _hooks, _install, _runtime, _view
 
 __all__ = [
     "configure",
     "context",
     "disable",
     "enable",
+    "get_bridged_tracer_provider",
+    "get_tracing_context_headers_for_http_request",
     "is_tracing_enabled",
     "reset",
     "set_destination",
+    "set_tracing_context_from_http_request_headers",
     "trace_disabled",
 ]
+
+#: Modules below it are MLflow's, see _aliases.py.
+__path__: list[str] = []
 
 _SpanProcessor = Callable[[Any], None]
 
@@ -206,7 +214,7 @@ def set_destination(destination: Any, *, context_local: bool = False) -> None:
             f"{type(destination).__name__} is a location of Databricks: only what MLflow itself "
             "records goes there."
         )
-        importlib.import_module("mlflow.tracing").set_destination(
+        _install.original(importlib.import_module("mlflow.tracing").set_destination)(
             destination, context_local=context_local
         )
         return
@@ -223,6 +231,110 @@ def reset() -> None:
     _use_span_processors([])
     _core.set_enabled(True)
     _runtime.reset()
+
+
+# ---- traces over several processes ----
+
+#: Of the trace that this context continues: its id, state and flags.
+_continued: contextvars.ContextVar[tuple[str, Any, int]] = contextvars.ContextVar(
+    "mlflow_fasttrace.continued", default=("", None, 0)
+)
+
+
+def flags_of(span: Any, own: int) -> int:
+    """The flags of W3C Trace Context that a recorded span's trace came with, or ``own``."""
+    trace_id, _state, flags = _continued.get()
+    if trace_id == span._trace_id:
+        return flags
+    return 1 if span._trace.remote else own
+
+
+def get_tracing_context_headers_for_http_request() -> dict[str, str]:
+    """The headers by which the service that is called continues this trace.
+
+    Returns:
+        ``traceparent`` of W3C Trace Context, and ``tracestate`` where the trace came with one. Empty,
+        with a warning, where no span is current.
+    """
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    from mlflow_fasttrace._otel_view import OWN_FLAGS
+
+    current = _core.current()
+    if not isinstance(current, _core.LiveSpan):
+        _hooks.logger.warning(
+            "No active span found for fetching the trace context from. Returning an empty header."
+        )
+    if isinstance(current, _core.Gap):
+        if not current.dropped:
+            return {}
+        # Not sampled here, so nowhere.
+        ids, flags = (secrets.randbits(128) | 1, secrets.randbits(64) | 1), TraceFlags.DEFAULT
+    elif current is None:
+        return {}
+    else:
+        ids = (int(current._trace_id, 16), int(current.span_id, 16))
+        flags = flags_of(current, OWN_FLAGS)
+    trace_id, state, _flags = _continued.get()
+    if current is None or trace_id != getattr(current, "_trace_id", None):
+        state = None
+    context = SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(flags), trace_state=state)
+    headers: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(headers, set_span_in_context(NonRecordingSpan(context)))
+    return headers
+
+
+@contextlib.contextmanager
+def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> Iterator[None]:
+    """Let the spans that start inside continue the trace of whoever sent a request.
+
+    Args:
+        headers: The request's headers, in any case.
+
+    Raises:
+        MlflowException: there is no ``traceparent`` among them.
+    """
+    from opentelemetry.trace import get_current_span
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier = {str(key).lower(): value for key, value in dict(headers).items()}
+    if "traceparent" not in carrier:
+        raise _view.invalid(
+            "The http request headers do not contain the required key 'traceparent', "
+            "please generate the request headers by "
+            "'mlflow.tracing.distributed.get_tracing_context_headers_for_http_request' API."
+        )
+    # Whatever is current here has nothing to do with it.
+    from opentelemetry.context import Context
+
+    remote = get_current_span(
+        TraceContextTextMapPropagator().extract(carrier, Context())
+    ).get_span_context()
+    current = None
+    if remote.is_valid and not remote.trace_flags.sampled:
+        current = _core.gap(True)
+    elif remote.is_valid:
+        current = _core.remote_span(remote.trace_id.to_bytes(16, "big"), remote.span_id, False)
+    token = _core.current_span_var.set(current)
+    continued = _continued.set(
+        (f"{remote.trace_id:032x}", remote.trace_state, int(remote.trace_flags))
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # left in another context: that ends by itself
+            _core.current_span_var.reset(token)
+            _continued.reset(continued)
+
+
+def get_bridged_tracer_provider() -> Any:
+    """An OpenTelemetry ``TracerProvider`` whose spans are recorded by the core, for instrumentors
+    that take one. With ``MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT=true`` they and the core's own spans
+    nest in each other."""
+    if _install.is_active():
+        return importlib.import_module("mlflow_fasttrace._seams").core_provider()
+    return importlib.import_module("mlflow_fasttrace.otel").default_provider()
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,16 @@ class TraceInfoRecord:
         ValueError: it holds what no agent writes.
     """
 
-    __slots__ = ("destination", "duration_ns", "info", "phase", "spans", "start_ns", "state")
+    __slots__ = (
+        "destination",
+        "duration_ns",
+        "info",
+        "phase",
+        "remote",
+        "spans",
+        "start_ns",
+        "state",
+    )
 
     def __init__(self, record: bytes):
         fields = _core.decode(record)
@@ -40,6 +49,7 @@ class TraceInfoRecord:
         self.state = fields[6]
         self.destination: dict[str, Any] = fields[7]
         self.info: dict[str, Any] = fields[8]
+        self.remote = bool(self.info.get("remote"))
         self._check()
 
     def _check(self) -> None:
@@ -62,6 +72,12 @@ class TraceInfoRecord:
             raise ValueError(f"{self.phase} is no phase of a trace")
         if self.phase != PHASE_OPEN and self.duration_ns is None:
             raise ValueError("it has ended and no duration")
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Of two records of a trace the higher one counts. A process that carries another's trace on
+        knows nothing of it as a whole."""
+        return not self.remote, self.phase, self.spans
 
 
 def start_of_span(record: bytes) -> int:
@@ -122,8 +138,13 @@ class TraceBuffer:
             self.seen.add(entry.record[22:30])  # the span id's place, see ext/record.h
             return
         self.infos.append(entry)
-        if self.info is None or (info.phase, info.spans) >= (self.info.phase, self.info.spans):
+        if self.info is None or info.rank >= self.info.rank:
             self.info, self.info_entry = info, entry
+
+    @property
+    def remote(self) -> bool:
+        """Whether another process sends what is known of the trace as a whole."""
+        return self.info is not None and self.info.remote
 
     def complete(self) -> bool:
         return (
@@ -138,13 +159,15 @@ class TraceBuffer:
 
     def summarize(self) -> None:
         """Takes from the undelivered spans what finishing needs."""
+        under = self.info.info.get("roots_under") if self.info is not None else None
+        roots_under = bytes.fromhex(under) if under else None
         for entry in self.spans:
             span_id, parent_id, size, usage, cost, inputs, outputs = _core.span_summary(
-                entry.record
+                entry.record, roots_under
             )
             self.sizes[span_id] = size
             self.usage[span_id] = (parent_id, usage, cost)
-            if parent_id is None:
+            if parent_id is None or parent_id == roots_under:
                 self.root_seen = True
                 self.root_inputs, self.root_outputs = inputs, outputs
 

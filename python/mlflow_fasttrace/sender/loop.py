@@ -417,7 +417,7 @@ class Sender:
         for trace in traces:
             try:
                 trace.summarize()
-                known = trace.info_was_sent()
+                known = trace.info_was_sent() or trace.remote
                 info = None if known else trace_info(trace, experiment_id)
             except Exception as error:
                 # Whatever is wrong with one trace, the others go on.
@@ -488,7 +488,7 @@ class Sender:
 
     def _upload_spans(self, trace: TraceBuffer) -> bool:
         """The same, for a trace that the server would take in no other way. Whether it is there."""
-        if len(trace.spans) < len(trace.seen) or not trace.info_was_sent():
+        if len(trace.spans) < len(trace.seen) or not trace.info_was_sent() or trace.remote:
             return False
         try:
             self._write_spans(trace)
@@ -616,6 +616,10 @@ class Sender:
                 entry.held = True
             return
         try:
+            if trace.spans and trace.remote:
+                raise Refused(
+                    "the server takes no spans by OTLP, and the trace is another process's"
+                )
             if trace.spans:
                 self._write_spans(trace, added=True)
         except Failed as reason:

@@ -1,0 +1,55 @@
+"""Imported by every Python that starts with this folder in PYTHONPATH, which ``mlflow-fasttrace run``
+puts there: with ``MLFLOW_FASTTRACE=1`` MLflow runs on the core as soon as it is imported."""
+
+import importlib
+import os
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def _is_here(folder):
+    return bool(folder) and os.path.abspath(folder) == _HERE
+
+
+def _give_others_their_turn():
+    """One sitecustomize hides the next: that of the distribution, or of another tool like this."""
+    sys.path[:] = [folder for folder in sys.path if not _is_here(folder)]
+    own = sys.modules.pop("sitecustomize", None)
+    try:
+        importlib.import_module("sitecustomize")
+    except ImportError:
+        if own is not None:
+            sys.modules["sitecustomize"] = own
+
+
+class _Finder:
+    """Waits for ``import mlflow``, so that a Python that never does pays nothing."""
+
+    def find_spec(self, name, path, target=None):
+        if name != "mlflow":
+            return None
+        sys.meta_path.remove(self)
+        try:
+            importlib.import_module("mlflow_fasttrace").install()
+        except ImportError:
+            pass  # another environment's Python, which does not have it
+        except Exception as error:
+            sys.stderr.write(f"mlflow-fasttrace: not installed ({error}); MLflow runs by itself.\n")
+        for finder in list(sys.meta_path):
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+
+def _wanted():
+    def is_set(name):
+        return os.environ.get(name, "").strip().lower() in ("1", "true")
+
+    return is_set("MLFLOW_FASTTRACE") and not is_set("MLFLOW_FASTTRACE_DISABLE")
+
+
+_give_others_their_turn()
+if _wanted():
+    sys.meta_path.insert(0, _Finder())
