@@ -22,6 +22,8 @@ def base_environment(spool: Path) -> dict[str, str]:
         "MLFLOW_MODEL_CATALOG_URI": "",  # no look-ups of prices on the network
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GIT_PYTHON_REFRESH": "quiet",
+        # Who reads once after an agent's end reads what has arrived, however slow the machine is.
+        "MLFLOW_FASTTRACE_EXIT_TIMEOUT": "60",
         "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "true",
     }
 

@@ -105,7 +105,6 @@ def test_neither_folder_nor_shared_memory(server, own_spool, agent, tmp_path):
     process = agent(
         NO_SHARED_MEMORY + code,
         MLFLOW_FASTTRACE_SPOOL_DIR=str(tmp_path / "file"),
-        MLFLOW_FASTTRACE_EXIT_TIMEOUT="30",
     )
     assert process.returncode == 0, process.err
     assert process.err.count("The spool folder cannot be used") == 1, process.err
@@ -181,8 +180,6 @@ _runtime.attend()
 for n in range(70, 100):
     root(n)
 """
-    process = agent(
-        agent_code(server.uri, "vanished", 50, then), MLFLOW_FASTTRACE_EXIT_TIMEOUT="30"
-    )
+    process = agent(agent_code(server.uri, "vanished", 50, then))
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "vanished", 100)

@@ -237,7 +237,7 @@ def test_collector_that_comes_later(own_spool, agent):
         **HTTP,
     )
     assert process.returncode == 0, process.err
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 25
     receiver = Receiver(port)
     try:
         assert_all_there(receiver, 50)
@@ -303,7 +303,7 @@ def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
     receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
     bench = Bench(tmp_path)
     uri = f"otlp+{receiver.uri}/v1/traces"
-    bench.sender = loop._sender_for(str(bench.state), bench.rings, uri)
+    bench.sender = loop.sender_for(str(bench.state), bench.rings, uri)
     bench.to(uri, {"id": "0"})
     try:
         gone = bench.state.rename(bench.state.with_name("gone"))
@@ -412,7 +412,7 @@ def to_both(receiver_uri: str, server_uri: str, experiment: str | None = None) -
 READ_BACK = """
 begin = time.monotonic()
 trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
-assert len(trace.data.spans) == 2 and time.monotonic() - begin < 10
+assert len(trace.data.spans) == 2 and time.monotonic() - begin < 25
 """
 
 

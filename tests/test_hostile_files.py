@@ -300,7 +300,6 @@ def test_folders_that_are_not_ours(server, tmp_path, monkeypatch):
                 env={
                     **os.environ,
                     **base_environment(folder / "spool"),
-                    "MLFLOW_FASTTRACE_EXIT_TIMEOUT": "60",
                 },
             )
             started[name] = process, says

@@ -287,8 +287,8 @@ def test_server_that_comes_and_goes(server, own_spool, agent, seconds, each):
     way = ComesAndGoes(server, each)
     way.start()
     try:
-        traces = seconds * 50
-        then = STEADY.format(traces=traces, pause=0.02)
+        traces = seconds * 20
+        then = STEADY.format(traces=traces, pause=0.05)
         process = agent(agent_code(way.uri, experiment, 0, then), MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
         assert process.returncode == 0, process.err
         wait_until(

@@ -114,9 +114,7 @@ def test_signed_for_aws(server, own_spool, agent):
         return None if signature_is_right(request) else Reply(403, b'{"message": "Forbidden"}')
 
     with FaultProxy(server.uri, gateway) as proxy:
-        process = agent(
-            agent_code(proxy.uri, "signed", 5), **AWS, MLFLOW_FASTTRACE_EXIT_TIMEOUT="60"
-        )
+        process = agent(agent_code(proxy.uri, "signed", 5), **AWS)
         assert process.returncode == 0, process.err
         assert process.err == ""
         assert proxy.requests
@@ -177,7 +175,7 @@ def test_plugins_of_the_agents_environment(server, own_spool, agent, plugin, way
     experiment = f"plugins by {way}"
     with FaultProxy(server.uri, house) as proxy:
         code = before + agent_code(proxy.uri, experiment, 5)
-        process = agent(code, **settings, MLFLOW_FASTTRACE_EXIT_TIMEOUT="60")
+        process = agent(code, **settings)
         assert process.returncode == 0, process.err
         assert process.err == ""
         ours = {request.path.partition("?")[0]: request for request in proxy.requests}
@@ -206,7 +204,7 @@ def test_client_certificate(server, own_spool, agent, certificate, tmp_path):
         assert "does not answer yet" in process.err
         assert not proxy.requests
         settings["MLFLOW_TRACKING_CLIENT_CERT_PATH"] = str(both)
-        process = agent(code, **settings, MLFLOW_FASTTRACE_EXIT_TIMEOUT="60")
+        process = agent(code, **settings)
         assert process.returncode == 0, process.err
         assert process.err == ""
     assert_all_there(server.uri, "certified", 5)
@@ -268,7 +266,7 @@ def test_wrong_password(guarded, own_spool, agent, monkeypatch):
     (stuck,) = sender_pids(own_spool)
 
     code = agent_code(guarded, "right password", 3)
-    process = agent(code, **ADMIN, MLFLOW_FASTTRACE_EXIT_TIMEOUT="60")
+    process = agent(code, **ADMIN)
     assert process.returncode == 0, process.err
     assert process.err == ""
     for name, value in ADMIN.items():
@@ -324,7 +322,6 @@ os.environ["MLFLOW_TRACKING_TOKEN"] = "fresh"
             agent_code(proxy.uri, experiment, 10, then + REFRESHED[how]),
             wait=False,
             MLFLOW_TRACKING_TOKEN="stale",
-            MLFLOW_FASTTRACE_EXIT_TIMEOUT="60",
         )
         wait_until(lambda: proxy.requests, 30, "a request")
         (first,) = sender_pids(own_spool)
