@@ -165,7 +165,7 @@ def test_looks_at_the_lock_do_not_stop_a_sender(tmp_path):
         for _ in range(500):
             lock = _Lock(path, stays=False)
             assert lock.take()
-            other = _Lock(path, stays=False)
+            other = _Lock(path, stays=True)
             assert not other.take(), "one at a time"
             other.close()
             lock.release()
