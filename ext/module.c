@@ -126,6 +126,7 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
         {"trace_completed", &state->trace_completed},
         {"sender_missing", &state->sender_missing},
         {"take_info", &state->take_info},
+        {"trace_kept", &state->trace_kept},
         {"outside", &state->outside},
     };
     const char *name;
@@ -776,6 +777,7 @@ done:
     apply(state->dropped);                                                                         \
     apply(state->sender_missing);                                                                  \
     apply(state->take_info);                                                                       \
+    apply(state->trace_kept);                                                                      \
     apply(state->outside);                                                                         \
     apply(state->encode_default);                                                                  \
     apply(state->format_exception);                                                                \
