@@ -126,6 +126,7 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
         {"trace_completed", &state->trace_completed},
         {"sender_missing", &state->sender_missing},
         {"take_info", &state->take_info},
+        {"trace_kept", &state->trace_kept},
         {"outside", &state->outside},
     };
     const char *name;
@@ -228,18 +229,22 @@ static bool read_uint64(PyObject *value, uint64_t *number)
  * under what is current; with a trace id (bytes) it begins a trace, of that id unless that is
  * empty.
  */
-static PyObject *core_start_span(PyObject *module, PyObject *args)
+static PyObject *core_start_span(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     CoreState *state = module_state(module);
-    PyObject *name, *parent, *experiment, *start, *id, *parent_id;
-    const char *trace_id = NULL;
+    char *trace_id = NULL;
     Py_ssize_t trace_id_size = 0;
     bool dropped = false;
     SpanOptions options = {0};
-    if (!PyArg_ParseTuple(args, "UOOOOO|z#:start_span", &name, &parent, &experiment, &start, &id,
-                          &parent_id, &trace_id, &trace_id_size) ||
-        !read_uint64(start, &options.start_ns) || !read_uint64(id, &options.id) ||
-        !read_uint64(parent_id, &options.parent_id)) {
+    if (count < 6 || count > 7 || !PyUnicode_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "start_span() takes a name and five or six more");
+        return NULL;
+    }
+    PyObject *name = args[0], *parent = args[1], *experiment = args[2];
+    if (!read_uint64(args[3], &options.start_ns) || !read_uint64(args[4], &options.id) ||
+        !read_uint64(args[5], &options.parent_id) ||
+        (count == 7 && args[6] != Py_None &&
+         PyBytes_AsStringAndSize(args[6], &trace_id, &trace_id_size) < 0)) {
         return NULL;
     }
     options.root.experiment = experiment == Py_None ? NULL : experiment;
@@ -650,7 +655,7 @@ static PyMethodDef core_functions[] = {
     {"enabled", core_enabled, METH_NOARGS, NULL},
     {"set_sampling", core_set_sampling, METH_O, NULL},
     {"use_scopes", core_use_scopes, METH_NOARGS, NULL},
-    {"start_span", core_start_span, METH_VARARGS, NULL},
+    {"start_span", (PyCFunction)(void (*)(void))core_start_span, METH_FASTCALL, NULL},
     {"remote_span", core_remote_span, METH_VARARGS, NULL},
     {"gap", core_gap, METH_O, NULL},
     {"set_last_trace_id", core_set_last_trace_id, METH_O, NULL},
@@ -772,6 +777,7 @@ done:
     apply(state->dropped);                                                                         \
     apply(state->sender_missing);                                                                  \
     apply(state->take_info);                                                                       \
+    apply(state->trace_kept);                                                                      \
     apply(state->outside);                                                                         \
     apply(state->encode_default);                                                                  \
     apply(state->format_exception);                                                                \

@@ -506,6 +506,24 @@ void span_end(Span *span, uint64_t end_ns)
     finish(span, end_ns);
 }
 
+/* Another span of a trace that is kept whole has ended. */
+static void keep(CoreState *state, Trace *trace, Span *span)
+{
+    if (PyList_Append(trace->kept, (PyObject *)span) < 0) {
+        swallow_exception();
+    }
+    if (!trace_is_complete(trace)) {
+        return;
+    }
+    PyObject *kept = trace->kept; /* refers to the trace by its spans: goes now */
+    trace->kept = NULL;
+    if (trace->whole && state->trace_kept != NULL) {
+        forget_result(
+            PyObject_CallFunctionObjArgs(state->trace_kept, (PyObject *)trace, kept, NULL));
+    }
+    Py_DECREF(kept);
+}
+
 /* Its record, and what its end means for its trace. */
 static void finish(Span *span, uint64_t end_ns)
 {
@@ -532,6 +550,9 @@ static void finish(Span *span, uint64_t end_ns)
         encode_span(span, out);
         trace_span_ended(state, trace, out, is_root);
         scratch_release(state, out);
+    }
+    if (UNLIKELY(trace->kept != NULL)) {
+        keep(state, trace, span);
     }
     if (is_root) {
         set_last_trace_id(state, span);

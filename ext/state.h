@@ -54,6 +54,7 @@ typedef struct {
     PyObject *sender_missing;
     PyObject *trace_completed; /* NULL unless somebody waits for completed traces */
     PyObject *take_info;       /* reads a TraceInfo that was handed out */
+    PyObject *trace_kept;      /* takes whole traces */
     PyObject *outside;         /* NULL unless spans of other libraries may be parents */
 
     PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */

@@ -74,9 +74,11 @@ static bool is_sampled(const Trace *trace, uint64_t bound)
 static void take_context(CoreState *state, Trace *trace, PyObject *experiment)
 {
     PyObject *destination, *metadata, *tags;
+    int whole = 0;
     PyObject *known =
         PyObject_CallFunctionObjArgs(state->root_context, experiment ? experiment : Py_None, NULL);
-    if (known == NULL || !PyArg_ParseTuple(known, "OOO", &destination, &metadata, &tags)) {
+    if (known == NULL ||
+        !PyArg_ParseTuple(known, "OOO|p", &destination, &metadata, &tags, &whole)) {
         swallow_exception();
         Py_XDECREF(known);
         return;
@@ -95,6 +97,9 @@ static void take_context(CoreState *state, Trace *trace, PyObject *experiment)
         if (PyDict_SetItemString(tags, NAME_TAG, trace->root_name) < 0) {
             swallow_exception();
         }
+    }
+    if (UNLIKELY(whole)) {
+        trace->whole = slot_list(&trace->kept) != NULL;
     }
     Py_DECREF(known);
 }
@@ -204,6 +209,7 @@ static void trace_dealloc(Trace *trace)
     Py_XDECREF(trace->response_preview);
     Py_XDECREF(trace->client_request_id);
     Py_XDECREF(trace->info);
+    Py_XDECREF(trace->kept);
     PyObject_Free(trace);
     Py_DECREF(type);
 }
@@ -456,7 +462,8 @@ static int set_info(Trace *trace, PyObject *value, void *unused)
     (void)unused;
     Py_XINCREF(value);
     set_owned(&trace->info, value);
-    return 0;
+    /* Whoever asked for it may ask for its spans too. */
+    return trace_is_complete(trace) || slot_list(&trace->kept) != NULL ? 0 : -1;
 }
 
 static PyObject *get_text(Trace *trace, void *offset)

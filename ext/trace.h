@@ -52,6 +52,9 @@ struct Trace {
     PyObject *response_preview;
     PyObject *client_request_id;
     PyObject *info; /* owned TraceInfo that was handed out: take_info() reads it from then on */
+    PyObject *kept; /* owned list of the spans that have ended, until all have: where Python has to
+                     * do with the trace as a whole */
+    bool whole;     /* trace_kept() is given them */
 };
 
 #define NO_ROOT UINT64_MAX

@@ -16,11 +16,14 @@ import mlflow
 import mlflow_fasttrace
 import opentelemetry.trace as otel
 import pytest
-from mlflow.entities import Feedback, SpanType
+from mlflow.entities import Feedback, SpanType, TraceInfo, TraceLocation, TraceState
 from mlflow.entities.span import LiveSpan, NoOpSpan, Span, create_mlflow_span
+from mlflow.pyfunc.context import Context, set_prediction_context
 from mlflow.strands.autolog import StrandsSpanProcessor
 from mlflow.tracing import provider
+from mlflow.tracing.client import TracingClient
 from mlflow.tracing.distributed import _get_tracing_headers_from_span
+from mlflow.tracing.export.mlflow_v3 import MlflowV3SpanExporter
 from mlflow.tracing.fluent import start_span as bound_start_span
 from mlflow.tracing.fluent import start_span_no_context as bound_no_context
 from mlflow.tracing.provider import (
@@ -308,7 +311,7 @@ def test_the_trace_manager(installed):
         assert manager.get_root_span_id(root.trace_id) == root.span_id
         assert manager.get_mlflow_trace_id_from_otel_id(otel_id) == root.trace_id
         assert manager.has_open_spans(otel_id)
-        assert list(manager._traces) == [root.trace_id]
+        assert root.trace_id in list(manager._traces)
         assert set(manager._traces[root.trace_id].span_dict) == {root.span_id, child.span_id}
         manager.register_span(child)
         popped = manager.pop_trace(otel_id)
@@ -340,6 +343,111 @@ def test_last_active_trace(installed):
     assert mlflow.get_last_active_trace_id(thread_local=True) == root.trace_id
     mlflow.tracing.fluent._set_last_active_trace_id("tr-other")
     assert mlflow.get_last_active_trace_id() == "tr-other"
+
+
+# ---- what MLflow's own code, and a test's, has to do with whole traces ----
+
+
+def test_functions_in_the_place_of_those_that_export(installed):
+    """As tests of programs watch what leaves: the names are looked up when a trace begins and ends."""
+    with (
+        mock.patch.object(TracingClient, "start_trace") as start_trace,
+        mock.patch.object(TracingClient, "log_spans") as log_spans,
+    ):
+        with mlflow.start_span("root") as root:
+            root.set_inputs("question")
+            with mlflow.start_span("child"):
+                pass
+        with mlflow.start_span("failed") as failed:
+            failed.set_status("ERROR")
+    infos = [call.args[0] for call in start_trace.call_args_list]
+    assert [info.trace_id for info in infos] == [root.trace_id, failed.trace_id]
+    assert [info.state.value for info in infos] == ["OK", "ERROR"]
+    assert infos[0].request_preview == '"question"'
+    assert infos[0].execution_duration is not None
+    spans = [[span.name for span in call.args[1]] for call in log_spans.call_args_list]
+    assert spans == [["root", "child"], ["failed"]]
+    with mlflow.start_span("not watched"):
+        pass
+    assert start_trace.call_count == 2
+
+
+def test_mlflows_own_exporter_works_on_what_a_test_gives_it(installed):
+    made = TracerProvider().get_tracer("t").start_span("made by OpenTelemetry")
+    otel_id = made.get_span_context().trace_id
+    info = TraceInfo(f"tr-{otel_id:032x}", TraceLocation.from_experiment_id("0"), 0, TraceState.OK)
+    manager = InMemoryTraceManager.get_instance()
+    manager.register_trace(otel_id, info)
+    manager.register_span(create_mlflow_span(made, info.trace_id))
+    assert manager.has_open_spans(otel_id)
+    made.end()
+    exporter = MlflowV3SpanExporter()
+    exporter._is_async_enabled = False
+    with (
+        mock.patch.object(exporter._client, "start_trace") as start_trace,
+        mock.patch.object(exporter._client, "log_spans") as log_spans,
+        mock.patch.object(exporter._client, "_upload_trace_data"),
+    ):
+        exporter.export([made])
+    assert start_trace.call_args.args[0] is info
+    assert [span.name for span in log_spans.call_args.args[1]] == ["made by OpenTelemetry"]
+    with manager.get_trace(info.trace_id) as trace:
+        assert trace is None
+
+
+def test_ended_spans_of_a_trace_that_was_looked_at(installed):
+    manager = InMemoryTraceManager.get_instance()
+    with mlflow.start_span("root") as root:
+        with manager.get_trace(root.trace_id) as trace:
+            assert len(trace.span_dict) == 1
+        mlflow.start_span_no_context("child").end()
+        with manager.get_trace(root.trace_id) as trace:
+            assert [span.name for span in trace.span_dict.values()] == ["root", "child"]
+
+
+def test_evaluation_finds_traces_by_its_own_id(installed):
+    with set_prediction_context(Context(request_id="evaluated", is_evaluate=True)):
+        with mlflow.start_span("root") as root:
+            pass
+    assert mlflow.tracing.fluent._EVAL_REQUEST_ID_TO_TRACE_ID["evaluated"] == root.trace_id
+
+
+def test_an_experiment_that_was_set_without_a_word(installed, monkeypatch):
+    with mlflow.start_span("before") as before:
+        pass
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", "17")
+    with mlflow.start_span("after") as after:
+        pass
+    experiments = [_core.decode(span._trace.destination)["experiment"] for span in (before, after)]
+    assert experiments == [{"id": "0"}, {"id": "17"}]
+
+
+NOTEBOOK = """
+import IPython
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+import mlflow_fasttrace
+mlflow_fasttrace.install()
+import mlflow
+from mlflow.tracing.display import get_display_handler
+def shown():
+    with mlflow.start_span("root") as root:
+        with mlflow.start_span("child"):
+            pass
+    return root.trace_id, get_display_handler().traces_to_display
+trace_id, traces = shown()
+assert list(traces) == [trace_id]
+assert [span.name for span in traces[trace_id].data.spans] == ["root", "child"]
+mlflow.tracing.disable_notebook_display()
+traces.clear()
+assert shown()[1] == {}
+"""
+
+
+def test_notebooks_show_traces(tmp_path):
+    run(
+        NOTEBOOK, tmp_path, MLFLOW_FASTTRACE_SENDER="none", MLFLOW_TRACKING_URI="http://127.0.0.1:9"
+    )
 
 
 # ---- the provider ----

@@ -76,14 +76,15 @@ def _autolog(
             continue
 
         def switch(library_module: types.ModuleType, integration: str = integration) -> None:
-            function = importlib.import_module(integration).autolog
-            before = AUTOLOGGING_INTEGRATIONS.get(function.integration_name)
-            if before and not before.get("globally_configured", False) and not disable:
-                return  # the program has said how it wants this one
             try:
+                function = importlib.import_module(integration).autolog
+                before = AUTOLOGGING_INTEGRATIONS.get(function.integration_name)
+                if before and not before.get("globally_configured", False) and not disable:
+                    return  # the program has said how it wants this one
                 function(disable=disable, log_traces=log_traces, silent=silent)
             except Exception as error:
-                _logger.warning("Autologging of %s failed: %s", library_module.__name__, error)
+                if not silent:
+                    _logger.warning("Autologging of %s failed: %s", library_module.__name__, error)
                 return
             AUTOLOGGING_INTEGRATIONS[function.integration_name]["globally_configured"] = True
 

@@ -254,7 +254,7 @@ def start() -> None:
 
 
 def _start() -> None:
-    global _environment_model, _retry_at, _started
+    global _environment_model, _experiment_of_mlflow, _retry_at, _started
     uri, collector = _route()
     uris = [uri] if collector is None else [uri, collector]
     try:
@@ -266,6 +266,8 @@ def _start() -> None:
     _mirrors.clear()
     _mirrors.update(uris[1:])
     described = destination(uri, _experiment_in_force(), collector)
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    _experiment_of_mlflow = getattr(fluent, "_active_experiment_id", None)
     _core.set_destination(homes[0].ring, described, *(home.ring for home in homes[1:]))
     try:
         _core.set_sampling(_settings.sampling_ratio())
@@ -313,19 +315,56 @@ def _has_model(context: Any) -> bool:
     return context.model_id is not None
 
 
-def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, dict | None]:
+#: Whether MLflow's own code has to do with a trace as a whole; None unless MLflow runs on the core.
+wants_whole: Callable[[], bool] | None = None
+
+_experiment_of_mlflow: str | None = None  # MLflow's active one when the destination was worked out
+
+_NOTHING = (None, None, None, False)
+_thread_values: tuple[Any, dict[int, Any], dict[int, Any]] = (None, {}, {})
+
+
+def _nothing_is_active(fluent: Any) -> bool:
+    """The usual answer to all that root_context() looks for, in half its time."""
+    global _thread_values
+    if _environment_model or _local_location.get() or _core.scope_var.get():
+        return False
+    context = sys.modules.get("mlflow.pyfunc.context")
+    if context is not None and context.get_prediction_context():
+        return False
+    if fluent is None:
+        return True
+    if wants_whole is not None and (
+        fluent._active_experiment_id is not _experiment_of_mlflow or wants_whole()
+    ):
+        return False
+    known, runs, models = _thread_values
+    if known is not fluent:
+        name = "_ThreadLocalVariable__global_thread_values"
+        runs = vars(fluent._active_run_stack).get(name)
+        models = vars(fluent._ACTIVE_MODEL_CONTEXT).get(name)
+        if runs is None or models is None:  # another MLflow
+            return False
+        _thread_values = (fluent, runs, models)
+    return not any(list(runs.values())) and not any(map(_has_model, list(models.values())))
+
+
+def root_context(experiment_id: str | None) -> tuple:
     """What the core asks at the start of a trace, once more than the usual may apply.
 
     Args:
         experiment_id: What the program asked for, for this trace.
 
     Returns:
-        The encoded destination (None: the usual one), metadata and tags of the trace.
+        The encoded destination (None: the usual one), metadata and tags of the trace, and whether
+        its spans are kept for ``trace_kept``.
     """
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    if experiment_id is None and _nothing_is_active(fluent):
+        return _NOTHING
     metadata: dict[str, Any] = {}
     tags: dict[str, Any] = {}
     experiment_id = experiment_id or _local_location.get()
-    fluent = sys.modules.get("mlflow.tracking.fluent")
     if fluent is not None:
         if _in_any_thread(fluent._active_run_stack, bool) and (
             run := fluent._get_latest_active_run()
@@ -350,6 +389,14 @@ def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, 
     if scope := _core.scope_var.get():
         metadata.update(scope[0])
         tags.update(scope[1])
+    whole = wants_whole is not None and wants_whole()
+    if (
+        experiment_id is None
+        and wants_whole is not None
+        and fluent._active_experiment_id is not _experiment_of_mlflow
+    ):
+        # Set, or forgotten, without a word to anybody.
+        experiment_id = str(fluent._active_experiment_id or fluent._get_experiment_id())
     encoded = None
     if experiment_id is not None:
         encoded = _destinations.get(experiment_id)
@@ -357,7 +404,7 @@ def root_context(experiment_id: str | None) -> tuple[bytes | None, dict | None, 
             uri, collector = _route()
             encoded = _core.encode(destination(uri, {"id": experiment_id}, collector))
             _destinations[experiment_id] = encoded
-    return encoded, metadata or None, tags or None
+    return encoded, metadata or None, tags or None, whole
 
 
 def _home_of(spool: _settings.Spool, uri: str) -> _Home:

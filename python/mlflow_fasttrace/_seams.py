@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import mlflow
-from mlflow.entities import Assessment, TraceInfo
+from mlflow.entities import Assessment, Trace, TraceData, TraceInfo
 from mlflow.entities.span import LiveSpan as MlflowLiveSpan
 from mlflow.entities.trace_location import TraceLocation
 from mlflow.entities.trace_state import TraceState
@@ -27,6 +27,7 @@ from mlflow.tracing.config import TracingConfig
 from mlflow.tracing.export.mlflow_v3 import MlflowV3SpanExporter
 from mlflow.tracing.processor.mlflow_v3 import MlflowV3SpanProcessor
 from mlflow.tracing.trace_manager import InMemoryTraceManager, ManagerTrace, _Trace
+from mlflow.tracing.utils.truncation import set_request_response_preview
 from opentelemetry import trace as trace_api
 from opentelemetry.context.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
@@ -384,9 +385,8 @@ class CoreTraceManager(InMemoryTraceManager):
         return next((span.span_id for span in spans if span.parent_id is None), None)
 
     def get_mlflow_trace_id_from_otel_id(self, otel_trace_id: int) -> str | None:
-        trace_id = f"tr-{otel_trace_id:032x}"
-        if _core.live_trace(trace_id) is not None:
-            return trace_id
+        if (trace := _live_trace(otel_trace_id)) is not None:
+            return trace.trace_id
         return self._otel_id_to_mlflow_trace_id.get(otel_trace_id)
 
     def register_trace(
@@ -399,16 +399,17 @@ class CoreTraceManager(InMemoryTraceManager):
     def register_span(self, span: Any) -> None:
         if type(span) is _core.LiveSpan or not isinstance(span, MlflowLiveSpan):
             return
-        context = span._span.get_span_context()
-        if (mirror := find_mirror(context.trace_id, context.span_id)) is not None:
-            mirror._stand_for(span)
-            return
+        if _mirrors:
+            context = span._span.get_span_context()
+            if (mirror := find_mirror(context.trace_id, context.span_id)) is not None:
+                mirror._stand_for(span)
+                return
         with self._lock:
             if (trace := self._own.get(span.trace_id)) is not None:
                 trace.span_dict[span.span_id] = span
 
     def pop_trace(self, otel_trace_id: int) -> ManagerTrace | None:
-        trace = _core.live_trace(f"tr-{otel_trace_id:032x}")
+        trace = _live_trace(otel_trace_id)
         if trace is not None:
             handed_out = self._handed_out(trace)
             return ManagerTrace(
@@ -425,6 +426,12 @@ class CoreTraceManager(InMemoryTraceManager):
 
     def _check_timeout_update(self) -> None:
         pass
+
+
+def _live_trace(otel_trace_id: Any) -> _core.Trace | None:
+    if not isinstance(otel_trace_id, int):  # a test's
+        return None
+    return _core.live_trace(f"tr-{otel_trace_id:032x}")
 
 
 def _as_known(span: Any) -> Any:
@@ -495,6 +502,59 @@ def _link_prompts(trace_id: str, prompts: list[Any]) -> None:
 
     _runtime.flush()
     try_link_prompts_to_trace(TracingClient(), trace_id, prompts)
+
+
+# ---- traces that MLflow's own code has to do with ----
+
+_notebook_display: Any = None  # the class of MLflow's handler, in a notebook
+_own_start_trace = TracingClient.start_trace
+_own_log_spans = TracingClient.log_spans
+
+
+def wants_whole() -> bool:
+    """In notebooks, which show traces; in MLflow's evaluation, which looks for them by its own id;
+    and where a program has put a function of its own in the place of one that exports."""
+    if (
+        TracingClient.start_trace is not _own_start_trace
+        or TracingClient.log_spans is not _own_log_spans
+    ):
+        return True
+    if _notebook_display is not None and not _notebook_display.disabled:
+        return True
+    context = sys.modules.get("mlflow.pyfunc.context")
+    prediction = context.get_prediction_context() if context is not None else None
+    return prediction is not None and bool(prediction.is_evaluate and prediction.request_id)
+
+
+def trace_kept(trace: _core.Trace, spans: list[Any]) -> None:
+    """Called by the core when a trace that wants_whole() spoke of is complete."""
+    info = trace.info or info_of(trace)
+    spans = sorted(spans, key=lambda span: span.start_time_ns)
+    data = TraceData([span.to_immutable_span() for span in spans])
+    root = next((span for span in spans if span.parent_id is None), spans[0])
+    if info.state == TraceState.IN_PROGRESS:
+        info.state = _STATES.get(trace.state, TraceState.OK)
+    info.request_time = root.start_time_ns // 1_000_000
+    info.execution_duration = (root.end_time_ns - root.start_time_ns) // 1_000_000
+    set_request_response_preview(info, data)
+    whole = Trace(info, data)
+    if request_id := info.tags.get("mlflow.eval.requestId"):
+        _runtime.flush()
+        mlflow.tracing.fluent._EVAL_REQUEST_ID_TO_TRACE_ID[request_id] = info.trace_id
+    elif _notebook_display is not None:
+        _notebook_display.get_instance().display_traces([whole])
+    if TracingClient.log_spans is not _own_log_spans:
+        TracingClient().log_spans(info.experiment_id, data.spans)
+    if TracingClient.start_trace is not _own_start_trace:
+        TracingClient().start_trace(info)
+
+
+def _display_of_notebook() -> Any:
+    if "IPython" not in sys.modules:
+        return None
+    from mlflow.tracing.display import display_handler
+
+    return display_handler.IPythonTraceDisplayHandler if display_handler._is_jupyter() else None
 
 
 # ---- switches, destinations, reading ----
@@ -697,6 +757,10 @@ def apply() -> None:
     at_uninstall(lambda: setattr(InMemoryTraceManager, "_instance", before))
     replace_attribute(InMemoryTraceManager, "get_instance", classmethod(get_instance))
     _core.set_hook("take_info", take_info)
+    _core.set_hook("trace_kept", trace_kept)
+    global _notebook_display
+    _notebook_display = _display_of_notebook()
+    _runtime.wants_whole = wants_whole
     otel._find_mirror = find_mirror
     otel._is_recorded_elsewhere = is_recorded_elsewhere
     _runtime.use_mlflow(True)
@@ -714,6 +778,7 @@ def _complete_llama_index() -> None:
 
 def _forget() -> None:
     otel._find_mirror = otel._is_recorded_elsewhere = None
+    _runtime.wants_whole = None
     _runtime.use_mlflow(False)
 
 

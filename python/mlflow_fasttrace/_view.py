@@ -6,6 +6,7 @@ The C core calls these by name. MLflow is imported when one is needed, never bef
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow_fasttrace import _core, _hooks
@@ -36,6 +37,22 @@ def log_level_number(level: Any) -> int:
     from mlflow.entities import SpanLogLevel
 
     return int(SpanLogLevel.from_value(level))
+
+
+def session_text(session_id: Any) -> Any:
+    """A session as metadata; one of several levels as a JSON list, as MLflow 3.18 has it.
+
+    Raises:
+        MlflowException: a level is no string, or there is none.
+    """
+    if not isinstance(session_id, list):
+        return session_id
+    if session_id and all(isinstance(level, str) for level in session_id):
+        return json.dumps(session_id, separators=(",", ":"), ensure_ascii=False)
+    raise invalid(
+        "The `session_id` parameter must be a string or a non-empty list of strings, "
+        f"but got {session_id!r}."
+    )
 
 
 # ---- reading ----

@@ -327,7 +327,7 @@ def update_current_trace(
     response_preview: str | None = None,
     state: Any | None = None,
     model_id: str | None = None,
-    session_id: str | None = None,
+    session_id: str | list[str] | None = None,
     user: str | None = None,
 ) -> None:
     """Set what the current trace as a whole carries. A warning, and nothing else, when there is no
@@ -345,7 +345,7 @@ def update_current_trace(
         return
     metadata = dict(metadata) if metadata else {}
     if session_id is not None:
-        metadata["mlflow.trace.session"] = session_id
+        metadata["mlflow.trace.session"] = _view.session_text(session_id)
     if user is not None:
         metadata["mlflow.trace.user"] = user
     if model_id:

@@ -89,7 +89,7 @@ def context(
     metadata: dict[str, str] | None = None,
     tags: dict[str, str] | None = None,
     enabled: bool | None = None,
-    session_id: str | None = None,
+    session_id: str | list[str] | None = None,
     user: str | None = None,
 ) -> Iterator[None]:
     """Give metadata and tags to every trace that begins inside; or record nothing inside.
@@ -100,13 +100,13 @@ def context(
         metadata: Metadata of the traces.
         tags: Tags of the traces.
         enabled: False records nothing inside; True undoes an outer False; None leaves it.
-        session_id: Session of the traces.
+        session_id: Session of the traces; a list names it level by level, the outermost first.
         user: User of the traces.
     """
     _core.use_scopes()
     own = dict(metadata or {})
     if session_id is not None:
-        own["mlflow.trace.session"] = session_id
+        own["mlflow.trace.session"] = _view.session_text(session_id)
     if user is not None:
         own["mlflow.trace.user"] = user
     outer_metadata, outer_tags, outer_enabled = _core.scope_var.get() or ({}, {}, None)
