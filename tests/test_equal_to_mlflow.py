@@ -57,6 +57,7 @@ def test_same_traces_elsewhere(both):
 WITH_STACK_TRACES = {
     "arguments",
     "async_generators",
+    "bridged_spans",
     "destinations",
     "coroutines",
     "exceptions",
