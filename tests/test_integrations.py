@@ -1,0 +1,167 @@
+"""The SDKs that people call models with, real ones, under MLflow's autologging: the same programs in
+two ways of coming by ``mlflow``, and what the server then holds is equal.
+
+The programs are in tests/integrations, their SDKs in a virtual environment of their own
+(``make .stamps/integrations``), the models in tests/llm_stub.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import llm_stub
+import pytest
+from support import described, traces_of
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = Path(__file__).parent / "integrations"
+
+#: Framework -> the virtual environment that has it.
+FRAMEWORKS = {
+    "openai": "integrations",
+    "agents": "integrations",
+    "anthropic": "integrations",
+    "langchain": "integrations",
+    "langgraph": "integrations",
+    "llama_index": "integrations",
+    "dspy": "integrations",
+    "autogen": "integrations",
+}
+
+#: The second run's way, beside pure MLflow's: run.py's WAYS. That two runs of pure MLflow are equal
+#: shows that what differs between two ways is not the programs' own doing.
+HOWS = ["mlflow"]
+
+#: Programs whose parts run in threads side by side, and so start in any order.
+SIDE_BY_SIDE = {
+    ("langchain", "batch_async"),
+    ("langchain", "parallel"),
+    ("langgraph", "fan_out"),
+    ("dspy", "parallel"),
+}
+
+#: Nothing leaves the machine: no telemetry, no price lists, no hubs; a proxy that is not there for
+#: whatever tries.
+OFFLINE = {
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "all_proxy": "",
+    "no_proxy": "127.0.0.1,localhost",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "LANGSMITH_TRACING": "false",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "OPENAI_API_KEY": "stub",
+    "ANTHROPIC_API_KEY": "stub",
+}
+
+
+def programs_of(framework: str) -> list[str]:
+    """The names of a framework's programs, whose SDK is not installed here."""
+    tree = ast.parse((PROGRAMS / f"{framework}_programs.py").read_text())
+    functions = [
+        node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    return [name for name in functions if not name.startswith("_") and name != "enable"]
+
+
+CASES = [(framework, name) for framework in FRAMEWORKS for name in programs_of(framework)]
+
+
+@pytest.fixture(scope="module")
+def stub():
+    with llm_stub.running() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def runs(server, stub, tmp_path_factory):
+    """(way, framework) -> the run of that framework's programs; two at a time."""
+    folder = tmp_path_factory.mktemp("integrations")
+
+    def run(how: str, framework: str, prefix: str) -> None:
+        python = ROOT / f".venv-{FRAMEWORKS[framework]}/bin/python"
+        assert python.exists(), f"make .stamps/{FRAMEWORKS[framework]} installs {framework}"
+        result = subprocess.run(
+            [python, PROGRAMS / "run.py", how, framework, server.uri, prefix, stub],
+            capture_output=True,
+            text=True,
+            timeout=170,
+            cwd=folder,
+            env={**os.environ, **OFFLINE, "DSPY_CACHEDIR": str(folder / "dspy")},
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    started: dict[tuple[str, str], Future] = {}
+    with ThreadPoolExecutor(2) as pool:
+        for framework in FRAMEWORKS:
+            for way, how in (("pure", "mlflow"), *((f"as-{how}", how) for how in HOWS)):
+                started[way, framework] = pool.submit(run, how, framework, way)
+        yield started
+        for future in started.values():
+            future.cancel()
+
+
+#: What SDKs make anew in every run.
+_ANEW = [
+    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uuid>"),
+    (re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])"), "<hex>"),
+    (re.compile(r'"[0-9a-f-]+\.\.\.$'), '"<cut>...'),
+    (re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "<time>"),
+]
+
+
+def steady(value: Any) -> Any:
+    """A value without ids and times of the SDKs' own."""
+    if isinstance(value, dict):
+        return {steady(key): steady(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [steady(item) for item in value]
+    if isinstance(value, str):
+        for pattern, name in _ANEW:
+            value = pattern.sub(name, value)
+    return value
+
+
+def in_any_order(description: Any) -> Any:
+    """Descriptions of traces, their spans in an order that does not depend on when they began."""
+    if isinstance(description, dict):
+        return {
+            key: sorted(map(in_any_order, item), key=repr)
+            if key == "children"
+            else in_any_order(item)
+            for key, item in description.items()
+        }
+    if isinstance(description, list):
+        return [in_any_order(item) for item in description]
+    return description
+
+
+def compared(trace: Any) -> dict[str, Any]:
+    description = steady(described(trace))
+    # MLflow's server adds up the spans' cost, and loses some where two batches of a trace meet.
+    if "mlflow.trace.cost" in description["metadata"]:
+        description["metadata"]["mlflow.trace.cost"] = "<sum>"
+    return description
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("framework", "name"), CASES, ids=lambda value: str(value))
+def test_same_traces(server, runs, framework, name, how):
+    def traces(way: str) -> list:
+        runs[way, framework].result()
+        found = traces_of(server.uri, f"{way}-{framework}-{name}")
+        descriptions = [compared(trace) for trace in found]
+        if (framework, name) in SIDE_BY_SIDE:
+            return sorted(map(in_any_order, descriptions), key=repr)
+        return descriptions
+
+    pure, other = traces("pure"), traces(f"as-{how}")
+    assert pure, "MLflow itself recorded nothing"
+    assert other == pure
