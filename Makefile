@@ -24,7 +24,7 @@ demo: $(STAMPS)/built
 test: $(STAMPS)/built $(STAMPS)/integrations
 	$(BIN)/python -m pytest -m "not long"
 
-test-long: $(STAMPS)/built $(STAMPS)/integrations
+test-long: $(STAMPS)/built $(STAMPS)/integrations $(STAMPS)/integrations-more
 	$(BIN)/python -m pytest --timeout 3000
 
 bench: $(STAMPS)/built

@@ -181,7 +181,7 @@ def _calls(question: Question) -> list[tuple[str, dict]]:
         names = [name for name in question.tools if name.startswith("final")] or [*question.tools][
             :1
         ]
-    return [(name, _filled(question.tools[name], source)) for name in names]
+    return [(name, _filled({"type": "object", **question.tools[name]}, source)) for name in names]
 
 
 def _dspy_fields(question: Question) -> str:
@@ -607,7 +607,7 @@ def gemini_question(body: dict, model: str, stream: bool) -> Question:
         elif content.get("role", "user") == "user":
             user, results = text, []
     tools = {
-        function["name"]: function.get("parameters") or function.get("parametersJsonSchema") or {}
+        function["name"]: function.get("parameters") or function.get("parameters_json_schema") or {}
         for tool in body.get("tools") or []
         for function in tool.get("functionDeclarations") or []
     }
@@ -883,6 +883,9 @@ class _Handler(BaseHTTPRequestHandler):
             text = data if isinstance(data, str) else json.dumps(data)
             content = (f"event: {kind}\n" if kind else "").encode() + f"data: {text}\n\n".encode()
         self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(CREATED)
 
     def log_message(self, *args: object) -> None:
         pass
