@@ -146,6 +146,7 @@ _ANEW = [
     (re.compile(r"datetime\.datetime\([^)]*(\)|\.\.\.$)"), "<time>"),
     (re.compile(r"(?<=_monotonic=)[\d.]+"), "<time>"),
     (re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])"), "<hex>"),
+    (re.compile(r"(?<=00-<hex>-)[0-9a-f]{16}(?=-0\d)"), "<hex>"),  # another trace's span
     (re.compile(r"\b\d{10,}\b"), "<number>"),
 ]
 _ANEW_KEYS = {
