@@ -21,10 +21,10 @@ help:
 demo: $(STAMPS)/built
 	$(BIN)/python examples/rag_pipeline.py
 
-test: $(STAMPS)/built $(STAMPS)/test-system
-	$(BIN)/python -m pytest -m "not long"
+test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long"
 
-test-long: $(STAMPS)/built $(STAMPS)/test-system
+test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations $(STAMPS)/integrations-more
 	$(BIN)/python -m pytest --timeout 3000
 
 bench: $(STAMPS)/built
@@ -46,7 +46,7 @@ wheel: $(STAMPS)/built
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist $(STAMPS) python/mlflow_fasttrace/*.so python/*.egg-info
+	rm -rf build dist $(STAMPS) .venv-integrations* python/mlflow_fasttrace/*.so python/*.egg-info
 
 # ---- what the above need ----
 
@@ -71,4 +71,12 @@ $(STAMPS)/venv: $(STAMPS)/system pyproject.toml
 
 $(STAMPS)/built: $(STAMPS)/venv $(SOURCES)
 	FASTTRACE_WERROR=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+# The SDKs of tests/test_integrations.py, over what is in .venv.
+$(STAMPS)/integrations: tests/integrations/requirements.txt
+$(STAMPS)/integrations-more: tests/integrations/requirements-more.txt
+$(STAMPS)/integrations $(STAMPS)/integrations-more: .ci/overlay_venv.py $(STAMPS)/venv
+	$(BIN)/python .ci/overlay_venv.py .venv-$(@F) \
+		tests/integrations/requirements$(@F:integrations%=%).txt
 	@touch $@

@@ -220,8 +220,14 @@ def described(trace: Any) -> dict[str, Any]:
         trace.info.trace_id.removeprefix("tr-"): "<trace hex>",
     }
 
-    def tree(span: Any, place: str) -> dict[str, Any]:
-        ids[span.span_id] = f"<span {place}>"
+    def name_ids(parent: str | None, place: str) -> None:
+        for i, span in enumerate(children.get(parent, [])):
+            ids[span.span_id] = f"<span {place}{i}>"
+            name_ids(span.span_id, f"{place}{i}.")
+
+    name_ids(None, "")  # before values are read: a parent's may hold a child's id
+
+    def tree(span: Any) -> dict[str, Any]:
         attributes = dict(sorted(span.attributes.items()))
         for key in ("mlflow.spanStartTimeNs", "mlflow.experimentId"):
             if key in attributes:
@@ -246,10 +252,7 @@ def described(trace: Any) -> dict[str, Any]:
                 for event in span.events
             ],
             "links": [plain(link.to_dict(), ids) for link in span.links],
-            "children": [
-                tree(child, f"{place}.{i}")
-                for i, child in enumerate(children.get(span.span_id, []))
-            ],
+            "children": [tree(child) for child in children.get(span.span_id, [])],
         }
 
     info = trace.info
@@ -260,7 +263,7 @@ def described(trace: Any) -> dict[str, Any]:
             metadata[made_anew] = f"<{made_anew}>"
     sizes = metadata.pop("mlflow.trace.sizeStats", None)
     return {
-        "roots": [tree(root, str(i)) for i, root in enumerate(children.get(None, []))],
+        "roots": [tree(root) for root in children.get(None, [])],
         "state": info.state.value,
         "tags": plain(dict(info.tags), ids),
         "metadata": plain(metadata, ids),
