@@ -55,7 +55,7 @@ FRAMEWORKS = sorted(CORE) + sorted(MORE)
 
 #: The second run's way, beside pure MLflow's: run.py's WAYS. That two runs of pure MLflow are equal
 #: shows that what differs between two ways is not the programs' own doing.
-HOWS = ["mlflow"]
+HOWS = ["drop-in", "installed", pytest.param("mlflow", marks=pytest.mark.long)]
 
 #: Programs whose parts run in threads side by side, and so start in any order.
 SIDE_BY_SIDE = {
@@ -126,14 +126,16 @@ def runs(server, stub, tmp_path_factory, request):
 
     started: dict[tuple[str, str], Future] = {}
     asked_for = {
-        item.callspec.params["framework"]
+        (item.callspec.params["framework"], item.callspec.params["how"])
         for item in request.session.items
         if item.parent is request.node
     }
     with ThreadPoolExecutor(2) as pool:
-        for framework in sorted(asked_for, key=FRAMEWORKS.index):
-            for way, how in (("pure", "mlflow"), *((f"as-{how}", how) for how in HOWS)):
-                started[way, framework] = pool.submit(run, how, framework, way)
+        for framework in FRAMEWORKS:
+            hows = [how for asked, how in sorted(asked_for) if asked == framework]
+            for way, how in (("pure", "mlflow"), *((f"as-{how}", how) for how in hows)):
+                if hows:
+                    started[way, framework] = pool.submit(run, how, framework, way)
         yield started
         for future in started.values():
             future.cancel()

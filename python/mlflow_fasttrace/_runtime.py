@@ -320,6 +320,10 @@ wants_whole: Callable[[], bool] | None = None
 
 _experiment_of_mlflow: str | None = None  # MLflow's active one when the destination was worked out
 
+_modules = sys.modules
+_location_of_context = _local_location.get
+_scope_of_context = _core.scope_var.get
+
 _NOTHING = (None, None, None, False)
 _thread_values: tuple[Any, dict[int, Any], dict[int, Any]] = (None, {}, {})
 
@@ -327,9 +331,9 @@ _thread_values: tuple[Any, dict[int, Any], dict[int, Any]] = (None, {}, {})
 def _nothing_is_active(fluent: Any) -> bool:
     """The usual answer to all that root_context() looks for, in half its time."""
     global _thread_values
-    if _environment_model or _local_location.get() or _core.scope_var.get():
+    if _environment_model or _location_of_context() or _scope_of_context():
         return False
-    context = sys.modules.get("mlflow.pyfunc.context")
+    context = _modules.get("mlflow.pyfunc.context")
     if context is not None and context.get_prediction_context():
         return False
     if fluent is None:
@@ -346,7 +350,9 @@ def _nothing_is_active(fluent: Any) -> bool:
         if runs is None or models is None:  # another MLflow
             return False
         _thread_values = (fluent, runs, models)
-    return not any(list(runs.values())) and not any(map(_has_model, list(models.values())))
+    if any(list(runs.values())):
+        return False
+    return not models or not any(map(_has_model, list(models.values())))
 
 
 def root_context(experiment_id: str | None) -> tuple:
@@ -359,7 +365,7 @@ def root_context(experiment_id: str | None) -> tuple:
         The encoded destination (None: the usual one), metadata and tags of the trace, and whether
         its spans are kept for ``trace_kept``.
     """
-    fluent = sys.modules.get("mlflow.tracking.fluent")
+    fluent = _modules.get("mlflow.tracking.fluent")
     if experiment_id is None and _nothing_is_active(fluent):
         return _NOTHING
     metadata: dict[str, Any] = {}
@@ -389,7 +395,7 @@ def root_context(experiment_id: str | None) -> tuple:
     if scope := _core.scope_var.get():
         metadata.update(scope[0])
         tags.update(scope[1])
-    whole = wants_whole is not None and wants_whole()
+    whole = wants_whole is not None and (wants_whole() or "mlflow.eval.requestId" in tags)
     if (
         experiment_id is None
         and wants_whole is not None

@@ -507,23 +507,19 @@ def _link_prompts(trace_id: str, prompts: list[Any]) -> None:
 # ---- traces that MLflow's own code has to do with ----
 
 _notebook_display: Any = None  # the class of MLflow's handler, in a notebook
+_members_of_client = vars(TracingClient)
 _own_start_trace = TracingClient.start_trace
 _own_log_spans = TracingClient.log_spans
 
 
 def wants_whole() -> bool:
-    """In notebooks, which show traces; in MLflow's evaluation, which looks for them by its own id;
-    and where a program has put a function of its own in the place of one that exports."""
-    if (
-        TracingClient.start_trace is not _own_start_trace
-        or TracingClient.log_spans is not _own_log_spans
-    ):
-        return True
-    if _notebook_display is not None and not _notebook_display.disabled:
-        return True
-    context = sys.modules.get("mlflow.pyfunc.context")
-    prediction = context.get_prediction_context() if context is not None else None
-    return prediction is not None and bool(prediction.is_evaluate and prediction.request_id)
+    """In notebooks, which show traces, and where a program has put a function of its own in the
+    place of one that exports. Evaluation wants them too, see root_context()."""
+    return (
+        _members_of_client["start_trace"] is not _own_start_trace
+        or _members_of_client["log_spans"] is not _own_log_spans
+        or (_notebook_display is not None and not _notebook_display.disabled)
+    )
 
 
 def trace_kept(trace: _core.Trace, spans: list[Any]) -> None:

@@ -22,8 +22,22 @@ def _mlflow() -> ModuleType:
     return mlflow
 
 
+def _drop_in() -> ModuleType:
+    import mlflow_fasttrace
+
+    return mlflow_fasttrace
+
+
+def _installed() -> ModuleType:
+    import mlflow
+    import mlflow_fasttrace
+
+    assert mlflow_fasttrace.install()
+    return mlflow
+
+
 #: What follows from the way is for WAYS alone: the programs are the same.
-WAYS = {"mlflow": _mlflow}
+WAYS = {"mlflow": _mlflow, "drop-in": _drop_in, "installed": _installed}
 
 
 def main() -> None:
