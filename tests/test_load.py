@@ -295,7 +295,7 @@ def test_server_that_comes_and_goes(server, own_spool, agent, seconds):
                 and stored_traces(server, experiment) == {"OK": traces}
                 and stored_count(server, experiment) == traces * 2
             ),
-            120,
+            60 + traces / 4,
             f"{traces} traces",
         )
         assert way.openings > seconds / 3

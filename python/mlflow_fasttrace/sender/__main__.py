@@ -12,6 +12,7 @@ from mlflow_fasttrace.sender.delivery import INFOS_AT_ONCE
 from mlflow_fasttrace.sender.loop import run_sender
 
 LOG_BYTES = 1 << 20  # and as much again in sender.log.1
+NICENESS = 5  # where processors are scarce the agent comes first
 
 
 class _Formatter(logging.Formatter):
@@ -58,6 +59,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    os.nice(NICENESS)
     # A terminal's Ctrl-C is meant for the agent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Nothing else is delivered while MLflow's client tries again; the sender does that itself.

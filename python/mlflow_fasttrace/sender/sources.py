@@ -227,9 +227,14 @@ class SpillSegment:
         self.left += len(entries)
         if ended or self.reader.damaged:
             self.loaded = True
-            if self.reader.damaged or self.reader.rest:
+            if self.reader.damaged or (self.reader.rest and not self._was_being_written()):
                 _set_aside(self.path)
         return entries
+
+    def _was_being_written(self) -> bool:
+        """Whether an agent may have been killed in the middle of its last record, whose span had not
+        ended then: a frame that is cut off is no damage there."""
+        return self.ring is None or self.ring.reader.spill_sequence == self.sequence
 
     def delivered_one(self) -> None:
         self.left -= 1
