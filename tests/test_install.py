@@ -553,6 +553,7 @@ def test_spans_of_integrations_over_opentelemetry(installed):
     assert spans["tool"][1] == spans["agent"][0]
     assert spans["below"][1] == spans["tool"][0]
     assert spans["agent"][3]["mlflow.spanType"] == "AGENT"
+    assert "mlflow.spanLogLevel" not in spans["agent"][3]  # it ends as OpenTelemetry ends it
     assert spans["agent"][3]["mlflow.spanInputs"] == [{"role": "user", "content": [{"text": "hi"}]}]
     assert spans["tool"][3]["mlflow.spanOutputs"] == {"n": 1}
 
