@@ -12,11 +12,15 @@ import sys
 import tempfile
 
 import cloudpickle
+import mlflow as real
 import mlflow.entities
 import mlflow_fasttrace as mlflow
 from mlflow.entities.trace_location import MlflowExperimentLocation, TraceLocation
+from mlflow.tracing import provider
 from mlflow.tracing.attachments import Attachment
-from mlflow_fasttrace import _core, tracing
+from mlflow.tracing.trace_manager import InMemoryTraceManager
+from mlflow_fasttrace import _core, otel, tracing
+from opentelemetry.sdk.trace import TracerProvider
 
 ROUNDS = int(sys.argv[1])
 ALLOWED_BYTES = 600_000
@@ -287,6 +291,43 @@ def destinations():
     tracing.disable(), plain(1), tracing.enable()
 
 
+bridged = otel.TracerProvider().get_tracer("library")
+sdk = TracerProvider().get_tracer("application")
+
+
+def other_processes_and_libraries():
+    headers = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=b"}
+    with tracing.set_tracing_context_from_http_request_headers(headers):
+        plain(1)
+        tracing.get_tracing_context_headers_for_http_request()
+    headers["traceparent"] = headers["traceparent"][:-1] + "0"
+    with tracing.set_tracing_context_from_http_request_headers(headers):
+        plain(1)
+    with bridged.start_as_current_span("theirs", attributes={"plain": "text"}) as span:
+        dict(span.attributes), span.parent, span.context, span.add_event("e", {"a": 1})
+        otel.link_contexts(True)
+        plain(1)
+        with bridged.start_as_current_span("below"):
+            pass
+        otel.link_contexts(False)
+
+
+def on_the_core():
+    with real.start_span("root") as span:
+        token = provider.set_span_in_context(span)
+        provider.detach_span_from_context(token)
+        with InMemoryTraceManager.get_instance().get_trace(span.trace_id) as trace:
+            trace.info.tags = {**trace.info.tags, "a": "b"}
+            trace.info.request_preview = "p"
+        real.start_span_no_context("child", parent_span=span).end()
+        detached = provider.start_detached_span("detached")
+        detached.end()
+    made = sdk.start_span("made by OpenTelemetry")
+    processor.on_start(made, None)
+    made.end()
+    processor.on_end(made)
+
+
 logging.disable(logging.CRITICAL)
 
 
@@ -310,13 +351,22 @@ STEPS = (
     values,
     lookups,
     whole_traces,
+    other_processes_and_libraries,
+    on_the_core,
     destinations,
 )
 for step in STEPS:
+    if step is on_the_core:
+        assert mlflow.install()
+        _core.set_destination(ring, {"uri": "test", "experiment": {"id": "0"}})
+        processor = provider._get_span_processor()
     run(step, max(ROUNDS // 10, 500))
     before = resident()
     run(step, ROUNDS)
     grown = resident() - before
+    if step is on_the_core:
+        mlflow.uninstall()
+        _core.set_destination(ring, {"uri": "test"})
     print(f"{step.__name__}: {grown} bytes in {ROUNDS} rounds", flush=True)
     if grown > ALLOWED_BYTES:
         sys.exit(f"{step.__name__} grows by {grown / ROUNDS:.1f} bytes a round")

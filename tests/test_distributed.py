@@ -12,6 +12,8 @@ import httpx
 import mlflow_fasttrace
 import pytest
 from mlflow_fasttrace import _core, _runtime
+from mlflow_fasttrace.sender.assemble import TraceBuffer
+from mlflow_fasttrace.sender.sources import Entry
 from mlflow_fasttrace.tracing import (
     get_tracing_context_headers_for_http_request,
     set_tracing_context_from_http_request_headers,
@@ -145,3 +147,23 @@ def test_what_is_said_of_another_process_trace_stays_out(ring):
     assert infos
     assert all(info[8]["remote"] for info in infos)
     assert infos[-1][2] == 2  # complete: nobody waits for a root
+
+
+@pytest.mark.parametrize("remote_first", [True, False])
+def test_what_began_a_trace_says_what_is_known_of_it(ring, remote_first):
+    """Where one sender delivers for both processes."""
+    with set_tracing_context_from_http_request_headers({"traceparent": REMOTE + "-01"}):
+        with mlflow_fasttrace.start_span("part"), mlflow_fasttrace.start_span("deeper"):
+            pass
+    part = ring.drain(1 << 20)
+    trace_id = bytes.fromhex(REMOTE[3:35])
+    root = _core.start_span("root", None, None, None, None, None, trace_id)
+    child = _core.start_span("child", root, None, None, None, None)
+    child.end()
+    begun = ring.drain(1 << 20)  # its root is open still
+    trace = TraceBuffer(trace_id)
+    for _position, kind, _trace, record in part + begun if remote_first else begun + part:
+        trace.add(Entry(None, 0, kind, trace_id, record))
+    assert not trace.remote
+    assert trace.info.info["name"] == "root"
+    root.end()

@@ -226,6 +226,9 @@ with mlflow.start_span("open for long"):
     leaf(0)
     mlflow.flush_trace_async_logging()
     leaf(1)
+from mlflow_fasttrace.tracing import set_tracing_context_from_http_request_headers as carry_on
+with carry_on({"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}):
+    leaf(2)
 """
 
     def fault(request: Request) -> Reply | None:
@@ -240,6 +243,9 @@ with mlflow.start_span("open for long"):
     traces = {trace.data.spans[0].name: trace for trace in traces_of(server.uri, experiment)}
     assert len(traces["open for long"].data.spans) == 3
     assert len(traces_of(server.uri, experiment)) == 6
+    # A part of another process's trace has no file to be in.
+    (reason,) = own_spool.glob(f"*/refused-*{'a' * 32}*.txt")
+    assert "the trace is another process's" in reason.read_text()
 
 
 class FileStoreServer(MlflowServer):

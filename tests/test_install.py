@@ -553,8 +553,38 @@ def test_spans_of_integrations_over_opentelemetry(installed):
     assert spans["tool"][1] == spans["agent"][0]
     assert spans["below"][1] == spans["tool"][0]
     assert spans["agent"][3]["mlflow.spanType"] == "AGENT"
+    assert "mlflow.spanLogLevel" not in spans["agent"][3]  # it ends as OpenTelemetry ends it
     assert spans["agent"][3]["mlflow.spanInputs"] == [{"role": "user", "content": [{"text": "hi"}]}]
     assert spans["tool"][3]["mlflow.spanOutputs"] == {"n": 1}
+
+
+BEFORE = """
+import mlflow
+from mlflow.tracing.provider import safe_set_span_in_context
+with mlflow.start_span("ended before") as ended:
+    pass
+before = mlflow.start_span_no_context("before")
+import mlflow_fasttrace
+assert mlflow_fasttrace.install()
+child = mlflow.start_span_no_context("child", parent_span=before)
+assert type(child).__module__ == "mlflow_fasttrace._core"
+with safe_set_span_in_context(before), mlflow.start_span("inside"):
+    before.set_outputs("still MLflow's own")
+before.end()
+child.end()
+mlflow.flush_trace_async_logging()
+spans = {span.name: span for span in mlflow.get_trace(before.trace_id).data.spans}
+assert set(spans) == {"before", "child", "inside"}, spans
+assert spans["child"].parent_id == spans["inside"].parent_id == before.span_id
+assert spans["before"].outputs == "still MLflow's own"
+assert mlflow.get_trace(before.trace_id).info.state == "OK"
+assert mlflow.get_trace(ended.trace_id) is not None
+"""
+
+
+def test_spans_that_mlflow_had_started_before(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    run(BEFORE, tmp_path, MLFLOW_TRACKING_URI=uri, MLFLOW_FASTTRACE_SENDER="thread")
 
 
 # ---- where it cannot be ----

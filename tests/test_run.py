@@ -49,7 +49,7 @@ def run(*arguments, folder, **environment):
 def program(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "sitecustomize.py").write_text("import os; os.environ['OTHER'] = '1'")
+    (tmp_path / "elsewhere" / "sitecustomize.py").write_text("import sys; sys.other = 1")
     return tmp_path
 
 
@@ -77,8 +77,8 @@ def test_a_program_and_its_children_run_on_the_core(program, server):
 def test_what_is_run_and_how(program):
     probe = program / "probe.py"
     probe.write_text(
-        "import os, sys\n"
-        "print(any(type(f).__name__ == '_Finder' for f in sys.meta_path), os.environ.get('OTHER'),"
+        "import sys\n"
+        "print(any(type(f).__name__ == '_Finder' for f in sys.meta_path), getattr(sys, 'other', None),"
         " 'mlflow' in sys.modules, 'mlflow_fasttrace' in sys.modules)\n"
     )
     others = str(program / "elsewhere")

@@ -25,6 +25,7 @@ from mlflow.tracing import provider as mlflow_provider
 from mlflow.tracing.client import TracingClient
 from mlflow.tracing.config import TracingConfig
 from mlflow.tracing.export.mlflow_v3 import MlflowV3SpanExporter
+from mlflow.tracing.processor import base_mlflow
 from mlflow.tracing.processor.mlflow_v3 import MlflowV3SpanProcessor
 from mlflow.tracing.trace_manager import InMemoryTraceManager, ManagerTrace, _Trace
 from mlflow.tracing.utils.truncation import set_request_response_preview
@@ -309,7 +310,7 @@ class _Traces(MutableMapping[str, _Trace]):
         return getattr(self._manager._own, "timeout", None)
 
     def __getitem__(self, trace_id: str) -> _Trace:
-        if (trace := _core.live_trace(trace_id)) is not None:
+        if (trace := self._manager._trace_of_core(trace_id)) is not None:
             return self._manager._handed_out(trace)
         return self._manager._own[trace_id]
 
@@ -345,6 +346,10 @@ class CoreTraceManager(InMemoryTraceManager):
         self._traces = _Traces(self)
         self.prompts: dict[str, list[Any]] = {}
 
+    def _trace_of_core(self, trace_id: str) -> _core.Trace | None:
+        """A trace that the core records; what it adds to one of MLflow's own is not."""
+        return None if trace_id in self._own else _core.live_trace(trace_id)
+
     def _handed_out(self, trace: _core.Trace) -> _Trace:
         if trace.info is None:
             trace.info = info_of(trace)
@@ -357,7 +362,7 @@ class CoreTraceManager(InMemoryTraceManager):
 
     @contextlib.contextmanager
     def get_trace(self, trace_id: str) -> Iterator[_Trace | None]:
-        trace = _core.live_trace(trace_id)
+        trace = self._trace_of_core(trace_id)
         if trace is None:
             with self._lock:
                 yield self._own.get(trace_id)
@@ -368,7 +373,7 @@ class CoreTraceManager(InMemoryTraceManager):
             take_info(trace, trace.info)
 
     def get_span_from_id(self, trace_id: str, span_id: str) -> Any:
-        trace = _core.live_trace(trace_id)
+        trace = self._trace_of_core(trace_id)
         if trace is not None:
             for span in trace.spans():
                 if span.span_id == span_id:
@@ -378,14 +383,14 @@ class CoreTraceManager(InMemoryTraceManager):
         return found.span_dict.get(span_id) if found else None
 
     def get_root_span_id(self, trace_id: str) -> str | None:
-        trace = _core.live_trace(trace_id)
+        trace = self._trace_of_core(trace_id)
         spans = trace.spans() if trace is not None else []
         if trace is None and (found := self._own.get(trace_id)):
             spans = found.span_dict.values()
         return next((span.span_id for span in spans if span.parent_id is None), None)
 
     def get_mlflow_trace_id_from_otel_id(self, otel_trace_id: int) -> str | None:
-        if (trace := _live_trace(otel_trace_id)) is not None:
+        if (trace := self._trace_of_core(_trace_id_of(otel_trace_id))) is not None:
             return trace.trace_id
         return self._otel_id_to_mlflow_trace_id.get(otel_trace_id)
 
@@ -409,7 +414,7 @@ class CoreTraceManager(InMemoryTraceManager):
                 trace.span_dict[span.span_id] = span
 
     def pop_trace(self, otel_trace_id: int) -> ManagerTrace | None:
-        trace = _live_trace(otel_trace_id)
+        trace = self._trace_of_core(_trace_id_of(otel_trace_id))
         if trace is not None:
             handed_out = self._handed_out(trace)
             return ManagerTrace(
@@ -428,10 +433,9 @@ class CoreTraceManager(InMemoryTraceManager):
         pass
 
 
-def _live_trace(otel_trace_id: Any) -> _core.Trace | None:
-    if not isinstance(otel_trace_id, int):  # a test's
-        return None
-    return _core.live_trace(f"tr-{otel_trace_id:032x}")
+def _trace_id_of(otel_trace_id: Any) -> str:
+    # Not always a number: a test's may be anything.
+    return f"tr-{otel_trace_id:032x}" if isinstance(otel_trace_id, int) else str(otel_trace_id)
 
 
 def _as_known(span: Any) -> Any:
@@ -586,8 +590,20 @@ def get_config() -> TracingConfig:
     return config
 
 
+def _flush_what_was_before(terminate: bool) -> None:
+    """What MLflow's own code recorded before the core was there, or records for a test."""
+    if base_mlflow._batch_processor_registry:
+        base_mlflow.flush_all_batch_processors(terminate=terminate)
+
+
 def flush_pending(terminate: bool = False) -> None:
     _runtime.flush()
+    _flush_what_was_before(terminate)
+
+
+def flush_trace_async_logging(terminate: bool = False) -> None:
+    traces.flush_trace_async_logging(terminate)
+    _flush_what_was_before(terminate)
 
 
 def set_last_active_trace_id(trace_id: str) -> None:
@@ -663,7 +679,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "mlflow.tracking.fluent": {
         "set_experiment": set_experiment,
-        "flush_trace_async_logging": traces.flush_trace_async_logging,
+        "flush_trace_async_logging": flush_trace_async_logging,
     },
     "mlflow.entities.span": {"create_mlflow_span": create_mlflow_span},
 }
@@ -740,8 +756,6 @@ def check() -> None:
 
 def apply() -> None:
     """Replaces what is to be replaced; what undoes it is noted as it goes."""
-    # Delivers what ended in MLflow before, and lets its threads go.
-    mlflow.flush_trace_async_logging()
     for module, functions in FUNCTIONS.items():
         for name, target in functions.items():
             replace(_function(module, name), target)
