@@ -512,6 +512,24 @@ def test_spans_that_come_after_their_record_was_delivered(server, bench, experim
         assert not list(bench.state.glob("*.seg"))
 
 
+def test_an_older_part_of_a_trace_does_not_open_it_again(server, bench, experiment):
+    """Of a backlog in several files the later part may come first, and long before the other."""
+    bench.to(server.uri, experiment)
+    with mlflow.start_span("root"):
+        record(1, "early")
+    bench.sender.scan()
+    (ring,) = bench.sender.rings.values()
+    entries = ring.read()
+    for part in entries[2:], entries[:2]:
+        bench.sender.assembler.add(part)
+        bench.sender.flush_wanted = True
+        bench.run(lambda part=part: all(entry.done for entry in part))
+        bench.sender.assembler._remembered.clear()
+    (trace,) = traces_of(server.uri, experiment)
+    assert sorted(span.name for span in trace.data.spans) == ["early", "root"]
+    assert trace.info.state.value == "OK"
+
+
 def test_records_of_open_traces_go_with_their_end(server, bench, experiment):
     bench.to(server.uri, experiment)
     with mlflow.start_span("root"):

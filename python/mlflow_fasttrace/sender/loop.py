@@ -44,6 +44,7 @@ from mlflow_fasttrace.sender.sources import (
     ring_paths,
     segment_paths,
     spill_stem,
+    written_at,
 )
 from mlflow_fasttrace.sender.status import DEAD_LETTER_SUFFIX, Status
 
@@ -147,6 +148,7 @@ class Sender:
         if self.state is None:
             return
         by_stem = {ring.stem: ring for ring in self.rings.values()}
+        known = len(self.segments)
         packed, spilled = segment_paths(self.state)
         for path in packed:
             if path not in self.segments and not self._is_left_alone(path):
@@ -161,6 +163,10 @@ class Sender:
                     continue
                 except OSError as error:
                     self._leave_alone(path, error)
+        if len(self.segments) > known:
+            # In the order of their records, nearly: fewer traces are delivered in parts.
+            in_order = sorted(self.segments.items(), key=lambda item: written_at(item[0]))
+            self.segments = dict(in_order)
 
     def _is_left_alone(self, path: str) -> bool:
         return time.monotonic() < self._left_alone.get(path, 0.0)
@@ -213,12 +219,13 @@ class Sender:
         """Sends what is ready. Returns the number of traces delivered."""
         overfull = self.assembler.bytes >= MEMORY_BYTES
         self._set_unusable_aside()
-        self._recall()
+        self._recall(self.assembler.without_record())
         for trace in self.assembler.orphans():
             self._set_aside(trace, Refused("no record says where this trace goes"))
         ready = self.assembler.ready(everything=self.flush_wanted or overfull)
         now = time.monotonic()
         ready = [trace for trace in ready if trace.not_before <= now]
+        self._recall([trace for trace in ready if not trace.complete()])
         wanted = [trace for trace in ready if self._is_wanted(trace, overfull)]
         if len(wanted) < len(ready):
             self._settle()
@@ -739,11 +746,12 @@ class Sender:
             self._cannot_keep = False
             trace.record_on_disk = record
 
-    def _recall(self) -> None:
-        """Spans that come after their trace's record was delivered, perhaps by an earlier sender."""
+    def _recall(self, traces: list[TraceBuffer]) -> None:
+        """What is known of a trace that this sender, or an earlier one, has delivered in part: spans
+        may come without its record then, or with an older one, which must not go after the last."""
         if self.state is None or not self.keeps_records:
             return
-        for trace in self.assembler.without_record():
+        for trace in traces:
             if trace.recalled:
                 continue
             trace.recalled = True

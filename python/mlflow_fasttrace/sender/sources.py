@@ -303,6 +303,14 @@ def segment_paths(folder: str) -> tuple[list[str], list[str]]:
     return packed, spilled
 
 
+def written_at(path: str) -> int:
+    """When a segment was last written to (ns); 0 where it is gone."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return 0
+
+
 def new_segment_path(folder: str) -> str:
     """For a packed segment. Its name comes after all others, also where the clock was set back."""
     now = time.time_ns()
