@@ -12,7 +12,7 @@ import httpx
 import mlflow_fasttrace
 import pytest
 from mlflow_fasttrace import _core, _runtime
-from mlflow_fasttrace.sender.assemble import TraceBuffer
+from mlflow_fasttrace.sender.assemble import Assembler
 from mlflow_fasttrace.sender.sources import Entry
 from mlflow_fasttrace.tracing import (
     get_tracing_context_headers_for_http_request,
@@ -161,9 +161,10 @@ def test_what_began_a_trace_says_what_is_known_of_it(ring, remote_first):
     child = _core.start_span("child", root, None, None, None, None)
     child.end()
     begun = ring.drain(1 << 20)  # its root is open still
-    trace = TraceBuffer(trace_id)
+    assembler = Assembler()
     for _position, kind, _trace, record in part + begun if remote_first else begun + part:
-        trace.add(Entry(None, 0, kind, trace_id, record))
+        assembler.add([Entry(None, 0, kind, trace_id, record)])
+    trace = assembler.open[trace_id]
     assert not trace.remote
     assert trace.info.info["name"] == "root"
     root.end()
