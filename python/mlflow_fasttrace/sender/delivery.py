@@ -72,6 +72,7 @@ SIGN_IN_HINT = (
 )
 INFOS_AT_ONCE = 4  # MLflow's client: 10 in every process
 RETRY_AFTER_MAX_SECONDS = 300.0
+LATELY_SECONDS = 60.0
 
 _TRANSIENT_STATUS = frozenset({401, 403, 408, 425, 429})
 
@@ -208,14 +209,17 @@ class Experiments:
 
 class Backoff:
     """When to try again: after 0.25 s, doubling up to 15 s, give or take a quarter; or when the
-    destination says."""
+    destination says. One that took something within the last minute is likely to be back soon, and is
+    asked every second."""
 
     def __init__(self) -> None:
         self._delay = 0.0
         self._until = 0.0
+        self._succeeded_at = float("-inf")
 
     def failed(self, seconds: float | None = None) -> None:
-        self._delay = min(self._delay * 2 or 0.25, 15.0)
+        lately = time.monotonic() - self._succeeded_at < LATELY_SECONDS
+        self._delay = min(self._delay * 2 or 0.25, 1.0 if lately else 15.0)
         wait = self._delay * random.uniform(0.75, 1.25)
         if seconds:
             # Not before, and not all senders at the same moment.
@@ -225,6 +229,7 @@ class Backoff:
     def succeeded(self) -> None:
         self._delay = 0.0
         self._until = 0.0
+        self._succeeded_at = time.monotonic()
 
     def waiting(self) -> bool:
         return time.monotonic() < self._until
