@@ -743,6 +743,10 @@ def test_pauses():
     for _ in range(20):
         backoff.failed()
     assert 10 < backoff._until - time.monotonic() < 20
+    backoff.succeeded()
+    for _ in range(20):
+        backoff.failed()
+    assert 0.5 < backoff._until - time.monotonic() < 1.5, "it comes and goes"
 
 
 def test_retry_after_as_a_date():
