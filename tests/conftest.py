@@ -20,6 +20,7 @@ from mlflow_fasttrace._settings import rings_prefix  # noqa: E402
 from support import MlflowServer, base_environment  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
     """Tests that share what takes long to make run in one worker; all others in whichever is free."""
     for item in items:

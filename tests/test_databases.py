@@ -12,9 +12,6 @@ from support import described, traces_of, wait_until
 from test_delivery import agent_code, assert_all_there
 from test_equal_to_mlflow import run_programs
 
-KINDS = ("postgres", "mysql")
-PROGRAMS = ("bare_decorator", "exceptions", "trace_updates", "usage_and_cost", "tags_in_flight")
-
 
 class Target:
     def __init__(self, database: Database):
@@ -64,7 +61,7 @@ def test_same_traces_in_a_database(targets, kind, tmp_path, monkeypatch):
         assert core == pure
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["postgres", pytest.param("mysql", marks=pytest.mark.long)])
 def test_database_that_is_down_and_comes_back(targets, own_spool, agent, kind):
     target = targets(kind)
     target.database.stop()

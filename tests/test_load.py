@@ -112,7 +112,7 @@ print(json.dumps({{
 """
 
 
-@pytest.mark.parametrize("traces", [500, pytest.param(10_000, marks=LONG)])
+@pytest.mark.parametrize("traces", [200, pytest.param(10_000, marks=LONG)])
 def test_burst(server, own_spool, agent, traces):
     """Ten spans a trace, as fast as the agent can, with a live server."""
     experiment = f"burst of {traces}"
@@ -336,7 +336,7 @@ print(json.dumps((most - idle) / 1024))
 """
 
 
-@pytest.mark.parametrize("spans", [20_000, pytest.param(1_000_000, marks=LONG)])
+@pytest.mark.parametrize("spans", [5_000, pytest.param(1_000_000, marks=LONG)])
 def test_backlog(tmp_path, own_spool, agent, spans):
     """The server is down all the while: the agent's memory stays flat, the disk is bounded, and all
     of it is delivered later, by hand here, with progress shown."""
