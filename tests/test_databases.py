@@ -12,6 +12,8 @@ from support import described, traces_of, wait_until
 from test_delivery import agent_code, assert_all_there
 from test_equal_to_mlflow import run_programs
 
+PROGRAMS = ("bare_decorator", "exceptions", "trace_updates", "usage_and_cost", "tags_in_flight")
+
 
 class Target:
     def __init__(self, database: Database):
