@@ -22,7 +22,7 @@ demo: $(STAMPS)/built
 	$(BIN)/python examples/rag_pipeline.py
 
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not long"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long"
 
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations $(STAMPS)/integrations-more
 	$(BIN)/python -m pytest --timeout 3000

@@ -20,15 +20,6 @@ from mlflow_fasttrace._settings import rings_prefix  # noqa: E402
 from support import MlflowServer, base_environment  # noqa: E402
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items):
-    """Tests that share what takes long to make run in one worker; all others in whichever is free."""
-    for item in items:
-        used = item._fixtureinfo.name2fixturedefs
-        if "wheel" in used or any(found[-1].scope == "module" for found in used.values()):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def spool(tmp_path_factory):
     """The spool folder of everything that the tests start; its senders end with the session."""
