@@ -5,6 +5,7 @@ The long forms are those of docs/reliability.md, which has their figures; they p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -26,43 +27,49 @@ from test_delivery import agent_code, sender_pids
 LONG = pytest.mark.long
 
 
-def stored_spans(server: MlflowServer, experiment: str) -> list[tuple[str, str, dict]]:
-    """Trace id, name and MLflow's dictionary of every span of an experiment, out of the server's
-    database: its API reads some hundred traces a second."""
+def _rows(server: MlflowServer, experiment: str, query: str, *more: str) -> list[tuple]:
+    """What the server's database answers about an experiment: MLflow's API reads some hundred traces
+    a second. The query's first parameter is the experiment's id."""
     found = experiment_id(server.uri, experiment)
-    with sqlite3.connect(f"file:{server.folder}/server.db?mode=ro", uri=True) as database:
-        rows = database.execute(
-            "SELECT trace_id, name, content FROM spans WHERE experiment_id = ?", (found,)
-        ).fetchall()
+    uri = f"file:{server.folder}/server.db?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+        return database.execute(query, (found, *more)).fetchall()
+
+
+def stored_spans(server: MlflowServer, experiment: str) -> list[tuple[str, str, dict]]:
+    """Trace id, name and MLflow's dictionary of every span of an experiment."""
+    query = "SELECT trace_id, name, content FROM spans WHERE experiment_id = ?"
+    rows = _rows(server, experiment, query)
     return [(trace_id, name, json.loads(content)) for trace_id, name, content in rows]
 
 
 def stored_traces(server: MlflowServer, experiment: str) -> Counter[str]:
     """How many traces of an experiment there are, by their state."""
-    found = experiment_id(server.uri, experiment)
-    with sqlite3.connect(f"file:{server.folder}/server.db?mode=ro", uri=True) as database:
-        rows = database.execute(
-            "SELECT status, count(*) FROM trace_info WHERE experiment_id = ? GROUP BY status",
-            (found,),
-        ).fetchall()
-    return Counter(dict(rows))
+    query = "SELECT status, count(*) FROM trace_info WHERE experiment_id = ? GROUP BY status"
+    return Counter(dict(_rows(server, experiment, query)))
 
 
 def stored_count(server: MlflowServer, experiment: str, name: str = "%") -> int:
     """How many spans of that name there are."""
-    found = experiment_id(server.uri, experiment)
-    with sqlite3.connect(f"file:{server.folder}/server.db?mode=ro", uri=True) as database:
-        return database.execute(
-            "SELECT count(*) FROM spans WHERE experiment_id = ? AND name LIKE ?", (found, name)
-        ).fetchone()[0]
+    query = "SELECT count(*) FROM spans WHERE experiment_id = ? AND name LIKE ?"
+    return _rows(server, experiment, query, name)[0][0]
 
 
 def input_of(span: dict, name: str = "n"):
     return json.loads(span["attributes"]["mlflow.spanInputs"])[name]
 
 
+#: For agents that watch their memory.
+MEMORY = """
+def memory_kb():
+    fields = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(fields["VmRSS"].split()[0])
+"""
+
 #: Traces of ten spans in a tight loop; prints what it took and what memory it needed.
-BURST = """
+BURST = (
+    MEMORY
+    + """
 import json, os, sys, time
 import mlflow_fasttrace as mlflow
 
@@ -80,11 +87,6 @@ def root(n):
         leaf(n * 9 + i)
         times.append(now() - began)
     return n
-
-def memory_kb():
-    # Of pages of its own: those of the ring, which lies in shared memory, are made at the start.
-    fields = dict(line.split(":") for line in open("/proc/self/status"))
-    return int(fields["VmRSS"].split()[0])
 
 now = time.perf_counter_ns
 times = []
@@ -110,6 +112,7 @@ print(json.dumps({{
     "memory_mb": (most - idle) / 1024,
 }}), flush=True)
 """
+)
 
 
 @pytest.mark.parametrize("traces", [200, pytest.param(10_000, marks=LONG)])
@@ -306,7 +309,9 @@ def test_server_that_comes_and_goes(server, own_spool, agent, seconds):
 
 
 #: A hundred spans a trace, with nobody to take them.
-BACKLOG = """
+BACKLOG = (
+    MEMORY
+    + """
 import json, os
 import mlflow_fasttrace as mlflow
 
@@ -322,10 +327,6 @@ def root(n):
     for i in range(99):
         leaf(n * 99 + i)
 
-def memory_kb():
-    fields = dict(line.split(":") for line in open("/proc/self/status"))
-    return int(fields["VmRSS"].split()[0])
-
 root(0)
 idle = most = memory_kb()
 for n in range(1, {traces}):
@@ -334,6 +335,7 @@ for n in range(1, {traces}):
         most = max(most, memory_kb())
 print(json.dumps((most - idle) / 1024))
 """
+)
 
 
 @pytest.mark.parametrize("spans", [5_000, pytest.param(1_000_000, marks=LONG)])
