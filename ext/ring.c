@@ -333,11 +333,12 @@ static void ring_close(Ring *ring)
 
 static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path", "capacity", "spill_prefix", "spool_max_bytes", NULL};
-    const char *path, *prefix;
+    static char *names[] = {"path",          "capacity", "spill_prefix", "spool_max_bytes",
+                            "memory_prefix", NULL};
+    const char *path, *prefix, *memory_prefix = NULL;
     unsigned long long capacity, spool_max_bytes = 1u << 30;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "zKs|K:RingWriter", names, &path, &capacity,
-                                     &prefix, &spool_max_bytes)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "zKs|Kz:RingWriter", names, &path, &capacity,
+                                     &prefix, &spool_max_bytes, &memory_prefix)) {
         return NULL;
     }
     if (capacity < RING_MIN_CAPACITY || capacity > RING_MAX_CAPACITY || capacity % 4096) {
@@ -355,7 +356,8 @@ static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *k
     }
     ring->fd = -1;
     ring->generation = fork_generation;
-    if (!spill_init(&ring->spill, prefix, path != NULL ? spool_max_bytes : 0)) {
+    if (!spill_init(&ring->spill, prefix, path != NULL ? spool_max_bytes : 0, memory_prefix,
+                    capacity)) {
         Py_DECREF(ring);
         return PyErr_NoMemory();
     }
@@ -389,6 +391,9 @@ static PyObject *ring_writer_request_flush(Ring *ring, PyObject *unused)
     (void)unused;
     if (!ring_is_ours(ring)) {
         return PyLong_FromLong(0);
+    }
+    if (spill_is_in_memory(&ring->spill)) {
+        spill_end(&ring->spill, &ring->header->spill_sequence); /* it may be moved to disk now */
     }
     uint64_t request = ring->header->flush_request + 1;
     store_release(&ring->header->flush_request, request);
@@ -431,7 +436,7 @@ static PyType_Slot ring_writer_slots[] = {
     {Py_tp_dealloc, ring_writer_dealloc},
     {Py_tp_methods, ring_writer_methods},
     {Py_tp_doc, "The agent's end of a ring: RingWriter(path or None, capacity, spill_prefix, "
-                "spool_max_bytes)."},
+                "spool_max_bytes, memory_prefix)."},
     {0, NULL},
 };
 

@@ -7,7 +7,7 @@
  *   content  records, each behind its 8-byte head (record.h)
  *
  * Integers are little-endian. A frame stands for itself: damage yields what precedes it, and a
- * frame that is still being written simply is not there yet. */
+ * frame that is still being written simply is not there yet: the file ends, or there are zeros. */
 #include "segment.h"
 
 #include "ring.h"
@@ -249,9 +249,30 @@ static int get(int fd, uint64_t offset, void *bytes, size_t size)
     return 1;
 }
 
-/* The next frame's records, appended to the list. 1 when there was one, 0 when there is none (or
- * not yet), -1 with an exception; damage is noted in the reader. */
-static int read_frame(SegmentReader *reader, PyObject *list)
+/* Whether the file holds nothing but zeros from there on: place for frames to come. 1, 0, or -1
+ * with errno. */
+static int only_zeros_follow(int fd, uint64_t offset)
+{
+    char bytes[4096];
+    for (;;) {
+        ssize_t n = pread(fd, bytes, sizeof bytes, (off_t)offset);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return n < 0 ? -1 : 1;
+        }
+        for (ssize_t i = 0; i < n; i++) {
+            if (bytes[i] != 0) {
+                return 0;
+            }
+        }
+        offset += (uint64_t)n;
+    }
+}
+
+/* One try of read_frame. */
+static int try_frame(SegmentReader *reader, PyObject *list)
 {
     FrameHead head;
     char *stored = NULL, *content = NULL;
@@ -263,6 +284,9 @@ static int read_frame(SegmentReader *reader, PyObject *list)
             PyErr_SetFromErrno(PyExc_OSError);
         }
         return got;
+    }
+    if (head.content_size == 0 && head.stored_size == 0) {
+        return 0; /* not written yet: these come last (mapped.c) */
     }
     if (head.content_size > BUFFER_MAX || head.stored_size > BUFFER_MAX ||
         head.codec > CODEC_ZSTD ||
@@ -334,6 +358,20 @@ done:
     return result;
 }
 
+/* The next frame's records, appended to the list. 1 when there was one, 0 when there is none (or
+ * not yet), -1 with an exception; damage is noted in the reader. */
+static int read_frame(SegmentReader *reader, PyObject *list)
+{
+    int got = try_frame(reader, list);
+    if (got == 0 && reader->damaged) {
+        /* Or an agent was just writing it: it was there before its first bytes were. */
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        reader->damaged = false;
+        got = try_frame(reader, list);
+    }
+    return got;
+}
+
 /* read(limit): records of whole frames, about `limit` bytes of file, as
  * (position, kind, trace id, record). */
 static PyObject *segment_reader_read(SegmentReader *reader, PyObject *arg)
@@ -401,7 +439,11 @@ static PyObject *segment_reader_get_rest(SegmentReader *reader, void *unused)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     uint64_t size = (uint64_t)info.st_size;
-    return PyLong_FromUnsignedLongLong(size > reader->offset ? size - reader->offset : 0);
+    int free = size > reader->offset ? only_zeros_follow(reader->fd, reader->offset) : 1;
+    if (free < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromUnsignedLongLong(free ? 0 : size - reader->offset);
 }
 
 static PyMethodDef segment_reader_methods[] = {

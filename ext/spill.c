@@ -1,9 +1,10 @@
 /* spill.c: where an agent's records go while its ring is full.
  *
- * One write() a record, to a segment of the agent's own: half a microsecond, and it outlives the
- * process. The spool folder's bound is kept here too, for an agent may be alone for long: a new
- * segment gets what the folder has room for. An eighth of the bound is for the traces that have
- * begun; new ones are refused when only that is left. */
+ * To segments of the agent's own, first in memory that outlives the process (mapped.c), so much as
+ * a burst of a second needs; the sender moves it to disk when there is no server to deliver it to.
+ * Then to the disk, one write() a record. The spool folder's bound is kept here too, for an agent
+ * may be alone for long: a new segment gets what the folder has room for. An eighth of the bound is
+ * for the traces that have begun; new ones are refused when only that is left. */
 #include "spill.h"
 
 #include "ids.h"
@@ -14,55 +15,71 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define SEGMENT_MAX_BYTES ((uint64_t)16 << 20)
 #define RETRY_NS 1000000000u
 
-bool spill_init(Spill *spill, const char *prefix, uint64_t max_bytes)
+/* What may be spilled to memory: so many rings, and no more than an eighth of the spool's bound. */
+#define MEMORY_RINGS 8u
+
+bool spill_init(Spill *spill, const char *prefix, uint64_t max_bytes, const char *memory_prefix,
+                uint64_t ring_bytes)
 {
     *spill = (Spill){.fd = -1, .max_bytes = max_bytes, .failing = max_bytes == 0};
+    spill->memory_segment_bytes = ring_bytes;
+    spill->memory_max_bytes =
+        ring_bytes * MEMORY_RINGS < max_bytes / 8 ? ring_bytes * MEMORY_RINGS : max_bytes / 8;
     spill->prefix = strdup(prefix);
-    return spill->prefix != NULL;
+    if (spill->prefix == NULL || memory_prefix == NULL) {
+        return spill->prefix != NULL;
+    }
+    spill->memory_prefix = strdup(memory_prefix);
+    return spill->memory_prefix != NULL;
 }
 
 void spill_free(Spill *spill)
 {
+    if (mapped_is_open(&spill->memory)) {
+        mapped_forget(&spill->memory);
+    }
     if (spill->fd >= 0) {
         close(spill->fd);
         spill->fd = -1;
     }
     buffer_free(&spill->frame);
     free(spill->prefix);
-    spill->prefix = NULL;
+    free(spill->memory_prefix);
+    spill->prefix = spill->memory_prefix = NULL;
 }
 
-/* The folder of the prefix; false when it is too long. */
-static bool folder_of(const Spill *spill, char *folder, size_t room)
+/* The folder of a prefix; false when it is too long. */
+static bool folder_of(const char *prefix, char *folder, size_t room)
 {
-    const char *slash = strrchr(spill->prefix, '/');
-    size_t size = slash != NULL ? (size_t)(slash - spill->prefix) : 0;
+    const char *slash = strrchr(prefix, '/');
+    size_t size = slash != NULL ? (size_t)(slash - prefix) : 0;
     if (size == 0 || size >= room) {
         return false;
     }
-    memcpy(folder, spill->prefix, size);
+    memcpy(folder, prefix, size);
     folder[size] = '\0';
     return true;
 }
 
-/* What the files of the folder hold, in bytes. */
-static uint64_t folder_bytes(const Spill *spill)
+/* What the files of a folder hold, in bytes; of those whose names begin with `only`. */
+static uint64_t folder_bytes(const char *path, const char *only)
 {
-    char path[4096];
     uint64_t bytes = 0;
-    DIR *folder = folder_of(spill, path, sizeof path) ? opendir(path) : NULL;
+    DIR *folder = opendir(path);
     if (folder == NULL) {
         return 0;
     }
     struct dirent *entry;
     while ((entry = readdir(folder)) != NULL) {
         struct stat info;
-        if (fstatat(dirfd(folder), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+        if (strncmp(entry->d_name, only, strlen(only)) == 0 &&
+            fstatat(dirfd(folder), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
             S_ISREG(info.st_mode)) {
             bytes += (uint64_t)info.st_size;
         }
@@ -74,7 +91,8 @@ static uint64_t folder_bytes(const Spill *spill)
 /* Returns the bytes that may still be written. */
 static uint64_t measure(Spill *spill)
 {
-    uint64_t held = folder_bytes(spill);
+    char folder[4096];
+    uint64_t held = folder_of(spill->prefix, folder, sizeof folder) ? folder_bytes(folder, "") : 0;
     spill->nearly_full = held >= spill->max_bytes - spill->max_bytes / 8;
     return held < spill->max_bytes ? spill->max_bytes - held : 0;
 }
@@ -94,19 +112,62 @@ static int open_segment(const char *path)
     return open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
+/* The path of a segment; false when it is too long. */
+static bool segment_path(char *path, size_t room, const char *prefix, uint64_t sequence)
+{
+    int n = snprintf(path, room, "%s-%06llu.seg", prefix, (unsigned long long)sequence);
+    return n >= 0 && (size_t)n < room;
+}
+
+/* Opens a segment in memory where that has room: half of the tmpfs is for others. */
+static bool memory_open(Spill *spill, uint64_t sequence)
+{
+    char path[4096], folder[4096];
+    struct statvfs tmpfs;
+    uint64_t needed = spill->memory_segment_bytes, now = steady_ns();
+    if (now < spill->memory_not_before_ns) {
+        return false;
+    }
+    spill->memory_not_before_ns = now + RETRY_NS;
+    if (!folder_of(spill->memory_prefix, folder, sizeof folder) || statvfs(folder, &tmpfs) != 0 ||
+        (uint64_t)tmpfs.f_bavail * tmpfs.f_frsize <
+            (uint64_t)tmpfs.f_blocks * tmpfs.f_frsize / 2 + needed ||
+        folder_bytes(folder, "spill-") + needed > spill->memory_max_bytes ||
+        !segment_path(path, sizeof path, spill->memory_prefix, sequence) ||
+        !mapped_open(&spill->memory, path, needed)) {
+        return false;
+    }
+    spill->memory_not_before_ns = 0;
+    return true;
+}
+
+/* Writes the frame to memory; false where the disk is to take it. */
+static bool memory_write(Spill *spill, uint64_t *sequence)
+{
+    MappedSegment *memory = &spill->memory;
+    if (mapped_is_open(memory)) {
+        if (LIKELY(mapped_append(memory, &spill->frame))) {
+            return true;
+        }
+        spill_end(spill, sequence);
+    }
+    return spill->memory_prefix != NULL && spill->fd < 0 &&
+           SEGMENT_HEAD_SIZE + spill->frame.len <= spill->memory_segment_bytes &&
+           memory_open(spill, *sequence) && mapped_append(memory, &spill->frame);
+}
+
 static bool spill_open(Spill *spill, uint64_t sequence, uint64_t needed)
 {
     char path[4096], folder[4096];
     uint64_t room = measure(spill);
     uint64_t most =
         spill->max_bytes / 8 < SEGMENT_MAX_BYTES ? spill->max_bytes / 8 : SEGMENT_MAX_BYTES;
-    int n =
-        snprintf(path, sizeof path, "%s-%06llu.seg", spill->prefix, (unsigned long long)sequence);
-    if (n < 0 || (size_t)n >= sizeof path || room < SEGMENT_HEAD_SIZE + needed) {
+    if (!segment_path(path, sizeof path, spill->prefix, sequence) ||
+        room < SEGMENT_HEAD_SIZE + needed) {
         return false;
     }
     spill->fd = open_segment(path);
-    if (spill->fd < 0 && errno == ENOENT && folder_of(spill, folder, sizeof folder) &&
+    if (spill->fd < 0 && errno == ENOENT && folder_of(spill->prefix, folder, sizeof folder) &&
         mkdir(folder, 0700) == 0) {
         spill->fd = open_segment(path); /* somebody had removed the folder */
     }
@@ -122,11 +183,17 @@ static bool spill_open(Spill *spill, uint64_t sequence, uint64_t needed)
 
 void spill_end(Spill *spill, uint64_t *sequence)
 {
-    if (spill->fd >= 0) {
+    if (!spill_is_open(spill)) {
+        return;
+    }
+    if (mapped_is_open(&spill->memory)) {
+        mapped_end(&spill->memory);
+    }
+    else {
         close(spill->fd);
         spill->fd = -1;
-        store_release(sequence, *sequence + 1);
     }
+    store_release(sequence, *sequence + 1);
 }
 
 static bool spill_failed(Spill *spill)
@@ -138,11 +205,18 @@ static bool spill_failed(Spill *spill)
 
 bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
 {
-    if (spill->max_bytes == 0 || (spill->failing && steady_ns() < spill->not_before_ns)) {
+    if (spill->max_bytes == 0) {
         return false;
     }
     buffer_clear(&spill->frame);
     if (!segment_raw_frame(&spill->frame, record)) {
+        return false;
+    }
+    if (memory_write(spill, sequence)) {
+        spill->failing = false;
+        return true;
+    }
+    if (spill->failing && steady_ns() < spill->not_before_ns) {
         return false;
     }
     if (spill->fd >= 0 && spill->size + spill->frame.len > spill->room) {

@@ -50,13 +50,19 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def spans_to_ring(folder, capacity: int = 1 << 20, **destination):
-    """Lets the spans of this process go to a ring of its own in the folder; its two ends. The test
-    ends that with ``_runtime.reset()``."""
+def spans_to_ring(folder, capacity: int = 1 << 20, memory: str | None = None, **destination):
+    """Lets the spans of this process go to a ring of its own in the folder; its two ends. What does
+    not fit is spilled to the folder, and before that to ``memory``, one on tmpfs. The test ends that
+    with ``_runtime.reset()``."""
     from mlflow_fasttrace import _core
 
     path = str(folder / "1-00000000.ring")
-    writer = _core.RingWriter(path, capacity, str(folder / "spill-1-00000000"))
+    writer = _core.RingWriter(
+        path,
+        capacity,
+        str(folder / "spill-1-00000000"),
+        memory_prefix=memory and f"{memory}/spill-1-00000000",
+    )
     _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}, **destination})
     return writer, _core.RingReader(path)
 

@@ -229,10 +229,16 @@ class Stream:
 class RingWriter:
     """The agent's end of a ring. Capacity in bytes: 64 KiB to 1 GiB in whole pages. Without a path
     it is memory that only this process can read. ``spool_max_bytes``: what the folder of the spill
-    segments may hold; 0: nothing is written there."""
+    segments may hold; 0: nothing is written there. ``memory_prefix``: the same as ``spill_prefix``,
+    on tmpfs, where eight times the capacity is spilled to first."""
 
     def __init__(
-        self, path: str | None, capacity: int, spill_prefix: str, spool_max_bytes: int = ...
+        self,
+        path: str | None,
+        capacity: int,
+        spill_prefix: str,
+        spool_max_bytes: int = ...,
+        memory_prefix: str | None = ...,
     ) -> None: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...

@@ -48,7 +48,7 @@ _starting_thread: int | None = None
 _retry_at = 0.0  # after a failure, not before this time
 _RETRY_SECONDS = 5.0
 _MEMORY_RING_BYTES = 16 << 20  # where nothing can be spilled
-_SERVER_AWAY, _SERVER_DENIES = 2, 3  # what a ring says of its server
+_SERVER_ANSWERS, _SERVER_AWAY, _SERVER_DENIES = 1, 2, 3  # what a ring says of its server
 FLUSH_SECONDS = 30.0  # what a flush waits at most, unless it is told otherwise
 
 
@@ -60,6 +60,20 @@ class _Home(NamedTuple):
     ring: _core.RingWriter
     path: str | None  # of the ring
     credentials: str  # those that the spool stands for
+
+    def spilled_to_memory(self) -> bool:
+        """Whether segments of this process are where a reboot would find nothing."""
+        if self.spool is None or self.path is None:
+            return False
+        stem = os.path.basename(self.path).removesuffix(".ring")
+        _, prefix = self.spool.spill_prefixes(stem)
+        if prefix is None:
+            return False
+        folder, name = os.path.split(prefix)
+        try:
+            return any(found.startswith(name) for found in os.listdir(folder))
+        except OSError:
+            return False
 
 
 def tracking_uri() -> str:
@@ -451,7 +465,7 @@ def _home_of(spool: _settings.Spool, uri: str) -> _Home:
 
 def _make_ring(spool: _settings.Spool) -> tuple[_core.RingWriter, str]:
     stem = f"{os.getpid()}-{secrets.token_hex(4)}"
-    spill_prefix = os.path.join(spool.state, f"spill-{stem}")
+    spill_prefix, memory_prefix = spool.spill_prefixes(stem)
     capacity = _settings.ring_bytes()
     spool.make_state()
     for folder, make in ((spool.rings, spool.make_rings), (spool.state, None)):
@@ -460,7 +474,11 @@ def _make_ring(spool: _settings.Spool) -> tuple[_core.RingWriter, str]:
             if make is not None:
                 make()
             ring = _core.RingWriter(
-                path, capacity, spill_prefix, _settings.spool_max_bytes(spool.state)
+                path,
+                capacity,
+                spill_prefix,
+                _settings.spool_max_bytes(spool.state),
+                memory_prefix if make is not None else None,
             )
         except OSError as error:
             if make is None:
@@ -702,6 +720,8 @@ def _reached(goal: tuple[_Home, int, int, bool]) -> bool:
         return True
     if not (accept_spooled and server_state >= _SERVER_AWAY and tail >= head):
         return False
+    if home.spilled_to_memory():
+        return False  # the sender is moving it to disk
     if server_state == _SERVER_DENIES and home.spool is not None:
         if _has_other_credentials(home):
             with contextlib.suppress(OSError):
@@ -720,7 +740,12 @@ def _at_exit() -> None:
         if progress is None or progress[2] >= progress[0] or _settings.sender_mode() == "none":
             continue
         uri = _settings.without_credentials(home.uri)
-        if home.spool is not None:
+        if home.spool is not None and progress[5] == _SERVER_ANSWERS:
+            _hooks.warn(
+                f"{uri} has not taken everything yet. What this process recorded is kept "
+                f"({home.spool.state}) and delivered afterwards."
+            )
+        elif home.spool is not None:
             _hooks.warn(
                 f"{uri} does not answer yet. What this process recorded is kept "
                 f"({home.spool.state}) and delivered when it does."

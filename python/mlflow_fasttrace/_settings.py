@@ -177,6 +177,14 @@ class Spool(NamedTuple):
         folder = self.rings + "-memory"
         return Spool(name=self.name + "-memory", state=folder, rings=folder)
 
+    def spill_prefixes(self, stem: str) -> tuple[str, str | None]:
+        """The paths up to their numbers of what an agent spills: to the disk, and to memory before
+        that where rings lie there and segments do not."""
+        name = f"spill-{stem}"
+        in_memory = self.rings.startswith(_SHARED_MEMORY + "/") and self.rings != self.state
+        memory = os.path.join(self.rings, name) if in_memory else None
+        return os.path.join(self.state, name), memory
+
     @property
     def lock(self) -> str:
         return os.path.join(self.state, "sender.lock")

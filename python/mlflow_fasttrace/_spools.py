@@ -389,7 +389,7 @@ def look_at(spool: _settings.Spool, counted_bytes: int = COUNTED_BYTES) -> Spool
     for path in _rings(spool):
         if (agent := _look_at_ring(view, path, traces)) is not None:
             view.agents.append(agent)
-    _look_at_segments(view, traces, counted_bytes)
+    _look_at_segments(view, spool, traces, counted_bytes)
     view.waiting.traces = len(traces)
     _look_at_dead_letters(view)
     return view
@@ -421,10 +421,10 @@ def _look_at_ring(view: SpoolView, path: str, traces: set[bytes]) -> Agent | Non
     return agent
 
 
-def _segments_waiting(folder: str, agents: list[Agent]) -> tuple[list[str], list[str]]:
+def _segments_waiting(spool: _settings.Spool, agents: list[Agent]) -> tuple[list[str], list[str]]:
     """Without the one that an agent has begun and whose records are all delivered: it stays until
     the agent has begun another."""
-    packed, spilled = segment_paths(folder)
+    packed, spilled = segment_paths(spool.state, spool.rings)
     emptied = {
         os.path.basename(agent.ring).removesuffix(".ring")
         for agent in agents
@@ -446,11 +446,13 @@ def something_waits(spool: _settings.Spool) -> bool:
         agents.append(agent)
         if reader.tail < reader.head:
             return True
-    return any(_segments_waiting(spool.state, agents))
+    return any(_segments_waiting(spool, agents))
 
 
-def _look_at_segments(view: SpoolView, traces: set[bytes], budget: int) -> None:
-    packed, spilled = _segments_waiting(view.folder, view.agents)
+def _look_at_segments(
+    view: SpoolView, spool: _settings.Spool, traces: set[bytes], budget: int
+) -> None:
+    packed, spilled = _segments_waiting(spool, view.agents)
     for path in [*packed, *spilled]:
         try:
             size = os.lstat(path).st_size
@@ -719,7 +721,7 @@ class Traces:
             self.add(items, spool.name, "waiting")
             if note:
                 self.notes.append(f"{path} is {note}")
-        packed, spilled = segment_paths(spool.state)
+        packed, spilled = segment_paths(spool.state, spool.rings)
         letters = dead_letter_paths(spool.state) if refused else []
         for path in [*letters, *reversed(spilled), *reversed(packed)]:
             if budget <= 0:

@@ -40,6 +40,7 @@ from mlflow_fasttrace.sender.sources import (
     open_trace_entry,
     open_trace_path,
     remove,
+    remove_moved,
     remove_open_traces,
     ring_paths,
     segment_paths,
@@ -55,6 +56,9 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 
 POLL_BUSY_SECONDS = 0.003
 POLL_IDLE_SECONDS = 0.05
+BURST_BYTES_PER_SECOND = 8 << 20  # of one agent
+BURST_SECONDS = 1.0  # that delivery waits for its end
+BURST_POLL_SECONDS = 0.02
 SCAN_SECONDS = 0.05  # for rings of new agents
 LINGER_SECONDS = 5.0  # without any agent, before the sender ends
 BATCH_SPANS = 2000
@@ -92,6 +96,9 @@ class Sender:
         self._executor = executor
         self._infos_at_once = 1
         self._info_seconds = 0.0  # that the last info took
+        self._rings_folder = rings
+        if state is not None and rings is not None:
+            remove_moved(state, rings)
         self.folders = [folder for folder in (rings, state) if folder is not None]
         self.uri = uri
         self.assembler = Assembler()
@@ -115,6 +122,8 @@ class Sender:
         self._batch_share = 1.0  # of the usual size, where the server is slow
         self.kept_out = 0  # traces that tail sampling dropped
         self._last_scan = 0.0
+        self._looked_at = 0.0  # for bursts
+        self._burst_since: float | None = None
         self.spool_is_full = False
         self._away_since = 0.0
         self._has_room = True
@@ -149,7 +158,7 @@ class Sender:
             return
         by_stem = {ring.stem: ring for ring in self.rings.values()}
         known = len(self.segments)
-        packed, spilled = segment_paths(self.state)
+        packed, spilled = segment_paths(self.state, self._rings_folder)
         for path in packed:
             if path not in self.segments and not self._is_left_alone(path):
                 self.segments[path] = PackedSegment(path)
@@ -394,6 +403,7 @@ class Sender:
                 if info is None:
                     accepted.append(trace)
                     continue
+                self.let_burst_pass()
                 under_way.append((trace, self._start_info(info)))
                 if len(under_way) >= self._infos_at_once:
                     arrived()
@@ -815,6 +825,24 @@ class Sender:
                 packed |= self._pack_ring(ring)
         if packed:
             self.assembler.drop_packed()
+        if self.server_state == SERVER_AWAY:
+            self._move_to_disk()
+
+    def _move_to_disk(self) -> None:
+        """What agents spilled to memory, when they are done with it."""
+        if self._rings_folder in (None, self.state):
+            return
+        for path, segment in self.segments.items():
+            in_memory = os.path.dirname(path) == self._rings_folder
+            if not in_memory or not isinstance(segment, SpillSegment) or not segment.ended():
+                continue
+            try:
+                segment.move(self.state)
+            except OSError as error:
+                self._cannot_be_packed(path, error)
+                break
+            self._cannot_pack = False
+        self.segments = {segment.path: segment for segment in self.segments.values()}
 
     def _may_pack(self) -> bool:
         """Measures the spool, once a second. An eighth of its bound is for the traces that have
@@ -841,15 +869,18 @@ class Sender:
         try:
             segment = ring.pack(path)
         except OSError as error:
-            if not self._cannot_pack:
-                logger.error("%s cannot be written: %s", path, error)
-            self._cannot_pack = True
+            self._cannot_be_packed(path, error)
             return False
         self._cannot_pack = False
         if segment is None:
             return False
         self.segments[path] = segment
         return True
+
+    def _cannot_be_packed(self, path: str, error: OSError) -> None:
+        if not self._cannot_pack:
+            logger.error("%s cannot be written: %s", path, error)
+        self._cannot_pack = True
 
     def sweep(self) -> None:
         """Removes rings whose agents are gone and that are empty."""
@@ -875,6 +906,28 @@ class Sender:
             self.server_state == SERVER_AWAY
             and time.monotonic() - self._away_since >= GIVE_UP_SECONDS
         )
+
+    def let_burst_pass(self) -> None:
+        """Leaves the processors alone while an agent records faster than any server takes it: what
+        delivery, and the server, would do meanwhile that agent would have to wait for. Not for long,
+        and not where somebody waits for delivery."""
+        while self._agent_bursts():
+            time.sleep(BURST_POLL_SECONDS)
+
+    def _agent_bursts(self) -> bool:
+        now = time.monotonic()
+        elapsed = now - self._looked_at
+        if elapsed < POLL_BUSY_SECONDS:
+            return False
+        self._looked_at = now
+        grown = max((ring.grown() for ring in self.rings.values()), default=0)
+        if grown < BURST_BYTES_PER_SECOND * elapsed:
+            self._burst_since = None
+            return False
+        if self._burst_since is None:
+            self._burst_since = now
+        waited_for = any(ring.flush_wanted for ring in self.rings.values())
+        return not waited_for and now - self._burst_since < BURST_SECONDS
 
     def step(self) -> bool:
         """One round; whether there was anything to do."""
@@ -1046,6 +1099,7 @@ def _serve(sender: Sender, should_stop: Callable[[], bool]) -> None:
     idle_since = time.monotonic()
     pause = POLL_BUSY_SECONDS
     while not should_stop():
+        sender.let_burst_pass()
         if sender.step():
             pause = POLL_BUSY_SECONDS
         else:

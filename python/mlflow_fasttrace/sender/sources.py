@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import time
 from collections import deque
 from collections.abc import Collection
@@ -21,6 +22,8 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 SPAN, TRACE, ATTACHMENT = 1, 2, 3
 READ_BYTES = 4 << 20
 PACK_AFTER_SECONDS = 1.0
+_SPILLED_BYTES = 300  # of a record, about
+_COPIED_AT_ONCE = 1 << 20
 COMPRESSION_LEVEL = 3  # of zstd
 
 _PHASE_OFFSET = 21  # of a trace record, see ext/record.h
@@ -67,6 +70,7 @@ class RingSource:
         self.pending: deque[Entry] = deque()
         self.unpacked_since: float | None = None
         self.flush_wanted = False
+        self._recorded = 0
         self._earlier: tuple[Entry, set[str]] | None = None
 
     def await_earlier(self, segments: Collection[str]) -> None:
@@ -83,6 +87,13 @@ class RingSource:
             self._earlier[0].done = True
             self._earlier = None
             self.settle()
+
+    def grown(self) -> int:
+        """Bytes, about, that the agent recorded since this was last asked."""
+        self.flush_wanted |= self.reader.take_flush()
+        recorded = self.reader.head + self.reader.spilled * _SPILLED_BYTES
+        grown, self._recorded = recorded - self._recorded, recorded
+        return grown
 
     def read(self) -> list[Entry]:
         self.flush_wanted |= self.reader.take_flush()
@@ -236,6 +247,27 @@ class SpillSegment:
         ended then: a frame that is cut off is no damage there."""
         return self.ring is None or self.ring.reader.spill_sequence == self.sequence
 
+    def move(self, folder: str) -> None:
+        """From memory to the disk, where a reboot leaves it. It is there whole or not at all.
+
+        Raises:
+            OSError: it cannot be; it stays where it is.
+        """
+        there = os.path.join(folder, os.path.basename(self.path))
+        fresh = there + ".new"
+        written = written_at(self.path)
+        try:
+            with open(self.path, "rb", opener=_own_file) as source:
+                with open(fresh, "wb", opener=_own_file) as target:
+                    shutil.copyfileobj(source, target, _COPIED_AT_ONCE)
+            os.utime(fresh, ns=(written, written))
+            os.rename(fresh, there)
+        except OSError:
+            remove(fresh)
+            raise
+        remove(self.path)
+        self.path = there
+
     def delivered_one(self) -> None:
         self.left -= 1
         if self.ring is not None:
@@ -244,6 +276,10 @@ class SpillSegment:
     def settle(self) -> None:
         if self.loaded and self.left == 0:
             remove(self.path)
+
+
+def _own_file(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def remove(path: str) -> None:
@@ -292,15 +328,32 @@ def ring_paths(*folders: str) -> list[str]:
     return paths
 
 
-def segment_paths(folder: str) -> tuple[list[str], list[str]]:
-    """The packed and the spilled segments of a spool, oldest first."""
+def segment_paths(state: str, rings: str | None = None) -> tuple[list[str], list[str]]:
+    """The packed and the spilled segments of a spool, oldest first. Those that agents spilled to
+    memory lie beside the rings; where one is in both folders it has just been moved to disk."""
+    names = _names_in(state)
+    packed = [os.path.join(state, name) for name in names if _PACKED_NAME.match(name)]
+    spilled = {name: state for name in names if _SPILL_NAME.match(name)}
+    if rings is not None and rings != state:
+        for name in filter(_SPILL_NAME.match, _names_in(rings)):
+            spilled.setdefault(name, rings)
+    return packed, [os.path.join(spilled[name], name) for name in sorted(spilled)]
+
+
+def remove_moved(state: str, rings: str) -> None:
+    """What is on disk already: a sender was killed before it removed it from memory."""
+    on_disk = set(_names_in(state))
+    if rings != state:
+        for name in filter(_SPILL_NAME.match, _names_in(rings)):
+            if name in on_disk:
+                remove(os.path.join(rings, name))
+
+
+def _names_in(folder: str) -> list[str]:
     try:
-        names = sorted(os.listdir(folder))
+        return sorted(os.listdir(folder))
     except FileNotFoundError:
-        return [], []
-    packed = [os.path.join(folder, name) for name in names if _PACKED_NAME.match(name)]
-    spilled = [os.path.join(folder, name) for name in names if _SPILL_NAME.match(name)]
-    return packed, spilled
+        return []
 
 
 def written_at(path: str) -> int:
