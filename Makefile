@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := .stamps
+# The SDKs of tests/test_integrations.py: those of `make test`, and the others.
+INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/integrations-crewai
 SOURCES := $(wildcard ext/*.c ext/*.h) setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
@@ -24,7 +26,7 @@ demo: $(STAMPS)/built
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long"
 
-test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations $(STAMPS)/integrations-more
+test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS)
 	$(BIN)/python -m pytest --timeout 3000
 
 bench: $(STAMPS)/built
@@ -73,10 +75,11 @@ $(STAMPS)/built: $(STAMPS)/venv $(SOURCES)
 	FASTTRACE_WERROR=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
-# The SDKs of tests/test_integrations.py, over what is in .venv.
+# Over what is in .venv.
 $(STAMPS)/integrations: tests/integrations/requirements.txt
 $(STAMPS)/integrations-more: tests/integrations/requirements-more.txt
-$(STAMPS)/integrations $(STAMPS)/integrations-more: .ci/overlay_venv.py $(STAMPS)/venv
+$(STAMPS)/integrations-crewai: tests/integrations/requirements-crewai.txt
+$(INTEGRATIONS): .ci/overlay_venv.py $(STAMPS)/venv
 	$(BIN)/python .ci/overlay_venv.py .venv-$(@F) \
 		tests/integrations/requirements$(@F:integrations%=%).txt
 	@touch $@
