@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fault_proxy import FaultProxy, Reply, Request
 from mlflow_fasttrace import _core, _settings, _spools
-from mlflow_fasttrace.sender import loop
+from mlflow_fasttrace.sender import life, loop
 from mlflow_fasttrace.sender.status import read_status
 from otlp_receiver import Receiver
 from support import free_port, traces_of, wait_until
@@ -409,7 +409,7 @@ def test_send_to_another_server(server, own_spool, agent, cli):
 def test_send_waits_for_the_sender_at_work(server, own_spool, agent, cli, tmp_path):
     recorded(agent, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli waits"})
     spool = the_spool()
-    lock = loop._Lock(spool.lock, stays=True)
+    lock = life.Lock(spool.lock, stays=True)
     assert lock.take()
     command = [sys.executable, "-u", "-m", "mlflow_fasttrace.cli", "send"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)

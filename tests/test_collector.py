@@ -17,7 +17,7 @@ from fault_proxy import FaultProxy, Reply, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_fasttrace import _core, _runtime
-from mlflow_fasttrace.sender import loop
+from mlflow_fasttrace.sender import life, loop
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_receiver import Receiver, spans_of, trees
 from pythons import pip_install, venv_of
@@ -303,7 +303,7 @@ def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
     receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
     bench = Bench(tmp_path)
     uri = f"otlp+{receiver.uri}/v1/traces"
-    bench.sender = loop.sender_for(str(bench.state), bench.rings, uri)
+    bench.sender = life.sender_for(str(bench.state), bench.rings, uri)
     bench.to(uri, {"id": "0"})
     try:
         gone = bench.state.rename(bench.state.with_name("gone"))
@@ -430,7 +430,7 @@ def test_both_with_the_collector_away(server, own_spool, agent):
     environment = to_both(f"http://127.0.0.1:{port}", server.uri, "collector away")
     process = agent(agent_code(20, READ_BACK), **environment)
     assert process.returncode == 0, process.err
-    assert len(traces_of(server.uri, "collector away")) == 20
+    wait_until(lambda: len(traces_of(server.uri, "collector away")) == 20, 60, "20 traces")
     receiver = Receiver(port)
     try:
         assert_all_there(receiver, 20)

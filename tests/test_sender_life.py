@@ -150,7 +150,7 @@ while True:
 
 
 def test_looks_at_the_lock_do_not_stop_a_sender(tmp_path):
-    from mlflow_fasttrace.sender.loop import _Lock
+    from mlflow_fasttrace.sender.life import Lock
 
     path = str(tmp_path / "sender.lock")
     looking = [
@@ -163,9 +163,9 @@ def test_looks_at_the_lock_do_not_stop_a_sender(tmp_path):
         for process in looking:
             assert process.stdout.readline() == "looks\n"
         for _ in range(500):
-            lock = _Lock(path, stays=False)
+            lock = Lock(path, stays=False)
             assert lock.take()
-            other = _Lock(path, stays=True)
+            other = Lock(path, stays=True)
             assert not other.take(), "one at a time"
             other.close()
             lock.release()

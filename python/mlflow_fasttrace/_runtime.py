@@ -657,7 +657,7 @@ def _start_sender_thread(home: _Home) -> None:
     import concurrent.futures.thread  # noqa: F401
 
     def run() -> None:
-        from mlflow_fasttrace.sender.loop import run_sender, run_sender_in_memory
+        from mlflow_fasttrace.sender.life import run_sender, run_sender_in_memory
 
         if spool is not None:
             run_sender(spool.state, spool.rings, home.uri)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mlflow_fasttrace._settings import without_credentials, without_secrets
 from mlflow_fasttrace.sender.delivery import INFOS_AT_ONCE
-from mlflow_fasttrace.sender.loop import run_sender
+from mlflow_fasttrace.sender.life import run_sender
 
 LOG_BYTES = 1 << 20  # and as much again in sender.log.1
 NICENESS = 5  # where processors are scarce the agent comes first

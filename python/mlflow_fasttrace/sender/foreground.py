@@ -16,14 +16,12 @@ from typing import NamedTuple
 from mlflow_fasttrace import _otlp, _settings, _spools
 from mlflow_fasttrace.sender.assemble import Assembler
 from mlflow_fasttrace.sender.delivery import INFOS_AT_ONCE
+from mlflow_fasttrace.sender.life import Lock, remove_if_empty, sender_for
 from mlflow_fasttrace.sender.loop import (
     POLL_BUSY_SECONDS,
     POLL_IDLE_SECONDS,
     SERVER_AWAY,
     Sender,
-    _Lock,
-    remove_if_empty,
-    sender_for,
 )
 from mlflow_fasttrace.sender.sources import Entry, RingSource, SpillSegment, new_segment_path
 from mlflow_fasttrace.sender.status import Status, read_status
@@ -113,7 +111,7 @@ def deliver(
         OSError: the spool's folder cannot be used.
     """
     spool.make_state()
-    lock = _Lock(spool.lock, stays=True)
+    lock = Lock(spool.lock, stays=True)
     patience = _Patience(deadline)
     try:
         before = _numbers(read_status(spool.state))
