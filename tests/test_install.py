@@ -422,6 +422,72 @@ def test_an_experiment_that_was_set_without_a_word(installed, monkeypatch):
     assert experiments == [{"id": "0"}, {"id": "17"}]
 
 
+def test_an_experiment_that_was_forgotten_without_a_word(tmp_path):
+    """As MLflow's own fixtures do between tests."""
+    program = """
+        import os
+        import mlflow, mlflow_fasttrace
+        mlflow_fasttrace.install()
+        from mlflow_fasttrace import _core
+        fluent = mlflow.tracking.fluent
+        def experiment():
+            with mlflow.start_span("root") as span:
+                return _core.decode(span._trace.destination)["experiment"]["id"]
+        mlflow.set_tracking_uri("sqlite:///x.db")
+        first = mlflow.set_experiment("first").experiment_id
+        assert experiment() == first
+        fluent._active_experiment_id = None
+        del os.environ["MLFLOW_EXPERIMENT_ID"]
+        assert experiment() == "0"
+        mlflow.tracing.reset()
+        assert experiment() == "0"
+        fluent._active_experiment_id = mlflow.create_experiment("second")
+        mlflow.tracing.reset()
+        assert experiment() == fluent._active_experiment_id
+        mlflow.set_experiment("first")
+        mlflow.tracing.reset()
+        assert experiment() == first
+    """
+    run(program, tmp_path, MLFLOW_FASTTRACE_SENDER="none")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("IS_IN_DB_MODEL_SERVING_ENV", "true", "Databricks serves this model"),
+        ("MLFLOW_TRACING_DESTINATION", "catalog.schema", "Unity Catalog"),
+    ],
+)
+def test_what_only_mlflow_itself_does(monkeypatch, name, value, reason):
+    assert _install.why_not() is None
+    monkeypatch.setenv(name, value)
+    assert reason in _install.why_not()
+
+
+def test_the_provider_says_whose_it_is(installed):
+    expected = {
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "mlflow",
+        "telemetry.sdk.version": mlflow.__version__,
+    }
+    assert dict(mlflow.tracing.get_bridged_tracer_provider().resource.attributes) == expected
+    with mlflow.start_span("root") as span:
+        assert dict(span._span.resource.attributes) == expected
+
+
+def test_a_span_of_the_provider_gets_its_type(installed):
+    tracer = mlflow.tracing.get_bridged_tracer_provider().get_tracer("theirs")
+    with tracer.start_as_current_span("theirs") as theirs:
+        assert create_mlflow_span(theirs, "tr-any", "LLM").span_type == "LLM"
+
+
+def test_a_token_that_is_not_ours(installed):
+    before = mock.Mock()
+    with mock.patch.object(provider.mlflow_runtime_context, "detach", before):
+        detach_span_from_context((mock.sentinel.token, None))
+    assert before.call_args == mock.call(mock.sentinel.token)
+
+
 NOTEBOOK = """
 import IPython
 from IPython.core.interactiveshell import InteractiveShell

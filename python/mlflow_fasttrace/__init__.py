@@ -60,14 +60,12 @@ _INSTALL = frozenset({"install", "is_installed", "uninstall"})
 
 _SUBMODULES = frozenset({"entities", "fluent", "otel", "traces", "tracing"})
 
-_PURE = _settings.disabled() or _settings.unified()
-if _settings.unified() and not _settings.disabled():
+_reason = _settings.not_covered()
+_PURE = _settings.disabled() or _reason is not None
+if _reason is not None and not _settings.disabled():
     import logging
 
-    logging.getLogger("mlflow_fasttrace").warning(
-        "MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false: tracing runs on MLflow itself, through the "
-        "program's own OpenTelemetry provider."
-    )
+    logging.getLogger("mlflow_fasttrace").warning("Tracing runs on MLflow itself: %s.", _reason)
 if not _PURE:
     try:
         from mlflow_fasttrace import _core as _core

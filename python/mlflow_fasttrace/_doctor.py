@@ -110,9 +110,7 @@ def _what_passes_by() -> Iterator[Finding]:
     section = "on MLflow itself"
     yield Finding(section, "reading traces", "get_trace, search_traces: after delivery")
     yield Finding(section, "integrations", "MLflow's own code, whose spans are the core's")
-    location = os.environ.get("MLFLOW_TRACING_DESTINATION", "")
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if "." in location or uri.startswith("databricks"):
+    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("databricks"):
         yield Finding(
             section, "Databricks", "locations in Unity Catalog are only MLflow's own", NOTED
         )

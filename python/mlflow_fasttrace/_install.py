@@ -87,11 +87,8 @@ def why_not() -> str | None:
     """Why MLflow's own code is in force; None where the core can be."""
     if _settings.disabled():
         return "MLFLOW_FASTTRACE_DISABLE is set"
-    if _settings.unified():
-        return (
-            "MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false gives MLflow's spans to the program's own "
-            "OpenTelemetry provider"
-        )
+    if (reason := _settings.not_covered()) is not None:
+        return reason
     try:
         importlib.import_module("mlflow_fasttrace._core")
     except ImportError as error:
@@ -150,18 +147,26 @@ def check_version() -> None:
 # ---- replacing ----
 
 
-def replace(function: types.FunctionType, target: Callable[..., Any]) -> None:
-    """Lets a function, whoever holds it, lead to another one."""
-    code = function.__code__
+def redirect(function: types.FunctionType, target: Callable[..., Any]) -> types.FunctionType:
+    """Lets a function, whoever holds it, lead to another one. Returns what it was."""
     own = types.FunctionType(
-        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
     )
     own.__kwdefaults__ = function.__kwdefaults__
     own.__dict__.update(function.__dict__)
     own.__module__, own.__qualname__ = function.__module__, function.__qualname__
-    _originals[function] = own
     function.__code__ = _trampoline(function, target)
-    _undo.append(lambda: setattr(function, "__code__", code))
+    return own
+
+
+def replace(function: types.FunctionType, target: Callable[..., Any]) -> None:
+    """The same until uninstall()."""
+    own = _originals[function] = redirect(function, target)
+    _undo.append(lambda: setattr(function, "__code__", own.__code__))
 
 
 def replace_attribute(owner: Any, name: str, value: Any) -> None:

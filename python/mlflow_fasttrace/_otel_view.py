@@ -7,7 +7,11 @@ texts in OpenTelemetry's; those that another library set read back as it set the
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import json
+import os
+import sys
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,21 @@ from opentelemetry.trace.status import Status, StatusCode
 if TYPE_CHECKING:
     from mlflow_fasttrace._core import LiveSpan
 
-_EMPTY_RESOURCE = Resource.get_empty()
+
+@functools.cache
+def resource() -> Resource:
+    """What MLflow's provider says of itself, with what OpenTelemetry's variables add."""
+    loaded = getattr(sys.modules.get("mlflow"), "__version__", None)
+    own = {
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "mlflow",
+        "telemetry.sdk.version": loaded or importlib.metadata.version("mlflow-tracing"),
+    }
+    if any(map(os.environ.get, ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"))):
+        return Resource.create(own)
+    return Resource(own)
+
+
 _SCOPE = InstrumentationScope("mlflow_fasttrace")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
@@ -78,7 +96,6 @@ class OtelSpanView(Span):
     _record_exception = True
     _set_status_on_exception = True
     _kind = SpanKind.INTERNAL
-    _resource = _EMPTY_RESOURCE
     _instrumentation_scope = _SCOPE
     _instrumentation_info = None
 
@@ -87,6 +104,10 @@ class OtelSpanView(Span):
 
     def __init__(self, span: LiveSpan):
         self._live = span
+
+    @property
+    def _resource(self) -> Resource:
+        return resource()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OtelSpanView) and other._live is self._live

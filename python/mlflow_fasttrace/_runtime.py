@@ -26,6 +26,7 @@ from mlflow_fasttrace import _core, _hooks, _otlp, _settings, _timeout
 _lock = threading.RLock()
 _tracking_uri: str | None = None  # what set_tracking_uri() was given
 _experiment: dict[str, str] = {}  # {"id": ...} or {"name": ...}, from set_experiment()
+_experiment_beside: str | None = None  # MLflow's active one then: who sets that anew means it
 _homes: dict[str, _Home] = {}  # by the spool's name: where this process records
 _left: list[_Home] = []  # those whose files somebody removed; what they hold is still delivered
 _mirrors: set[str] = set()  # URIs of what gets the traces besides another place
@@ -137,9 +138,11 @@ def use_mlflow(here: bool) -> None:
 
 
 def set_experiment(*, experiment_id: str | None = None, name: str | None = None) -> None:
-    global _location
+    global _experiment_beside, _location
     with _lock:
         _location = None
+        fluent = sys.modules.get("mlflow.tracking.fluent")
+        _experiment_beside = getattr(fluent, "_active_experiment_id", None)
         _experiment.clear()
         if experiment_id is not None:
             _experiment["id"] = str(experiment_id)
@@ -176,9 +179,9 @@ def reset() -> None:
 def _experiment_in_force() -> dict[str, str]:
     if location := _location or _location_of_environment():
         return {"id": location}
-    if _experiment:
-        return dict(_experiment)
     fluent = sys.modules.get("mlflow.tracking.fluent")
+    if _experiment and getattr(fluent, "_active_experiment_id", None) == _experiment_beside:
+        return dict(_experiment)
     if experiment_id := getattr(fluent, "_active_experiment_id", None):
         return {"id": str(experiment_id)}
     # MLflow lets the name win over the id.
@@ -271,6 +274,10 @@ def _start() -> None:
     global _environment_model, _experiment_of_mlflow, _retry_at, _started
     uri, collector = _route()
     uris = [uri] if collector is None else [uri, collector]
+    if not uri.startswith(("http://", "https://", "otlp+")):
+        from mlflow_fasttrace import _database
+
+        _database.guard()
     try:
         homes = [_home_of(_settings.spool_for(one), one) for one in uris]
     except OSError as error:

@@ -34,7 +34,7 @@ from opentelemetry.context.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
 
-from mlflow_fasttrace import _core, _runtime, fluent, otel, traces, tracing
+from mlflow_fasttrace import _core, _database, _runtime, fluent, otel, traces, tracing
 from mlflow_fasttrace._install import (
     MovedSeam,
     at_uninstall,
@@ -44,7 +44,7 @@ from mlflow_fasttrace._install import (
     replace_class,
     when_loaded,
 )
-from mlflow_fasttrace._otel_view import OWN_FLAGS, OtelSpanView
+from mlflow_fasttrace._otel_view import OWN_FLAGS, OtelSpanView, resource
 from mlflow_fasttrace.entities import NoOpSpan
 
 _set_current = _core.current_span_var.set
@@ -64,7 +64,7 @@ def set_span_in_context(span: Any) -> tuple[Any, None]:
 
 def detach_span_from_context(token: tuple[Any, Any]) -> None:
     own, other = token
-    if own.var is not _core.current_span_var:
+    if getattr(own, "var", None) is not _core.current_span_var:
         original(mlflow_provider.detach_span_from_context)((own, other))
         return
     try:
@@ -142,6 +142,8 @@ def is_recorded_elsewhere(trace_id: str) -> bool:
 
 def create_mlflow_span(otel_span: Any, trace_id: str, span_type: str | None = None) -> Any:
     if isinstance(otel_span, OtelSpanView):
+        if span_type is not None:
+            otel_span._live.set_span_type(span_type)
         return otel_span._live
     return original(mlflow.entities.span.create_mlflow_span)(otel_span, trace_id, span_type)
 
@@ -252,7 +254,7 @@ class CoreTracerProvider(otel.TracerProvider):
     """What MLflow's ``provider.provider`` holds."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(resource())
         processors = SynchronousMultiSpanProcessor()
         processors.add_span_processor(CoreSpanProcessor())
         self._active_span_processor = processors
@@ -776,6 +778,7 @@ def apply() -> None:
     _runtime.use_mlflow(True)
     at_uninstall(_forget)
     when_loaded("mlflow.llama_index.tracer", _complete_llama_index)
+    _database.guard()
 
 
 def _complete_llama_index() -> None:

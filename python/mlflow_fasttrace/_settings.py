@@ -40,6 +40,8 @@ MEMORY_BYTES = 64 << 20
 
 _SHARED_MEMORY = "/dev/shm"
 
+_FALSE = ("false", "0")
+
 _CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
 
 #: Of a database's URI, as SQLAlchemy reads it: a password may hold anything but an "@".
@@ -113,10 +115,18 @@ def disabled() -> bool:
     return os.environ.get("MLFLOW_FASTTRACE_DISABLE", "").lower() in ("1", "true")
 
 
-def unified() -> bool:
-    """Whether MLflow's spans are to go through the program's own OpenTelemetry provider."""
-    text = os.environ.get("MLFLOW_USE_DEFAULT_TRACER_PROVIDER", "true")
-    return text.strip().lower() in ("false", "0")
+def not_covered() -> str | None:
+    """Why the environment asks for what only MLflow itself does; None where it does not."""
+    if os.environ.get("MLFLOW_USE_DEFAULT_TRACER_PROVIDER", "true").strip().lower() in _FALSE:
+        return (
+            "MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false gives MLflow's spans to the program's own "
+            "OpenTelemetry provider"
+        )
+    if os.environ.get("IS_IN_DB_MODEL_SERVING_ENV", "false").lower() in ("true", "1"):
+        return "Databricks serves this model, and its traces go with its answers"
+    if "." in os.environ.get("MLFLOW_TRACING_DESTINATION", ""):
+        return "MLFLOW_TRACING_DESTINATION names a location in Unity Catalog"
+    return None
 
 
 def propagates() -> bool:

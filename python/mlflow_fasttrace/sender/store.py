@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import sqlalchemy
 from mlflow.entities import Span
@@ -13,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.uri import get_uri_scheme
 
-from mlflow_fasttrace import _core
+from mlflow_fasttrace import _core, _database
 from mlflow_fasttrace.sender.delivery import (
     TRANSIENT_CODES,
     Artifacts,
@@ -36,9 +37,11 @@ class StoreDestination:
 
     def __init__(self, uri: str):
         self.uri = uri
-        if get_uri_scheme(uri) in DATABASE_ENGINES and not uri.startswith(SQLITE):
+        is_database = get_uri_scheme(uri) in DATABASE_ENGINES
+        if is_database and not uri.startswith(SQLITE):
             _connect_once(uri)
-        self.store = _get_store(uri)
+        with _database.turn(sqlalchemy.make_url(uri)) if is_database else nullcontext():
+            self.store = _get_store(uri)
 
     def experiment_id(self, name: str) -> str:
         client = MlflowClient(tracking_uri=self.uri)
