@@ -12,7 +12,6 @@ import contextvars
 import fcntl
 import getpass
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -471,7 +470,7 @@ def _home_of(spool: _settings.Spool, uri: str) -> _Home:
 
 
 def _make_ring(spool: _settings.Spool) -> tuple[_core.RingWriter, str]:
-    stem = f"{os.getpid()}-{secrets.token_hex(4)}"
+    stem = f"{os.getpid()}-{os.urandom(4).hex()}"
     spill_prefix, memory_prefix = spool.spill_prefixes(stem)
     capacity = _settings.ring_bytes()
     spool.make_state()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -427,6 +426,8 @@ def _server_answers(uri: str) -> bool:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return True
     port = parts.port or (443 if parts.scheme == "https" else 80)
+    import socket  # not for every program's first span
+
     try:
         socket.create_connection((parts.hostname, port), timeout=2.0).close()
     except OSError:
