@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import clean_up
 from support import MlflowServer, traces_of, wait_until
 from test_delivery import agent_code, assert_all_there
 
@@ -88,10 +89,13 @@ def test_no_folder_to_write_to(server, own_spool, agent, tmp_path):
         agent_code(server.uri, "no folder", 100),
         MLFLOW_FASTTRACE_SPOOL_DIR=str(tmp_path / "file"),
     )
-    assert process.returncode == 0, process.err
-    assert process.err.count("The spool folder cannot be used") == 1, process.err
-    assert "MLFLOW_FASTTRACE_SPOOL_DIR" in process.err
-    assert_all_there(server.uri, "no folder", 100)
+    try:
+        assert process.returncode == 0, process.err
+        assert process.err.count("The spool folder cannot be used") == 1, process.err
+        assert "MLFLOW_FASTTRACE_SPOOL_DIR" in process.err
+        assert_all_there(server.uri, "no folder", 100)
+    finally:
+        clean_up(tmp_path / "file")
 
 
 def test_no_shared_memory(server, own_spool, agent):

@@ -16,6 +16,7 @@ import mlflow
 import mlflow_fasttrace
 import opentelemetry.trace as otel
 import pytest
+from conftest import clean_up
 from mlflow.entities import Feedback, SpanType, TraceInfo, TraceLocation, TraceState
 from mlflow.entities.span import LiveSpan, NoOpSpan, Span, create_mlflow_span
 from mlflow.pyfunc.context import Context, set_prediction_context
@@ -727,14 +728,18 @@ def test_pure_mlflow_works_where_the_core_is_not_wanted(tmp_path, environment, l
 def run(program, folder, **environment):
     script = folder / "program.py"
     script.write_text(textwrap.dedent(program))
-    result = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=folder,
-        env={**os.environ, **base_environment(folder / "spool"), **environment},
-    )
+    spool = folder / "spool"
+    try:
+        result = subprocess.run(
+            [sys.executable, str(script)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=folder,
+            env={**os.environ, **base_environment(spool), **environment},
+        )
+    finally:
+        clean_up(spool)
     assert result.returncode == 0, result.stderr
     return result
 

@@ -96,7 +96,7 @@ def programs_of(framework: str) -> list[str]:
 
 
 #: Of the ways but the first, what `make test` tries too.
-ALSO_SHORT = {("openai", "installed"), ("langchain", "installed")}
+ALSO_SHORT = {("openai", "installed")}
 
 
 def _is_long(framework: str, how: str) -> bool:
