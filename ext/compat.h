@@ -21,11 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <sys/random.h>
-#else
 #include <errno.h>
+#include <sys/mman.h>
+#if defined(__linux__)
+#include <sys/random.h>
 #endif
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
@@ -35,10 +34,24 @@
 #define load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
-/* Memory of a ring must not be writable from a forked child: the child has a ring of its own. */
+/* Maps a file to be written, for this process and not for a forked child, which has files of its
+ * own; NULL and errno. */
+static inline void *compat_map_unforked(int fd, size_t size)
+{
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        return NULL;
+    }
 #if defined(MADV_DONTFORK)
-#define RING_ADVICE_NO_FORK MADV_DONTFORK
+    if (madvise(map, size, MADV_DONTFORK) != 0) {
+        int saved = errno;
+        munmap(map, size);
+        errno = saved;
+        return NULL;
+    }
 #endif
+    return map;
+}
 
 /* A descriptor of memory that no other process can open by a name; -1 and errno. */
 static inline int compat_unnamed_memory(void)

@@ -41,21 +41,13 @@ static bool reserve(MappedSegment *segment, uint64_t size)
 bool mapped_open(MappedSegment *segment, const char *path, uint64_t room)
 {
     *segment = (MappedSegment){.room = room};
-    void *map = MAP_FAILED;
+    void *map = NULL;
     segment->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (segment->fd < 0) {
         return false;
     }
-    map = mmap(NULL, (size_t)room, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd, 0);
-    if (map == MAP_FAILED) {
-        goto error;
-    }
-#ifdef RING_ADVICE_NO_FORK
-    if (madvise(map, (size_t)room, RING_ADVICE_NO_FORK) != 0) {
-        goto error;
-    }
-#endif
-    if (!reserve(segment, SEGMENT_HEAD_SIZE)) {
+    map = compat_map_unforked(segment->fd, (size_t)room);
+    if (map == NULL || !reserve(segment, SEGMENT_HEAD_SIZE)) {
         goto error;
     }
     segment->map = map;
@@ -63,7 +55,7 @@ bool mapped_open(MappedSegment *segment, const char *path, uint64_t room)
     segment->size = SEGMENT_HEAD_SIZE;
     return true;
 error:
-    if (map != MAP_FAILED) {
+    if (map != NULL) {
         munmap(map, (size_t)room);
     }
     close(segment->fd);

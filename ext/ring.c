@@ -266,7 +266,7 @@ static int ring_create(Ring *ring, const char *path, uint64_t capacity)
     if (fd < 0) {
         return -1;
     }
-    void *map = MAP_FAILED;
+    void *map = NULL;
     /* Reserved now: a page that tmpfs cannot give later would be a SIGBUS in the agent. */
     int failed = posix_fallocate(fd, 0, (off_t)size);
     if (failed) {
@@ -276,15 +276,10 @@ static int ring_create(Ring *ring, const char *path, uint64_t capacity)
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         goto error;
     }
-    map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) {
+    map = compat_map_unforked(fd, size);
+    if (map == NULL) {
         goto error;
     }
-#ifdef RING_ADVICE_NO_FORK
-    if (madvise(map, size, RING_ADVICE_NO_FORK) != 0) {
-        goto error;
-    }
-#endif
     memset(map, 0, size); /* touched once, so that no append ever faults */
 
     RingHeader *header = map;
@@ -306,7 +301,7 @@ static int ring_create(Ring *ring, const char *path, uint64_t capacity)
     return 0;
 error:
     saved = errno;
-    if (map != MAP_FAILED) {
+    if (map != NULL) {
         munmap(map, size);
     }
     close(fd);

@@ -41,7 +41,7 @@ bool spill_init(Spill *spill, const char *prefix, uint64_t max_bytes, const char
 
 void spill_free(Spill *spill)
 {
-    if (mapped_is_open(&spill->memory)) {
+    if (spill_is_in_memory(spill)) {
         mapped_forget(&spill->memory);
     }
     if (spill->fd >= 0) {
@@ -119,16 +119,25 @@ static bool segment_path(char *path, size_t room, const char *prefix, uint64_t s
     return n >= 0 && (size_t)n < room;
 }
 
+/* Whether memory, or the disk, is not to be tried now. */
+static bool memory_rests(const Spill *spill)
+{
+    return spill->memory_prefix == NULL ||
+           (!spill_is_in_memory(spill) && steady_ns() < spill->memory_not_before_ns);
+}
+
+static bool disk_rests(const Spill *spill)
+{
+    return spill->failing && steady_ns() < spill->not_before_ns;
+}
+
 /* Opens a segment in memory where that has room: half of the tmpfs is for others. */
 static bool memory_open(Spill *spill, uint64_t sequence)
 {
     char path[4096], folder[4096];
     struct statvfs tmpfs;
-    uint64_t needed = spill->memory_segment_bytes, now = steady_ns();
-    if (now < spill->memory_not_before_ns) {
-        return false;
-    }
-    spill->memory_not_before_ns = now + RETRY_NS;
+    uint64_t needed = spill->memory_segment_bytes;
+    spill->memory_not_before_ns = steady_ns() + RETRY_NS;
     if (!folder_of(spill->memory_prefix, folder, sizeof folder) || statvfs(folder, &tmpfs) != 0 ||
         (uint64_t)tmpfs.f_bavail * tmpfs.f_frsize <
             (uint64_t)tmpfs.f_blocks * tmpfs.f_frsize / 2 + needed ||
@@ -145,13 +154,13 @@ static bool memory_open(Spill *spill, uint64_t sequence)
 static bool memory_write(Spill *spill, uint64_t *sequence)
 {
     MappedSegment *memory = &spill->memory;
-    if (mapped_is_open(memory)) {
+    if (spill_is_in_memory(spill)) {
         if (LIKELY(mapped_append(memory, &spill->frame))) {
             return true;
         }
         spill_end(spill, sequence);
     }
-    return spill->memory_prefix != NULL && spill->fd < 0 &&
+    return spill->fd < 0 && !memory_rests(spill) &&
            SEGMENT_HEAD_SIZE + spill->frame.len <= spill->memory_segment_bytes &&
            memory_open(spill, *sequence) && mapped_append(memory, &spill->frame);
 }
@@ -186,7 +195,7 @@ void spill_end(Spill *spill, uint64_t *sequence)
     if (!spill_is_open(spill)) {
         return;
     }
-    if (mapped_is_open(&spill->memory)) {
+    if (spill_is_in_memory(spill)) {
         mapped_end(&spill->memory);
     }
     else {
@@ -205,7 +214,7 @@ static bool spill_failed(Spill *spill)
 
 bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
 {
-    if (spill->max_bytes == 0) {
+    if (spill->max_bytes == 0 || (disk_rests(spill) && memory_rests(spill))) {
         return false;
     }
     buffer_clear(&spill->frame);
@@ -216,7 +225,7 @@ bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
         spill->failing = false;
         return true;
     }
-    if (spill->failing && steady_ns() < spill->not_before_ns) {
+    if (disk_rests(spill)) {
         return false;
     }
     if (spill->fd >= 0 && spill->size + spill->frame.len > spill->room) {

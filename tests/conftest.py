@@ -16,8 +16,7 @@ ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
 from databases import Mysql, Postgres  # noqa: E402
-from mlflow_fasttrace._settings import rings_prefix  # noqa: E402
-from support import MlflowServer, base_environment  # noqa: E402
+from support import MlflowServer, base_environment, rings_of  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,7 +37,7 @@ def clean_up(spool: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         except (IndexError, ValueError, ProcessLookupError):
             pass
-    for rings in Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*"):
+    for rings in rings_of(spool):
         shutil.rmtree(rings, ignore_errors=True)
 
 

@@ -44,10 +44,24 @@ for n in range({traces}):
 """
 
 
+#: How a program that is given as text comes by its ``mlflow``.
+IMPORTS = {
+    "drop-in": "import mlflow_fasttrace as mlflow",
+    "installed": "import mlflow, mlflow_fasttrace; mlflow_fasttrace.install()",
+}
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def rings_of(spool: Path) -> list[Path]:
+    """The folders in shared memory of whatever is recorded below a spool folder."""
+    from mlflow_fasttrace._settings import rings_prefix
+
+    return list(Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*"))
 
 
 def spans_to_ring(folder, capacity: int = 1 << 20, memory: str | None = None, **destination):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
-from mlflow_fasttrace._settings import rings_prefix
-from support import TRACES, MlflowServer, free_port, traces_of, wait_until
+from support import TRACES, MlflowServer, free_port, rings_of, traces_of, wait_until
 
 AGENT = (
     """
@@ -49,8 +47,18 @@ def assert_sender_ends(spool) -> None:
     """With nothing left to do it goes, and takes the rings with it."""
     (pid,) = sender_pids(spool)
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the sender's end")
-    left = Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*")
-    assert [list(rings.iterdir()) for rings in left] == []
+    assert [list(rings.iterdir()) for rings in rings_of(spool)] == []
+
+
+def assert_delivered_when_it_is_there(folder, port, spool, experiment, traces) -> None:
+    """To a server that is started only now; then nothing is left to do."""
+    server = MlflowServer(folder, port)
+    server.start()
+    try:
+        assert_all_there(server.uri, experiment, traces)
+        assert_sender_ends(spool)
+    finally:
+        server.stop()
 
 
 KILL_AGENT = "\nos.kill(os.getpid(), 9)\n"
@@ -95,13 +103,7 @@ def test_server_that_comes_later(tmp_path, own_spool, agent):
     assert process.returncode == 0, process.err
     assert time.monotonic() - started < 25, "the exit must not wait for the server"
     assert "does not answer" in process.err
-    server = MlflowServer(tmp_path, port)
-    server.start()
-    try:
-        assert_all_there(uri, "later", 50)
-        assert_sender_ends(own_spool)
-    finally:
-        server.stop()
+    assert_delivered_when_it_is_there(tmp_path, port, own_spool, "later", 50)
 
 
 def test_exit_time_with_unreachable_server(own_spool, agent):

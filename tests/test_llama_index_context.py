@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import traces_of, wait_until
+from support import IMPORTS, traces_of, wait_until
 
 PYTHON = Path(__file__).parent.parent / ".venv-integrations/bin/python"
 
@@ -50,11 +50,6 @@ if len(sys.argv) == 1:
 else:
     asyncio.run(resumed(json.loads(sys.argv[1])))
 """
-
-IMPORTS = {
-    "drop-in": "import mlflow_fasttrace as mlflow",
-    "installed": "import mlflow, mlflow_fasttrace; mlflow_fasttrace.install()",
-}
 
 #: asyncio.create_task() takes a context since 3.11.
 NOTHING = '({"context": contextvars.Context()} if sys.version_info >= (3, 11) else {})'

@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 
 import pytest
+from support import IMPORTS
 
 PROGRAM = """
 import os, time
@@ -29,11 +30,6 @@ for n in range(3):
     assert trace.data.spans[0].inputs == {{"x": 1}}
     assert len(mlflow.search_traces(return_type="list")) == 1
 """
-
-IMPORTS = {
-    "drop-in": "import mlflow_fasttrace as mlflow",
-    "installed": "import mlflow, mlflow_fasttrace; mlflow_fasttrace.install()",
-}
 
 
 @pytest.mark.parametrize("how", IMPORTS)

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 from mlflow_fasttrace import _core, _runtime
-from mlflow_fasttrace._settings import rings_prefix
 from mlflow_fasttrace.sender import loop
 from mlflow_fasttrace.sender.sources import remove_moved, segment_paths
-from support import MlflowServer, free_port, spans_to_ring, wait_until
-from test_delivery import agent_code, assert_all_there, assert_sender_ends
+from support import free_port, rings_of, spans_to_ring, wait_until
+from test_delivery import (
+    KILL_AGENT,
+    agent_code,
+    assert_all_there,
+    assert_delivered_when_it_is_there,
+    assert_sender_ends,
+)
 from test_ring import numbers, record
 
 CAPACITY = 64 << 10
@@ -155,8 +160,8 @@ def test_a_forked_child_leaves_it_to_its_parent(ring, memory):
     assert read(path)[-1] == 120
 
 
-def rings_of(spool: Path) -> Path:
-    (folder,) = Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*")
+def memory_of(spool: Path) -> Path:
+    (folder,) = rings_of(spool)
     return folder
 
 
@@ -166,14 +171,13 @@ def state_of(spool: Path) -> Path:
 
 
 SMALL_RING = {"MLFLOW_FASTTRACE_RING_BYTES": str(CAPACITY)}
-KILL_AGENT = "\nos.kill(os.getpid(), 9)\n"
 
 
 def test_a_killed_agent_leaves_it_to_whoever_comes(server, own_spool, agent):
     code = agent_code(server.uri, "left in memory", 300, KILL_AGENT)
     process = agent(code, MLFLOW_FASTTRACE_SENDER="none", **SMALL_RING)
     assert process.returncode == -signal.SIGKILL, process.err
-    assert len(spilled(rings_of(own_spool))) > 1
+    assert len(spilled(memory_of(own_spool))) > 1
     process = agent(agent_code(server.uri, "whoever comes", 1))
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "left in memory", 300)
@@ -190,14 +194,8 @@ def test_it_is_on_disk_at_an_exit_with_the_server_away(tmp_path, own_spool, agen
     packed, on_disk = segment_paths(str(state_of(own_spool)))
     assert on_disk
     assert packed
-    assert spilled(rings_of(own_spool)) == []
-    server = MlflowServer(tmp_path, port)
-    server.start()
-    try:
-        assert_all_there(uri, "to disk", 300)
-        assert_sender_ends(own_spool)
-    finally:
-        server.stop()
+    assert spilled(memory_of(own_spool)) == []
+    assert_delivered_when_it_is_there(tmp_path, port, own_spool, "to disk", 300)
 
 
 def test_a_sender_that_was_killed_while_it_moved_one(memory, tmp_path):

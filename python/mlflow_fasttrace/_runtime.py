@@ -140,8 +140,7 @@ def set_experiment(*, experiment_id: str | None = None, name: str | None = None)
     global _experiment_beside, _location
     with _lock:
         _location = None
-        fluent = sys.modules.get("mlflow.tracking.fluent")
-        _experiment_beside = getattr(fluent, "_active_experiment_id", None)
+        _experiment_beside = _active_in_mlflow()
         _experiment.clear()
         if experiment_id is not None:
             _experiment["id"] = str(experiment_id)
@@ -175,13 +174,19 @@ def reset() -> None:
     _core.set_destination(None, None)
 
 
+def _active_in_mlflow() -> str | None:
+    """The id of the experiment that MLflow's own code takes for the active one."""
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    return getattr(fluent, "_active_experiment_id", None)
+
+
 def _experiment_in_force() -> dict[str, str]:
     if location := _location or _location_of_environment():
         return {"id": location}
-    fluent = sys.modules.get("mlflow.tracking.fluent")
-    if _experiment and getattr(fluent, "_active_experiment_id", None) == _experiment_beside:
+    experiment_id = _active_in_mlflow()
+    if _experiment and experiment_id == _experiment_beside:
         return dict(_experiment)
-    if experiment_id := getattr(fluent, "_active_experiment_id", None):
+    if experiment_id:
         return {"id": str(experiment_id)}
     # MLflow lets the name win over the id.
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
@@ -273,7 +278,7 @@ def _start() -> None:
     global _environment_model, _experiment_of_mlflow, _retry_at, _started
     uri, collector = _route()
     uris = [uri] if collector is None else [uri, collector]
-    if not uri.startswith(("http://", "https://", "otlp+")):
+    if not (_otlp.is_collector(uri) or uri.startswith(("http://", "https://"))):
         from mlflow_fasttrace import _database
 
         _database.guard()
@@ -286,8 +291,7 @@ def _start() -> None:
     _mirrors.clear()
     _mirrors.update(uris[1:])
     described = destination(uri, _experiment_in_force(), collector)
-    fluent = sys.modules.get("mlflow.tracking.fluent")
-    _experiment_of_mlflow = getattr(fluent, "_active_experiment_id", None)
+    _experiment_of_mlflow = _active_in_mlflow()
     _core.set_destination(homes[0].ring, described, *(home.ring for home in homes[1:]))
     try:
         _core.set_sampling(_settings.sampling_ratio())

@@ -37,6 +37,7 @@ from mlflow_fasttrace.sender.sources import (
     new_segment_path,
     open_trace_entry,
     open_trace_path,
+    own_file,
     remove,
     remove_moved,
     remove_open_traces,
@@ -690,7 +691,7 @@ class Sender:
             return False
         self._cannot_keep = False
         try:
-            note = open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=_private)
+            note = open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=own_file)
             with note:
                 note.write(f"{reason}\n")
         except OSError as error:
@@ -937,10 +938,6 @@ class Sender:
         self.pack()
         self.status.tick(self)
         return bool(read or sent)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _by_experiment(

@@ -257,8 +257,8 @@ class SpillSegment:
         fresh = there + ".new"
         written = written_at(self.path)
         try:
-            with open(self.path, "rb", opener=_own_file) as source:
-                with open(fresh, "wb", opener=_own_file) as target:
+            with open(self.path, "rb", opener=own_file) as source:
+                with open(fresh, "wb", opener=own_file) as target:
                     shutil.copyfileobj(source, target, _COPIED_AT_ONCE)
             os.utime(fresh, ns=(written, written))
             os.rename(fresh, there)
@@ -278,7 +278,8 @@ class SpillSegment:
             remove(self.path)
 
 
-def _own_file(path: str, flags: int) -> int:
+def own_file(path: str, flags: int) -> int:
+    """Opens for this user alone, follows no link, and does not wait for a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
