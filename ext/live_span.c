@@ -47,7 +47,7 @@ static void span_dealloc(Span *span)
 
 PyObject *view_call(const char *function, PyObject *first, PyObject *second)
 {
-    PyObject *view = PyImport_ImportModule("mlflow_fasttrace._view");
+    PyObject *view = PyImport_ImportModule("mlflow_fasttrace._internal.spans.entities");
     PyObject *callable = view ? PyObject_GetAttrString(view, function) : NULL;
     PyObject *result =
         callable ? PyObject_CallFunctionObjArgs(callable, first, second, NULL) : NULL;
@@ -636,7 +636,7 @@ static PyObject *not_supported(PyObject *type, PyObject *data)
 static PyObject *from_immutable_span(PyObject *type, PyObject *args, PyObject *kwargs)
 {
     (void)type;
-    PyObject *traces = PyImport_ImportModule("mlflow_fasttrace.traces");
+    PyObject *traces = PyImport_ImportModule("mlflow_fasttrace._internal.spans.copies");
     PyObject *clone = traces ? PyObject_GetAttrString(traces, "clone_span") : NULL;
     PyObject *result = clone ? PyObject_Call(clone, args, kwargs) : NULL;
     Py_XDECREF(clone);

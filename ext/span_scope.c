@@ -190,7 +190,7 @@ static PyObject *scope_call(SpanScope *scope, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "start_span(...) as a decorator takes one function");
         return NULL;
     }
-    PyObject *shells = PyImport_ImportModule("mlflow_fasttrace._shells");
+    PyObject *shells = PyImport_ImportModule("mlflow_fasttrace._internal.spans.wrappers");
     PyObject *result =
         shells ? PyObject_CallMethod(shells, "function_in_scope", "OO", (PyObject *)scope, function)
                : NULL;

@@ -45,7 +45,7 @@ def clean_up(spool: Path) -> None:
 def mlflow_itself():
     """What a test reaches through the drop-in namespace leaves MLflow on the core: not so the next."""
     yield
-    if (module := sys.modules.get("mlflow_fasttrace._install")) is not None:
+    if (module := sys.modules.get("mlflow_fasttrace._internal.seams.install")) is not None:
         module.uninstall()
 
 

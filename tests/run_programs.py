@@ -25,7 +25,7 @@ def main() -> None:
         assert mlflow_fasttrace.install()
     mlflow = importlib.import_module(module_name)
     if installed:
-        assert mlflow.trace.__code__.co_filename.endswith("_install.py")
+        assert mlflow.trace.__code__.co_filename.endswith("patching.py")
     mlflow.set_tracking_uri(uri)
     os.environ["PROGRAM_PREFIX"] = prefix
     for name, run in PROGRAMS.items():

@@ -59,7 +59,7 @@ def free_port() -> int:
 
 def rings_of(spool: Path) -> list[Path]:
     """The folders in shared memory of whatever is recorded below a spool folder."""
-    from mlflow_fasttrace._settings import rings_prefix
+    from mlflow_fasttrace._internal.spool.folder import rings_prefix
 
     return list(Path("/dev/shm").glob(f"mlflow-fasttrace-*/{rings_prefix(str(spool))}-*"))
 
@@ -67,7 +67,7 @@ def rings_of(spool: Path) -> list[Path]:
 def spans_to_ring(folder, capacity: int = 1 << 20, memory: str | None = None, **destination):
     """Lets the spans of this process go to a ring of its own in the folder; its two ends. What does
     not fit is spilled to the folder, and before that to ``memory``, one on tmpfs. The test ends that
-    with ``_runtime.reset()``."""
+    with ``runtime.reset()``."""
     from mlflow_fasttrace import _core
 
     path = str(folder / "1-00000000.ring")

@@ -15,7 +15,8 @@ from test_delivery import agent_code, assert_all_there
 FILLS = """
 import json, os, sys
 import mlflow_fasttrace as mlflow
-from mlflow_fasttrace import _core, _runtime
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
 
 mlflow.set_tracking_uri({uri!r})
 os.environ["MLFLOW_EXPERIMENT_NAME"] = {experiment!r}
@@ -31,7 +32,7 @@ def root(n, text):
     return mlflow.get_current_active_span() is not None
 
 recorded = [n for n in range({traces}) if root(n, text)]
-(home,) = _runtime._homes.values()
+(home,) = runtime._homes.values()
 *_, refused_records, refused_traces = home.ring.progress()
 print(json.dumps([len(recorded), refused_records, refused_traces]))
 """
@@ -80,7 +81,9 @@ def test_disk_is_bounded_and_traces_are_whole(tmp_path, own_spool, agent, sender
         server.stop()
 
 
-NO_SHARED_MEMORY = "from mlflow_fasttrace import _settings\n_settings._SHARED_MEMORY = '/nowhere'\n"
+NO_SHARED_MEMORY = (
+    "from mlflow_fasttrace._internal.spool import folder\nfolder.SHARED_MEMORY = '/nowhere'\n"
+)
 
 
 def test_no_folder_to_write_to(server, own_spool, agent, tmp_path):
@@ -173,17 +176,17 @@ def test_folder_that_vanishes(server, own_spool, agent, tmp_path):
     """Somebody removes the spool folder and the ring under a running agent, and kills the sender."""
     then = """
 import glob, shutil
-from mlflow_fasttrace import _runtime
+from mlflow_fasttrace._internal.recording import runtime
 mlflow.flush_trace_async_logging()
-(home,) = _runtime._homes.values()
-os.kill(_runtime._sender_of(home.spool)[0], 9)
+(home,) = runtime._homes.values()
+os.kill(runtime._sender_of(home.spool)[0], 9)
 for n in range(50, 60):
     root(n)
 shutil.rmtree(home.spool.state)
 shutil.rmtree(home.spool.rings)
 for n in range(60, 70):
     root(n)
-_runtime.attend()
+runtime.attend()
 for n in range(70, 100):
     root(n)
 """

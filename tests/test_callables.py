@@ -14,7 +14,8 @@ import weakref
 
 import mlflow_fasttrace.fluent as mlflow
 import pytest
-from mlflow_fasttrace import _core, _runtime
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
 from support import spans_to_ring
 
 
@@ -43,7 +44,7 @@ def recorded(tmp_path):
         return spans
 
     yield read
-    _runtime.reset()
+    runtime.reset()
 
 
 @mlflow.trace

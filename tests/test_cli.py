@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy, Reply, Request
-from mlflow_fasttrace import _core, _settings, _spools
-from mlflow_fasttrace.sender import life, loop
-from mlflow_fasttrace.sender.status import read_status
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.sender import life, loop
+from mlflow_fasttrace._internal.spool import overview
+from mlflow_fasttrace._internal.spool.folder import Spool
+from mlflow_fasttrace._internal.spool.reading import ring_items
+from mlflow_fasttrace._internal.spool.status_file import read_status
 from otlp_receiver import Receiver
 from support import free_port, traces_of, wait_until
 
@@ -67,7 +70,7 @@ def cli(own_spool, tmp_path):
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         result = subprocess.run(
-            [sys.executable, "-m", "mlflow_fasttrace.cli", *arguments],
+            [sys.executable, "-m", "mlflow_fasttrace", *arguments],
             capture_output=True,
             text=True,
             timeout=60,
@@ -94,16 +97,16 @@ def recorded(agent, uri: str, **more) -> None:
     assert process.returncode == 0, process.err
 
 
-def the_spool() -> _settings.Spool:
-    (spool,) = _spools.all_spools()
+def the_spool() -> Spool:
+    (spool,) = overview.all_spools()
     return spool
 
 
 def kept_segment(folder: Path) -> Path:
     """Moves what waits in the only ring to a segment, as a sender does."""
     spool = the_spool()
-    (ring,) = _spools._rings(spool)
-    items, _note = _spools.ring_items(ring)
+    (ring,) = overview.rings_of(spool)
+    items, _note = ring_items(ring)
     path = folder / "packed-00000000000000000001-000001.seg"
     _core.write_segment(str(path), [record for _, _, record in items], 3)
     os.unlink(ring)
@@ -198,7 +201,7 @@ def test_a_backlog_without_a_sender_needs_attention(own_spool, agent, cli):
 
 def test_looking_moves_nothing(own_spool, agent, cli):
     recorded(agent, "http://127.0.0.1:9")
-    (ring,) = _spools._rings(the_spool())
+    (ring,) = overview.rings_of(the_spool())
     before = Path(ring).read_bytes()
     for command in (["status"], ["traces"], ["show", ring], ["show", ring, "--json"]):
         cli(*command)
@@ -279,7 +282,7 @@ def test_show_a_file_or_a_trace(own_spool, agent, cli):
     from mlflow.entities import Span
 
     recorded(agent, "http://127.0.0.1:9")
-    (ring,) = _spools._rings(the_spool())
+    (ring,) = overview.rings_of(the_spool())
     (first, *_others) = (span for span in json.loads(cli("show", ring, "--json").stdout))
     spans = [Span.from_dict(span) for span in first["spans"]]
     assert [span.span_type for span in spans] == ["AGENT", "TOOL"]
@@ -319,7 +322,7 @@ def test_damaged_and_hostile_files(own_spool, agent, cli, tmp_path):
     recorded(agent, "http://127.0.0.1:9")
     spool = the_spool()
     folder = Path(spool.state)
-    (ring,) = _spools._rings(spool)
+    (ring,) = overview.rings_of(spool)
     with open(ring, "r+b") as file:
         file.seek(4096 + 1500)
         file.write(b"\xff" * 64)
@@ -411,7 +414,7 @@ def test_send_waits_for_the_sender_at_work(server, own_spool, agent, cli, tmp_pa
     spool = the_spool()
     lock = life.Lock(spool.lock, stays=True)
     assert lock.take()
-    command = [sys.executable, "-u", "-m", "mlflow_fasttrace.cli", "send"]
+    command = [sys.executable, "-u", "-m", "mlflow_fasttrace", "send"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         assert "0/6 spans" in process.stdout.readline(), "it looks on"
@@ -485,7 +488,7 @@ def test_progress_in_a_terminal(server, own_spool, agent, tmp_path):
     recorded(agent, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli terminal"})
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow_fasttrace.cli", "send"],
+        [sys.executable, "-m", "mlflow_fasttrace", "send"],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -512,7 +515,7 @@ def test_progress_in_a_terminal(server, own_spool, agent, tmp_path):
 def test_the_log_is_bounded_and_keeps_secrets(tmp_path):
     program = f"""
 import logging, sys
-from mlflow_fasttrace.sender import __main__ as sender
+from mlflow_fasttrace._internal.sender import __main__ as sender
 print("before logging", flush=True)
 sender.LOG_BYTES = 2000
 def work(*_):

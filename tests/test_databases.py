@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 from databases import PASSWORD, Database
-from mlflow_fasttrace._settings import without_credentials
+from mlflow_fasttrace._internal.config.uris import without_credentials
 from support import described, traces_of, wait_until
 from test_delivery import agent_code, assert_all_there
 from test_equal_to_mlflow import run_programs

@@ -111,7 +111,7 @@ def test_exit_time_with_unreachable_server(own_spool, agent):
     then = """
 import atexit, time
 began = time.monotonic()
-import mlflow_fasttrace._runtime as runtime
+from mlflow_fasttrace._internal.recording import runtime
 runtime._at_exit()
 took = time.monotonic() - began
 print(took)
@@ -216,14 +216,14 @@ sys.addaudithook(forbid)
     ),
     "in vain": (
         """
-from mlflow_fasttrace import _runtime
+from mlflow_fasttrace._internal.recording import runtime
 open("sitecustomize.py", "w").write("import os\\n'MLFLOW_FASTTRACE_AGENT_PATH' in os.environ and os._exit(1)")
 os.environ["PYTHONPATH"] = os.getcwd() + os.pathsep + os.environ.get("PYTHONPATH", "")
-_runtime._STARTS_SECONDS = 0.1
+runtime._STARTS_SECONDS = 0.1
 root(-1)
-(home,) = _runtime._homes.values()
+(home,) = runtime._homes.values()
 for _ in range(3):
-    _runtime.ensure_sender(home)
+    runtime.ensure_sender(home)
     time.sleep(0.1)
 """,
         "Sender processes end as soon as they begin",

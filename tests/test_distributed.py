@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 import mlflow_fasttrace
 import pytest
-from mlflow_fasttrace import _core, _runtime
-from mlflow_fasttrace.sender.assemble import Assembler
-from mlflow_fasttrace.sender.sources import Entry
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.sender.assemble import Assembler
+from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace.tracing import (
     get_tracing_context_headers_for_http_request,
     set_tracing_context_from_http_request_headers,
@@ -111,7 +112,7 @@ def test_a_service_that_calls_another_gives_one_trace(server):
 def ring(tmp_path):
     _writer, reader = spans_to_ring(tmp_path)
     yield reader
-    _runtime.reset()
+    runtime.reset()
 
 
 def test_headers_without_a_trace(ring, caplog):

@@ -13,7 +13,9 @@ import mlflow_fasttrace
 import openai
 import pytest
 from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
-from mlflow_fasttrace import _autolog, _core, _runtime
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.seams import autolog
 from support import spans_to_ring
 
 
@@ -32,7 +34,7 @@ def recorded(tmp_path, monkeypatch):
     yield read
     mlflow.openai.autolog(disable=True)
     AUTOLOGGING_INTEGRATIONS.pop("openai", None)
-    _runtime.reset()
+    runtime.reset()
 
 
 def ask():
@@ -82,8 +84,8 @@ def test_all_on_and_off(recorded, monkeypatch, tracing_alone):
 
 def test_an_integration_that_fails_harms_no_other(recorded, monkeypatch, caplog):
     monkeypatch.delattr(mlflow, "autolog")
-    broken = {"pytest": "mlflow.no_such_integration", **_autolog.INTEGRATIONS}
-    monkeypatch.setattr(_autolog, "INTEGRATIONS", broken)
+    broken = {"pytest": "mlflow.no_such_integration", **autolog.INTEGRATIONS}
+    monkeypatch.setattr(autolog, "INTEGRATIONS", broken)
     with caplog.at_level(logging.WARNING):
         mlflow_fasttrace.autolog()
     assert "Autologging of pytest failed" in caplog.text
@@ -92,7 +94,7 @@ def test_an_integration_that_fails_harms_no_other(recorded, monkeypatch, caplog)
 
 
 def test_every_integration_exists():
-    for module in set(_autolog.INTEGRATIONS.values()):
+    for module in set(autolog.INTEGRATIONS.values()):
         assert importlib.util.find_spec(module) is not None, module
 
 

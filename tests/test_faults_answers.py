@@ -13,12 +13,13 @@ import uuid
 import mlflow_fasttrace as mlflow
 import pytest
 from fault_proxy import FaultProxy, Reply, Request
-from mlflow_fasttrace import _core, _runtime
-from mlflow_fasttrace.sender import http as sender_http
-from mlflow_fasttrace.sender import loop
-from mlflow_fasttrace.sender.delivery import Backoff
-from mlflow_fasttrace.sender.http import _Answer
-from mlflow_fasttrace.sender.loop import Sender
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.sender import http as sender_http
+from mlflow_fasttrace._internal.sender import loop
+from mlflow_fasttrace._internal.sender.delivery import Backoff
+from mlflow_fasttrace._internal.sender.http import _Answer
+from mlflow_fasttrace._internal.sender.loop import Sender
 from support import client, free_port, traces_of
 
 SPANS, INFO = "/v1/traces", "/api/3.0/mlflow/traces"
@@ -41,7 +42,7 @@ class Bench:
     def to(self, uri: str, experiment: str | dict[str, str]) -> None:
         """Where the traces that start from now on go."""
         named = {"name": experiment} if isinstance(experiment, str) else experiment
-        _core.set_destination(self.writer, _runtime.destination(uri, named))
+        _core.set_destination(self.writer, runtime.destination(uri, named))
         if self.sender is None:
             self.sender = Sender(str(self.state), self.rings, uri)
 
@@ -71,7 +72,7 @@ class Bench:
 def bench(tmp_path, caplog):
     caplog.set_level(logging.INFO, "mlflow_fasttrace.sender")
     yield Bench(tmp_path)
-    _runtime.reset()
+    runtime.reset()
 
 
 @pytest.fixture
@@ -316,7 +317,9 @@ def test_a_server_that_fails_for_everything_makes_no_dead_letters(
 ):
     """However often it fails, and though it took something before."""
     monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
-    monkeypatch.setattr("mlflow_fasttrace.sender.delivery.random.uniform", lambda a, b: 0.05)
+    monkeypatch.setattr(
+        "mlflow_fasttrace._internal.sender.delivery.random.uniform", lambda a, b: 0.05
+    )
     down: list[int] = []
 
     def fault(request: Request) -> Reply | None:
@@ -367,8 +370,8 @@ def letters(bench) -> list[list[tuple[int, bytes]]]:
 
 def retry(bench: Bench, uri: str, experiment: str) -> None:
     """Puts the dead letters back in line, for a sender that knows nothing of them."""
-    from mlflow_fasttrace._settings import Spool
-    from mlflow_fasttrace.sender.foreground import retry_refused
+    from mlflow_fasttrace._internal.sender.foreground import retry_refused
+    from mlflow_fasttrace._internal.spool.folder import Spool
 
     waiting = len(letters(bench))
     assert retry_refused(Spool("x", str(bench.state), bench.rings)) == waiting
@@ -408,10 +411,10 @@ def test_a_second_dead_letter_leaves_the_first(server, bench, experiment):
 
 
 def _looked_at(bench: Bench):
-    from mlflow_fasttrace import _spools
-    from mlflow_fasttrace._settings import Spool
+    from mlflow_fasttrace._internal.spool import overview
+    from mlflow_fasttrace._internal.spool.folder import Spool
 
-    return _spools.look_at(Spool("x", str(bench.state), bench.rings))
+    return overview.look_at(Spool("x", str(bench.state), bench.rings))
 
 
 def test_a_dead_letter_of_spans_says_where_they_go(server, bench, experiment):
@@ -641,7 +644,7 @@ def test_spans_that_come_after_the_file(server, bench, experiment):
 
 def _late_records(bench: Bench, trace):
     """A second span's records, as of the first span's trace."""
-    from mlflow_fasttrace.sender.sources import Entry
+    from mlflow_fasttrace._internal.sender.sources import Entry
 
     record(1, "second")
     bench.sender.scan()

@@ -9,16 +9,16 @@ import pytest
 from mlflow.entities import Trace, TraceData
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.utils.proto_json_utils import message_to_json
-from mlflow_fasttrace import _runtime
-from mlflow_fasttrace.sender.assemble import Assembler
-from mlflow_fasttrace.sender.finish import (
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.sender.assemble import Assembler
+from mlflow_fasttrace._internal.sender.finish import (
     _duration,
     _timestamp,
     info_entity,
     start_trace_body,
     trace_info,
 )
-from mlflow_fasttrace.sender.sources import Entry
+from mlflow_fasttrace._internal.sender.sources import Entry
 from support import spans_to_ring
 
 
@@ -37,7 +37,7 @@ def finished(tmp_path):
         return trace_info(trace, "7")
 
     yield run
-    _runtime.reset()
+    runtime.reset()
 
 
 def simple():

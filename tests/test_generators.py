@@ -15,7 +15,8 @@ import weakref
 
 import mlflow_fasttrace.fluent as mlflow
 import pytest
-from mlflow_fasttrace import _core, _runtime
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
 from support import spans_to_ring
 
 COMPLETE = 2
@@ -58,7 +59,7 @@ def recorded(tmp_path):
     recorded = Recorded(tmp_path)
     yield recorded
     assert mlflow.get_current_active_span() is None, "a span stayed current"
-    _runtime.reset()
+    runtime.reset()
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from conftest import clean_up
 from fault_proxy import FaultProxy
-from mlflow_fasttrace import _core, _runtime, _settings
-from mlflow_fasttrace.sender import sources
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.sender import sources
+from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
 from support import base_environment, traces_of
 from test_delivery import agent_code, assert_all_there
 from test_faults_answers import Bench, record
@@ -29,7 +31,7 @@ NOBODY = 65534
 def bench(tmp_path, caplog):
     caplog.set_level(logging.INFO, "mlflow_fasttrace.sender")
     yield Bench(tmp_path)
-    _runtime.reset()
+    runtime.reset()
 
 
 @pytest.fixture
@@ -194,7 +196,7 @@ def test_a_disk_that_does_not_give_back(server, bench, experiment, caplog):
 
 READ_IN_LITTLE_MEMORY = """
 import resource, sys
-from mlflow_fasttrace.sender.loop import Sender
+from mlflow_fasttrace._internal.sender.loop import Sender
 sender = Sender(sys.argv[1], None, "http://127.0.0.1:9")
 sender.scan()
 with open("/proc/self/statm") as file:
@@ -256,7 +258,7 @@ def test_folders_that_are_not_ours(server, tmp_path, monkeypatch):
     link = link_to(elsewhere)
 
     def inside(name: str, make):
-        def make_in(spool: _settings.Spool, _shared) -> None:
+        def make_in(spool: Spool, _shared) -> None:
             spool.make_state()
             make(os.path.join(spool.state, name))
 
@@ -288,9 +290,9 @@ def test_folders_that_are_not_ours(server, tmp_path, monkeypatch):
             shared = folder / "shm"
             shared.mkdir(parents=True)
             monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(folder / "spool"))
-            make(_settings.spool_for(server.uri), shared)
+            make(spool_for(server.uri), shared)
             script = folder / "agent.py"
-            ours = f"from mlflow_fasttrace import _settings\n_settings._SHARED_MEMORY = {str(shared)!r}\n"
+            ours = f"from mlflow_fasttrace._internal.spool import folder\nfolder.SHARED_MEMORY = {str(shared)!r}\n"
             script.write_text(ours + agent_code(server.uri, f"not ours: {name}", 5))
             process = subprocess.Popen(
                 [sys.executable, str(script)],

@@ -38,7 +38,10 @@ from mlflow.tracing.provider import (
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from mlflow.tracing.utils import get_mlflow_span_for_otel_span
 from mlflow.tracing.utils.copy import copy_trace_to_experiment
-from mlflow_fasttrace import _core, _install, _runtime
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.seams import install
 from opentelemetry.sdk.trace import TracerProvider
 from support import base_environment, spans_to_ring
 
@@ -86,7 +89,7 @@ def installed(tmp_path, monkeypatch):
     _writer, reader = spans_to_ring(tmp_path)
     yield Ring(reader)
     mlflow_fasttrace.uninstall()
-    _runtime.reset()
+    runtime.reset()
 
 
 # ---- functions that others hold ----
@@ -108,7 +111,7 @@ def test_signatures_stay(installed):
     for name in ("trace", "start_span", "start_span_no_context", "update_current_trace"):
         function = getattr(mlflow, name)
         assert list(inspect.signature(function).parameters) == list(
-            inspect.signature(_install.original(function)).parameters
+            inspect.signature(patching.original(function)).parameters
         )
     assert inspect.signature(bound_no_context).parameters["span_type"].default == SpanType.UNKNOWN
 
@@ -116,11 +119,11 @@ def test_signatures_stay(installed):
 def everything():
     """What install() touches, as it is."""
     from mlflow.tracing.client import TracingClient
-    from mlflow_fasttrace import _seams
+    from mlflow_fasttrace._internal.seams import table
 
     functions = [
         getattr(sys.modules[module], name)
-        for module, names in _seams.FUNCTIONS.items()
+        for module, names in table.FUNCTIONS.items()
         for name in names
     ]
     functions.append(TracingClient.store.fget)
@@ -225,7 +228,7 @@ def test_spans_are_what_mlflow_expects(installed):
         assert isinstance(span, LiveSpan)
         assert create_mlflow_span(span._span, span.trace_id) is span
         assert get_mlflow_span_for_otel_span(span._span) is span
-        headers = _install.original(_get_tracing_headers_from_span)(span)  # by span._span
+        headers = patching.original(_get_tracing_headers_from_span)(span)  # by span._span
         assert headers["traceparent"].startswith(f"00-{span.trace_id[3:]}-{span.span_id}-0")
         assert _get_tracing_headers_from_span(span) == headers
         below = mlflow.start_span_no_context("below")
@@ -460,9 +463,9 @@ def test_an_experiment_that_was_forgotten_without_a_word(tmp_path):
     ],
 )
 def test_what_only_mlflow_itself_does(monkeypatch, name, value, reason):
-    assert _install.why_not() is None
+    assert install.why_not() is None
     monkeypatch.setenv(name, value)
-    assert reason in _install.why_not()
+    assert reason in install.why_not()
 
 
 def test_the_provider_says_whose_it_is(installed):
@@ -560,7 +563,9 @@ def test_switching_off(installed):
 def test_the_exporter_is_there(installed):
     exporter = provider._get_trace_exporter()
     assert hasattr(exporter, "_async_queue")
-    with mock.patch("mlflow_fasttrace._runtime.flush", return_value=True) as flush:
+    with mock.patch(
+        "mlflow_fasttrace._internal.recording.runtime.flush", return_value=True
+    ) as flush:
         exporter._async_queue.flush(terminate=True)
         mlflow.flush_trace_async_logging()
         mlflow.tracing.fluent._flush_pending_async_trace_writes()
@@ -589,7 +594,7 @@ def test_where_traces_go_follows_mlflow(installed, tmp_path, monkeypatch):
         mlflow_fasttrace.set_tracking_uri("http://three.invalid")
         assert mlflow.get_tracking_uri() == "http://three.invalid"
         with mock.patch("mlflow.get_tracking_uri", return_value="http://four.invalid"):
-            assert _runtime.tracking_uri() == "http://four.invalid"
+            assert runtime.tracking_uri() == "http://four.invalid"
     finally:
         mlflow.set_tracking_uri(uri)
 

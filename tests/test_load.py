@@ -355,7 +355,7 @@ def test_backlog(tmp_path, own_spool, agent, spans):
     try:
         began = time.monotonic()
         send = subprocess.run(
-            [sys.executable, "-m", "mlflow_fasttrace.cli", "send"],
+            [sys.executable, "-m", "mlflow_fasttrace", "send"],
             capture_output=True,
             text=True,
             env={**os.environ, "MLFLOW_TRACKING_URI": server.uri},

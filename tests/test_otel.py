@@ -11,7 +11,8 @@ import mlflow_fasttrace as fasttrace
 import opentelemetry.context
 import opentelemetry.trace as otel
 import pytest
-from mlflow_fasttrace import _core, _runtime
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace.otel import TracerProvider
 from mlflow_fasttrace.tracing import get_bridged_tracer_provider
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
@@ -32,12 +33,12 @@ def recorded(tmp_path):
         return {r[4]: (r[2].hex(), r[3].hex() if r[3] else "", r[1].hex(), r) for r in records}
 
     yield read
-    _runtime.reset()
+    runtime.reset()
 
 
 @pytest.fixture
 def linked(recorded):
-    from mlflow_fasttrace.otel import link_contexts
+    from mlflow_fasttrace._internal.spans.otel_context import link_contexts
 
     assert link_contexts(True)
     yield recorded

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from mlflow_fasttrace.sender.sources import new_segment_path
+from mlflow_fasttrace._internal.spool.files import new_segment_path
 from support import traces_of, wait_until
 from test_delivery import agent_code, assert_all_there, assert_sender_ends, sender_pids
 
@@ -22,15 +22,15 @@ while not os.path.exists("go"):
 
 def test_a_killed_sender_is_replaced_while_the_agent_runs(server, own_spool, agent):
     then = """
-from mlflow_fasttrace import _runtime
+from mlflow_fasttrace._internal.recording import runtime
 mlflow.flush_trace_async_logging()
-(home,) = _runtime._homes.values()
-os.kill(_runtime._sender_of(home.spool)[0], 9)
+(home,) = runtime._homes.values()
+os.kill(runtime._sender_of(home.spool)[0], 9)
 deadline = time.monotonic() + 60
-while _runtime._sender_of(home.spool) is not None:
+while runtime._sender_of(home.spool) is not None:
     time.sleep(0.001)
 n = 20
-while _runtime._sender_of(home.spool) is None:
+while runtime._sender_of(home.spool) is None:
     root(n)
     n += 1
     time.sleep(0.1)
@@ -58,9 +58,9 @@ time.sleep(600)
 
 
 def test_a_sender_of_an_older_release_gives_way(server, own_spool, agent, monkeypatch):
-    from mlflow_fasttrace import _settings
+    from mlflow_fasttrace._internal.spool.folder import spool_for
 
-    spool = _settings.spool_for(server.uri)
+    spool = spool_for(server.uri)
     spool.make_state()
     older = subprocess.Popen(
         [sys.executable, "-c", OLDER, spool.lock, ""], stdout=subprocess.PIPE, text=True
@@ -80,9 +80,9 @@ def test_a_sender_of_an_older_release_gives_way(server, own_spool, agent, monkey
 
 def test_an_agent_that_delivers_itself_is_not_told_to_end(own_spool, agent):
     """The older release's sender is a thread of a program."""
-    from mlflow_fasttrace import _settings
+    from mlflow_fasttrace._internal.spool.folder import spool_for
 
-    spool = _settings.spool_for("http://127.0.0.1:9")
+    spool = spool_for("http://127.0.0.1:9")
     spool.make_state()
     older = subprocess.Popen(
         [sys.executable, "-c", OLDER, spool.lock, " stays"], stdout=subprocess.PIPE, text=True
@@ -101,9 +101,9 @@ def test_an_agent_that_delivers_itself_is_not_told_to_end(own_spool, agent):
 
 #: One sender, and not a second one that is just starting.
 ONE_SENDER = """
-from mlflow_fasttrace import _runtime
-(home,) = _runtime._homes.values()
-while _runtime._sender_of(home.spool) is None:
+from mlflow_fasttrace._internal.recording import runtime
+(home,) = runtime._homes.values()
+while runtime._sender_of(home.spool) is None:
     time.sleep(0.01)
 mlflow.flush_trace_async_logging()
 """
@@ -112,8 +112,8 @@ OPEN_WHEN_KILLED = f"""
 around = mlflow.start_span_no_context("open")
 mlflow.start_span_no_context("early", parent_span=around).end()
 {ONE_SENDER}
-os.kill(_runtime._sender_of(home.spool)[0], 9)
-while _runtime._sender_of(home.spool) is not None:
+os.kill(runtime._sender_of(home.spool)[0], 9)
+while runtime._sender_of(home.spool) is not None:
     time.sleep(0.001)
 mlflow.start_span_no_context("late", parent_span=around).end()
 os.kill(os.getpid(), 9)
@@ -141,16 +141,17 @@ def test_spans_whose_record_went_with_a_killed_sender(server, own_spool, agent):
 
 LOOKS = """
 import sys
-from mlflow_fasttrace import _runtime, _settings
-spool = _settings.Spool("x", sys.argv[1], sys.argv[1])
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.spool.folder import Spool
+spool = Spool("x", sys.argv[1], sys.argv[1])
 print("looks", flush=True)
 while True:
-    _runtime._sender_of(spool)
+    runtime._sender_of(spool)
 """
 
 
 def test_looks_at_the_lock_do_not_stop_a_sender(tmp_path):
-    from mlflow_fasttrace.sender.life import Lock
+    from mlflow_fasttrace._internal.spool.lock import Lock
 
     path = str(tmp_path / "sender.lock")
     looking = [
@@ -219,12 +220,12 @@ with mlflow.start_span("around"):
     with open({offset!r}, "w") as file:
         file.write("{seconds}")
 assert abs(time.time() - before - {seconds}) < 100
-os.kill(_runtime._sender_of(home.spool)[0], 9)
+os.kill(runtime._sender_of(home.spool)[0], 9)
 deadline = time.monotonic() + 30
-while _runtime._sender_of(home.spool) is not None:
+while runtime._sender_of(home.spool) is not None:
     time.sleep(0.001)
 n = 11
-while _runtime._sender_of(home.spool) is None:
+while runtime._sender_of(home.spool) is None:
     root(n)
     n += 1
     time.sleep(0.1)

@@ -44,7 +44,7 @@ SETTINGS = {
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_same_headers_as_from_mlflow(monkeypatch, tmp_path, setting, user):
     from mlflow.tracking import MlflowClient
-    from mlflow_fasttrace.sender.http import HttpDestination
+    from mlflow_fasttrace._internal.sender.http import HttpDestination
 
     monkeypatch.setenv("HOME", str(tmp_path))
     if setting == "file":
@@ -277,7 +277,7 @@ def test_wrong_password(guarded, own_spool, agent, monkeypatch):
     os.kill(stuck, 15)
     wait_until(lambda: not os.path.exists(f"/proc/{stuck}"), 30, "the sender's end")
     done = subprocess.run(
-        [sys.executable, "-m", "mlflow_fasttrace.cli", "send"],
+        [sys.executable, "-m", "mlflow_fasttrace", "send"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -291,8 +291,8 @@ def test_wrong_password(guarded, own_spool, agent, monkeypatch):
 REFRESHED = {
     # The ring tells it, some seconds later; nothing is asked for.
     "while it runs": """
-from mlflow_fasttrace import _runtime
-(home,) = _runtime._homes.values()
+from mlflow_fasttrace._internal.recording import runtime
+(home,) = runtime._homes.values()
 n = 10
 while home.ring.progress()[2] == 0:
     root(n)

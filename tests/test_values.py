@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracing.utils import TraceJSONEncoder, dump_span_attribute_value
-from mlflow_fasttrace import _core, _hooks
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import log
 from value_cases import CASES
 
 
@@ -135,7 +136,7 @@ class Raises:
 
 
 def test_a_value_that_cannot_be_text(caplog, monkeypatch):
-    monkeypatch.setattr(_hooks, "_warned_at", {})
+    monkeypatch.setattr(log, "_warned_at", {})
     encoded = _core.encode({"good": 1, "bad": Raises(RuntimeError("no"))})
     assert _core.decode(encoded) == {"good": 1, "bad": "<unprintable Raises object>"}
     assert len(caplog.records) == 1

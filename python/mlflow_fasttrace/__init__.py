@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mlflow_fasttrace import _aliases, _settings
+from mlflow_fasttrace._internal.base.version import VERSION
+from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.seams import aliases
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _FLUENT = frozenset(
     {
@@ -60,9 +62,9 @@ _INSTALL = frozenset({"install", "is_installed", "uninstall"})
 
 _SUBMODULES = frozenset({"entities", "fluent", "otel", "traces", "tracing"})
 
-_reason = _settings.not_covered()
-_PURE = _settings.disabled() or _reason is not None
-if _reason is not None and not _settings.disabled():
+_reason = environment.not_covered()
+_PURE = environment.disabled() or _reason is not None
+if _reason is not None and not environment.disabled():
     import logging
 
     logging.getLogger("mlflow_fasttrace").warning("Tracing runs on MLflow itself: %s.", _reason)
@@ -77,7 +79,7 @@ if not _PURE:
         )
         _PURE = True
 
-_aliases.enable(frozenset({"cli"}) | (frozenset() if _PURE else _SUBMODULES))
+aliases.enable(frozenset({"cli"}) | (frozenset() if _PURE else _SUBMODULES))
 
 
 def __getattr__(name: str) -> Any:
@@ -88,9 +90,9 @@ def __getattr__(name: str) -> Any:
     if name == "sender" or (name in _SUBMODULES and not _PURE):
         return importlib.import_module(f"mlflow_fasttrace.{name}")
     if name in _INSTALL:
-        value = getattr(importlib.import_module("mlflow_fasttrace._install"), name)
+        value = getattr(importlib.import_module("mlflow_fasttrace._internal.seams.install"), name)
     elif name == "autolog":
-        value = importlib.import_module("mlflow_fasttrace._autolog").autolog
+        value = importlib.import_module("mlflow_fasttrace._internal.seams.autolog").autolog
     elif _PURE:
         value = getattr(importlib.import_module("mlflow"), name)
     elif name in _FLUENT:
@@ -104,7 +106,7 @@ def __getattr__(name: str) -> Any:
     elif name == "SpanType":
         value = importlib.import_module("mlflow_fasttrace.entities").SpanType
     else:
-        importlib.import_module("mlflow_fasttrace._install").install()
+        importlib.import_module("mlflow_fasttrace._internal.seams.install").install()
         # Not kept: what MLflow's own module says may change.
         return getattr(importlib.import_module("mlflow"), name)
     globals()[name] = value

@@ -12,8 +12,12 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_fasttrace import _core, _hooks, _install, _runtime, _shells, _view
-from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, NoOpSpan, SpanType
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import log, patching
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.spans import entities, wrappers
+from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, NoOpSpan
+from mlflow_fasttrace.entities import SpanType
 
 #: Tags that only MLflow itself sets (``IMMUTABLE_TAGS`` of its store).
 IMMUTABLE_TAGS = frozenset(
@@ -32,9 +36,9 @@ def _usable_log_level(level: Any) -> int | None:
     if level is None:
         return None
     try:
-        return _view.log_level_number(level)
+        return entities.log_level_number(level)
     except Exception as error:
-        _hooks.warn(f"The span is recorded without its log level: {error}")
+        log.warn(f"The span is recorded without its log level: {error}")
         return None
 
 
@@ -45,10 +49,10 @@ def _usable_attributes(attributes: Any) -> list[tuple[str, Any]]:
     try:
         items = list(dict(attributes).items())
     except Exception:
-        _hooks.warn(f"attributes must be a dictionary, not {attributes!r:.100}; none are recorded.")
+        log.warn(f"attributes must be a dictionary, not {attributes!r:.100}; none are recorded.")
         return []
     if others := [key for key, _ in items if not isinstance(key, str) or not key]:
-        _hooks.warn(f"Keys of attributes must be non-empty strings; left out: {others!r:.100}")
+        log.warn(f"Keys of attributes must be non-empty strings; left out: {others!r:.100}")
     return [(key, value) for key, value in items if isinstance(key, str) and key]
 
 
@@ -56,8 +60,8 @@ def _parameters(function: Any) -> list[tuple] | None:
     try:
         signature = inspect.signature(function)
     except Exception:
-        _hooks.warn(
-            f"The inputs of {_shells.name_of(function)} are not recorded: it tells no signature."
+        log.warn(
+            f"The inputs of {wrappers.name_of(function)} are not recorded: it tells no signature."
         )
         return None
     return [
@@ -70,7 +74,7 @@ def _parameters(function: Any) -> list[tuple] | None:
 
 def pure_mlflow(name: str) -> Any:
     """MLflow's own, as it is now: programs and tests replace such names."""
-    return _install.original(getattr(importlib.import_module("mlflow"), name))
+    return patching.original(getattr(importlib.import_module("mlflow"), name))
 
 
 def _experiment_of(destination: Any) -> str | None:
@@ -117,22 +121,22 @@ def trace(
             ratio outside 0 to 1.
     """
     if sampling_ratio_override is not None and not 0.0 <= sampling_ratio_override <= 1.0:
-        raise _view.invalid(
+        raise entities.invalid(
             f"sampling_ratio_override must be between 0.0 and 1.0, got {sampling_ratio_override}"
         )
     experiment_id = _experiment_of(trace_destination)
     rare = (experiment_id, None, links) if experiment_id is not None or links else None
 
     def decorator(fn):
-        descriptor = _shells.of_descriptor(fn, decorator)
+        descriptor = wrappers.of_descriptor(fn, decorator)
         if descriptor is not None:
             return descriptor
         if not callable(fn):
-            _hooks.warn(f"{type(fn).__name__} objects cannot be traced: it works on untraced.")
+            log.warn(f"{type(fn).__name__} objects cannot be traced: it works on untraced.")
             return fn
-        streams = _shells.is_stream(fn)
+        streams = wrappers.is_stream(fn)
         if output_reducer is not None and not streams:
-            raise _view.invalid(
+            raise entities.invalid(
                 "The output_reducer argument is only supported for generator functions."
             )
         prepared: list[tuple[str, Any]] = [("mlflow.spanType", span_type)]
@@ -142,17 +146,17 @@ def trace(
         if (level := _usable_log_level(log_level)) is not None:
             prepared.append(("mlflow.spanLogLevel", level))
         if not streams:
-            prepared.append(("mlflow.spanFunctionName", _shells.name_of(fn)))
+            prepared.append(("mlflow.spanFunctionName", wrappers.name_of(fn)))
         traced = _core.Traced(
             fn,
-            str(name or _shells.name_of(fn)),
+            str(name or wrappers.name_of(fn)),
             prepared,
             _parameters(fn),
             output_reducer,
             rare,
             sampling_ratio_override,
         )
-        return _shells.wrap(traced, fn)
+        return wrappers.wrap(traced, fn)
 
     return decorator if func is None else decorator(func)
 
@@ -235,11 +239,11 @@ def start_span_no_context(
     if parent_span is not None:
         if parent_span.trace_id == NO_OP_SPAN_TRACE_ID:
             return NO_OP_SPAN
-        if type(parent_span) is not _core.LiveSpan and _install.is_active():
+        if type(parent_span) is not _core.LiveSpan and patching.is_in_force():
             # Of MLflow's own making, from before: the core's span joins its trace.
-            parent_span = importlib.import_module("mlflow_fasttrace.otel").parent_of(
-                parent_span._span
-            )
+            from mlflow_fasttrace._internal.spans.otel_context import parent_of
+
+            parent_span = parent_of(parent_span._span)
             if type(parent_span) is _core.Gap:
                 return NoOpSpan(parent_span)
         elif type(parent_span) is not _core.LiveSpan:
@@ -278,7 +282,7 @@ def start_span_no_context(
     if metadata:
         span._trace.metadata.update(metadata)
     if links or experiment is not None:
-        _view.take_rare(span, (experiment, None, links))
+        entities.take_rare(span, (experiment, None, links))
     return span
 
 
@@ -294,7 +298,7 @@ def _live_span(span: Any) -> Any:
 def _usable_time(time_ns: Any) -> int | None:
     if time_ns is None or (isinstance(time_ns, int) and 0 <= time_ns < 1 << 64):
         return time_ns
-    _hooks.warn(f"A span's start time is no number of nanoseconds: {time_ns!r}; it starts now.")
+    log.warn(f"A span's start time is no number of nanoseconds: {time_ns!r}; it starts now.")
     return None
 
 
@@ -337,21 +341,21 @@ def update_current_trace(
     """
     span = _core.current_span()
     if span is None:
-        _hooks.logger.warning(
+        log.logger.warning(
             "No active trace found. Please create a span using `mlflow.start_span` or "
             "`@mlflow.trace` before calling `mlflow.update_current_trace`."
         )
         return
     metadata = dict(metadata) if metadata else {}
     if session_id is not None:
-        metadata["mlflow.trace.session"] = _view.session_text(session_id)
+        metadata["mlflow.trace.session"] = entities.session_text(session_id)
     if user is not None:
         metadata["mlflow.trace.user"] = user
     if model_id:
         metadata["mlflow.modelId"] = model_id
     for field, values in (("tags", tags or {}), ("metadata", metadata)):
         if others := {k: v for k, v in values.items() if not isinstance(v, str)}:
-            _hooks.logger.warning(
+            log.logger.warning(
                 "Found non-string values in %s; they are made strings when the trace is logged: %s",
                 field,
                 others,
@@ -361,7 +365,7 @@ def update_current_trace(
         ("response_preview", response_preview),
     ):
         if value is not None and not isinstance(value, str):
-            raise _view.invalid(f"The `{field}` parameter must be a string.")
+            raise entities.invalid(f"The `{field}` parameter must be a string.")
     trace = span._trace
     info = trace.info  # counts, where it was handed out
     if tags:
@@ -379,7 +383,7 @@ def update_current_trace(
     if state is not None:
         code = {"OK": 1, "ERROR": 2}.get(str(getattr(state, "value", state)))
         if code is None:
-            raise _view.invalid(f"State must be either 'OK' or 'ERROR', but got '{state}'.")
+            raise entities.invalid(f"State must be either 'OK' or 'ERROR', but got '{state}'.")
         trace.state = code
         if info is not None:
             info.state = state
@@ -396,12 +400,12 @@ def update_current_trace(
 
 def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
     """Set the tracking URI; traces that start from now on go there."""
-    _runtime.set_tracking_uri(uri)
+    runtime.set_tracking_uri(uri)
 
 
 def get_tracking_uri() -> str:
     """The tracking URI in force."""
-    return _runtime.tracking_uri()
+    return runtime.tracking_uri()
 
 
 class _UnresolvedExperiment:
@@ -449,17 +453,17 @@ def set_experiment(
     Raises:
         MlflowException: neither or both of name and id are given, or the server refuses.
     """
-    uri = _runtime.tracking_uri()
+    uri = runtime.tracking_uri()
     if experiment_name is not None and experiment_id is None and not options:
         if not _server_answers(uri):
-            _hooks.warn(
+            log.warn(
                 f"The tracking server does not answer; experiment {experiment_name!r} will be "
                 "looked up when its traces are delivered."
             )
-            _runtime.set_experiment(name=experiment_name)
+            runtime.set_experiment(name=experiment_name)
             return _UnresolvedExperiment(experiment_name)
     experiment = pure_mlflow("set_experiment")(
         experiment_name=experiment_name, experiment_id=experiment_id, **options
     )
-    _runtime.set_experiment(experiment_id=experiment.experiment_id)
+    runtime.set_experiment(experiment_id=experiment.experiment_id)
     return experiment

@@ -11,8 +11,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from mlflow_fasttrace import _core, _hooks, _runtime, _view
-from mlflow_fasttrace.entities import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.spans import entities
+from mlflow_fasttrace._internal.spans.copies import _TRACE_ID, copy_contents
+from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN_TRACE_ID
 from mlflow_fasttrace.fluent import (
     IMMUTABLE_TAGS,
     get_active_trace_id,
@@ -22,7 +26,6 @@ from mlflow_fasttrace.fluent import (
 )
 
 _ARCHIVAL_FAILURE = "mlflow.trace.archivalFailure"
-_TRACE_ID = "mlflow.traceRequestId"
 
 
 def _also_as_request_id(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,9 +54,9 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
     Args:
         terminate: Accepted as MLflow does; this process has no logging threads to end.
     """
-    if not _runtime.flush():
-        _hooks.warn(
-            f"Not everything was delivered within {_runtime.FLUSH_SECONDS:g} s; delivery goes on in the "
+    if not runtime.flush():
+        log.warn(
+            f"Not everything was delivered within {runtime.FLUSH_SECONDS:g} s; delivery goes on in the "
             "background, nothing is lost."
         )
 
@@ -69,7 +72,7 @@ def after_flush(name: str) -> Callable[..., Any]:
 
 
 def _mlflow(name: str) -> Callable[..., Any]:
-    _runtime.flush()
+    runtime.flush()
     return pure_mlflow(name)
 
 
@@ -100,12 +103,12 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
         _mlflow("set_trace_tag")(trace_id, key, value)
         return
     if not isinstance(value, str):
-        _hooks.logger.warning(
+        log.logger.warning(
             "Received non-string value for trace tag. Please note that non-string tag values will "
             "automatically be stringified when the trace is logged."
         )
     if key in IMMUTABLE_TAGS:
-        _hooks.logger.warning("Tag '%s' is immutable and cannot be set on a trace.", key)
+        log.logger.warning("Tag '%s' is immutable and cannot be set on a trace.", key)
         return
     trace.tags[key] = str(value)
 
@@ -122,7 +125,7 @@ def delete_trace_tag(trace_id: str, key: str) -> None:
         _mlflow("delete_trace_tag")(trace_id, key)
         return
     if key in IMMUTABLE_TAGS and key != _ARCHIVAL_FAILURE:
-        _hooks.logger.warning("Tag '%s' is immutable and cannot be deleted on a trace.", key)
+        log.logger.warning("Tag '%s' is immutable and cannot be deleted on a trace.", key)
         return
     if key not in trace.tags:
         from mlflow.exceptions import MlflowException
@@ -157,7 +160,7 @@ def log_assessment(trace_id: str, assessment: Any) -> Any:
         if trace.info is not None:
             trace.info.assessments.append(assessment)
     except Exception as error:
-        _hooks.warn(f"An assessment cannot be logged to {trace_id}: {error}")
+        log.warn(f"An assessment cannot be logged to {trace_id}: {error}")
     return assessment
 
 
@@ -250,18 +253,18 @@ def add_trace(trace: Any, target: Any | None = None) -> None:
         try:
             trace = Trace.from_dict(trace)
         except Exception as error:
-            raise _view.invalid(
+            raise entities.invalid(
                 "Failed to load a trace object from the given dictionary. Please ensure the "
                 f"dictionary is in the correct MLflow Trace format. Error: {error}"
             ) from error
     elif not isinstance(trace, Trace):
-        raise _view.invalid(
+        raise entities.invalid(
             f"Invalid trace object: {type(trace)}. Please provide a valid MLflow Trace object to "
             "use it as a remote trace. You can create a Trace object from its json format by using "
             "the Trace.from_dict() method."
         )
     if trace.info.status not in TraceStatus.end_statuses():
-        raise _view.invalid(
+        raise entities.invalid(
             "The trace must be ended before adding it to another trace. "
             f"Current status: {trace.info.status}."
         )
@@ -281,14 +284,14 @@ def add_trace(trace: Any, target: Any | None = None) -> None:
 
 def _merge(trace: Any, target: Any) -> None:
     if type(target) is not _core.LiveSpan or target._trace.complete:
-        _hooks.logger.warning("Parent trace with ID %s not found. Skipping merge.", target.trace_id)
+        log.logger.warning("Parent trace with ID %s not found. Skipping merge.", target.trace_id)
         return
     into = target._trace
     known = {span.span_id for span in into.spans()}
     for span in trace.data.spans:
         parent_id = span.parent_id or target.span_id
         if parent_id not in known:
-            raise _view.invalid(
+            raise entities.invalid(
                 f"Span with ID {parent_id} not found. Please make sure the spans in the trace are "
                 "ordered correctly i.e. the parent span comes before its children."
             )
@@ -307,54 +310,8 @@ def _add_clone(span: Any, target: Any, parent_id: str) -> None:
         span.name, target, None, span.start_time_ns, int(span.span_id, 16), int(parent_id, 16)
     )
     if type(clone) is _core.LiveSpan:
-        _copy_contents(span, clone)
+        copy_contents(span, clone)
         clone.end(end_time_ns=span.end_time_ns)
-
-
-def _copy_contents(span: Any, clone: Any) -> None:
-    clone.set_status(span.status)
-    clone.set_attributes({k: v for k, v in span.attributes.items() if k != _TRACE_ID})
-    if span.inputs:
-        clone.set_inputs(span.inputs)
-    if span.outputs:
-        clone.set_outputs(span.outputs)
-    for event in span.events:
-        clone.add_event(event)
-    if span.links:
-        _hooks.logger.warning(
-            "Span links on span '%s' will not be retained when copying to a new trace because link "
-            "trace IDs may not resolve in the destination trace context.",
-            span.name,
-        )
-
-
-def clone_span(
-    span: Any,
-    parent_span_id: str | None = None,
-    trace_id: str | None = None,
-    experiment_id: str | None = None,
-    otel_trace_id: str | None = None,
-) -> Any:
-    """``LiveSpan.from_immutable_span``: an open span that holds what the other one holds.
-
-    Args:
-        span: The span to copy, with its id.
-        parent_span_id: Id of the span above it in that trace.
-        trace_id: Id of the trace, of this process and in flight, that it joins.
-        experiment_id: Where it goes if it begins a trace.
-        otel_trace_id: Accepted as MLflow does; the trace's id decides.
-    """
-    trace = None if trace_id is None else _core.live_trace(trace_id)
-    spans = [] if trace is None else trace.spans()
-    parent = next((one for one in spans if one.span_id == parent_span_id), None)
-    experiment = None if experiment_id is None else str(experiment_id)
-    clone = _core.start_span(
-        span.name, parent, experiment, span.start_time_ns, int(span.span_id, 16), None
-    )
-    if type(clone) is not _core.LiveSpan:
-        return NO_OP_SPAN
-    _copy_contents(span, clone)
-    return clone
 
 
 def log_trace(

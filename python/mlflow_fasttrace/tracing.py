@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from mlflow_fasttrace import _core, _hooks, _install, _runtime, _view
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import log, patching
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.spans import entities
 
 __all__ = [
     "configure",
@@ -31,7 +34,7 @@ __all__ = [
     "trace_disabled",
 ]
 
-#: Modules below it are MLflow's, see _aliases.py.
+#: Modules below it are MLflow's, see _internal/seams/aliases.py.
 __path__: list[str] = []
 
 _SpanProcessor = Callable[[Any], None]
@@ -52,7 +55,7 @@ def disable() -> None:
 def enable() -> None:
     """Record again."""
     if _core.enabled():
-        _hooks.logger.info("Tracing is already enabled")
+        log.logger.info("Tracing is already enabled")
     _core.set_enabled(True)
 
 
@@ -106,7 +109,7 @@ def context(
     _core.use_scopes()
     own = dict(metadata or {})
     if session_id is not None:
-        own["mlflow.trace.session"] = _view.session_text(session_id)
+        own["mlflow.trace.session"] = entities.session_text(session_id)
     if user is not None:
         own["mlflow.trace.user"] = user
     outer_metadata, outer_tags, outer_enabled = _core.scope_var.get() or ({}, {}, None)
@@ -177,9 +180,9 @@ def _process(span: Any) -> None:
             if processor(span) is not None:
                 returned.append(_name(processor))
         except Exception as error:
-            _hooks.warn(f"Span processor {_name(processor)} failed: {error}")
+            log.warn(f"Span processor {_name(processor)} failed: {error}")
     if returned:
-        _hooks.warn(
+        log.warn(
             f"Span processors {returned} returned a non-null value, but it will be ignored. Span "
             "processors should not return a value."
         )
@@ -205,21 +208,21 @@ def set_destination(destination: Any, *, context_local: bool = False) -> None:
     if isinstance(destination, TraceDestination):
         destination = destination.to_location()
     if not isinstance(destination, TraceLocationBase):
-        raise _view.invalid(
+        raise entities.invalid(
             f"Invalid destination type: {type(destination)}. "
             "The destination must be an instance of TraceLocation."
         )
     if not isinstance(destination, MlflowExperimentLocation):
-        _hooks.warn(
+        log.warn(
             f"{type(destination).__name__} is a location of Databricks: only what MLflow itself "
             "records goes there."
         )
-        _install.original(importlib.import_module("mlflow.tracing").set_destination)(
+        patching.original(importlib.import_module("mlflow.tracing").set_destination)(
             destination, context_local=context_local
         )
         return
     experiment_id = destination.experiment_id
-    _runtime.set_location(
+    runtime.set_location(
         None if experiment_id is None else str(experiment_id), context_local=context_local
     )
     _core.set_enabled(True)
@@ -227,10 +230,10 @@ def set_destination(destination: Any, *, context_local: bool = False) -> None:
 
 def reset() -> None:
     """Forget destinations and span processors, and read the environment again at the next span."""
-    _runtime.set_location(None)
+    runtime.set_location(None)
     _use_span_processors([])
     _core.set_enabled(True)
-    _runtime.reset()
+    runtime.reset()
 
 
 # ---- traces over several processes ----
@@ -259,11 +262,11 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    from mlflow_fasttrace._otel_view import OWN_FLAGS
+    from mlflow_fasttrace._internal.spans.otel_span import OWN_FLAGS
 
     current = _core.current()
     if not isinstance(current, _core.LiveSpan):
-        _hooks.logger.warning(
+        log.logger.warning(
             "No active span found for fetching the trace context from. Returning an empty header."
         )
     if isinstance(current, _core.Gap):
@@ -300,7 +303,7 @@ def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> It
 
     carrier = {str(key).lower(): value for key, value in dict(headers).items()}
     if "traceparent" not in carrier:
-        raise _view.invalid(
+        raise entities.invalid(
             "The http request headers do not contain the required key 'traceparent', "
             "please generate the request headers by "
             "'mlflow.tracing.distributed.get_tracing_context_headers_for_http_request' API."
@@ -332,9 +335,9 @@ def get_bridged_tracer_provider() -> Any:
     """An OpenTelemetry ``TracerProvider`` whose spans are recorded by the core, for instrumentors
     that take one. With ``MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT=true`` they and the core's own spans
     nest in each other."""
-    if _install.is_active():
-        return importlib.import_module("mlflow_fasttrace._seams").core_provider()
-    return importlib.import_module("mlflow_fasttrace.otel").default_provider()
+    from mlflow_fasttrace import otel
+
+    return otel.bridged_provider()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,5 @@
+"""``python -m mlflow_fasttrace``: the command ``mlflow-fasttrace``."""
+
+from mlflow_fasttrace._internal.cli.main import main
+
+main(prog_name="mlflow-fasttrace")

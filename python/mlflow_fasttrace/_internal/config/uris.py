@@ -1,0 +1,45 @@
+"""URIs: relative ones made absolute, credentials taken out of what is written or shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+from mlflow_fasttrace._internal.config import otlp
+
+_CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
+#: Of a database's URI, as SQLAlchemy reads it: a password may hold anything but an "@".
+_DATABASES = ("postgresql", "mysql", "mssql")
+_DATABASE_CREDENTIALS = re.compile(r"^([\w+]+://)[^:/@]*(?::[^@]*)?@")
+
+
+def without_credentials(uri: str) -> str:
+    """The URI as it may be written to disk: no user or password; of a collector's and a database
+    server's, no query, which may hold them too."""
+    if not uri.startswith(("http://", "https://", otlp.SCHEME)):
+        plain = _DATABASE_CREDENTIALS.sub(r"\1", uri)
+        return plain.partition("?")[0] if uri.startswith(_DATABASES) else plain
+    parts = urlsplit(uri)
+    if otlp.is_collector(uri):
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def without_secrets(text: str) -> str:
+    """A message as it may be written to disk or shown: no user or password in its URIs."""
+    return _CREDENTIALS.sub("://", text)
+
+
+def absolute_uri(uri: str) -> str:
+    """Relative SQLite and file paths depend on the agent's folder: made absolute."""
+    if uri.startswith("sqlite:///"):
+        path = uri[len("sqlite:///") :]
+        if path and not path.startswith("/") and not path.startswith(":memory:"):
+            return "sqlite:///" + os.path.abspath(path)
+        return uri
+    if "://" not in uri and not uri.startswith(("databricks", "file:")):
+        return "file://" + os.path.abspath(uri or "mlruns")
+    return uri

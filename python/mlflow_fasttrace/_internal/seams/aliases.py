@@ -1,0 +1,63 @@
+"""MLflow's modules under this package's name: ``import mlflow_fasttrace.openai``,
+``from mlflow_fasttrace.entities.span import Span``.
+
+They are MLflow's own modules, not copies; MLflow itself runs on the core as soon as one is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from typing import Any
+
+_PREFIX = "mlflow_fasttrace."
+
+
+class _Finder:
+    def __init__(self, own: frozenset[str]):
+        self._own = own
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if not name.startswith(_PREFIX):
+            return None
+        rest = name[len(_PREFIX) :]
+        first, _, deeper = rest.partition(".")
+        if first.startswith("_") or (first in self._own and not deeper) or first == "sender":
+            return None
+        real = "mlflow." + rest
+        importlib.import_module("mlflow_fasttrace._internal.seams.install").install()
+        try:
+            if importlib.util.find_spec(real) is None:
+                return None
+        except ImportError:
+            return None
+        return importlib.machinery.ModuleSpec(name, _Loader(real))
+
+
+class _Loader:
+    def __init__(self, real: str):
+        self._real = real
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        # What sys.modules holds afterwards is what the import statement gets.
+        sys.modules[module.__name__] = importlib.import_module(self._real)
+        # Modules below it that are loaded are found at once. Importing one would set it as its
+        # parent's attribute, where a function may have that name: mlflow.openai.autolog.
+        for name in [name for name in sys.modules if name.startswith(self._real + ".")]:
+            sys.modules.setdefault(_PREFIX + name.removeprefix("mlflow."), sys.modules[name])
+
+
+def enable(own: frozenset[str]) -> None:
+    """Finds MLflow's modules from now on.
+
+    Args:
+        own: The modules that this package has itself.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder(own))

@@ -1,0 +1,92 @@
+"""``mlflow.autolog``: MLflow's own where there is one, and for its generative AI integrations also
+where only ``mlflow-tracing`` is installed, which has none."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import types
+from typing import Any
+
+from mlflow_fasttrace._internal.seams import install
+
+__all__ = ["INTEGRATIONS", "autolog"]
+
+_logger = logging.getLogger("mlflow_fasttrace")
+
+#: By the library that is traced: the module of MLflow that does it.
+INTEGRATIONS = {
+    "agno": "mlflow.agno",
+    "anthropic": "mlflow.anthropic",
+    "autogen": "mlflow.ag2",
+    "autogen_agentchat": "mlflow.autogen",
+    "boto3": "mlflow.bedrock",
+    "crewai": "mlflow.crewai",
+    "dspy": "mlflow.dspy",
+    "google.genai": "mlflow.gemini",
+    "google.generativeai": "mlflow.gemini",
+    "groq": "mlflow.groq",
+    "haystack": "mlflow.haystack",
+    "langchain": "mlflow.langchain",
+    "litellm": "mlflow.litellm",
+    "llama_index.core": "mlflow.llama_index",
+    "mistralai": "mlflow.mistral",
+    "openai": "mlflow.openai",
+    "pydantic_ai": "mlflow.pydantic_ai",
+    "semantic_kernel": "mlflow.semantic_kernel",
+    "smolagents": "mlflow.smolagents",
+    "strands": "mlflow.strands",
+}
+
+
+def autolog(*args: Any, **kwargs: Any) -> None:
+    """Trace the libraries that MLflow has an integration for, now and when they are imported.
+
+    Args:
+        *args: As of ``mlflow.autolog``.
+        **kwargs: As of ``mlflow.autolog``. With ``mlflow-tracing`` alone: ``disable`` (end it),
+            ``log_traces``, ``exclude_flavors`` (names of integrations) and ``silent``.
+    """
+    install.install()
+    mlflow = importlib.import_module("mlflow")
+    if hasattr(mlflow, "autolog"):
+        mlflow.autolog(*args, **kwargs)
+        # MLflow's leaves on what was switched on by itself.
+        if kwargs.get("disable"):
+            _autolog(disable=True, exclude_flavors=kwargs.get("exclude_flavors"))
+    else:
+        _autolog(*args, **kwargs)
+
+
+def _autolog(
+    *,
+    disable: bool = False,
+    log_traces: bool = True,
+    exclude_flavors: list[str] | None = None,
+    silent: bool = False,
+    **ignored: Any,
+) -> None:
+    from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
+    from mlflow.utils.import_hooks import register_post_import_hook
+
+    excluded = {f"mlflow.{name}" for name in exclude_flavors or ()}
+    for library, integration in INTEGRATIONS.items():
+        if integration in excluded:
+            continue
+
+        def switch(library_module: types.ModuleType, integration: str = integration) -> None:
+            try:
+                function = importlib.import_module(integration).autolog
+                before = AUTOLOGGING_INTEGRATIONS.get(function.integration_name)
+                if before and not before.get("globally_configured", False) and not disable:
+                    return  # the program has said how it wants this one
+                function(disable=disable, log_traces=log_traces, silent=silent)
+            except Exception as error:
+                if not silent:
+                    _logger.warning("Autologging of %s failed: %s", library_module.__name__, error)
+                return
+            AUTOLOGGING_INTEGRATIONS[function.integration_name]["globally_configured"] = True
+
+        if not disable or library in sys.modules:
+            register_post_import_hook(switch, library, overwrite=True)

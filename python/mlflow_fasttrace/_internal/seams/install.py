@@ -1,0 +1,114 @@
+"""Makes ``import mlflow`` itself run on the core: ``install()``, ``uninstall()``, ``is_installed()``.
+
+MLflow's functions stay the objects that they are, since other modules, integrations and programs
+hold them by name; their code becomes a trampoline to the function that answers in their place. What
+answers is named in ``table.py``. Nothing of MLflow is imported before the program imports it: until then
+an import hook waits for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base.version import mlflow_version, release_of
+from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.seams.moved import MovedSeam
+
+__all__ = ["install", "is_installed", "uninstall"]
+
+#: The oldest MLflow whose seams are known.
+OLDEST = (3, 17)
+
+_logger = logging.getLogger("mlflow_fasttrace")
+_refused: str | None = None  # why MLflow runs on its own code
+
+
+def install() -> bool:
+    """Run MLflow itself on the core: its API, its integrations, and whoever holds its functions.
+
+    An MLflow that is not imported yet follows when it is. Calling it again does nothing. Spans that
+    are open at that moment go on in MLflow, and what is started under them joins their trace.
+
+    Returns:
+        Whether MLflow runs, or will run, on the core. It does not, with a log line that says why,
+        with ``MLFLOW_FASTTRACE_DISABLE=1``, without the C extension, in MLflow's unified mode
+        (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``), and where MLflow's own code has moved.
+    """
+    with patching.lock:
+        if patching.is_in_force():
+            return True
+        if reason := why_not():
+            _say(reason)
+            return False
+        if "mlflow" not in sys.modules:
+            patching.await_module("mlflow", _apply)
+            return True
+        return _apply()
+
+
+def uninstall() -> None:
+    """Give MLflow its own code back. Spans of the core that are open are recorded to their end."""
+    global _refused
+    with patching.lock:
+        _refused = None
+        patching.await_nothing()
+        patching.undo_all()
+
+
+def is_installed() -> bool:
+    """Whether MLflow runs on the core, or will when it is imported."""
+    return patching.is_in_force() or patching.is_awaited("mlflow")
+
+
+def why_not() -> str | None:
+    """Why MLflow's own code is in force; None where the core can be."""
+    if environment.disabled():
+        return "MLFLOW_FASTTRACE_DISABLE is set"
+    if (reason := environment.not_covered()) is not None:
+        return reason
+    try:
+        importlib.import_module("mlflow_fasttrace._core")
+    except ImportError as error:
+        return f"the C core cannot be loaded ({error})"
+    return _refused
+
+
+def _say(reason: str) -> None:
+    _logger.log(
+        logging.INFO if environment.disabled() else logging.WARNING,
+        "Tracing runs on MLflow itself: %s.",
+        reason,
+    )
+
+
+def _apply() -> bool:
+    global _refused
+    try:
+        importlib.import_module("mlflow.tracing.fluent")
+        check_version()
+        from mlflow_fasttrace._internal.seams import table
+
+        table.check()
+        table.apply()
+    except MovedSeam as moved:
+        _refused = f"MLflow {mlflow_version()} is not as it is known here: {moved}"
+    except Exception as error:
+        _refused = f"MLflow's code could not be replaced: {type(error).__name__}: {error}"
+    else:
+        return True
+    patching.undo_all()
+    _say(_refused)
+    return False
+
+
+def check_version() -> None:
+    """Raises:
+    MovedSeam: MLflow is too old.
+    """
+    release = release_of(mlflow_version())
+    if release is not None and release[:2] < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise MovedSeam(f"it is older than {oldest}")

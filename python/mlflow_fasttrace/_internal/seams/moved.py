@@ -1,0 +1,5 @@
+"""What is said where MLflow is not as this package knows it."""
+
+
+class MovedSeam(Exception):
+    """MLflow is not as this package knows it; the message names the place."""

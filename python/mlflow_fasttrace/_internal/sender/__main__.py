@@ -1,0 +1,75 @@
+"""``python -m mlflow_fasttrace.sender STATE_FOLDER RINGS_FOLDER``; an agent starts it."""
+
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
+from mlflow_fasttrace._internal.sender.delivery import INFOS_AT_ONCE
+from mlflow_fasttrace._internal.sender.life import run_sender
+
+LOG_BYTES = 1 << 20  # and as much again in sender.log.1
+NICENESS = 5  # where processors are scarce the agent comes first
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, uri: str):
+        super().__init__("%(asctime)s %(process)d %(levelname)s %(message)s")
+        self._uri, self._plain = uri, without_credentials(uri)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record).replace(self._uri, self._plain))
+
+
+class _BoundedLog(logging.handlers.RotatingFileHandler):
+    """The file that the agent gave this process as its output. What is printed past logging (a
+    warning, a traceback) follows to the new file."""
+
+    def __init__(self, path: str):
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+
+    def _open(self):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self.baseFilename, flags, 0o600)
+        for output in (1, 2):
+            os.dup2(fd, output)
+        return open(fd, "a", encoding="utf-8", errors="backslashreplace")
+
+
+def _handler(path: str) -> logging.Handler:
+    """The log file if this process prints there; started by hand, it goes on printing."""
+    try:
+        if os.path.samestat(os.fstat(2), os.lstat(path)):
+            return _BoundedLog(path)
+    except OSError:
+        pass
+    return logging.StreamHandler()
+
+
+def main() -> int:
+    if len(sys.argv) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    handler = _handler(os.path.join(sys.argv[1], "sender.log"))
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    handler.setFormatter(_Formatter(uri))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    os.nice(NICENESS)
+    # A terminal's Ctrl-C is meant for the agent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Nothing else is delivered while MLflow's client tries again; the sender does that itself.
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
+        run_sender(sys.argv[1], sys.argv[2], uri, lambda: bool(stop), executor)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

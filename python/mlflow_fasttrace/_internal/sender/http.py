@@ -1,0 +1,359 @@
+"""Delivery to an MLflow tracking server: OTLP for spans, StartTraceV3 for a trace's info.
+
+MLflow's code resolves host, credentials and headers, requests finds proxies, certificates and
+~/.netrc, urllib3 sends. What has to be signed goes through MLflow's own request function.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import requests
+import urllib3
+from mlflow.environment_variables import MLFLOW_ALLOW_HTTP_REDIRECTS, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.store.tracking.rest_store import RestStore
+from mlflow.tracing.utils.otlp import MLFLOW_EXPERIMENT_ID_HEADER, OTLP_TRACES_PATH
+from mlflow.tracking._tracking_service.utils import _get_store
+from mlflow.tracking.request_header.registry import resolve_request_headers
+from mlflow.utils.request_utils import TCPKeepAliveHTTPAdapter
+from mlflow.utils.rest_utils import http_request
+from mlflow.utils.workspace_context import get_request_workspace
+from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.config.uris import without_credentials
+from mlflow_fasttrace._internal.sender.delivery import (
+    INFOS_AT_ONCE,
+    SIGN_IN_HINT,
+    Artifacts,
+    Away,
+    Denied,
+    Failed,
+    Inexact,
+    Refused,
+    TooLarge,
+    Unsupported,
+    upload_artifacts,
+)
+from mlflow_fasttrace._internal.sender.finish import InfoDict, start_trace_body
+
+logger = logging.getLogger("mlflow_fasttrace.sender")
+
+_TRACES_PATH = "/api/3.0/mlflow/traces"
+_EXPERIMENTS_PATH = "/api/2.0/mlflow/experiments"
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 60.0  # where MLFLOW_HTTP_REQUEST_TIMEOUT does not say
+_ANSWER_BYTES = 8 << 20
+_COMPRESS_FROM = 64 << 10  # on a network; loopback pays more for the compression than for the bytes
+_HEADERS_SECONDS = 5.0
+_FILES_SECONDS = 600.0  # that a server is taken for one without OTLP before it is asked again
+_AWAY_STATUS = frozenset({401, 407, 408, 425, 429, 502, 503, 504})
+_NO_OTLP_STATUS = frozenset({404, 405, 501})
+_VERSION = re.compile(rb"\d+\.\d+[\w.+-]{0,40}\s*")
+
+
+class HttpDestination:
+    """An MLflow tracking server."""
+
+    infos_at_once = INFOS_AT_ONCE
+
+    def __init__(self, uri: str):
+        self._uri = uri
+        self.store: RestStore = _get_store(uri)
+        self._credentials = self.store.get_host_creds()
+        self._host = self._credentials.host.rstrip("/")
+        self._name = without_credentials(self._host)  # for log lines
+        self._loopback = bool(re.match(r"https?://(127\.0\.0\.1|localhost|\[::1\])", self._name))
+        self._signed = bool(
+            self._credentials.aws_sigv4
+            or self._credentials.auth
+            or self._credentials.use_databricks_sdk
+        )
+        read = MLFLOW_HTTP_REQUEST_TIMEOUT.get() if MLFLOW_HTTP_REQUEST_TIMEOUT.is_set() else 0
+        self._read_seconds = float(read or _READ_SECONDS)
+        self._timeout = urllib3.Timeout(
+            connect=min(_CONNECT_SECONDS, self._read_seconds), read=self._read_seconds
+        )
+        self._session = requests.Session()
+        adapter = TCPKeepAliveHTTPAdapter(pool_connections=1, pool_maxsize=self.infos_at_once)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        self._pool: urllib3.HTTPConnectionPool | None = None
+        self._prefix = ""  # of the paths that are asked for
+        self._known_headers: dict[str, str] = {}
+        self._headers_asked = float("-inf")
+        self._files_until = float("-inf")
+        self._moved = False
+
+    @property
+    def takes_spans(self) -> bool:
+        return time.monotonic() >= self._files_until
+
+    # ---- the connection ----
+
+    def _open(self) -> urllib3.HTTPConnectionPool:
+        """Proxies and certificates are found by requests."""
+        if self._pool is None:
+            session, creds = self._session, self._credentials
+            settings = session.merge_environment_settings(
+                self._host, {}, None, creds.verify, creds.client_cert_path
+            )
+            verify, cert, proxies = settings["verify"], settings["cert"], settings["proxies"]
+            if verify is False:
+                urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            sample = session.prepare_request(requests.Request("POST", self._host + "/"))
+            adapter = session.get_adapter(sample.url)
+            pool = adapter.get_connection_with_tls_context(sample, verify, proxies, cert)
+            adapter.cert_verify(pool, sample.url, verify, cert)
+            self._prefix = adapter.request_url(sample, proxies).rstrip("/")
+            self._pool = pool
+        return self._pool
+
+    def _headers(self) -> dict[str, str]:
+        """What MLflow's header providers and the credentials say; asked again every few seconds,
+        since the providers look around on every call."""
+        now = time.monotonic()
+        if now - self._headers_asked >= _HEADERS_SECONDS:
+            self._known_headers = self._resolve_headers()
+            self._headers_asked = now
+        return self._known_headers
+
+    def _resolve_headers(self) -> dict[str, str]:
+        """As MLflow's request function and requests put them together: the URI's own user and
+        password come first, or else ~/.netrc, then what MLflow was given."""
+        headers = dict(resolve_request_headers())
+        if workspace := get_request_workspace():
+            headers.setdefault(WORKSPACE_HEADER_NAME, workspace)
+        self._credentials = creds = self.store.get_host_creds()
+        if creds.username and creds.password:
+            pair = f"{creds.username}:{creds.password}".encode()
+            headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
+        elif creds.token:
+            headers["Authorization"] = f"Bearer {creds.token}"
+        sample = self._session.prepare_request(
+            requests.Request("POST", self._host + "/", headers=headers)
+        )
+        return {name: text for name, text in sample.headers.items() if name != "Content-Length"}
+
+    def _request(
+        self, path: str, body: bytes | None, headers: dict[str, str], method: str = "POST"
+    ) -> _Answer:
+        try:
+            if self._signed:
+                return self._request_by_mlflow(path, body, headers, method)
+            if body and len(body) >= _COMPRESS_FROM and not self._loopback:
+                body = gzip.compress(body, compresslevel=1)
+                headers = {**headers, "Content-Encoding": "gzip"}
+            pool = self._open()
+            response = pool.urlopen(
+                method,
+                self._prefix + path,
+                body=body,
+                headers={**self._headers(), **headers},
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=self._timeout,
+                preload_content=False,
+            )
+            answer = _Answer(response.status, response.headers, self._read(response))
+            if answer.status in (307, 308) and MLFLOW_ALLOW_HTTP_REDIRECTS.get():
+                if not self._moved:
+                    self._moved = True
+                    place = without_credentials(answer.headers.get("Location", ""))
+                    logger.warning("%s%s is now %s", self._name, path, place)
+                return self._request_by_mlflow(path, body, headers, method)
+            return answer
+        except Exception as error:
+            raise Away(
+                f"{self._name} does not answer: {type(error).__name__}: {error}",
+                kind=type(error),
+                unanswered=not isinstance(error, urllib3.exceptions.NewConnectionError),
+            ) from error
+
+    def _request_by_mlflow(
+        self, path: str, body: bytes | None, headers: dict[str, str], method: str
+    ) -> _Answer:
+        """Signs, and follows a server that moved."""
+        limits = {} if self._credentials.use_databricks_sdk else {"timeout": self._read_seconds}
+        answer = http_request(
+            self._credentials,
+            path,
+            method,
+            max_retries=0,
+            raise_on_status=False,
+            extra_headers=headers,
+            data=body,
+            **limits,
+        )
+        return _Answer(answer.status_code, answer.headers, answer.content)
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """All of it, as far as it has an end."""
+        deadline = time.monotonic() + self._read_seconds
+        content = b""
+        while part := response.read1(64 << 10):
+            content += part
+            if len(content) > _ANSWER_BYTES or time.monotonic() > deadline:
+                response.close()
+                raise OSError("its answer has no end")
+        response.release_conn()
+        return content
+
+    def _checked(self, path: str, answer: _Answer) -> _Answer:
+        """The answer where it is a 200.
+
+        Raises:
+            Away, Denied, Refused, Failed, TooLarge, Unsupported: what any other answer means.
+        """
+        status = answer.status
+        if status == 200:
+            return answer
+        text = answer.body[:300].decode("utf-8", "replace")
+        if 300 <= status < 400:
+            text = f"go to {without_credentials(answer.headers.get('Location', ''))}"
+        reason = f"{self._name}{path} answered {status}: {text}"
+        if status in (401, 403):
+            self._headers_asked = float("-inf")
+            reason += f" {SIGN_IN_HINT}"
+        if status in _AWAY_STATUS or status < 400:
+            raise Away(reason, answer.retry_after(), kind=status, unknown_to_it=status == 401)
+        if status == 403:
+            # (Also what a gateway says to a signature that has expired.)
+            raise Denied(reason, kind=status, unknown_to_it=True)
+        if status == 413:
+            raise TooLarge(reason)
+        if path == OTLP_TRACES_PATH and status in _NO_OTLP_STATUS and not answer.error_code():
+            if answer.is_of_mlflow() or self._is_mlflow():
+                self._files_until = time.monotonic() + _FILES_SECONDS
+                logger.info("traces go as files, whole, since %s", reason)
+                raise Unsupported(reason)
+            raise Away(reason, answer.retry_after(), kind=status)
+        # Where MLflow itself says that this trace is wrong, it is. Of a page that something else
+        # wrote, of an experiment that is not there and of a failure one cannot know before others
+        # are taken.
+        known = answer.is_of_mlflow() and status < 500 and status != 404
+        raise (Refused if known else Failed)(reason)
+
+    def _is_mlflow(self) -> bool:
+        """Whether MLflow is there now, and not only the proxy before it."""
+        answer = self._request("/version", None, {}, "GET")
+        return answer.status == 200 and _VERSION.fullmatch(answer.body) is not None
+
+    def _not_of_mlflow(self, path: str, answer: _Answer) -> Away:
+        text = answer.body[:100].decode("utf-8", "replace")
+        return Away(f"{self._name}{path} answered what is not MLflow's: {text}", kind=path)
+
+    def experiment_id(self, name: str) -> str:
+        """By requests of our own: MLflow's client would ask for more, and read less of an answer."""
+        path = f"{_EXPERIMENTS_PATH}/get-by-name?experiment_name={quote(name, safe='')}"
+        answer = self._request(path, None, {}, "GET")
+        if answer.status == 404 and answer.error_code():
+            path = f"{_EXPERIMENTS_PATH}/create"
+            body = json.dumps({"name": name}).encode()
+            answer = self._request(path, body, {"Content-Type": "application/json"})
+            found = self._checked(path, answer).json()
+        else:
+            found = self._checked(path, answer).json()
+            found = found.get("experiment") if isinstance(found, dict) else None
+        if not isinstance(found, dict) or not isinstance(found.get("experiment_id"), str):
+            raise self._not_of_mlflow(path, answer)
+        return found["experiment_id"]
+
+    # ---- what is sent ----
+
+    def send_info(self, info: InfoDict) -> None:
+        body = start_trace_body(info)
+        answer = self._request(_TRACES_PATH, body, {"Content-Type": "application/json"})
+        try:
+            taken = self._checked(_TRACES_PATH, answer).json()["trace"]["trace_info"]["trace_id"]
+        except (TypeError, LookupError):
+            taken = None
+        if taken != info["trace_id"]:
+            raise self._not_of_mlflow(_TRACES_PATH, answer)
+
+    def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
+        body, refused, inexact = _core.otlp_request(records)
+        if exact and inexact:
+            raise Inexact(inexact)
+        if refused:
+            raise Refused(f"{len(refused)} span records cannot be encoded")
+        answer = self._request(
+            OTLP_TRACES_PATH,
+            body,
+            {
+                "Content-Type": "application/x-protobuf",
+                MLFLOW_EXPERIMENT_ID_HEADER: experiment_id,
+            },
+        )
+        rejected = self._checked(OTLP_TRACES_PATH, answer).rejected_spans()
+        if rejected is None:
+            raise self._not_of_mlflow(OTLP_TRACES_PATH, answer)
+        if rejected:
+            raise Refused(f"{self._name}{OTLP_TRACES_PATH} rejected {rejected}")
+
+    def upload(self, trace_id: str, artifacts: Artifacts) -> None:
+        upload_artifacts(self._uri, trace_id, artifacts)
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+    def error_code(self) -> str | None:
+        content = self.json()
+        return content.get("error_code") if isinstance(content, dict) else None
+
+    def rejected_spans(self) -> str | None:
+        """Which of the spans an OTLP answer rejects: "" for none. None: it is no such answer."""
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
+        if kind == "application/x-protobuf":
+            if not self.body:
+                return ""
+            from google.protobuf.message import DecodeError
+            from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+                ExportTraceServiceResponse,
+            )
+
+            try:
+                partial = ExportTraceServiceResponse.FromString(self.body).partial_success
+            except DecodeError:
+                return None
+            rejected = partial.rejected_spans
+            return f"{rejected} spans: {partial.error_message}" if rejected else ""
+        content = self.json() if kind == "application/json" else None
+        if not isinstance(content, dict) or content.keys() - {"partialSuccess"}:
+            return None
+        partial = content.get("partialSuccess") or {}
+        rejected = int(partial.get("rejectedSpans") or 0)
+        return f"{rejected} spans: {partial.get('errorMessage')}" if rejected else ""
+
+    def is_of_mlflow(self) -> bool:
+        """Whether MLflow wrote it, and not whatever stands in its place or in between."""
+        content = self.json()
+        return isinstance(content, dict) and ("error_code" in content or "detail" in content)
+
+    def retry_after(self) -> float | None:
+        """Seconds until the server wants to be asked again."""
+        text = self.headers.get("Retry-After")
+        if not text:
+            return None
+        try:
+            return max(0.0, urllib3.Retry().parse_retry_after(text))
+        except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+            return None

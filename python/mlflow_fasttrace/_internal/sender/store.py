@@ -1,0 +1,107 @@
+"""Delivery to a database: MLflow's own store, many traces a call."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+
+import sqlalchemy
+from mlflow.entities import Span
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES, SQLITE
+from mlflow.store.db.utils import create_sqlalchemy_engine
+from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _get_store
+from mlflow.utils.uri import get_uri_scheme
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.sender.delivery import (
+    TRANSIENT_CODES,
+    Artifacts,
+    Away,
+    Failed,
+    Refused,
+    upload_artifacts,
+)
+from mlflow_fasttrace._internal.sender.finish import InfoDict, info_entity
+from mlflow_fasttrace._internal.spool import database
+
+#: What the code of a store raises for a value that it cannot use, never for a database.
+_VALUE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+
+
+class StoreDestination:
+    """A tracking store that this process opens itself (``sqlite:///``, ``postgresql://``, ...)."""
+
+    takes_spans = True
+    infos_at_once = 1
+
+    def __init__(self, uri: str):
+        self.uri = uri
+        is_database = get_uri_scheme(uri) in DATABASE_ENGINES
+        if is_database and not uri.startswith(SQLITE):
+            _connect_once(uri)
+        with database.turn(sqlalchemy.make_url(uri)) if is_database else nullcontext():
+            self.store = _get_store(uri)
+
+    def experiment_id(self, name: str) -> str:
+        client = MlflowClient(tracking_uri=self.uri)
+        found = self._call(client.get_experiment_by_name, name)
+        return found.experiment_id if found else self._call(client.create_experiment, name)
+
+    def send_info(self, info: InfoDict) -> None:
+        self._call(self.store.start_trace, info_entity(info))
+
+    def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
+        spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]
+        self._call(self.store.log_spans, experiment_id, spans)
+
+    def upload(self, trace_id: str, artifacts: Artifacts) -> None:
+        upload_artifacts(self.uri, trace_id, artifacts)
+
+    def _call(self, function, *args):
+        try:
+            return function(*args)
+        except MlflowException as error:
+            raise _judged(error) from error
+        except NotImplementedError as error:
+            raise Refused(
+                "this store keeps no spans; use a tracking server or a database URI"
+            ) from error
+        except _VALUE_ERRORS as error:
+            # The store adds up token usage and costs; a program may set anything as those.
+            raise Refused(f"{type(error).__name__}: {error}") from error
+        except Exception as error:
+            raise Away(f"{type(error).__name__}: {error}") from error
+
+
+def _connect_once(uri: str) -> None:
+    """MLflow's store tries for minutes to reach a database; the sender has more to do meanwhile.
+
+    Raises:
+        Exception: it cannot be reached.
+    """
+    engine = create_sqlalchemy_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _judged(error: MlflowException) -> Exception:
+    """What it means for the trace. MLflow has a few codes for all that a database may say: what it
+    says itself stands behind them."""
+    cause = error.__cause__
+    if isinstance(cause, (*_VALUE_ERRORS, sqlalchemy.exc.DataError)):
+        return Refused(str(error))
+    if isinstance(cause, sqlalchemy.exc.DBAPIError) and (
+        cause.connection_invalidated or isinstance(cause, sqlalchemy.exc.InterfaceError)
+    ):
+        return Away(str(error))
+    if isinstance(cause, sqlalchemy.exc.SQLAlchemyError) and not isinstance(
+        cause, sqlalchemy.exc.OperationalError
+    ):
+        # A database that only reads after a failover, a right or a table that is missing: of one
+        # trace one cannot tell.
+        return Failed(str(error))
+    return (Away if error.error_code in TRANSIENT_CODES else Refused)(str(error))

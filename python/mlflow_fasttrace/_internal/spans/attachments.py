@@ -1,0 +1,218 @@
+"""Binary content in inputs and outputs: replaced by references, kept as attachments.
+
+The rules are those of MLflow's ``LiveSpan.set_inputs``: ``Attachment`` objects always; data URIs and
+the payloads of model providers unless ``MLFLOW_TRACE_EXTRACT_ATTACHMENTS`` says no.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import log
+
+if TYPE_CHECKING:
+    from mlflow_fasttrace._core import LiveSpan
+
+_REFERENCE = "mlflow-attachment://"
+
+
+def extract(span: LiveSpan, value: Any) -> Any:
+    """The value with a reference wherever content was taken out; ``span._attachments`` gets it."""
+    extractor = _Extractor(span)
+    first = extractor.replace(value)
+    if not extractor.providers:
+        return first
+    # Objects that only become dictionaries when they are encoded may hold content too.
+    before = len(span._attachments)
+    second = extractor.replace(_core.decode(_core.encode(first)))
+    return second if len(span._attachments) > before else first
+
+
+class _Extractor:
+    def __init__(self, span: LiveSpan):
+        from mlflow.environment_variables import MLFLOW_TRACE_EXTRACT_ATTACHMENTS
+        from mlflow.tracing.attachments import Attachment
+
+        self._span = span
+        self._attachment = Attachment
+        self.providers: bool = MLFLOW_TRACE_EXTRACT_ATTACHMENTS.get()
+
+    def replace(self, value: Any) -> Any:
+        if isinstance(value, self._attachment):
+            return self._store(value)
+        if isinstance(value, str):
+            return (self._of_data_uri(value) if self.providers else None) or value
+        if isinstance(value, dict):
+            if self.providers:
+                value = self._of_provider(value) or value
+            return {key: self.replace(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.replace(item) for item in value]
+        return value
+
+    def _store(self, attachment: Any) -> str:
+        span = self._span
+        limit = _size_limit()
+        size = len(attachment.content_bytes)
+        if limit is not None and size > limit:
+            message = (
+                f"Attachment too large ({size} bytes > {limit} bytes limit). Content discarded."
+            )
+            log.logger.warning(message)
+            span.record_exception(message)
+            return f"[Attachment too large: {size} bytes exceeds {limit} bytes limit]"
+        if span.end_time_ns is None:
+            span._attachments[attachment.id] = attachment
+        return attachment.ref(span.trace_id)
+
+    def _store_content(self, content: bytes, content_type: str) -> str:
+        return self._store(self._attachment(content_type=content_type, content_bytes=content))
+
+    def _of_data_uri(self, text: str) -> str | None:
+        if not text.startswith("data:"):
+            return None
+        head, mark, data = text.partition(";base64,")
+        content_type = head[len("data:") :]
+        content = _decoded(data) if mark and content_type else None
+        return None if content is None else self._store_content(content, content_type)
+
+    def _of_provider(self, value: dict[str, Any]) -> dict[str, Any] | None:
+        """A copy with a reference, where the dictionary is one that providers put content into. The
+        first form that fits decides."""
+        for find in _FORMS:
+            found = find(value)
+            if found is None:
+                continue
+            path, data, content_type = found
+            content = _gemini_content(data) if path[0] == "inline_data" else _decoded(data)
+            if content is None:
+                return None
+            return _with(value, path, self._store_content(content, content_type))
+        return None
+
+
+def _size_limit() -> int | None:
+    """Bytes that one attachment may have; None: any number."""
+    text = os.environ.get("MLFLOW_TRACE_MAX_ATTACHMENT_SIZE")
+    if not text:
+        return None
+    try:
+        limit = int(text)
+    except ValueError:
+        log.warn(f"MLFLOW_TRACE_MAX_ATTACHMENT_SIZE is no number of bytes: {text!r}; no limit.")
+        return None
+    return limit if limit > 0 else None
+
+
+def _decoded(data: str) -> bytes | None:
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError:
+        return None
+
+
+def _gemini_content(data: str) -> bytes | None:
+    """The Gemini SDK writes bytes as base64 or as their repr."""
+    if data.startswith(("b'", 'b"')):
+        try:
+            parsed = ast.literal_eval(data)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            parsed = None
+        if isinstance(parsed, bytes):
+            return parsed
+    return _decoded(data)
+
+
+def _with(value: dict[str, Any], path: tuple[str, ...], reference: str) -> dict[str, Any]:
+    inner = _with(value[path[0]], path[1:], reference) if len(path) > 1 else reference
+    return {**value, path[0]: inner}
+
+
+#: Path of the content, the content, its type.
+_Found = tuple[tuple[str, ...], str, str]
+
+
+def _content(value: Any) -> bool:
+    """Text that is still content: not empty, and no reference already."""
+    return isinstance(value, str) and value != "" and not value.startswith(_REFERENCE)
+
+
+def _part(value: Any, *path: str) -> Any:
+    for name in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _name(value: Any, default: str) -> str:
+    return value if isinstance(value, str) and value else default
+
+
+def _openai_input_audio(value: dict[str, Any]) -> _Found | None:
+    data = _part(value, "input_audio", "data")
+    if value.get("type") != "input_audio" or not isinstance(data, str) or not data:
+        return None
+    kind = value["input_audio"].get("format", "wav")
+    return ("input_audio", "data"), data, "audio/mpeg" if kind == "mp3" else f"audio/{kind}"
+
+
+def _anthropic_image(value: dict[str, Any]) -> _Found | None:
+    source = value.get("source")
+    if value.get("type") != "image" or _part(source, "type") != "base64":
+        return None
+    data = source.get("data")
+    if not isinstance(data, str) or not data:
+        return None
+    return ("source", "data"), data, source.get("media_type", "image/png")
+
+
+def _openai_image(value: dict[str, Any]) -> _Found | None:
+    data = value.get("b64_json")
+    return (("b64_json",), data, "image/png") if isinstance(data, str) and data else None
+
+
+def _openai_audio(value: dict[str, Any]) -> _Found | None:
+    data = _part(value, "audio", "data")
+    return (("audio", "data"), data, "audio/wav") if _content(data) else None
+
+
+def _bedrock_image(value: dict[str, Any]) -> _Found | None:
+    data = _part(value, "image", "source", "bytes")
+    if not _content(data):
+        return None
+    kind = _name(value["image"].get("format", "png"), "png")
+    return ("image", "source", "bytes"), data, f"image/{kind}"
+
+
+def _gemini_inline_data(value: dict[str, Any]) -> _Found | None:
+    data = _part(value, "inline_data", "data")
+    if not _content(data):
+        return None
+    default = "application/octet-stream"
+    kind = _name(value["inline_data"].get("mime_type", default), default)
+    return ("inline_data", "data"), data, kind
+
+
+def _openai_generated_image(value: dict[str, Any]) -> _Found | None:
+    data = value.get("result")
+    if value.get("type") != "image_generation_call" or not _content(data):
+        return None
+    return ("result",), data, f"image/{_name(value.get('output_format', 'png'), 'png')}"
+
+
+#: In MLflow's order.
+_FORMS: tuple[Callable[[dict[str, Any]], _Found | None], ...] = (
+    _openai_input_audio,
+    _anthropic_image,
+    _openai_image,
+    _openai_audio,
+    _bedrock_image,
+    _gemini_inline_data,
+    _openai_generated_image,
+)

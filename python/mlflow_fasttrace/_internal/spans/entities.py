@@ -1,0 +1,263 @@
+"""MLflow's entities made of what a span holds, and checks that need them.
+
+The C core calls these by name. MLflow is imported when one is needed, never before.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import log
+
+if TYPE_CHECKING:
+    from mlflow.entities import Link, Span, SpanEvent, SpanLogLevel, SpanStatus
+
+    from mlflow_fasttrace._core import LiveSpan
+
+_LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+
+
+def invalid(message: str) -> Exception:
+    """An ``MlflowException`` with the code INVALID_PARAMETER_VALUE."""
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException.invalid_parameter_value(message)
+
+
+def log_level_number(level: Any) -> int:
+    """The number of a ``SpanLogLevel`` or of its name.
+
+    Raises:
+        MlflowException: it is neither.
+    """
+    if isinstance(level, str) and level.strip().upper() in _LOG_LEVELS:
+        return _LOG_LEVELS[level.strip().upper()]
+    from mlflow.entities import SpanLogLevel
+
+    return int(SpanLogLevel.from_value(level))
+
+
+def session_text(session_id: Any) -> Any:
+    """A session as metadata; one of several levels as a JSON list, as MLflow 3.18 has it.
+
+    Raises:
+        MlflowException: a level is no string, or there is none.
+    """
+    if not isinstance(session_id, list):
+        return session_id
+    if session_id and all(isinstance(level, str) for level in session_id):
+        return json.dumps(session_id, separators=(",", ":"), ensure_ascii=False)
+    raise invalid(
+        "The `session_id` parameter must be a string or a non-empty list of strings, "
+        f"but got {session_id!r}."
+    )
+
+
+# ---- reading ----
+
+
+def status(span: LiveSpan) -> SpanStatus:
+    from mlflow.entities import SpanStatus, SpanStatusCode
+
+    code, message = span._status_pair
+    return SpanStatus(SpanStatusCode(code), message)
+
+
+def events(span: LiveSpan) -> list[SpanEvent]:
+    from mlflow.entities import SpanEvent
+
+    return [
+        SpanEvent(name=name, timestamp=time_ns, attributes=attributes)
+        for name, time_ns, attributes in span._event_tuples
+    ]
+
+
+def log_level(span: LiveSpan) -> SpanLogLevel | None:
+    from mlflow.entities import SpanLogLevel
+
+    level = span.get_attribute("mlflow.spanLogLevel")
+    return None if level is None else SpanLogLevel(level)
+
+
+def links(span: LiveSpan) -> list[Link]:
+    from mlflow.entities import Link
+
+    return [
+        Link(link.trace_id, link.span_id, dict(link.attributes) if link.attributes else None)
+        for link in span._links
+    ]
+
+
+def to_dict(span: LiveSpan) -> dict[str, Any]:
+    code, message = span._status_pair
+
+    def encoded(hexadecimal: str | None) -> str | None:
+        if hexadecimal is None:
+            return None
+        return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
+
+    return {
+        "trace_id": encoded(span._trace_id),
+        "span_id": encoded(span.span_id),
+        "parent_span_id": encoded(span.parent_id),
+        "name": span.name,
+        "start_time_unix_nano": span.start_time_ns,
+        "end_time_unix_nano": span.end_time_ns,
+        "events": [
+            {"name": name, "time_unix_nano": time_ns, "attributes": attributes}
+            for name, time_ns, attributes in span._event_tuples
+        ],
+        "status": {"code": f"STATUS_CODE_{code}", "message": message},
+        "attributes": span._attribute_texts,
+        "links": [link.to_dict() for link in span._links],
+    }
+
+
+def to_immutable_span(span: LiveSpan) -> Span:
+    from mlflow.entities import Span
+
+    made = Span.from_dict(to_dict(span))
+    made._attachments = dict(span._attachments)
+    return made
+
+
+def to_otel_proto(span: LiveSpan) -> Any:
+    return to_immutable_span(span).to_otel_proto()
+
+
+def no_subscript(span: LiveSpan, item: Any) -> NoReturn:
+    hint = "Use attribute access instead, e.g. `span.inputs`, `span.outputs`, or `span.attributes`."
+    if isinstance(item, str):
+        if item.isidentifier() and not item.startswith("_") and hasattr(span, item):
+            hint = f"Use attribute access instead, e.g. `span.{item}`."
+        elif item in span.attributes:
+            hint = (
+                f"To access span attributes, use `span.get_attribute({item!r})` or "
+                f"`span.attributes[{item!r}]`."
+            )
+    raise TypeError(f"'LiveSpan' object is not subscriptable. {hint}")
+
+
+def no_pickle(span: LiveSpan) -> NoReturn:
+    raise TypeError(
+        "'LiveSpan' cannot be pickled while active. "
+        "Call `span.to_immutable_span()` to serialize finished span data."
+    )
+
+
+def no_deepcopy(span: LiveSpan) -> NoReturn:
+    raise TypeError(
+        "'LiveSpan' cannot be deepcopied while active. "
+        "Call `span.to_immutable_span()` to copy finished span data."
+    )
+
+
+# ---- starting ----
+
+
+def take_rare(span: LiveSpan, rare: tuple[str | None, str | None, list[Any] | None]) -> None:
+    """What only a root can have, said where it is no root; and the links of a new span."""
+    experiment_id, run_id, given_links = rare
+    if span.parent_id is not None:
+        for parameter, value in (("experiment_id", experiment_id), ("run_id", run_id)):
+            if value is not None:
+                log.warn(
+                    f"The `{parameter}` parameter can only be used for root spans, but the span "
+                    f"`{span.name}` is not a root span. The specified value `{value}` will be "
+                    "ignored."
+                )
+    for link in given_links or ():
+        try:
+            add_link(span, link)
+        except Exception:
+            log.logger.warning("Skipping invalid link: %s", link)
+
+
+def add_link(span: LiveSpan, link: Any) -> None:
+    from mlflow.entities import Link
+
+    if not isinstance(link, Link):
+        raise invalid(f"The `link` parameter must be a Link instance, but got {type(link)}.")
+    try:
+        trace_id, location = link.trace_id, None
+        if trace_id.startswith("trace:/"):
+            location, _, trace_id = trace_id[len("trace:/") :].rpartition("/")
+        for text, size in ((trace_id.removeprefix("tr-"), 16), (link.span_id, 8)):
+            int(text, 16).to_bytes(size, "big")
+    except (ValueError, OverflowError, AttributeError, TypeError) as error:
+        raise invalid(
+            f"Invalid link: trace_id={link.trace_id!r}, span_id={link.span_id!r}. trace_id must be "
+            "a valid MLflow trace ID or hex string, and span_id must be a hex string."
+        ) from error
+    if location:
+        log.warn(
+            f"Cross-location span links are not supported. The link from trace '{span.trace_id}' "
+            f"to trace '{link.trace_id}' will be skipped."
+        )
+        return
+    attributes = dict(link.attributes) if link.attributes else None
+    span._links.append(Link(link.trace_id, link.span_id, attributes))
+    span._append_link(link.trace_id, link.span_id, attributes)
+
+
+# ---- a span as OpenTelemetry's, for code that reaches for `span._span` ----
+
+
+def otel_span(span: LiveSpan) -> Any:
+    from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
+
+    return OtelSpanView(span)
+
+
+class _AttributeRegistry:
+    """``span._attributes`` of MLflow: ``get``, ``get_all`` and ``set``."""
+
+    def __init__(self, span: LiveSpan):
+        self._live = span
+
+    def get(self, key: str) -> Any:
+        return self._live.get_attribute(key)
+
+    def get_all(self) -> dict[str, Any]:
+        return self._live.attributes
+
+    def set(self, key: str, value: Any) -> None:
+        self._live.set_attribute(key, value)
+
+
+def attribute_registry(span: LiveSpan) -> _AttributeRegistry:
+    return _AttributeRegistry(span)
+
+
+# ---- inputs and outputs that need a second look ----
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def payload_repr(value: Any) -> str:
+    """The text of inputs or outputs that are not JSON. MLflow rebuilds their containers while it
+    looks for attachments, so tuples show as lists."""
+    try:
+        value = _plain(value)
+    except Exception:
+        pass  # too deep, or a cycle: as it is
+    return repr(value)
+
+
+def extract_attachments(span: LiveSpan, value: Any) -> Any:
+    from mlflow_fasttrace._internal.spans.attachments import extract
+
+    return extract(span, value)
+
+
+_core.set_hook("payload_repr", payload_repr)
+_core.set_hook("extract_attachments", extract_attachments)

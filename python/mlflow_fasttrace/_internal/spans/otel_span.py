@@ -1,0 +1,254 @@
+"""A span of the core as an OpenTelemetry span: what ``span._span`` is, and what a tracer of
+``mlflow_fasttrace.otel`` starts.
+
+Reading shows what the span holds now; writing arrives in the span. MLflow keeps attributes as JSON
+texts in OpenTelemetry's; those that another library set read back as it set them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, Span
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace.status import Status, StatusCode
+
+from mlflow_fasttrace._internal.config import otlp
+
+if TYPE_CHECKING:
+    from mlflow_fasttrace._core import LiveSpan
+
+
+@functools.cache
+def resource() -> Resource:
+    """What MLflow's provider says of itself, with what OpenTelemetry's variables add."""
+    return Resource(otlp.resource())
+
+
+_SCOPE = InstrumentationScope("mlflow_fasttrace")
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+
+#: Of the core's own traces: their ids are random, which newer versions of OpenTelemetry say.
+OWN_FLAGS = TraceFlags(TraceFlags.SAMPLED | getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
+
+#: Where a span keeps what other libraries set, as (their value, its JSON text) by key.
+_RAW = "_otel_attributes"
+
+
+class _AttributeView(MutableMapping[str, Any]):
+    def __init__(self, span: LiveSpan):
+        self._live = span
+
+    def _as_set(self, key: str, text: str) -> Any:
+        raw = getattr(self._live, _RAW, {}).get(key)
+        return raw[0] if raw is not None and raw[1] == text else text
+
+    def __getitem__(self, key: str) -> Any:
+        return self._as_set(key, self._live._attribute_texts[key])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        live = self._live
+        if isinstance(value, str):
+            try:
+                live.set_attribute(key, json.loads(value))
+                return
+            except ValueError:
+                pass  # a plain text, as other libraries set them
+        live.set_attribute(key, value)
+        if (text := live._attribute_texts.get(key)) is not None:
+            if not hasattr(live, _RAW):
+                setattr(live, _RAW, {})
+            getattr(live, _RAW)[key] = (value, text)
+
+    def __delitem__(self, key: str) -> None:
+        self._live._remove_attribute(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._live._attribute_texts)
+
+    def __len__(self) -> int:
+        return len(self._live._attribute_texts)
+
+    def __repr__(self) -> str:
+        return repr(self.copy())
+
+    def copy(self) -> dict[str, Any]:
+        return {key: self._as_set(key, text) for key, text in self._live._attribute_texts.items()}
+
+
+class OtelSpanView(Span):
+    """Not a span of its own: everything is the core span's."""
+
+    _record_exception = True
+    _set_status_on_exception = True
+    _kind = SpanKind.INTERNAL
+    _instrumentation_scope = _SCOPE
+    _instrumentation_info = None
+
+    def __new__(cls, span: LiveSpan) -> OtelSpanView:
+        return object.__new__(cls)
+
+    def __init__(self, span: LiveSpan):
+        self._live = span
+
+    @property
+    def _resource(self) -> Resource:
+        return resource()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OtelSpanView) and other._live is self._live
+
+    def __hash__(self) -> int:
+        return id(self._live)
+
+    def _context_of(self, span_id: str) -> SpanContext:
+        return SpanContext(
+            trace_id=int(self._live._trace_id, 16),
+            span_id=int(span_id, 16),
+            is_remote=False,
+            trace_flags=_SAMPLED if self._live._trace.remote else OWN_FLAGS,
+        )
+
+    @property
+    def context(self) -> SpanContext:
+        return self._context_of(self._live.span_id)
+
+    _context = context
+
+    def get_span_context(self) -> SpanContext:
+        return self.context
+
+    @property
+    def parent(self) -> SpanContext | None:
+        parent_id = self._live.parent_id
+        return None if parent_id is None else self._context_of(parent_id)
+
+    @property
+    def _parent(self) -> SpanContext | None:
+        return self.parent
+
+    @_parent.setter
+    def _parent(self, parent: SpanContext | None) -> None:
+        self._live._move(0 if parent is None else parent.span_id)
+
+    @property
+    def name(self) -> str:
+        return self._live.name
+
+    @property
+    def _name(self) -> str:
+        return self._live.name
+
+    @_name.setter
+    def _name(self, name: str) -> None:
+        self._live._rename(name)
+
+    def update_name(self, name: str) -> None:
+        if self.is_recording():
+            self._live._rename(name)
+
+    @property
+    def attributes(self) -> _AttributeView:
+        return _AttributeView(self._live)
+
+    _attributes = attributes
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        self.attributes[key] = value
+
+    def set_attributes(self, attributes: Any) -> None:
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+
+    @property
+    def events(self) -> list[Event]:
+        return [
+            Event(name, attributes, time_ns)
+            for name, time_ns, attributes in self._live._event_tuples
+        ]
+
+    _events = events
+
+    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
+        live = self._live
+        has_level = "mlflow.spanLogLevel" in live._attribute_texts
+        live.add_event(Event(name, dict(attributes or {}), timestamp))
+        if not has_level and "mlflow.spanLogLevel" in live._attribute_texts:
+            live._remove_attribute("mlflow.spanLogLevel")  # which MLflow's own spans alone get
+
+    @property
+    def links(self) -> list[Link]:
+        return [
+            Link(
+                SpanContext(
+                    trace_id=int(link.trace_id.rpartition("/")[2].removeprefix("tr-"), 16),
+                    span_id=int(link.span_id, 16),
+                    is_remote=False,
+                ),
+                link.attributes,
+            )
+            for link in self._live._links
+        ]
+
+    _links = links
+
+    def add_link(self, context: SpanContext, attributes: Any = None) -> None:
+        from mlflow.entities import Link as MlflowLink
+
+        self._live.add_link(
+            MlflowLink(
+                f"tr-{context.trace_id:032x}",
+                f"{context.span_id:016x}",
+                dict(attributes) if attributes else None,
+            )
+        )
+
+    @property
+    def status(self) -> Status:
+        code, message = self._live._status_pair
+        return Status(StatusCode[code], message or None)
+
+    _status = status
+
+    def set_status(self, status: Any, description: str | None = None) -> None:
+        from mlflow.entities import SpanStatus
+
+        if isinstance(status, Status):
+            status, description = status.status_code, status.description
+        self._live.set_status(SpanStatus(status.name, description or ""))
+
+    @property
+    def start_time(self) -> int:
+        return self._live.start_time_ns
+
+    _start_time = start_time
+
+    @property
+    def end_time(self) -> int | None:
+        return self._live.end_time_ns
+
+    @property
+    def _end_time(self) -> int | None:
+        return self._live.end_time_ns
+
+    @_end_time.setter
+    def _end_time(self, time_ns: int | None) -> None:
+        """An ended span stays ended: its record has left."""
+
+    def is_recording(self) -> bool:
+        return self._live._is_recording()
+
+    def end(self, end_time: int | None = None) -> None:
+        """As OpenTelemetry ends a span: its status and its attributes are what was set."""
+        self._live._close(end_time)
+
+    def _readable_span(self) -> Any:
+        return self._live.to_immutable_span()._span
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, context={self.context!r})"

@@ -1,0 +1,96 @@
+"""What the C core asks of Python: values that C does not know, exceptions, and log lines.
+
+The rules are those of MLflow's encoder (``mlflow.tracing.utils.TraceJSONEncoder``) and of
+``SpanEvent.from_exception``, with one difference: nothing in here raises into the traced program.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base.log import warn
+
+
+def encode_default(value: Any) -> Any:
+    """What stands for a value that is not JSON: ``JSONEncoder.default`` of MLflow's encoder.
+
+    A ``ValueError`` or ``TypeError`` goes back to the core, which then keeps the ``repr`` of the
+    whole value, as MLflow does. Anything else that the value's own code raises would reach the
+    traced program under MLflow; here it costs that value alone.
+    """
+    try:
+        return _stand_in(value)
+    except (ValueError, TypeError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        reason = type_name(error)
+    warn(
+        f"A value of type {type_name(value)} could not be recorded as it is: "
+        f"its conversion raised {reason}."
+    )
+    for convert in (repr, str):
+        try:
+            return convert(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            continue
+    return f"<unprintable {type_name(value)} object>"
+
+
+def _stand_in(value: Any) -> Any:
+    # A module that is still being imported may lack the class.
+    model = getattr(sys.modules.get("pydantic"), "BaseModel", None)
+    if model is not None and isinstance(value, model):
+        return value.model_dump()
+    # A dataclass, or one of its instances; its module is loaded where there is one.
+    if hasattr(type(value), "__dataclass_fields__") or isinstance(value, type):
+        dataclasses = sys.modules.get("dataclasses")
+        if dataclasses is not None and dataclasses.is_dataclass(value):
+            try:
+                return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            except Exception:
+                pass
+    attachment = getattr(sys.modules.get("mlflow.tracing.attachments"), "Attachment", None)
+    if attachment is not None and isinstance(value, attachment):
+        return _core.LiveSpan  # the core's sign for an attachment, see encode.c
+    if _consumes_stream(value):
+        return str(type(value))
+    return str(value)
+
+
+def type_name(value: Any) -> str:
+    """The name of a value's type, whatever its metaclass says."""
+    return type.__dict__["__name__"].__get__(type(value))
+
+
+def _consumes_stream(value: Any) -> bool:
+    """Objects of LlamaIndex whose ``__str__`` would use up the stream that they carry."""
+    schema = sys.modules.get("llama_index.core.base.response.schema")
+    engine = sys.modules.get("llama_index.core.chat_engine.types")
+    kinds = [
+        getattr(module, name, None)
+        for module, name in (
+            (schema, "AsyncStreamingResponse"),
+            (schema, "StreamingResponse"),
+            (engine, "StreamingAgentChatResponse"),
+        )
+    ]
+    return isinstance(value, tuple(kind for kind in kinds if kind is not None))
+
+
+def format_exception(error: BaseException) -> tuple[str, str, str, str]:
+    """``(message, type, stack trace, status description)`` of an exception; never raises."""
+    name = type(error).__name__
+    try:
+        message = str(error)
+    except Exception:
+        message = f"<unprintable {name} object>"
+    try:
+        stack_trace = "".join(traceback.format_exception(error)).strip()
+    except Exception:
+        stack_trace = f"{name}: {message}"
+    return message, name, stack_trace, f"{name}: {message}"

@@ -1,0 +1,87 @@
+"""A new database: MLflow makes its tables when it opens one, without a lock. A program and its sender
+open the same one at about the same time; here they take turns, or both would make them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.spool.folder import state_root
+
+_UTILS = "mlflow.store.db.utils"
+
+_guarded = False
+_mine = threading.local()  # the turns that this thread has
+
+
+@contextlib.contextmanager
+def turn(url: Any) -> Iterator[None]:
+    """Keeps a database for this thread until the end of the block, as far as programs of this user
+    and their senders are concerned. Where there is no place for a lock it is not kept.
+
+    Args:
+        url: Its ``sqlalchemy.URL``.
+    """
+    path = _lock_of(url)
+    held = _mine.__dict__.setdefault("paths", set())
+    if path in held:
+        yield
+        return
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        yield
+        return
+    held.add(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        held.discard(path)
+        os.close(fd)
+
+
+def _lock_of(url: Any) -> str:
+    if url.get_backend_name() == "sqlite":
+        place = os.path.abspath(url.database or "")
+    else:
+        place = f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
+    digest = hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
+    return os.path.join(state_root(), f"database-{digest[:16]}.lock")
+
+
+def guard() -> None:
+    """Lets MLflow's own code in this process take turns with senders, from now on."""
+    global _guarded
+    if not _guarded:
+        _guarded = True
+        patching.when_loaded(_UTILS, _guard)
+
+
+def _guard() -> None:
+    utils = sys.modules[_UTILS]
+    exist = getattr(utils, "_all_tables_exist", None)
+    make = getattr(utils, "_initialize_tables", None)
+    if not isinstance(exist, types.FunctionType) or not isinstance(make, types.FunctionType):
+        return  # another MLflow
+
+    def all_tables_exist(engine: Any) -> Any:
+        with turn(engine.url):
+            return own_exist(engine)
+
+    def initialize_tables(engine: Any) -> None:
+        with turn(engine.url):
+            if not own_exist(engine):
+                own_make(engine)
+
+    own_exist = patching.redirect(exist, all_tables_exist)
+    own_make = patching.redirect(make, initialize_tables)
