@@ -1,6 +1,6 @@
 /* context.c: the current span of a task or thread.
  *
- * One ContextVar holds it; its value is the C span itself, or a gap where a span is not recorded.
+ * One ContextVar holds it; its value is the C span itself, or a non-recording span.
  * PyContextVar_* is not in the Limited API, so the variable's bound methods are kept and called.
  *
  * The variable is never set where the garbage collector may be running (CPython 3.10 and 3.11 crash
@@ -88,57 +88,59 @@ void current_abandon(Current *current)
     Py_CLEAR(current->token);
 }
 
-/* ---- the gap ---- */
+/* ---- the non-recording span ---- */
 
-Current *gap_new(CoreState *state, bool dropped)
+Current *non_recording_new(CoreState *state, bool not_sampled)
 {
-    Gap *gap = PyObject_New(Gap, state->gap_type);
-    if (gap == NULL) {
+    NonRecordingSpan *span = PyObject_New(NonRecordingSpan, state->non_recording_type);
+    if (span == NULL) {
         swallow_exception();
         return NULL;
     }
-    gap->current.token = NULL;
-    gap->current.outer = NULL;
-    gap->current.abandoned = false;
-    gap->dropped = dropped;
-    return &gap->current;
+    span->current.token = NULL;
+    span->current.outer = NULL;
+    span->current.abandoned = false;
+    span->not_sampled = not_sampled;
+    return &span->current;
 }
 
-static void gap_dealloc(Gap *gap)
+static void non_recording_dealloc(NonRecordingSpan *span)
 {
-    PyTypeObject *type = Py_TYPE(gap);
-    Py_XDECREF(gap->current.token);
-    Py_XDECREF((PyObject *)gap->current.outer);
-    PyObject_Free(gap);
+    PyTypeObject *type = Py_TYPE(span);
+    Py_XDECREF(span->current.token);
+    Py_XDECREF((PyObject *)span->current.outer);
+    PyObject_Free(span);
     Py_DECREF(type);
 }
 
-static PyObject *gap_dropped(Gap *gap, void *unused)
+static PyObject *non_recording_not_sampled(NonRecordingSpan *span, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(gap->dropped);
+    return PyBool_FromLong(span->not_sampled);
 }
 
-static PyGetSetDef gap_getset[] = {
-    {"dropped", (getter)gap_dropped, NULL, "Whether its trace is not sampled.", NULL},
+static PyGetSetDef non_recording_getset[] = {
+    {"not_sampled", (getter)non_recording_not_sampled, NULL, "Whether its trace is not sampled.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyType_Slot gap_slots[] = {
-    {Py_tp_getset, gap_getset},
-    {Py_tp_dealloc, gap_dealloc},
+static PyType_Slot non_recording_slots[] = {
+    {Py_tp_getset, non_recording_getset},
+    {Py_tp_dealloc, non_recording_dealloc},
     {Py_tp_doc, "Stands where a span would be current that is not recorded."},
     {0, NULL},
 };
 
-static PyType_Spec gap_spec = {
-    .name = "mlflow_fasttrace._core.Gap",
-    .basicsize = sizeof(Gap),
+static PyType_Spec non_recording_spec = {
+    .name = "mlflow_fasttrace._core.NonRecordingSpan",
+    .basicsize = sizeof(NonRecordingSpan),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = gap_slots,
+    .slots = non_recording_slots,
 };
 
 int context_add_types(PyObject *module, CoreState *state)
 {
-    return state_add_type(module, &gap_spec, &state->gap_type, "Gap");
+    return state_add_type(module, &non_recording_spec, &state->non_recording_type,
+                          "NonRecordingSpan");
 }

@@ -4,7 +4,7 @@
 
 #include "state.h"
 
-/* What can be current: a span, or a gap. Both begin with this. */
+/* What can be current: a span, or a non-recording one. Both begin with this. */
 typedef struct Current {
     PyObject_HEAD PyObject *token; /* owned: of the activation, NULL when it is not active */
     struct Current *outer;         /* owned: what was current where it started, or NULL */
@@ -14,14 +14,14 @@ typedef struct Current {
 /* Stands where a span would be current that is not recorded. */
 typedef struct {
     Current current;
-    bool dropped; /* its trace is not sampled, and what starts inside belongs to that trace;
-                   * otherwise tracing is off, and what starts inside once it is on again goes
-                   * under `outer` */
-} Gap;
+    bool not_sampled; /* its trace is not sampled, and what starts inside belongs to that trace;
+                       * otherwise tracing is off, and what starts inside once it is on again goes
+                       * under `outer` */
+} NonRecordingSpan;
 
 static inline bool is_current(const CoreState *state, PyObject *value)
 {
-    return Py_IS_TYPE(value, state->span_type) || Py_IS_TYPE(value, state->gap_type);
+    return Py_IS_TYPE(value, state->span_type) || Py_IS_TYPE(value, state->non_recording_type);
 }
 
 /* What is current in this context, as a new reference; NULL when nothing is. -1 when that could not
@@ -30,7 +30,7 @@ static inline bool is_current(const CoreState *state, PyObject *value)
 int context_current(CoreState *state, Current **current);
 
 /* NULL, without an exception, when there is no memory. */
-Current *gap_new(CoreState *state, bool dropped);
+Current *non_recording_new(CoreState *state, bool not_sampled);
 
 /* Whether mlflow.tracing.context(enabled=False) is in force here. */
 bool scope_disables(CoreState *state);

@@ -433,14 +433,13 @@ static PyObject *move_span(Span *span, PyObject *id)
     Py_RETURN_NONE;
 }
 
-/* _stand_for(object): what get_current_active_span() returns in its place. */
-static PyObject *stand_for(Span *span, PyObject *object)
+/* _set_twin(object): what get_current_active_span() returns in its place. */
+static PyObject *set_twin(Span *span, PyObject *object)
 {
-    if (slot_dict(&span->dict) == NULL ||
-        PyDict_SetItemString(span->dict, "_stands_for", object) < 0) {
+    if (slot_dict(&span->dict) == NULL || PyDict_SetItemString(span->dict, "_twin", object) < 0) {
         return NULL;
     }
-    span->stands_in = true;
+    span->has_twin = true;
     Py_RETURN_NONE;
 }
 
@@ -762,7 +761,7 @@ static PyMethodDef span_methods[] = {
     {"_append_link", (PyCFunction)append_link, METH_VARARGS, NULL},
     {"_close", (PyCFunction)close_span, METH_O, NULL},
     {"_move", (PyCFunction)move_span, METH_O, NULL},
-    {"_stand_for", (PyCFunction)stand_for, METH_O, NULL},
+    {"_set_twin", (PyCFunction)set_twin, METH_O, NULL},
     {"_remove_attribute", (PyCFunction)remove_attribute, METH_O, NULL},
     {"_rename", (PyCFunction)rename_span, METH_O, NULL},
     {"__copy__", itself, METH_NOARGS, NULL},

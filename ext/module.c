@@ -75,24 +75,24 @@ static void replace(PyObject **slot, PyObject *value)
     set_owned(slot, value);
 }
 
-/* set_destination(ring, destination, mirror=None): where the traces that start from now on go.
- * `destination` is a dict; what goes to the ring goes to the mirror too. (None, None):
- * start_runtime is asked again at the next root. */
+/* set_destination(ring, destination, second_ring=None): where the traces that start from now on go.
+ * `destination` is a dict; what goes to the ring goes to the second_ring too. (None, None):
+ * start_recording is asked again at the next root. */
 static PyObject *core_set_destination(PyObject *module, PyObject *args)
 {
     CoreState *state = module_state(module);
-    PyObject *ring, *destination, *mirror = Py_None;
-    if (!PyArg_ParseTuple(args, "OO|O:set_destination", &ring, &destination, &mirror)) {
+    PyObject *ring, *destination, *second_ring = Py_None;
+    if (!PyArg_ParseTuple(args, "OO|O:set_destination", &ring, &destination, &second_ring)) {
         return NULL;
     }
     if (ring == Py_None) {
         replace((PyObject **)&state->ring, NULL);
-        replace((PyObject **)&state->mirror, NULL);
+        replace((PyObject **)&state->second_ring, NULL);
         replace(&state->destination, NULL);
         Py_RETURN_NONE;
     }
     if (!Py_IS_TYPE(ring, state->ring_writer_type) || !PyDict_Check(destination) ||
-        (mirror != Py_None && !Py_IS_TYPE(mirror, state->ring_writer_type))) {
+        (second_ring != Py_None && !Py_IS_TYPE(second_ring, state->ring_writer_type))) {
         PyErr_SetString(PyExc_TypeError,
                         "set_destination() takes a RingWriter, a dict and perhaps a RingWriter");
         return NULL;
@@ -102,7 +102,7 @@ static PyObject *core_set_destination(PyObject *module, PyObject *args)
         return NULL;
     }
     replace((PyObject **)&state->ring, ring);
-    replace((PyObject **)&state->mirror, mirror == Py_None ? NULL : mirror);
+    replace((PyObject **)&state->second_ring, second_ring == Py_None ? NULL : second_ring);
     replace(&state->destination, bytes);
     Py_DECREF(bytes);
     Py_RETURN_NONE;
@@ -117,17 +117,17 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
     } hooks[] = {
         {"encode_default", &state->encode_default},
         {"format_exception", &state->format_exception},
-        {"start_runtime", &state->start_runtime},
+        {"start_recording", &state->start_recording},
         {"warn", &state->warn},
         {"extract_attachments", &state->extract_attachments},
         {"payload_repr", &state->payload_repr},
         {"root_context", &state->root_context},
         {"process_span", &state->process_span},
         {"trace_completed", &state->trace_completed},
-        {"sender_missing", &state->sender_missing},
+        {"restart_sender", &state->restart_sender},
         {"take_info", &state->take_info},
-        {"trace_kept", &state->trace_kept},
-        {"outside", &state->outside},
+        {"whole_trace_ended", &state->whole_trace_ended},
+        {"external_parent", &state->external_parent},
     };
     const char *name;
     PyObject *callable;
@@ -191,8 +191,8 @@ static PyObject *core_current_span(PyObject *module, PyObject *unused)
         Py_DECREF((PyObject *)current);
         Py_RETURN_NONE;
     }
-    if (UNLIKELY(span->stands_in)) {
-        PyObject *object = PyDict_GetItemString(span->dict, "_stands_for"); /* borrowed */
+    if (UNLIKELY(span->has_twin)) {
+        PyObject *object = PyDict_GetItemString(span->dict, "_twin"); /* borrowed */
         if (object != NULL) {
             Py_INCREF(object);
             Py_DECREF((PyObject *)span);
@@ -202,7 +202,7 @@ static PyObject *core_current_span(PyObject *module, PyObject *unused)
     return (PyObject *)current;
 }
 
-/* What is current: a span, also one that is recorded elsewhere, or a gap; None. */
+/* What is current: a span, also one that is recorded elsewhere, or a non-recording one; None. */
 static PyObject *core_current(PyObject *module, PyObject *unused)
 {
     (void)unused;
@@ -225,16 +225,16 @@ static bool read_uint64(PyObject *value, uint64_t *number)
 
 /* start_span(name, parent or None, experiment id or None, start ns or None, span id or None,
  * parent id or None, trace id = None) -> a span that is not made current; None where it is not
- * recorded, or the gap that stands for it where its trace is not sampled. Without a parent it goes
- * under what is current; with a trace id (bytes) it begins a trace, of that id unless that is
- * empty.
+ * recorded, or the non-recording span that stands for it where its trace is not sampled. Without a
+ * parent it goes under what is current; with a trace id (bytes) it begins a trace, of that id
+ * unless that is empty.
  */
 static PyObject *core_start_span(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     CoreState *state = module_state(module);
     char *trace_id = NULL;
     Py_ssize_t trace_id_size = 0;
-    bool dropped = false;
+    bool not_sampled = false;
     SpanOptions options = {0};
     if (count < 6 || count > 7 || !PyUnicode_Check(args[0])) {
         PyErr_SetString(PyExc_TypeError, "start_span() takes a name and five or six more");
@@ -260,7 +260,7 @@ static PyObject *core_start_span(PyObject *module, PyObject *const *args, Py_ssi
             Py_RETURN_NONE;
         }
         Py_CLEAR(opened->outer); /* nobody will make it current and abandon it */
-        if (as_span(state, opened) == NULL && !((Gap *)opened)->dropped) {
+        if (as_span(state, opened) == NULL && !((NonRecordingSpan *)opened)->not_sampled) {
             Py_DECREF((PyObject *)opened);
             Py_RETURN_NONE;
         }
@@ -268,7 +268,7 @@ static PyObject *core_start_span(PyObject *module, PyObject *const *args, Py_ssi
     }
     if (parent == Py_None) {
         if (!state->disabled && !(state->scoped && scope_disables(state))) {
-            span = span_start(state, name, NULL, &options, &dropped);
+            span = span_start(state, name, NULL, &options, &not_sampled);
         }
     }
     else if (!Py_IS_TYPE(parent, state->span_type)) {
@@ -276,11 +276,11 @@ static PyObject *core_start_span(PyObject *module, PyObject *const *args, Py_ssi
         return NULL;
     }
     else if (!state->disabled && !(state->scoped && scope_disables(state))) {
-        span = span_start(state, name, (Span *)parent, &options, &dropped);
+        span = span_start(state, name, (Span *)parent, &options, &not_sampled);
     }
-    PyObject *result = span != NULL ? (PyObject *)span
-                       : dropped    ? (PyObject *)gap_new(state, true)
-                                    : NULL;
+    PyObject *result = span != NULL  ? (PyObject *)span
+                       : not_sampled ? (PyObject *)non_recording_new(state, true)
+                                     : NULL;
     if (result == NULL) {
         Py_RETURN_NONE;
     }
@@ -309,15 +309,15 @@ static PyObject *core_remote_span(PyObject *module, PyObject *args)
     return (PyObject *)span;
 }
 
-/* gap(dropped?): to be made current where spans are not recorded. */
-static PyObject *core_gap(PyObject *module, PyObject *dropped)
+/* non_recording_span(not sampled?): to be made current where spans are not recorded. */
+static PyObject *core_non_recording_span(PyObject *module, PyObject *not_sampled)
 {
-    int truth = PyObject_IsTrue(dropped);
+    int truth = PyObject_IsTrue(not_sampled);
     if (truth < 0) {
         return NULL;
     }
-    PyObject *gap = (PyObject *)gap_new(module_state(module), truth);
-    return gap != NULL ? gap : PyErr_NoMemory();
+    PyObject *span = (PyObject *)non_recording_new(module_state(module), truth);
+    return span != NULL ? span : PyErr_NoMemory();
 }
 
 static PyObject *core_set_last_trace_id(PyObject *module, PyObject *id)
@@ -342,10 +342,10 @@ static PyObject *core_live_trace(PyObject *module, PyObject *id)
     return (PyObject *)trace;
 }
 
-static PyObject *core_end_dropped(PyObject *module, PyObject *unused)
+static PyObject *core_end_abandoned(PyObject *module, PyObject *unused)
 {
     (void)unused;
-    span_end_dropped(module_state(module));
+    span_end_abandoned(module_state(module));
     Py_RETURN_NONE;
 }
 
@@ -657,11 +657,11 @@ static PyMethodDef core_functions[] = {
     {"use_scopes", core_use_scopes, METH_NOARGS, NULL},
     {"start_span", (PyCFunction)(void (*)(void))core_start_span, METH_FASTCALL, NULL},
     {"remote_span", core_remote_span, METH_VARARGS, NULL},
-    {"gap", core_gap, METH_O, NULL},
+    {"non_recording_span", core_non_recording_span, METH_O, NULL},
     {"set_last_trace_id", core_set_last_trace_id, METH_O, NULL},
     {"live_trace", core_live_trace, METH_O, NULL},
     {"live_traces", core_live_traces, METH_NOARGS, NULL},
-    {"end_dropped", core_end_dropped, METH_NOARGS, NULL},
+    {"end_abandoned", core_end_abandoned, METH_NOARGS, NULL},
     {"current", core_current, METH_NOARGS, NULL},
     {"current_span", core_current_span, METH_NOARGS, NULL},
     {"last_trace_id", core_last_trace_id, METH_NOARGS, NULL},
@@ -753,7 +753,7 @@ done:
 
 #define EACH_OBJECT(apply)                                                                         \
     apply(state->span_type);                                                                       \
-    apply(state->gap_type);                                                                        \
+    apply(state->non_recording_type);                                                              \
     apply(state->trace_type);                                                                      \
     apply(state->span_scope_type);                                                                 \
     apply(state->traced_type);                                                                     \
@@ -765,7 +765,7 @@ done:
     apply(state->context_set);                                                                     \
     apply(state->context_reset);                                                                   \
     apply(state->ring);                                                                            \
-    apply(state->mirror);                                                                          \
+    apply(state->second_ring);                                                                     \
     apply(state->destination);                                                                     \
     apply(state->scope_get);                                                                       \
     apply(state->runs_module);                                                                     \
@@ -774,14 +774,14 @@ done:
     apply(state->root_context);                                                                    \
     apply(state->process_span);                                                                    \
     apply(state->trace_completed);                                                                 \
-    apply(state->dropped);                                                                         \
-    apply(state->sender_missing);                                                                  \
+    apply(state->abandoned);                                                                       \
+    apply(state->restart_sender);                                                                  \
     apply(state->take_info);                                                                       \
-    apply(state->trace_kept);                                                                      \
-    apply(state->outside);                                                                         \
+    apply(state->whole_trace_ended);                                                               \
+    apply(state->external_parent);                                                                 \
     apply(state->encode_default);                                                                  \
     apply(state->format_exception);                                                                \
-    apply(state->start_runtime);                                                                   \
+    apply(state->start_recording);                                                                 \
     apply(state->warn);                                                                            \
     apply(state->method_type);                                                                     \
     apply(state->last_trace_id);                                                                   \

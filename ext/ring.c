@@ -717,7 +717,7 @@ static PyObject *ring_reader_set_server_state(RingReader *reader, PyObject *arg)
 }
 
 /* Tells the agent that it has a sender, and whether new traces still find a place. */
-static PyObject *ring_reader_attend(RingReader *reader, PyObject *arg)
+static PyObject *ring_reader_heartbeat(RingReader *reader, PyObject *arg)
 {
     int spool_is_full = PyObject_IsTrue(arg);
     if (spool_is_full < 0 || !reader_usable(reader)) {
@@ -792,7 +792,7 @@ static PyMethodDef ring_reader_methods[] = {
     {"set_delivered", (PyCFunction)ring_reader_set_delivered, METH_O, NULL},
     {"add_spill_delivered", (PyCFunction)ring_reader_add_spill_delivered, METH_O, NULL},
     {"set_server_state", (PyCFunction)ring_reader_set_server_state, METH_O, NULL},
-    {"attend", (PyCFunction)ring_reader_attend, METH_O, NULL},
+    {"heartbeat", (PyCFunction)ring_reader_heartbeat, METH_O, NULL},
     {"take_flush", (PyCFunction)ring_reader_take_flush, METH_NOARGS, NULL},
     {"alive", (PyCFunction)ring_reader_alive, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -145,16 +145,16 @@ bool span_find(const Span *span, KnownKey key, Reader *value)
 /* ---- start and end ---- */
 
 Span *span_start(CoreState *state, PyObject *name, Span *parent, const SpanOptions *options,
-                 bool *dropped)
+                 bool *not_sampled)
 {
     Trace *trace;
-    *dropped = false;
+    *not_sampled = false;
     if (parent != NULL) {
         trace = parent->trace;
         Py_INCREF(trace);
     }
     else {
-        trace = trace_new(state, name, options ? &options->root : NULL, dropped);
+        trace = trace_new(state, name, options ? &options->root : NULL, not_sampled);
         if (trace == NULL) {
             return NULL;
         }
@@ -218,11 +218,11 @@ Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id, 
         Py_INCREF((PyObject *)trace);
     }
     else {
-        bool dropped;
+        bool not_sampled;
         RootOptions options = {
             .trace_id = trace_id, .has_sampling = true, .sampling_bound = SAMPLE_ALL};
         PyObject *name = PyUnicode_FromStringAndSize("", 0);
-        trace = name != NULL ? trace_new(state, name, &options, &dropped) : NULL;
+        trace = name != NULL ? trace_new(state, name, &options, &not_sampled) : NULL;
         Py_XDECREF(name);
         if (trace == NULL) {
             swallow_exception();
@@ -260,8 +260,8 @@ Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id, 
  * current one is. */
 static Span *parent_outside(CoreState *state, Current *at)
 {
-    PyObject *found =
-        PyObject_CallFunctionObjArgs(state->outside, at != NULL ? (PyObject *)at : Py_None, NULL);
+    PyObject *found = PyObject_CallFunctionObjArgs(state->external_parent,
+                                                   at != NULL ? (PyObject *)at : Py_None, NULL);
     if (found == NULL) {
         swallow_exception();
         return NULL;
@@ -277,10 +277,10 @@ Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
 {
     Current *at, *opened = NULL;
     Span *span, *outer_span = NULL;
-    bool dropped;
+    bool not_sampled;
 
-    if (UNLIKELY(state->dropped != NULL)) {
-        span_end_dropped(state);
+    if (UNLIKELY(state->abandoned != NULL)) {
+        span_end_abandoned(state);
     }
     if (UNLIKELY(context_current(state, &at) < 0)) {
         return NULL;
@@ -290,26 +290,28 @@ Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
     }
     Span *parent = as_span(state, at);
     if (UNLIKELY(at != NULL && parent == NULL)) {
-        if (((Gap *)at)->dropped || state->disabled) {
+        if (((NonRecordingSpan *)at)->not_sampled || state->disabled) {
             goto done;
         }
-        /* Tracing is on again inside a gap: what is around it is the parent. */
+        /* Tracing is on again inside a non-recording span: what is around it is the parent. */
         Current *outer = at->outer;
         while (outer != NULL && as_span(state, outer) == NULL) {
             outer = outer->outer;
         }
         parent = as_span(state, outer);
     }
-    if (UNLIKELY(state->outside != NULL) && !state->disabled) {
+    if (UNLIKELY(state->external_parent != NULL) && !state->disabled) {
         outer_span = parent_outside(state, at);
         parent = outer_span != NULL ? outer_span : parent;
     }
     if (UNLIKELY(state->disabled)) {
-        opened = parent != NULL ? gap_new(state, false) : NULL;
+        opened = parent != NULL ? non_recording_new(state, false) : NULL;
     }
     else {
-        span = span_start(state, name, parent, options, &dropped);
-        opened = LIKELY(span != NULL) ? &span->current : dropped ? gap_new(state, true) : NULL;
+        span = span_start(state, name, parent, options, &not_sampled);
+        opened = LIKELY(span != NULL) ? &span->current
+                 : not_sampled        ? non_recording_new(state, true)
+                                      : NULL;
     }
     if (opened != NULL) {
         opened->outer = at;
@@ -321,9 +323,9 @@ done:
     return opened;
 }
 
-void span_take_rare(Span *span, PyObject *rare)
+void span_apply_root_options(Span *span, PyObject *rare)
 {
-    forget_result(view_call("take_rare", (PyObject *)span, rare));
+    forget_result(view_call("apply_root_options", (PyObject *)span, rare));
 }
 
 PyObject *span_list(const Trace *trace)
@@ -517,9 +519,9 @@ static void keep(CoreState *state, Trace *trace, Span *span)
     }
     PyObject *kept = trace->kept; /* refers to the trace by its spans: goes now */
     trace->kept = NULL;
-    if (trace->whole && state->trace_kept != NULL) {
+    if (trace->whole && state->whole_trace_ended != NULL) {
         forget_result(
-            PyObject_CallFunctionObjArgs(state->trace_kept, (PyObject *)trace, kept, NULL));
+            PyObject_CallFunctionObjArgs(state->whole_trace_ended, (PyObject *)trace, kept, NULL));
     }
     Py_DECREF(kept);
 }
@@ -562,17 +564,17 @@ static void finish(Span *span, uint64_t end_ns)
     }
 }
 
-void span_end_dropped(CoreState *state)
+void span_end_abandoned(CoreState *state)
 {
-    PyObject *dropped = state->dropped;
-    if (dropped == NULL) {
+    PyObject *abandoned = state->abandoned;
+    if (abandoned == NULL) {
         return;
     }
-    state->dropped = NULL;
-    for (Py_ssize_t i = 0; i < PyList_Size(dropped); i++) {
-        span_end((Span *)PyList_GetItem(dropped, i), 0);
+    state->abandoned = NULL;
+    for (Py_ssize_t i = 0; i < PyList_Size(abandoned); i++) {
+        span_end((Span *)PyList_GetItem(abandoned, i), 0);
     }
-    Py_DECREF(dropped);
+    Py_DECREF(abandoned);
 }
 
 /* ---- exceptions and events ---- */

@@ -21,7 +21,7 @@ struct Span {
     unsigned char status;     /* STATUS_* */
     bool ending;              /* span processors are at work */
     bool remote;              /* stands for a span that another process or library records */
-    bool stands_in;           /* for an object that the program knows it by: dict["_stands_for"] */
+    bool has_twin;            /* for an object that the program knows it by: dict["_twin"] */
     Attributes attributes;
     Attribute inline_entries[INLINE_ATTRIBUTES];
     Buffer events;
@@ -44,19 +44,20 @@ typedef struct {
 } SpanOptions;
 
 /* Starts a span where the program stands: under what is current. Returns what to make current: the
- * span; or a gap, where its trace is not sampled or tracing is off. NULL where nothing is recorded
- * and the context stays as it is. No exception is set. `name` is a str, `options` may be NULL. */
+ * span; or a non-recording span, where its trace is not sampled or tracing is off. NULL where
+ * nothing is recorded and the context stays as it is. No exception is set. `name` is a str,
+ * `options` may be NULL. */
 Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options);
 
 /* Ends the spans whose scope was dropped inside of it, see span_scope.c. */
-void span_end_dropped(CoreState *state);
+void span_end_abandoned(CoreState *state);
 
 /* Starts a span under `parent` (NULL: a new trace). NULL, without an exception, when it is not
- * recorded; *dropped says that its trace is not sampled. */
+ * recorded; *not_sampled says that its trace is not sampled. */
 Span *span_start(CoreState *state, PyObject *name, Span *parent, const SpanOptions *options,
-                 bool *dropped);
+                 bool *not_sampled);
 
-/* The span that it is, or NULL: a gap, or nothing. */
+/* The span that it is, or NULL: a non-recording span, or nothing. */
 static inline Span *as_span(const CoreState *state, Current *current)
 {
     return current != NULL && Py_IS_TYPE((PyObject *)current, state->span_type) ? (Span *)current
@@ -118,7 +119,7 @@ Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id, 
 
 /* `rare`: (experiment id or None, run id or None, links or None), as given for a span that has
  * started; says what cannot be had for a child, and adds the links. */
-void span_take_rare(Span *span, PyObject *rare);
+void span_apply_root_options(Span *span, PyObject *rare);
 
 /* Calls a function of the thin package's _view.py; `second` may be NULL. */
 PyObject *view_call(const char *function, PyObject *first, PyObject *second);

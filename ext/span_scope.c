@@ -56,8 +56,8 @@ static void drop(SpanScope *scope)
         return;
     }
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *dropped = slot_list(&state->dropped);
-    if (dropped == NULL || PyList_Append(dropped, (PyObject *)scope->opened) < 0) {
+    PyObject *abandoned = slot_list(&state->abandoned);
+    if (abandoned == NULL || PyList_Append(abandoned, (PyObject *)scope->opened) < 0) {
         PyErr_Clear();
     }
     PyErr_Restore(type, value, traceback);
@@ -139,7 +139,7 @@ static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
         span_set(span, KEY_LOG_LEVEL, scope->log_level);
     }
     if (UNLIKELY(scope->rare != Py_None)) {
-        span_take_rare(span, scope->rare);
+        span_apply_root_options(span, scope->rare);
     }
     current_activate(state, opened);
     Py_INCREF((PyObject *)span);

@@ -11,7 +11,7 @@ typedef struct Trace Trace;
 typedef struct {
     /* Types. */
     PyTypeObject *span_type;
-    PyTypeObject *gap_type;
+    PyTypeObject *non_recording_type;
     PyTypeObject *trace_type;
     PyTypeObject *span_scope_type;
     PyTypeObject *traced_type;
@@ -36,26 +36,26 @@ typedef struct {
     /* Where new traces go; NULL until the first span, after a fork and after a change of
      * destination. `destination` is an encoded map (bytes). */
     Ring *ring;
-    Ring *mirror; /* gets all that the ring gets; NULL when there is one place to send to */
+    Ring *second_ring; /* gets all that the ring gets; NULL when there is one place to send to */
     PyObject *destination;
     Trace *traces; /* those alive, linked; borrowed */
 
-    PyObject *dropped; /* owned list of spans that wait for span_end_dropped(), or NULL */
+    PyObject *abandoned; /* owned list of spans that wait for span_end_abandoned(), or NULL */
 
     /* Python hooks, see set_hook(). */
     PyObject *encode_default;
     PyObject *format_exception;
-    PyObject *start_runtime;
+    PyObject *start_recording;
     PyObject *warn;
     PyObject *extract_attachments;
     PyObject *payload_repr;
     PyObject *root_context;
     PyObject *process_span; /* NULL unless the program has span processors */
-    PyObject *sender_missing;
-    PyObject *trace_completed; /* NULL unless somebody waits for completed traces */
-    PyObject *take_info;       /* reads a TraceInfo that was handed out */
-    PyObject *trace_kept;      /* takes whole traces */
-    PyObject *outside;         /* NULL unless spans of other libraries may be parents */
+    PyObject *restart_sender;
+    PyObject *trace_completed;   /* NULL unless somebody waits for completed traces */
+    PyObject *take_info;         /* reads a TraceInfo that was handed out */
+    PyObject *whole_trace_ended; /* takes whole traces */
+    PyObject *external_parent;   /* NULL unless spans of other libraries may be parents */
 
     PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */
 

@@ -44,10 +44,10 @@ static bool ensure_runtime(CoreState *state)
     if (LIKELY(state->ring != NULL && ring_is_ours(state->ring))) {
         return true;
     }
-    if (state->start_runtime == NULL) {
+    if (state->start_recording == NULL) {
         return false;
     }
-    forget_result(PyObject_CallNoArgs(state->start_runtime));
+    forget_result(PyObject_CallNoArgs(state->start_recording));
     return state->ring != NULL && ring_is_ours(state->ring);
 }
 
@@ -120,21 +120,24 @@ static bool has_context(CoreState *state, const RootOptions *options)
     return false;
 }
 
-Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *options, bool *dropped)
+Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *options,
+                 bool *not_sampled)
 {
-    *dropped = false;
+    *not_sampled = false;
     if (!ensure_runtime(state)) {
         return NULL;
     }
     /* A place that has no room for the trace does not get it, the other does. */
     Ring *ring = ring_admits_trace(state->ring) ? state->ring : NULL;
-    Ring *mirror = state->mirror != NULL && ring_admits_trace(state->mirror) ? state->mirror : NULL;
-    if (UNLIKELY(ring == NULL || (mirror == NULL && state->mirror != NULL))) {
-        *dropped = ring == NULL && mirror == NULL;
+    Ring *second_ring = state->second_ring != NULL && ring_admits_trace(state->second_ring)
+                            ? state->second_ring
+                            : NULL;
+    if (UNLIKELY(ring == NULL || (second_ring == NULL && state->second_ring != NULL))) {
+        *not_sampled = ring == NULL && second_ring == NULL;
         warn(state, "New traces are not recorded for now: what waits for delivery has reached "
                     "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. They "
                     "are counted; sender.log in the spool folder says why delivery waits.");
-        if (*dropped) {
+        if (*not_sampled) {
             return NULL;
         }
     }
@@ -161,14 +164,14 @@ Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *optio
     uint64_t bound =
         options != NULL && options->has_sampling ? options->sampling_bound : state->sampling_bound;
     if (UNLIKELY(bound != SAMPLE_ALL) && !is_sampled(trace, bound)) {
-        *dropped = true;
+        *not_sampled = true;
         Py_DECREF(trace);
         return NULL;
     }
-    trace->ring = ring != NULL ? ring : mirror;
-    trace->mirror = ring != NULL ? mirror : NULL;
+    trace->ring = ring != NULL ? ring : second_ring;
+    trace->second_ring = ring != NULL ? second_ring : NULL;
     Py_INCREF((PyObject *)trace->ring);
-    Py_XINCREF((PyObject *)trace->mirror);
+    Py_XINCREF((PyObject *)trace->second_ring);
     Py_INCREF(state->destination);
     trace->destination = state->destination;
     Py_INCREF(root_name);
@@ -198,7 +201,7 @@ static void trace_dealloc(Trace *trace)
         trace->next->previous = trace->previous;
     }
     Py_XDECREF((PyObject *)trace->ring);
-    Py_XDECREF((PyObject *)trace->mirror);
+    Py_XDECREF((PyObject *)trace->second_ring);
     Py_XDECREF(trace->destination);
     Py_XDECREF(trace->root_name);
     Py_XDECREF(trace->tags);
@@ -297,16 +300,16 @@ static void follow_fork(CoreState *state, Trace *trace)
     }
     Py_INCREF(state->ring);
     set_owned((PyObject **)&trace->ring, (PyObject *)state->ring);
-    Py_XINCREF((PyObject *)state->mirror);
-    set_owned((PyObject **)&trace->mirror, (PyObject *)state->mirror);
+    Py_XINCREF((PyObject *)state->second_ring);
+    set_owned((PyObject **)&trace->second_ring, (PyObject *)state->second_ring);
     trace->announced = false;
 }
 
 static void trace_publish(Trace *trace)
 {
     ring_publish(trace->ring);
-    if (UNLIKELY(trace->mirror != NULL)) {
-        ring_publish(trace->mirror);
+    if (UNLIKELY(trace->second_ring != NULL)) {
+        ring_publish(trace->second_ring);
     }
 }
 
@@ -315,8 +318,8 @@ static void trace_put(CoreState *state, Trace *trace, const Buffer *record)
 {
     follow_fork(state, trace);
     bool ok = !record->failed && ring_put(trace->ring, record);
-    if (UNLIKELY(trace->mirror != NULL) && !record->failed) {
-        ok = ring_put(trace->mirror, record) && ok;
+    if (UNLIKELY(trace->second_ring != NULL) && !record->failed) {
+        ok = ring_put(trace->second_ring, record) && ok;
     }
     if (LIKELY(ok)) {
         return;
@@ -364,11 +367,11 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
         write_trace_record(state, trace, PHASE_ROOT_ENDED);
     }
     trace_publish(trace); /* not before: a span without a record would have nowhere to go */
-    if (is_root && state->sender_missing != NULL &&
-        UNLIKELY(
-            ring_is_unattended(trace->ring, trace->root_end_ns) ||
-            (trace->mirror != NULL && ring_is_unattended(trace->mirror, trace->root_end_ns)))) {
-        forget_result(PyObject_CallNoArgs(state->sender_missing));
+    if (is_root && state->restart_sender != NULL &&
+        UNLIKELY(ring_is_unattended(trace->ring, trace->root_end_ns) ||
+                 (trace->second_ring != NULL &&
+                  ring_is_unattended(trace->second_ring, trace->root_end_ns)))) {
+        forget_result(PyObject_CallNoArgs(state->restart_sender));
     }
 }
 

@@ -39,7 +39,7 @@ struct Trace {
     uint64_t roots_under;  /* the parent id of its roots: 0 but for a trace that continues another
                             * library's, and NO_ROOT for a remote one */
     Ring *ring;            /* owned */
-    Ring *mirror;          /* owned, or NULL: gets the same records */
+    Ring *second_ring;     /* owned, or NULL: gets the same records */
     PyObject *destination; /* owned bytes: an encoded map */
     PyObject *root_name;   /* owned str: the tag mlflow.traceName */
     /* Owned dicts and a list, NULL until somebody asks for them. */
@@ -54,14 +54,15 @@ struct Trace {
     PyObject *info; /* owned TraceInfo that was handed out: take_info() reads it from then on */
     PyObject *kept; /* owned list of the spans that have ended, until all have: where Python has to
                      * do with the trace as a whole */
-    bool whole;     /* trace_kept() is given them */
+    bool whole;     /* whole_trace_ended() is given them */
 };
 
 #define NO_ROOT UINT64_MAX
 
 /* A new trace bound to the current destination; NULL when it is not recorded: it is not sampled
- * (then *dropped is set), or there is nowhere to record it to. No exception is set. */
-Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *options, bool *dropped);
+ * (then *not_sampled is set), or there is nowhere to record it to. No exception is set. */
+Trace *trace_new(CoreState *state, PyObject *root_name, const RootOptions *options,
+                 bool *not_sampled);
 
 /* The record of an ended span is ready: appends it, with the trace's own records around it. */
 void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root);

@@ -226,7 +226,7 @@ Current *traced_begin(Traced *self, PyObject *args, PyObject *kwargs, bool activ
     }
     span_add_prepared(span, &self->prepared);
     if (UNLIKELY(self->rare != Py_None)) {
-        span_take_rare(span, self->rare);
+        span_apply_root_options(span, self->rare);
     }
     if (activate) {
         current_activate(state, opened);
@@ -279,7 +279,8 @@ static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
     return NULL;
 }
 
-/* _begin(args, kwargs) -> what is current now: the span, or a gap; None where nothing changed. */
+/* _begin(args, kwargs) -> what is current now: the span, or a non-recording span; None where
+ * nothing changed. */
 static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
 {
     PyObject *args, *kwargs;

@@ -244,7 +244,7 @@ def start_span_no_context(
             from mlflow_fasttrace._internal.spans.otel_context import parent_of
 
             parent_span = parent_of(parent_span._span)
-            if type(parent_span) is _core.Gap:
+            if type(parent_span) is _core.NonRecordingSpan:
                 return NoOpSpan(parent_span)
         elif type(parent_span) is not _core.LiveSpan:
             # A span that MLflow itself started: the tree goes on there.
@@ -282,7 +282,7 @@ def start_span_no_context(
     if metadata:
         span._trace.metadata.update(metadata)
     if links or experiment is not None:
-        entities.take_rare(span, (experiment, None, links))
+        entities.apply_root_options(span, (experiment, None, links))
     return span
 
 

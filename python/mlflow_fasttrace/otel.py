@@ -93,7 +93,7 @@ class Tracer(SdkTracer):
         attributes = dict(attributes or {})
         around = trace_api.get_current_span(context)
         parent = parent_of(around)
-        if type(parent) is _core.Gap:
+        if type(parent) is _core.NonRecordingSpan:
             return NonRecordingSpan(around.get_span_context())
         experiment = None
         if parent is None and _EXPERIMENT in attributes:

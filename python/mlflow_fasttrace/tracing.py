@@ -269,8 +269,8 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
         log.logger.warning(
             "No active span found for fetching the trace context from. Returning an empty header."
         )
-    if isinstance(current, _core.Gap):
-        if not current.dropped:
+    if isinstance(current, _core.NonRecordingSpan):
+        if not current.not_sampled:
             return {}
         # Not sampled here, so nowhere.
         ids, flags = (secrets.randbits(128) | 1, secrets.randbits(64) | 1), TraceFlags.DEFAULT
@@ -316,7 +316,7 @@ def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> It
     ).get_span_context()
     current = None
     if remote.is_valid and not remote.trace_flags.sampled:
-        current = _core.gap(True)
+        current = _core.non_recording_span(True)
     elif remote.is_valid:
         current = _core.remote_span(remote.trace_id.to_bytes(16, "big"), remote.span_id, False)
     token = _core.current_span_var.set(current)

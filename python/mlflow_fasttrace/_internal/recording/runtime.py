@@ -395,7 +395,7 @@ def root_context(experiment_id: str | None) -> tuple:
 
     Returns:
         The encoded destination (None: the usual one), metadata and tags of the trace, and whether
-        its spans are kept for ``trace_kept``.
+        its spans are kept for ``whole_trace_ended``.
     """
     fluent = _modules.get("mlflow.tracking.fluent")
     if experiment_id is None and _nothing_is_active(fluent):
@@ -700,7 +700,7 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
     Returns:
         Whether that was reached.
     """
-    _core.end_dropped()
+    _core.end_abandoned()
     if environment.sender_mode() == "none":
         return True
     deadline = time.monotonic() + timeout_seconds
@@ -774,7 +774,7 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 _core.set_hook("encode_default", values.encode_default)
 _core.set_hook("format_exception", values.format_exception)
-_core.set_hook("start_runtime", start)
+_core.set_hook("start_recording", start)
 _core.set_hook("warn", log.warn)
 _core.set_hook("root_context", root_context)
-_core.set_hook("sender_missing", attend)
+_core.set_hook("restart_sender", attend)

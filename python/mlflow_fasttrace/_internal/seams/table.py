@@ -61,7 +61,7 @@ def set_span_in_context(span: Any) -> tuple[Any, None]:
     if kind is _core.LiveSpan:
         return _set_current(span), None
     if kind is NoOpSpan:
-        return _set_current(span._gap), None
+        return _set_current(span._non_recording), None
     return _set_current(otel_context.parent_of(span._span)), None
 
 
@@ -225,7 +225,7 @@ class CoreSpanProcessor(MlflowV3SpanProcessor):
             return
         mirror._remove_attribute("mlflow.spanStartTimeNs")
         # Not by mlflow.entities' name: this makes the span that MLflow's own processor would make.
-        mirror._stand_for(MlflowLiveSpan(span, mirror.trace_id, None))
+        mirror._set_twin(MlflowLiveSpan(span, mirror.trace_id, None))
         _mirrors[context.trace_id, context.span_id] = mirror
 
     def on_end(self, span: Any) -> None:
@@ -233,7 +233,7 @@ class CoreSpanProcessor(MlflowV3SpanProcessor):
         mirror = _mirrors.pop((context.trace_id, context.span_id), None)
         if mirror is None:
             return
-        source = mirror._stands_for._span
+        source = mirror._twin._span
         view = OtelSpanView(mirror)
         mirror._rename(source.name)
         for key in [key for key in view.attributes if key not in source.attributes]:
@@ -412,7 +412,7 @@ class CoreTraceManager(InMemoryTraceManager):
         if _mirrors:
             context = span._span.get_span_context()
             if (mirror := find_mirror(context.trace_id, context.span_id)) is not None:
-                mirror._stand_for(span)
+                mirror._set_twin(span)
                 return
         with self._lock:
             if (trace := self._own.get(span.trace_id)) is not None:
@@ -445,7 +445,7 @@ def _trace_id_of(otel_trace_id: Any) -> str:
 
 def _as_known(span: Any) -> Any:
     """The span as the program knows it: a mirror's is another one."""
-    return getattr(span, "_stands_for", span)
+    return getattr(span, "_twin", span)
 
 
 def get_instance(cls: type) -> InMemoryTraceManager:
@@ -531,7 +531,7 @@ def wants_whole() -> bool:
     )
 
 
-def trace_kept(trace: _core.Trace, spans: list[Any]) -> None:
+def whole_trace_ended(trace: _core.Trace, spans: list[Any]) -> None:
     """Called by the core when a trace that wants_whole() spoke of is complete."""
     info = trace.info or info_of(trace)
     spans = sorted(spans, key=lambda span: span.start_time_ns)
@@ -772,7 +772,7 @@ def apply() -> None:
     at_uninstall(lambda: setattr(InMemoryTraceManager, "_instance", before))
     replace_attribute(InMemoryTraceManager, "get_instance", classmethod(get_instance))
     _core.set_hook("take_info", take_info)
-    _core.set_hook("trace_kept", trace_kept)
+    _core.set_hook("whole_trace_ended", whole_trace_ended)
     global _notebook_display
     _notebook_display = _display_of_notebook()
     runtime.wants_whole = wants_whole

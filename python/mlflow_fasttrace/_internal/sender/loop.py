@@ -153,7 +153,7 @@ class Sender:
             self.adopt(ring)
             found.append(ring)
         for ring in self.rings.values():
-            ring.reader.attend(self.spool_is_full)
+            ring.reader.heartbeat(self.spool_is_full)
         if self.state is None:
             return
         by_stem = {ring.stem: ring for ring in self.rings.values()}

@@ -158,7 +158,9 @@ def no_deepcopy(span: LiveSpan) -> NoReturn:
 # ---- starting ----
 
 
-def take_rare(span: LiveSpan, rare: tuple[str | None, str | None, list[Any] | None]) -> None:
+def apply_root_options(
+    span: LiveSpan, rare: tuple[str | None, str | None, list[Any] | None]
+) -> None:
     """What only a root can have, said where it is no root; and the links of a new span."""
     experiment_id, run_id, given_links = rare
     if span.parent_id is not None:

@@ -16,9 +16,9 @@ class NoOpSpan:
     inputs = outputs = span_type = description = log_level = model_name = llm_cost = None
     _trace_id = None
 
-    def __init__(self, gap: Any = None):
-        #: What is made current where this span is: nothing, or the gap of a dropped trace.
-        self._gap = gap
+    def __init__(self, non_recording: Any = None):
+        #: What is made current where this span is: nothing, or the core's non-recording span.
+        self._non_recording = non_recording
 
     @property
     def attributes(self) -> dict[str, Any]:

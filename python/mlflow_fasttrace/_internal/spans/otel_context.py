@@ -27,7 +27,7 @@ _is_recorded_elsewhere: Callable[[str], bool] | None = None
 def otel_span_of(current: Any) -> trace_api.Span:
     """The OpenTelemetry span for what is current in the core."""
     if type(current) is _core.LiveSpan:
-        if (other := getattr(current, "_stands_for", None)) is not None:
+        if (other := getattr(current, "_twin", None)) is not None:
             return other._span
         if not current._remote:
             return OtelSpanView(current)
@@ -39,7 +39,7 @@ def otel_span_of(current: Any) -> trace_api.Span:
                 trace_flags=TraceFlags(TraceFlags.SAMPLED),
             )
         )
-    if type(current) is _core.Gap and current.dropped:
+    if type(current) is _core.NonRecordingSpan and current.not_sampled:
         return dropped_span()
     return trace_api.INVALID_SPAN
 
@@ -56,7 +56,8 @@ def dropped_span() -> trace_api.Span:
 
 
 def parent_of(span: trace_api.Span) -> Any:
-    """What stands in the core for an OpenTelemetry span that is to be a parent: a span, a gap, or
+    """What stands in the core for an OpenTelemetry span that is to be a parent: a span, a
+    non-recording one, or
     None where it is no parent."""
     if isinstance(span, OtelSpanView):
         return span._live
@@ -64,7 +65,7 @@ def parent_of(span: trace_api.Span) -> Any:
     if not isinstance(context, SpanContext) or not context.is_valid:
         return None
     if not context.trace_flags.sampled:
-        return _core.gap(True)
+        return _core.non_recording_span(True)
     if _find_mirror is not None:
         if (mirror := _find_mirror(context.trace_id, context.span_id)) is not None:
             return mirror
@@ -94,7 +95,7 @@ class LinkedRuntimeContext(ContextVarsRuntimeContext):
         return super().attach(Context({**context, _AT: _core.current()}))
 
 
-def _outside(at: Any) -> Any:
+def _external_parent(at: Any) -> Any:
     """Called at the start of a span while the contexts are linked: the parent, where that is a span
     of OpenTelemetry's context that was attached inside of what is current in the core."""
     context = context_api._RUNTIME_CONTEXT._current_context.get()
@@ -118,5 +119,5 @@ def link_contexts(linked: bool) -> bool:
         runtime_context.__class__ = wanted
     if type(runtime_context) is not wanted:
         return False
-    _core.set_hook("outside", _outside if linked else None)
+    _core.set_hook("external_parent", _external_parent if linked else None)
     return True
