@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMPS := .stamps
 # The SDKs of tests/test_integrations.py: those of `make test`, and the others.
 INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/integrations-crewai
-SOURCES := $(wildcard ext/*.c ext/*.h) setup.py pyproject.toml
+SOURCES := $(shell find ext -name "*.[ch]") setup.py pyproject.toml
 
 # What is run under the newest MLflow besides the one that the tests are made for; not what its dictionary
 # of a span changes (docs/compatibility.md).
@@ -42,12 +42,12 @@ bench: $(STAMPS)/built
 lint: $(STAMPS)/built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror ext/*.c ext/*.h
+	$(BIN)/clang-format --dry-run -Werror $(shell find ext -name "*.[ch]")
 
 format: $(STAMPS)/built
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i ext/*.c ext/*.h
+	$(BIN)/clang-format -i $(shell find ext -name "*.[ch]")
 
 wheel: $(STAMPS)/built
 	rm -rf dist

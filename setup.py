@@ -50,8 +50,8 @@ def extension():
     limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
     return Extension(
         "mlflow_fasttrace._core",
-        sources=sorted(glob.glob("ext/*.c")),
-        depends=sorted(glob.glob("ext/*.h")),
+        sources=sorted(glob.glob("ext/**/*.c", recursive=True)),
+        depends=sorted(glob.glob("ext/**/*.h", recursive=True)),
         include_dirs=["ext"],
         define_macros=[("Py_LIMITED_API", "0x030a0000")] if limited else [],
         extra_compile_args=compile_args + msgpack_cflags + zstd_cflags,

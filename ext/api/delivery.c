@@ -1,0 +1,354 @@
+/* delivery.c: what the sender calls, and whoever reads a spool: values, records, requests,
+ * segments. */
+#include "api/delivery.h"
+
+#include "record/otlp.h"
+#include "record/record.h"
+#include "record/span_json.h"
+#include "spool/segment_writer.h"
+#include "trace/attributes.h"
+#include "value/decode.h"
+#include "value/encode.h"
+
+/* ---- values ---- */
+
+static PyObject *core_encode(PyObject *module, PyObject *value)
+{
+    return encode_to_bytes(state_of_module(module), value);
+}
+
+static PyObject *core_decode(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(arg, &bytes, &size) < 0) {
+        return NULL;
+    }
+    Reader whole = reader_over(bytes, (size_t)size), value = whole;
+    if (!reader_skip(&whole) || whole.at != whole.end) {
+        PyErr_SetString(PyExc_ValueError, "not one msgpack value");
+        return NULL;
+    }
+    return decode_value(&value);
+}
+
+static PyObject *core_json_text(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *bytes;
+    Py_ssize_t size;
+    int ascii = 0;
+    if (!PyArg_ParseTuple(args, "y#|p:json_text", &bytes, &size, &ascii)) {
+        return NULL;
+    }
+    Reader value = reader_over(bytes, (size_t)size);
+    return decode_json_text(&value, ascii);
+}
+
+/* ---- records ---- */
+
+/* Takes a record apart; 0, or -1 with an exception. */
+static int parse_span(SpanRecord *span, PyObject *record)
+{
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(record, &bytes, &size) < 0) {
+        return -1;
+    }
+    if (span_record_parse(span, bytes, (size_t)size) < 0) {
+        PyErr_SetString(PyExc_ValueError, "not a span record");
+        return -1;
+    }
+    return 0;
+}
+
+static bool find_attribute(const SpanRecord *span, const char *name, Reader *value)
+{
+    Reader r = span->attributes_at;
+    size_t size = strlen(name);
+    for (uint32_t i = 0; i < span->attributes; i++) {
+        Token key = reader_next(&r);
+        if (key.kind == TOKEN_STR && key.size == size && memcmp(key.bytes, name, size) == 0) {
+            *value = r;
+            return true;
+        }
+        reader_skip(&r);
+    }
+    return false;
+}
+
+static PyObject *attribute_object(const SpanRecord *span, const char *name)
+{
+    Reader value;
+    if (!find_attribute(span, name, &value)) {
+        Py_RETURN_NONE;
+    }
+    return decode_value(&value);
+}
+
+static PyObject *attribute_json(const SpanRecord *span, const char *name)
+{
+    Reader value;
+    if (!find_attribute(span, name, &value)) {
+        Py_RETURN_NONE;
+    }
+    return decode_json_text(&value, false);
+}
+
+static PyObject *core_span_summary(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *record;
+    const char *roots_under = NULL;
+    Py_ssize_t size_under = 0;
+    SpanRecord span;
+    if (!PyArg_ParseTuple(args, "O|z#:span_summary", &record, &roots_under, &size_under) ||
+        parse_span(&span, record) < 0) {
+        return NULL;
+    }
+    bool is_root =
+        span.parent_id == NULL ||
+        (size_under == SPAN_ID_SIZE && memcmp(span.parent_id, roots_under, SPAN_ID_SIZE) == 0);
+    Buffer json = {0};
+    bool whole = span_json(&json, &span);
+    size_t size = json.len;
+    buffer_free(&json);
+    if (!whole) {
+        PyErr_SetString(PyExc_ValueError, "damaged span record");
+        return NULL;
+    }
+    PyObject *usage = attribute_object(&span, "mlflow.chat.tokenUsage"), *cost = NULL;
+    PyObject *inputs = NULL, *outputs = NULL, *result = NULL;
+    if (usage == NULL) {
+        goto done;
+    }
+    cost = attribute_object(&span, "mlflow.llm.cost");
+    if (cost == NULL) {
+        goto done;
+    }
+    if (is_root) {
+        inputs = attribute_json(&span, ATTR_INPUTS);
+        outputs = inputs ? attribute_json(&span, ATTR_OUTPUTS) : NULL;
+        if (outputs == NULL) {
+            goto done;
+        }
+    }
+    result =
+        Py_BuildValue("(y#y#nOOOO)", span.span_id, (Py_ssize_t)SPAN_ID_SIZE, span.parent_id,
+                      span.parent_id ? (Py_ssize_t)SPAN_ID_SIZE : (Py_ssize_t)0, (Py_ssize_t)size,
+                      usage, cost, inputs ? inputs : Py_None, outputs ? outputs : Py_None);
+done:
+    Py_XDECREF(usage);
+    Py_XDECREF(cost);
+    Py_XDECREF(inputs);
+    Py_XDECREF(outputs);
+    return result;
+}
+
+static PyObject *core_span_json(PyObject *module, PyObject *record)
+{
+    (void)module;
+    SpanRecord span;
+    if (parse_span(&span, record) < 0) {
+        return NULL;
+    }
+    Buffer json = {0};
+    PyObject *text = NULL;
+    if (span_json(&json, &span)) {
+        text = PyUnicode_DecodeUTF8(json.data, (Py_ssize_t)json.len, NULL);
+    }
+    else {
+        PyErr_SetString(PyExc_ValueError, "damaged span record");
+    }
+    buffer_free(&json);
+    return text;
+}
+
+static int append_index(PyObject *list, Py_ssize_t i)
+{
+    PyObject *index = PyLong_FromSsize_t(i);
+    int result = index ? PyList_Append(list, index) : -1;
+    Py_XDECREF(index);
+    return result;
+}
+
+static PyObject *core_otlp_request(PyObject *module, PyObject *records)
+{
+    (void)module;
+    if (!PyList_Check(records)) {
+        PyErr_SetString(PyExc_TypeError, "otlp_request() takes a list of span records");
+        return NULL;
+    }
+    PyObject *refused = PyList_New(0), *inexact = PyList_New(0), *result = NULL;
+    Buffer out = {0};
+    if (refused == NULL || inexact == NULL) {
+        goto done;
+    }
+    OtlpMarks marks;
+    otlp_begin(&out, &marks, NULL);
+    for (Py_ssize_t i = 0; i < PyList_Size(records); i++) {
+        SpanRecord span;
+        bool is_inexact = false;
+        bool ok = parse_span(&span, PyList_GetItem(records, i)) == 0 &&
+                  otlp_span(&out, &span, NULL, &is_inexact);
+        if (out.failed) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        if (!ok) {
+            PyErr_Clear();
+        }
+        if ((!ok && append_index(refused, i) < 0) ||
+            (ok && is_inexact && append_index(inexact, i) < 0)) {
+            goto done;
+        }
+    }
+    otlp_end(&out, marks);
+    if (out.failed) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    result = Py_BuildValue("(y#OO)", out.data, (Py_ssize_t)out.len, refused, inexact);
+done:
+    Py_XDECREF(refused);
+    Py_XDECREF(inexact);
+    buffer_free(&out);
+    return result;
+}
+
+/* Appends one span as collector_request() takes it: (record, kind, further attributes, name).
+ * *refused: its record cannot be encoded. 0, or -1 with an exception. */
+static int append_collector_span(Buffer *out, PyObject *item, bool json, bool *refused)
+{
+    CollectorForm form = {.json_attributes = json};
+    PyObject *record;
+    unsigned long long kind;
+    const char *extra;
+    Py_ssize_t extra_size, name_size;
+    SpanRecord span;
+    bool inexact = false;
+    if (!PyTuple_Check(item)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "collector_request() takes a tuple for every span: (record, "
+                        "kind, encoded map of attributes, name or None)");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(item, "OKy#z#", &record, &kind, &extra, &extra_size, &form.name,
+                          &name_size)) {
+        return -1;
+    }
+    form.name_size = (size_t)name_size;
+    form.kind = kind;
+    form.extra = reader_over(extra, (size_t)extra_size);
+    *refused = parse_span(&span, record) < 0 || !otlp_span(out, &span, &form, &inexact);
+    if (out->failed) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
+static PyObject *core_collector_request(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *spans, *refused = NULL, *result = NULL;
+    const char *bytes;
+    Py_ssize_t size;
+    int json;
+    Buffer out = {0};
+    OtlpMarks marks;
+    if (!PyArg_ParseTuple(args, "O!y#p:collector_request", &PyList_Type, &spans, &bytes, &size,
+                          &json)) {
+        return NULL;
+    }
+    Reader resource = reader_over(bytes, (size_t)size);
+    if (!otlp_begin(&out, &marks, &resource)) {
+        PyErr_SetString(PyExc_ValueError, "the resource is not an encoded map");
+        goto done;
+    }
+    refused = PyList_New(0);
+    if (refused == NULL) {
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < PyList_Size(spans); i++) {
+        bool is_refused;
+        if (append_collector_span(&out, PyList_GetItem(spans, i), json, &is_refused) < 0 ||
+            (is_refused && append_index(refused, i) < 0)) {
+            goto done;
+        }
+    }
+    otlp_end(&out, marks);
+    if (out.failed) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    result = Py_BuildValue("(y#O)", out.data, (Py_ssize_t)out.len, refused);
+done:
+    Py_XDECREF(refused);
+    buffer_free(&out);
+    return result;
+}
+
+/* ---- segments ---- */
+
+static PyObject *core_write_segment(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *path;
+    PyObject *records;
+    int level;
+    unsigned long long size = 0;
+    if (!PyArg_ParseTuple(args, "sO!i:write_segment", &path, &PyList_Type, &records, &level)) {
+        return NULL;
+    }
+    if (segment_write_file(path, records, level, &size) != 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
+        }
+        return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(size);
+}
+
+static PyMethodDef functions[] = {
+    {"encode", core_encode, METH_O,
+     "encode($module, value, /)\n--\n\n"
+     "A value as the core stores it: msgpack tokens of the text that json.dumps would make."},
+    {"decode", core_decode, METH_O,
+     "decode($module, encoded, /)\n--\n\n"
+     "An encoded value as json.loads of its text would make it; also a whole record.\n\n"
+     "Raises ValueError where the bytes are not one value."},
+    {"json_text", core_json_text, METH_VARARGS,
+     "json_text($module, encoded, ascii=False, /)\n--\n\nThe JSON text of an encoded value."},
+    {"span_summary", core_span_summary, METH_VARARGS,
+     "span_summary($module, record, roots_under=None, /)\n--\n\n"
+     "What finishing a trace needs of a span: (span id, parent id or None, bytes of its JSON, "
+     "token\n"
+     "usage, cost, JSON text of the inputs, JSON text of the outputs); the texts only of a "
+     "root.\n\n"
+     "roots_under: the parent id of the trace's roots, where it has one."},
+    {"span_json", core_span_json, METH_O,
+     "span_json($module, record, /)\n--\n\n"
+     "MLflow's dictionary of a span as JSON; the attributes are JSON texts in it."},
+    {"otlp_request", core_otlp_request, METH_O,
+     "otlp_request($module, records, /)\n--\n\n"
+     "An ExportTraceServiceRequest for an MLflow server: (bytes, indexes of the records that "
+     "cannot\n"
+     "be encoded, indexes of those that JSON would carry better)."},
+    {"collector_request", core_collector_request, METH_VARARGS,
+     "collector_request($module, spans, resource, json_attributes, /)\n--\n\n"
+     "An ExportTraceServiceRequest for a collector: (bytes, indexes of the records that cannot be\n"
+     "encoded).\n\n"
+     "spans: (record, kind, encoded map of further attributes, name in UTF-8 or None) each."},
+    {"write_segment", core_write_segment, METH_VARARGS,
+     "write_segment($module, path, records, level, /)\n--\n\n"
+     "Write a segment of records, compressed by zstd at that level; its size in bytes. The file "
+     "is\n"
+     "there whole or not at all.\n\n"
+     "Raises OSError where it cannot be written."},
+    {NULL, NULL, 0, NULL},
+};
+
+int delivery_add_functions(PyObject *module) { return PyModule_AddFunctions(module, functions); }

@@ -1,0 +1,24 @@
+#include "base/buffer.h"
+
+bool buffer_grow(Buffer *b, size_t extra)
+{
+    if (b->failed) {
+        return false;
+    }
+    if (extra > BUFFER_MAX || b->len > BUFFER_MAX - extra) {
+        b->failed = true;
+        return false;
+    }
+    size_t cap = b->cap ? b->cap : 512;
+    while (cap < b->len + extra) {
+        cap *= 2;
+    }
+    char *data = realloc(b->data, cap);
+    if (data == NULL) {
+        b->failed = true;
+        return false;
+    }
+    b->data = data;
+    b->cap = cap;
+    return true;
+}

@@ -1,0 +1,63 @@
+/* buffer.h: a growable run of bytes.
+ *
+ * Raw malloc, so that it may be used without the GIL. A failed allocation sets `failed` and turns
+ * later appends into no-ops: writers append freely and check once at the end. */
+#ifndef FASTTRACE_BUFFER_H
+#define FASTTRACE_BUFFER_H
+
+#include "compat.h"
+
+typedef struct {
+    char *data; /* owned */
+    size_t len;
+    size_t cap;
+    bool failed;
+} Buffer;
+
+/* One record, and one value, may not be larger than this: offsets inside a span are 32 bits. */
+#define BUFFER_MAX ((size_t)1 << 30)
+
+static inline void buffer_clear(Buffer *b)
+{
+    b->len = 0;
+    b->failed = false;
+}
+
+static inline void buffer_free(Buffer *b)
+{
+    free(b->data);
+    b->data = NULL;
+    b->len = b->cap = 0;
+    b->failed = false;
+}
+
+/* Makes room for `extra` more bytes; false (and `failed`) when that cannot be had. */
+bool buffer_grow(Buffer *b, size_t extra);
+
+/* Always inline, like the appends: most are of a few bytes, whose number the compiler then knows.
+ */
+static inline __attribute__((always_inline)) bool buffer_reserve(Buffer *b, size_t extra)
+{
+    if (LIKELY(!b->failed && extra <= b->cap - b->len)) {
+        return true;
+    }
+    return buffer_grow(b, extra);
+}
+
+static inline __attribute__((always_inline)) void buffer_append(Buffer *b, const void *bytes,
+                                                                size_t size)
+{
+    if (LIKELY(size != 0 && buffer_reserve(b, size))) { /* nothing may come as a NULL pointer */
+        memcpy(b->data + b->len, bytes, size);
+        b->len += size;
+    }
+}
+
+static inline void buffer_byte(Buffer *b, unsigned char byte)
+{
+    if (LIKELY(buffer_reserve(b, 1))) {
+        b->data[b->len++] = (char)byte;
+    }
+}
+
+#endif

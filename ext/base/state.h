@@ -1,0 +1,172 @@
+/* state.h: what one import of the module owns. There is no static PyObject * anywhere.
+ *
+ * This header lies under everything and declares nothing that a layer above defines; the lists
+ * below are the one place where a type, a hook or another object of the state is named, and the
+ * garbage collector's functions follow from them (state.c). */
+#ifndef FASTTRACE_STATE_H
+#define FASTTRACE_STATE_H
+
+#include "base/buffer.h"
+
+typedef struct Ring Ring;
+typedef struct Span Span;
+typedef struct Trace Trace;
+
+/* The module's types, by the name of the file in objects/ or spool/ that makes each. */
+#define CORE_TYPES(X)                                                                              \
+    X(live_span)                                                                                   \
+    X(non_recording_span)                                                                          \
+    X(live_trace)                                                                                  \
+    X(span_scope)                                                                                  \
+    X(traced)                                                                                      \
+    X(stream)                                                                                      \
+    X(ring_writer)                                                                                 \
+    X(ring_reader)                                                                                 \
+    X(segment_reader)
+
+/* What the core asks of Python: callables that set_hook() gives it, by name. The package's
+ * _internal/recording/hooks.py says of each what it is asked, and when. */
+#define PYTHON_HOOKS(X)                                                                            \
+    X(encode_default)                                                                              \
+    X(extract_attachments)                                                                         \
+    X(payload_repr)                                                                                \
+    X(format_exception)                                                                            \
+    X(warn)                                                                                        \
+    X(start_recording)                                                                             \
+    X(root_context)                                                                                \
+    X(restart_sender)                                                                              \
+    X(process_span)                                                                                \
+    X(trace_completed)                                                                             \
+    X(take_info)                                                                                   \
+    X(whole_trace_ended)                                                                           \
+    X(external_parent)
+
+/* Other objects that the state owns. */
+#define CORE_OBJECTS(X)                                                                            \
+    X(current_span.get)                                                                            \
+    X(current_span.set)                                                                            \
+    X(current_span.reset)                                                                          \
+    X(scope_get)                                                                                   \
+    X(runs_module)                                                                                 \
+    X(ring)                                                                                        \
+    X(second_ring)                                                                                 \
+    X(destination)                                                                                 \
+    X(abandoned)                                                                                   \
+    X(method_type)                                                                                 \
+    X(last_trace_id)                                                                               \
+    X(last_trace_id_set)
+
+#define SCRATCH_BUFFERS 4
+
+typedef struct {
+#define X(name) PyTypeObject *name;
+    struct {
+        CORE_TYPES(X)
+    } types;
+#undef X
+#define X(name) PyObject *name; /* NULL until it is set, and while a feature does not need it */
+    struct {
+        PYTHON_HOOKS(X)
+    } hooks;
+#undef X
+
+    /* Bound methods of the ContextVar of the current span (PyContextVar_* is not in the Limited
+     * API). */
+    struct {
+        PyObject *get, *set, *reset;
+    } current_span;
+
+    /* What the program decided about tracing. */
+    bool disabled;           /* mlflow.tracing.disable() */
+    bool scoped;             /* scope_var has been used: until then nobody looks at it */
+    uint64_t sampling_bound; /* roots whose id is below it are sampled; SAMPLE_ALL: all */
+    PyObject *scope_get;     /* bound get of the ContextVar of mlflow.tracing.context() */
+    PyObject *runs_module;   /* str: once the module is loaded, runs and models may be active */
+
+    /* Where new traces go; NULL until the first root, after a fork and after a change of
+     * destination. */
+    Ring *ring;
+    Ring *second_ring;     /* of dual export: gets all that the ring gets; NULL otherwise */
+    PyObject *destination; /* bytes: an encoded map */
+    Trace *traces;         /* borrowed: the first of those that are alive, linked */
+
+    PyObject *abandoned; /* list of spans that wait for span_end_abandoned(), or NULL */
+
+    PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */
+
+    PyObject *last_trace_id;     /* str, or NULL before the first */
+    PyObject *last_trace_id_set; /* bound set of the ContextVar for thread_local=True */
+
+    Buffer scratch[SCRATCH_BUFFERS]; /* a hook may re-enter the encoder, so there are several */
+    unsigned scratch_used;           /* a bit a buffer */
+} CoreState;
+
+#define SAMPLE_ALL UINT64_MAX
+
+static inline CoreState *state_of_module(PyObject *module)
+{
+    return (CoreState *)PyModule_GetState(module);
+}
+
+static inline CoreState *state_of_type(PyTypeObject *type)
+{
+    return (CoreState *)PyType_GetModuleState(type);
+}
+
+/* ---- making and unmaking the state (module.c) ---- */
+
+/* Fills what does not depend on a layer above; adds the context variables to the module. 0, or -1
+ * with an exception. */
+int state_init(PyObject *module);
+int state_traverse(PyObject *module, visitproc visit, void *arg);
+int state_clear(PyObject *module);
+void state_free(void *module);
+
+/* Creates a type, keeps it in *slot and adds it to the module under `name`. 0, or -1 with an
+ * exception. */
+int state_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, const char *name);
+
+/* ---- owned slots ---- */
+
+/* Puts a new value, whose reference it takes over, where an owned one may stand. The old one is
+ * released last: releasing it can run Python code. */
+static inline void set_owned(PyObject **slot, PyObject *value)
+{
+    PyObject *old = *slot;
+    *slot = value;
+    Py_XDECREF(old);
+}
+
+/* The same for a value that stays the caller's too; it may be NULL. */
+static inline void set_shared(PyObject **slot, PyObject *value)
+{
+    Py_XINCREF(value);
+    set_owned(slot, value);
+}
+
+/* The dict of a slot, made when it is first asked for. Borrowed; NULL with an exception. */
+static inline PyObject *slot_dict(PyObject **slot)
+{
+    if (*slot == NULL) {
+        *slot = PyDict_New();
+    }
+    return *slot;
+}
+
+/* The list of a slot, made when it is first asked for. Borrowed; NULL with an exception. */
+static inline PyObject *slot_list(PyObject **slot)
+{
+    if (*slot == NULL) {
+        *slot = PyList_New(0);
+    }
+    return *slot;
+}
+
+/* ---- scratch buffers ---- */
+
+/* A buffer for the time of one encoding; NULL without memory. Hooks let other threads run in
+ * between, so a buffer in use is never handed out twice. */
+Buffer *scratch_acquire(CoreState *state);
+void scratch_release(CoreState *state, Buffer *buffer);
+
+#endif

@@ -1,0 +1,807 @@
+/* live_span.c: the span as the traced program sees it, in place of MLflow's LiveSpan.
+ *
+ * What a span owns is in trace/span.c. Its dealloc releases that and runs no Python code but what
+ * releasing an object that the program put into its __dict__ runs. What MLflow's entities are
+ * needed for is asked of _internal/spans/entities.py, by name. */
+#include "objects/live_span.h"
+
+#include "base/clock.h"
+#include "base/errors.h"
+#include "base/ids.h"
+#include "base/python_side.h"
+#include "trace/span.h"
+#include "value/decode.h"
+
+static void span_dealloc(Span *span)
+{
+    PyTypeObject *type = Py_TYPE(span);
+    span_release(span);
+    PyObject_Free(span);
+    Py_DECREF(type);
+}
+
+/* The result of a function of _internal/spans/entities.py for the span. */
+static PyObject *from_entities(Span *span, const char *function)
+{
+    return python_call(SPANS_ENTITIES, function, (PyObject *)span, NULL);
+}
+
+/* Sets an MlflowException (INVALID_PARAMETER_VALUE); takes the message over. */
+static void raise_invalid(PyObject *message)
+{
+    PyObject *exception = message ? python_call(SPANS_ENTITIES, "invalid", message, NULL) : NULL;
+    if (exception != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    }
+    Py_XDECREF(message);
+    Py_XDECREF(exception);
+}
+
+/* The arguments of a method that takes `count` required ones, by position or by name. */
+static bool take_arguments(const char *function, const char *const *names, Py_ssize_t count,
+                           PyObject *const *args, Py_ssize_t given, PyObject *keywords,
+                           PyObject **values)
+{
+    Py_ssize_t named = keywords ? PyTuple_Size(keywords) : 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        values[i] = i < given ? args[i] : NULL;
+    }
+    bool fits = given + named == count;
+    for (Py_ssize_t k = 0; fits && k < named; k++) {
+        Py_ssize_t i = given;
+        while (i < count &&
+               PyUnicode_CompareWithASCIIString(PyTuple_GetItem(keywords, k), names[i]) != 0) {
+            i++;
+        }
+        fits = i < count && values[i] == NULL;
+        if (fits) {
+            values[i] = args[given + k];
+        }
+    }
+    if (!fits) {
+        PyErr_Format(PyExc_TypeError,
+                     count == 1 ? "%s() takes one argument, '%s'"
+                                : "%s() takes two arguments, '%s' and '%s'",
+                     function, names[0], names[count - 1]);
+    }
+    return fits;
+}
+
+/* A method of one argument that may be given by name. */
+#define ONE_ARGUMENT(function, argument)                                                           \
+    static PyObject *method_##function(Span *span, PyObject *const *args, Py_ssize_t given,        \
+                                       PyObject *keywords)                                         \
+    {                                                                                              \
+        static const char *const names[] = {argument};                                             \
+        PyObject *value;                                                                           \
+        if (!take_arguments(#function, names, 1, args, given, keywords, &value)) {                 \
+            return NULL;                                                                           \
+        }                                                                                          \
+        return function(span, value);                                                              \
+    }
+
+static PyObject *set_inputs(Span *span, PyObject *value)
+{
+    span_set_payload(span, KEY_INPUTS, value);
+    Py_RETURN_NONE;
+}
+
+static PyObject *set_outputs(Span *span, PyObject *value)
+{
+    span_set_payload(span, KEY_OUTPUTS, value);
+    Py_RETURN_NONE;
+}
+
+static PyObject *set_span_type(Span *span, PyObject *value)
+{
+    span_set(span, KEY_TYPE, value);
+    Py_RETURN_NONE;
+}
+
+static PyObject *set_description(Span *span, PyObject *value)
+{
+    span_set(span, KEY_DESCRIPTION, value);
+    Py_RETURN_NONE;
+}
+
+static PyObject *method_set_attribute(Span *span, PyObject *const *args, Py_ssize_t given,
+                                      PyObject *keywords)
+{
+    static const char *const names[] = {"key", "value"};
+    PyObject *values[2];
+    if (!take_arguments("set_attribute", names, 2, args, given, keywords, values)) {
+        return NULL;
+    }
+    span_set_attribute(span, values[0], values[1]);
+    Py_RETURN_NONE;
+}
+
+static PyObject *set_attributes(Span *span, PyObject *attributes)
+{
+    span_set_attributes(span, attributes);
+    Py_RETURN_NONE;
+}
+
+/* A status as the program gives it: "OK", a SpanStatusCode (a str too), or a SpanStatus. */
+static int apply_status(Span *span, PyObject *status)
+{
+    PyObject *code = NULL, *message = NULL;
+    int result = -1;
+
+    if (PyUnicode_Check(status)) {
+        Py_INCREF(status);
+        code = status;
+    }
+    else {
+        code = PyObject_GetAttrString(status, "status_code");
+        if (code == NULL) {
+            goto done;
+        }
+        message = PyObject_GetAttrString(status, "description");
+        if (message == NULL) {
+            PyErr_Clear();
+        }
+    }
+    static const char *const names[] = {"UNSET", "OK", "ERROR"};
+    for (int i = 0; PyUnicode_Check(code) && i < 3; i++) {
+        if (PyUnicode_CompareWithASCIIString(code, names[i]) == 0) {
+            span_set_status(span, i, message);
+            result = 0;
+            goto done;
+        }
+    }
+    raise_invalid(PyUnicode_FromFormat("%S is not a valid SpanStatusCode value. Please use one of "
+                                       "['UNSET', 'OK', 'ERROR']",
+                                       code));
+done:
+    Py_XDECREF(code);
+    Py_XDECREF(message);
+    return result;
+}
+
+static PyObject *set_status(Span *span, PyObject *status)
+{
+    if (apply_status(span, status) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* add_event(event): a SpanEvent, or anything with name, timestamp (ns) and attributes. */
+static PyObject *add_event(Span *span, PyObject *event)
+{
+    CoreState *state = span->state;
+    PyObject *name = NULL, *time = NULL, *attributes = NULL, *result = NULL;
+    Buffer *out = NULL;
+
+    name = PyObject_GetAttrString(event, "name");
+    time = name ? PyObject_GetAttrString(event, "timestamp") : NULL;
+    attributes = time ? PyObject_GetAttrString(event, "attributes") : NULL;
+    if (attributes == NULL) {
+        goto done;
+    }
+    uint64_t time_ns = PyLong_Check(time) ? PyLong_AsUnsignedLongLong(time) : clock_ns();
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        time_ns = clock_ns();
+    }
+    out = scratch_acquire(state);
+    if (out == NULL) {
+        result = Py_None;
+        goto done;
+    }
+    wire_pack_array(out, 3);
+    if (PyUnicode_Check(name)) {
+        encode_str(out, name);
+    }
+    else {
+        encode_text(out, "event", 5);
+    }
+    wire_pack_uint64(out, time_ns);
+    if (!PyDict_Check(attributes) || encode_try(state, out, attributes) != ENCODED) {
+        wire_pack_map(out, 0);
+    }
+    span_append_event(span, out,
+                      PyUnicode_Check(name) &&
+                          PyUnicode_CompareWithASCIIString(name, "exception") == 0);
+    result = Py_None;
+done:
+    if (out != NULL) {
+        scratch_release(state, out);
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(time);
+    Py_XDECREF(attributes);
+    Py_XINCREF(result);
+    return result;
+}
+
+static PyObject *record_exception(Span *span, PyObject *exception)
+{
+    PyObject *made = NULL;
+    if (PyUnicode_Check(exception)) {
+        made = PyObject_CallFunctionObjArgs(PyExc_Exception, exception, NULL);
+        if (made == NULL) {
+            return NULL;
+        }
+        exception = made;
+    }
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_Exception) || PyType_Check(exception)) {
+        raise_invalid(PyUnicode_FromString(
+            "The `exception` parameter must be an Exception instance or a string."));
+        Py_XDECREF(made);
+        return NULL;
+    }
+    span_record_exception(span, exception, true);
+    Py_XDECREF(made);
+    Py_RETURN_NONE;
+}
+
+static PyObject *span_py_end(Span *span, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"outputs", "attributes", "status", "end_time_ns", NULL};
+    PyObject *outputs = Py_None, *attributes = Py_None, *status = Py_None, *time = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOO:end", names, &outputs, &attributes,
+                                     &status, &time)) {
+        return NULL;
+    }
+    if (span->end_ns != 0) {
+        Py_RETURN_NONE;
+    }
+    if (attributes != Py_None) {
+        span_set_attributes(span, attributes);
+    }
+    if (outputs != Py_None) {
+        span_set_payload(span, KEY_OUTPUTS, outputs);
+    }
+    if (status != Py_None && apply_status(span, status) < 0) {
+        PyErr_Clear();
+        warn(span->state, "A span was ended with a status that is none of OK, ERROR and UNSET.");
+    }
+    uint64_t end_ns = 0;
+    if (time != Py_None) {
+        end_ns = PyLong_AsUnsignedLongLong(time);
+        if (PyErr_Occurred()) {
+            PyErr_Clear();
+            end_ns = 0;
+        }
+    }
+    span_end(span, end_ns);
+    Py_RETURN_NONE;
+}
+
+static PyObject *value_of(const Span *span, const Attribute *entry)
+{
+    if (entry == NULL) {
+        Py_RETURN_NONE;
+    }
+    Reader value = attribute_value(&span->attributes, entry);
+    return decode_value(&value);
+}
+
+static PyObject *get_attribute(Span *span, PyObject *key)
+{
+    if (!PyUnicode_Check(key)) {
+        Py_RETURN_NONE;
+    }
+    Buffer encoded = {0};
+    encode_str(&encoded, key);
+    PyObject *result =
+        encoded.failed
+            ? PyErr_NoMemory()
+            : value_of(span, attributes_find(&span->attributes, key_of(encoded.data, encoded.len)));
+    buffer_free(&encoded);
+    return result;
+}
+
+/* The getter of attributes that have a property: `key` is a KnownKey. */
+static PyObject *get_known(Span *span, void *key)
+{
+    return value_of(span, attributes_find(&span->attributes, known_keys[(size_t)key]));
+}
+
+/* The attributes as a dict: their values, or the JSON texts of them. */
+static PyObject *attributes_dict(const Span *span, bool as_json)
+{
+    const Attributes *a = &span->attributes;
+    PyObject *result = PyDict_New();
+    for (uint32_t i = 0; result != NULL && i < a->count; i++) {
+        const Attribute *entry = &a->entries[i];
+        Reader r =
+            reader_over(a->values.data + entry->start, (size_t)entry->key_size + entry->value_size);
+        PyObject *key = decode_value(&r);
+        PyObject *value = key == NULL ? NULL
+                          : as_json   ? decode_json_text(&r, false)
+                                      : decode_value(&r);
+        if (value == NULL || PyDict_SetItem(result, key, value) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return result;
+}
+
+static PyObject *get_attributes(Span *span, void *unused)
+{
+    (void)unused;
+    return attributes_dict(span, false);
+}
+
+static PyObject *get_attribute_texts(Span *span, void *unused)
+{
+    (void)unused;
+    return attributes_dict(span, true);
+}
+
+/* [(name, time in ns, attributes)]: the thin package makes SpanEvents of them. */
+static PyObject *get_event_tuples(Span *span, void *unused)
+{
+    (void)unused;
+    PyObject *result = PyList_New(0);
+    Reader r = reader_over(span->events.data, span->events.len);
+    for (uint32_t i = 0; result != NULL && i < span->event_count; i++) {
+        PyObject *event = decode_value(&r);
+        if (event == NULL || PyList_Append(result, event) < 0) {
+            Py_CLEAR(result);
+        }
+        Py_XDECREF(event);
+    }
+    return result;
+}
+
+static PyObject *get_trace_id(Span *span, void *unused)
+{
+    (void)unused;
+    return trace_id_str(span->trace);
+}
+
+static PyObject *id_text(uint64_t id)
+{
+    char hex[SPAN_ID_HEX_SIZE];
+    span_id_hex(hex, id);
+    return PyUnicode_DecodeUTF8(hex, sizeof hex, NULL);
+}
+
+static PyObject *get_span_id(Span *span, void *unused)
+{
+    (void)unused;
+    return id_text(span->id);
+}
+
+/* _close(end ns or None): as a span of OpenTelemetry ends. */
+static PyObject *close_span(Span *span, PyObject *time)
+{
+    uint64_t end_ns = 0;
+    if (time != Py_None) {
+        end_ns = PyLong_AsUnsignedLongLong(time);
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+    }
+    span_close(span, end_ns);
+    Py_RETURN_NONE;
+}
+
+/* _move(span id): under another parent. By way of the view of OpenTelemetry's span only. */
+static PyObject *move_span(Span *span, PyObject *id)
+{
+    uint64_t parent_id = PyLong_AsUnsignedLongLong(id);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (span->end_ns == 0) {
+        span->parent_id = parent_id;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _set_twin(object): what get_current_active_span() returns in its place. */
+static PyObject *set_twin(Span *span, PyObject *object)
+{
+    if (slot_dict(&span->dict) == NULL || PyDict_SetItemString(span->dict, "_twin", object) < 0) {
+        return NULL;
+    }
+    span->has_twin = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_parent_id(Span *span, void *unused)
+{
+    (void)unused;
+    if (span->parent_id == 0) {
+        Py_RETURN_NONE;
+    }
+    return id_text(span->parent_id);
+}
+
+static PyObject *get_name(Span *span, void *unused)
+{
+    (void)unused;
+    Py_INCREF(span->name);
+    return span->name;
+}
+
+static PyObject *get_start(Span *span, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(span->start_ns);
+}
+
+static PyObject *get_end(Span *span, void *unused)
+{
+    (void)unused;
+    if (span->end_ns == 0) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLongLong(span->end_ns);
+}
+
+/* (code, message): the thin package makes a SpanStatus of it. */
+static PyObject *get_status_pair(Span *span, void *unused)
+{
+    (void)unused;
+    static const char *const names[] = {"UNSET", "OK", "ERROR"};
+    if (span->status_message == NULL) {
+        return Py_BuildValue("(ss)", names[span->status], "");
+    }
+    return Py_BuildValue("(sO)", names[span->status], span->status_message);
+}
+
+/* A SpanLogLevel or its name; what is neither is MLflow's exception. */
+static PyObject *set_log_level(Span *span, PyObject *level)
+{
+    PyObject *number = python_call(SPANS_ENTITIES, "log_level_number", level, NULL);
+    if (number == NULL) {
+        return NULL;
+    }
+    span_set(span, KEY_LOG_LEVEL, number);
+    Py_DECREF(number);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_status(Span *span, void *unused)
+{
+    (void)unused;
+    return from_entities(span, "status");
+}
+
+static PyObject *get_events(Span *span, void *unused)
+{
+    (void)unused;
+    return from_entities(span, "events");
+}
+
+static PyObject *get_log_level(Span *span, void *unused)
+{
+    (void)unused;
+    return from_entities(span, "log_level");
+}
+
+/* isinstance(span, LiveSpan) holds once MLflow is loaded; this never loads it. */
+static PyObject *get_class(Span *span, void *unused)
+{
+    (void)unused;
+    PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
+    PyObject *module = modules ? PyDict_GetItemString(modules, "mlflow.entities.span") : NULL;
+    PyObject *live = module ? PyObject_GetAttrString(module, "LiveSpan") : NULL;
+    if (live == NULL) {
+        PyErr_Clear();
+        live = (PyObject *)Py_TYPE(span);
+        Py_INCREF(live);
+    }
+    return live;
+}
+
+static PyObject *span_repr(Span *span)
+{
+    PyObject *trace_id = trace_id_str(span->trace), *span_id = id_text(span->id);
+    PyObject *parent_id = get_parent_id(span, NULL), *result = NULL;
+    if (trace_id != NULL && span_id != NULL && parent_id != NULL) {
+        result = PyUnicode_FromFormat("LiveSpan(name=%R, trace_id=%R, span_id=%R, parent_id=%R)",
+                                      span->name, trace_id, span_id, parent_id);
+    }
+    Py_XDECREF(trace_id);
+    Py_XDECREF(span_id);
+    Py_XDECREF(parent_id);
+    return result;
+}
+
+static PyObject *get_link_list(Span *span, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(slot_list(&span->link_list));
+    return span->link_list;
+}
+
+static PyObject *get_attachments(Span *span, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(slot_dict(&span->attachments));
+    return span->attachments;
+}
+
+static PyObject *get_trace(Span *span, void *unused)
+{
+    (void)unused;
+    Py_INCREF((PyObject *)span->trace);
+    return (PyObject *)span->trace;
+}
+
+/* add_link(link): checked by the thin package, which calls _append_link. */
+static PyObject *add_link(Span *span, PyObject *link)
+{
+    if (span->end_ns != 0) {
+        Py_RETURN_NONE;
+    }
+    return python_call(SPANS_ENTITIES, "add_link", (PyObject *)span, link);
+}
+
+/* _append_link(trace id, span id, attributes or None): what travels of a link. */
+static PyObject *append_link(Span *span, PyObject *args)
+{
+    PyObject *trace_id, *span_id, *attributes;
+    if (!PyArg_ParseTuple(args, "UUO:_append_link", &trace_id, &span_id, &attributes)) {
+        return NULL;
+    }
+    Buffer *out = scratch_acquire(span->state);
+    if (out == NULL) {
+        return PyErr_NoMemory();
+    }
+    wire_pack_array(out, 3);
+    encode_str(out, trace_id);
+    encode_str(out, span_id);
+    if (!PyDict_Check(attributes) || encode_try(span->state, out, attributes) != ENCODED) {
+        wire_pack_map(out, 0);
+    }
+    if (!out->failed && span->end_ns == 0) {
+        buffer_append(&span->links, out->data, out->len);
+        span->link_count += !span->links.failed;
+        span->links.failed = false;
+    }
+    scratch_release(span->state, out);
+    Py_RETURN_NONE;
+}
+
+#define FROM_ENTITIES(function)                                                                    \
+    static PyObject *entities_##function(Span *span, PyObject *unused)                             \
+    {                                                                                              \
+        (void)unused;                                                                              \
+        return from_entities(span, #function);                                                     \
+    }
+
+FROM_ENTITIES(to_dict)
+
+FROM_ENTITIES(to_immutable_span)
+
+FROM_ENTITIES(to_otel_proto)
+
+FROM_ENTITIES(no_pickle)
+
+FROM_ENTITIES(no_deepcopy)
+
+static PyObject *entities_attribute(Span *span, void *function)
+{
+    return from_entities(span, (const char *)function);
+}
+
+/* from_dict(), from_dict_v2() and from_otel_proto() are the immutable Span's. */
+static PyObject *not_supported(PyObject *type, PyObject *data)
+{
+    (void)type;
+    (void)data;
+    PyErr_SetString(PyExc_NotImplementedError,
+                    "The `from_dict` method is not supported for the LiveSpan class.");
+    return NULL;
+}
+
+static PyObject *from_immutable_span(PyObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)type;
+    return python_call_with(SPANS_COPIES, "clone_span", args, kwargs);
+}
+
+static PyObject *subscript(Span *span, PyObject *item)
+{
+    return python_call(SPANS_ENTITIES, "no_subscript", (PyObject *)span, item);
+}
+
+/* hasattr(span, "get") is false, and the message says what to use. */
+static PyObject *get_get(Span *span, void *unused)
+{
+    (void)span;
+    (void)unused;
+    PyErr_SetString(PyExc_AttributeError,
+                    "'LiveSpan' object has no attribute 'get'; a span is not a dict. Use attribute "
+                    "access such as `span.name`, `span.inputs`, `span.outputs`, or "
+                    "`span.attributes`, or `span.get_attribute(key)` for a span attribute.");
+    return NULL;
+}
+
+static PyObject *itself(PyObject *span, PyObject *unused)
+{
+    (void)unused;
+    Py_INCREF(span);
+    return span;
+}
+
+static PyObject *get_remote(Span *span, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(span->remote);
+}
+
+static PyObject *get_otel_trace_id(Span *span, void *unused)
+{
+    (void)unused;
+    return PyUnicode_DecodeUTF8(span->trace->id_text + 3, TRACE_ID_TEXT_SIZE - 3, NULL);
+}
+
+static PyObject *is_recording(Span *span, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(span->end_ns == 0);
+}
+
+/* Names may be changed through the view of OpenTelemetry's span only. */
+static PyObject *rename_span(Span *span, PyObject *name)
+{
+    if (!PyUnicode_Check(name)) {
+        PyErr_SetString(PyExc_TypeError, "a span's name is a str");
+        return NULL;
+    }
+    Py_INCREF(name);
+    set_owned(&span->name, name);
+    Py_RETURN_NONE;
+}
+
+static PyObject *remove_attribute(Span *span, PyObject *key)
+{
+    if (!PyUnicode_Check(key)) {
+        PyErr_SetString(PyExc_TypeError, "an attribute's key is a str");
+        return NULL;
+    }
+    Buffer encoded = {0};
+    encode_str(&encoded, key);
+    bool removed = !encoded.failed && span->end_ns == 0 &&
+                   attributes_remove(&span->attributes, key_of(encoded.data, encoded.len));
+    buffer_free(&encoded);
+    if (!removed) {
+        PyErr_SetObject(PyExc_KeyError, key);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+ONE_ARGUMENT(add_link, "link")
+
+ONE_ARGUMENT(set_inputs, "inputs")
+
+ONE_ARGUMENT(set_outputs, "outputs")
+
+ONE_ARGUMENT(set_attributes, "attributes")
+
+ONE_ARGUMENT(set_span_type, "span_type")
+
+ONE_ARGUMENT(set_description, "description")
+
+ONE_ARGUMENT(set_log_level, "level")
+
+ONE_ARGUMENT(set_status, "status")
+
+ONE_ARGUMENT(add_event, "event")
+
+ONE_ARGUMENT(record_exception, "exception")
+
+ONE_ARGUMENT(get_attribute, "key")
+
+#define METHOD(function)                                                                           \
+    (PyCFunction)(void (*)(void)) method_##function, METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef span_methods[] = {
+    {"set_inputs", METHOD(set_inputs), "Set the input values of the span."},
+    {"set_outputs", METHOD(set_outputs), "Set the output values of the span."},
+    {"set_attribute", METHOD(set_attribute),
+     "set_attribute(key, value)\n\nSet one attribute; the value is copied now."},
+    {"set_attributes", METHOD(set_attributes), "Set the attributes of a dictionary."},
+    {"set_span_type", METHOD(set_span_type), "Set the type of the span."},
+    {"set_description", METHOD(set_description), "Set the description of the span."},
+    {"set_log_level", METHOD(set_log_level), "Set the severity: a SpanLogLevel or its name."},
+    {"set_status", METHOD(set_status), "Set the status: 'OK', 'ERROR', or a SpanStatus."},
+    {"add_event", METHOD(add_event), "Add a SpanEvent."},
+    {"record_exception", METHOD(record_exception),
+     "Add an exception event and set the status to ERROR."},
+    {"get_attribute", METHOD(get_attribute), "The value of an attribute, or None."},
+    {"end", (PyCFunction)(void (*)(void))span_py_end, METH_VARARGS | METH_KEYWORDS,
+     "end(outputs=None, attributes=None, status=None, end_time_ns=None)\n\nEnd the span."},
+    {"add_link", METHOD(add_link), "Add a Link to a span of another trace, or of this one."},
+    {"to_dict", (PyCFunction)entities_to_dict, METH_NOARGS, "As Span.to_dict() makes it."},
+    {"to_immutable_span", (PyCFunction)entities_to_immutable_span, METH_NOARGS,
+     "A mlflow.entities.Span that holds what this span holds now."},
+    {"to_otel_proto", (PyCFunction)entities_to_otel_proto, METH_NOARGS,
+     "An opentelemetry.proto.trace.v1 Span."},
+    {"from_dict", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
+    {"from_dict_v2", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
+    {"from_otel_proto", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
+    {"from_immutable_span", (PyCFunction)(void (*)(void))from_immutable_span,
+     METH_VARARGS | METH_KEYWORDS | METH_CLASS, "A new span like one that was recorded."},
+    {"_is_recording", (PyCFunction)is_recording, METH_NOARGS, NULL},
+    {"_append_link", (PyCFunction)append_link, METH_VARARGS, NULL},
+    {"_close", (PyCFunction)close_span, METH_O, NULL},
+    {"_move", (PyCFunction)move_span, METH_O, NULL},
+    {"_set_twin", (PyCFunction)set_twin, METH_O, NULL},
+    {"_remove_attribute", (PyCFunction)remove_attribute, METH_O, NULL},
+    {"_rename", (PyCFunction)rename_span, METH_O, NULL},
+    {"__copy__", itself, METH_NOARGS, NULL},
+    {"__deepcopy__", (PyCFunction)entities_no_deepcopy, METH_O, NULL},
+    {"__reduce__", (PyCFunction)entities_no_pickle, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef span_getset[] = {
+    {"trace_id", (getter)get_trace_id, NULL, "The id of the trace, tr-<32 hex digits>.", NULL},
+    {"request_id", (getter)get_trace_id, NULL, "Deprecated. Use trace_id instead.", NULL},
+    {"span_id", (getter)get_span_id, NULL, "The id of the span, 16 hex digits.", NULL},
+    {"parent_id", (getter)get_parent_id, NULL, "The parent's id, None for a root.", NULL},
+    {"name", (getter)get_name, NULL, "The name of the span.", NULL},
+    {"start_time_ns", (getter)get_start, NULL, "Nanoseconds since the Unix epoch.", NULL},
+    {"end_time_ns", (getter)get_end, NULL, "Nanoseconds; None while it is open.", NULL},
+    {"inputs", (getter)get_known, NULL, "The input values.", (void *)KEY_INPUTS},
+    {"outputs", (getter)get_known, NULL, "The output values.", (void *)KEY_OUTPUTS},
+    {"span_type", (getter)get_known, NULL, "The type of the span.", (void *)KEY_TYPE},
+    {"description", (getter)get_known, NULL, "The description, or None.", (void *)KEY_DESCRIPTION},
+    {"attributes", (getter)get_attributes, NULL, "All attributes.", NULL},
+    {"status", (getter)get_status, NULL, "The status, a mlflow.entities.SpanStatus.", NULL},
+    {"events", (getter)get_events, NULL, "The events, mlflow.entities.SpanEvents.", NULL},
+    {"log_level", (getter)get_log_level, NULL, "The SpanLogLevel, or None.", NULL},
+    {"links", (getter)entities_attribute, NULL, "The links, mlflow.entities.Links.", "links"},
+    {"model_name", (getter)get_known, NULL, "The name of the model, or None.", (void *)KEY_MODEL},
+    {"llm_cost", (getter)get_known, NULL, "Cost in USD, a dictionary, or None.", (void *)KEY_COST},
+    {"get", (getter)get_get, NULL, NULL, NULL},
+    {"_span", (getter)entities_attribute, NULL, "A view as an OpenTelemetry span.", "otel_span"},
+    {"_attributes", (getter)entities_attribute, NULL, NULL, "attribute_registry"},
+    {"_links", (getter)get_link_list, NULL, NULL, NULL},
+    {"_attachments", (getter)get_attachments, NULL, NULL, NULL},
+    {"_trace", (getter)get_trace, NULL, NULL, NULL},
+    {"_trace_id", (getter)get_otel_trace_id, NULL, NULL, NULL},
+    {"_original_name", (getter)get_name, NULL, NULL, NULL},
+    {"_remote", (getter)get_remote, NULL, NULL, NULL},
+    {"_attribute_texts", (getter)get_attribute_texts, NULL, NULL, NULL},
+    {"_status_pair", (getter)get_status_pair, NULL, NULL, NULL},
+    {"_event_tuples", (getter)get_event_tuples, NULL, NULL, NULL},
+    {"__class__", (getter)get_class, NULL, NULL, NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef span_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(Span, dict), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot span_slots[] = {
+    {Py_tp_dealloc, span_dealloc},
+    {Py_tp_repr, span_repr},
+    {Py_mp_subscript, subscript},
+    {Py_tp_methods, span_methods},
+    {Py_tp_getset, span_getset},
+    {Py_tp_members, span_members},
+    {Py_tp_doc, "A span that is being recorded. Made by start_span and @trace."},
+    {0, NULL},
+};
+
+static PyType_Spec span_spec = {
+    .name = "mlflow_fasttrace._core.LiveSpan",
+    .basicsize = sizeof(Span),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = span_slots,
+};
+
+int live_span_add_type(PyObject *module, CoreState *state)
+{
+    if (state_add_type(module, &span_spec, &state->types.live_span, "LiveSpan") < 0) {
+        return -1;
+    }
+    /* With __getitem__ alone, iter(span) would seem to work. */
+    return PyObject_SetAttrString((PyObject *)state->types.live_span, "__iter__", Py_None);
+}

@@ -1,0 +1,198 @@
+/* live_trace.c: a trace in flight: what the package reads and sets of it. */
+#include "objects/live_trace.h"
+
+#include "trace/span.h"
+#include "trace/trace_record.h"
+
+static void trace_dealloc(Trace *trace)
+{
+    PyTypeObject *type = Py_TYPE(trace);
+    trace_release(trace);
+    PyObject_Free(trace);
+    Py_DECREF(type);
+}
+
+/* The containers are made when they are first asked for; changes to them are the trace's. */
+static PyObject *get_tags(Trace *trace, void *unused)
+{
+    (void)unused;
+    if (trace->tags == NULL) {
+        trace->tags = Py_BuildValue("{sO}", NAME_TAG, trace->root_name);
+    }
+    Py_XINCREF(trace->tags);
+    return trace->tags;
+}
+
+static PyObject *get_metadata(Trace *trace, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(slot_dict(&trace->metadata));
+    return trace->metadata;
+}
+
+static PyObject *get_inherited(Trace *trace, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(slot_dict(&trace->inherited_metadata));
+    return trace->inherited_metadata;
+}
+
+static PyObject *get_assessments(Trace *trace, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(slot_list(&trace->assessments));
+    return trace->assessments;
+}
+
+static PyObject *get_id(Trace *trace, void *unused)
+{
+    (void)unused;
+    return trace_id_str(trace);
+}
+
+static PyObject *get_start(Trace *trace, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(trace->root_start_ns);
+}
+
+static PyObject *get_complete(Trace *trace, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(trace_is_complete(trace));
+}
+
+static PyObject *get_destination(Trace *trace, void *unused)
+{
+    (void)unused;
+    Py_INCREF(trace->destination);
+    return trace->destination;
+}
+
+static PyObject *get_state(Trace *trace, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(trace->trace_state);
+}
+
+static int set_state(Trace *trace, PyObject *value, void *unused)
+{
+    (void)unused;
+    long number = value ? PyLong_AsLong(value) : -1;
+    if (number < STATE_UNSPECIFIED || number > STATE_IN_PROGRESS) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "a trace's state is 0 to 3");
+        }
+        return -1;
+    }
+    trace->trace_state = (unsigned char)number;
+    return 0;
+}
+
+static PyObject *get_remote(Trace *trace, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(trace->remote);
+}
+
+static int set_info(Trace *trace, PyObject *value, void *unused)
+{
+    (void)unused;
+    Py_XINCREF(value);
+    set_owned(&trace->info, value);
+    /* Whoever asked for it may ask for its spans too. */
+    return trace_is_complete(trace) || slot_list(&trace->whole_spans) != NULL ? 0 : -1;
+}
+
+static PyObject *get_text(Trace *trace, void *offset)
+{
+    PyObject *value = *(PyObject **)((char *)trace + (size_t)offset);
+    if (value == NULL) {
+        value = Py_None;
+    }
+    Py_INCREF(value);
+    return value;
+}
+
+static int set_text(Trace *trace, PyObject *value, void *offset)
+{
+    if (value == NULL || !PyUnicode_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "a str is needed");
+        return -1;
+    }
+    Py_INCREF(value);
+    set_owned((PyObject **)((char *)trace + (size_t)offset), value);
+    return 0;
+}
+
+#define TEXT(name) {#name, (getter)get_text, (setter)set_text, NULL, (void *)offsetof(Trace, name)}
+
+static PyGetSetDef trace_getset[] = {
+    {"trace_id", (getter)get_id, NULL, NULL, NULL},
+    {"start_time_ns", (getter)get_start, NULL, NULL, NULL},
+    {"complete", (getter)get_complete, NULL, "Whether root and all other spans have ended.", NULL},
+    {"destination", (getter)get_destination, NULL, "An encoded map, see encode().", NULL},
+    {"tags", (getter)get_tags, NULL, NULL, NULL},
+    {"metadata", (getter)get_metadata, NULL, NULL, NULL},
+    {"inherited_metadata", (getter)get_inherited, NULL, NULL, NULL},
+    {"assessments", (getter)get_assessments, NULL, NULL, NULL},
+    {"state", (getter)get_state, (setter)set_state, "0 undecided, 1 OK, 2 ERROR.", NULL},
+    TEXT(request_preview),
+    TEXT(response_preview),
+    TEXT(client_request_id),
+    {"remote", (getter)get_remote, NULL, "Whether another process began it.", NULL},
+    {"info", (getter)get_text, (setter)set_info, "The TraceInfo that was handed out, or None.",
+     (void *)offsetof(Trace, info)},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyObject *spans(Trace *trace, PyObject *unused)
+{
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    for (Span *span = trace->spans; list != NULL && span != NULL; span = span->next) {
+        if (!span->remote && PyList_Append(list, (PyObject *)span) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    if (list != NULL && PyList_Reverse(list) < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *rewrite(Trace *trace, PyObject *unused)
+{
+    (void)unused;
+    if (trace_is_complete(trace)) {
+        trace_rewrite(trace->state, trace);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef trace_methods[] = {
+    {"rewrite", (PyCFunction)rewrite, METH_NOARGS,
+     "Records once more what is known of a trace that has ended: something of it has changed."},
+    {"spans", (PyCFunction)spans, METH_NOARGS, "The spans that are alive, oldest first."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot trace_slots[] = {
+    {Py_tp_dealloc, trace_dealloc},
+    {Py_tp_getset, trace_getset},
+    {Py_tp_methods, trace_methods},
+    {Py_tp_doc, "A trace in flight."},
+    {0, NULL},
+};
+
+static PyType_Spec trace_spec = {
+    .name = "mlflow_fasttrace._core.Trace",
+    .basicsize = sizeof(Trace),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = trace_slots,
+};
+
+int live_trace_add_type(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &trace_spec, &state->types.live_trace, "Trace");
+}

@@ -1,0 +1,232 @@
+/* span_scope.c: the context manager, and decorator, that start_span() returns. */
+#include "objects/span_scope.h"
+
+#include "base/errors.h"
+#include "base/python_side.h"
+#include "trace/span.h"
+
+typedef struct {
+    PyObject_HEAD PyObject *name;
+    PyObject *span_type;
+    PyObject *attributes;
+    PyObject *description;
+    PyObject *log_level;
+    PyObject *no_op;        /* yielded where the span is not recorded */
+    PyObject *root_options; /* None, or (experiment id or None, run id or None, links or None) */
+    Current *opened;        /* owned */
+    bool entered;
+} SpanScope;
+
+static SpanScope *scope_make(PyTypeObject *type, PyObject *const *values)
+{
+    SpanScope *scope = PyObject_New(SpanScope, type);
+    if (scope == NULL) {
+        return NULL;
+    }
+    PyObject **slots = &scope->name;
+    for (int i = 0; i < 7; i++) {
+        Py_INCREF(values[i]);
+        slots[i] = values[i];
+    }
+    scope->opened = NULL;
+    scope->entered = false;
+    return scope;
+}
+
+/* SpanScope(name, span_type, attributes, description, log_level, no_op[, root options]) */
+static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *values[7] = {NULL, NULL, NULL, NULL, NULL, NULL, Py_None};
+    if (kwargs != NULL && PyDict_Size(kwargs) > 0) {
+        PyErr_SetString(PyExc_TypeError, "SpanScope takes no keyword arguments");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(args, "UOOOOO|O!:SpanScope", &values[0], &values[1], &values[2],
+                          &values[3], &values[4], &values[5], &PyTuple_Type, &values[6])) {
+        return NULL;
+    }
+    return (PyObject *)scope_make(type, values);
+}
+
+/* Abandons what was entered and never left. The span is ended at the next start of a span, or
+ * flush: here no Python code may run. */
+static void abandon(SpanScope *scope)
+{
+    CoreState *state = state_of_type(Py_TYPE((PyObject *)scope));
+    PyObject *type, *value, *traceback;
+    current_abandon(scope->opened);
+    if (as_span(state, scope->opened) == NULL) {
+        return;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *abandoned = slot_list(&state->abandoned);
+    if (abandoned == NULL || PyList_Append(abandoned, (PyObject *)scope->opened) < 0) {
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+static void scope_dealloc(SpanScope *scope)
+{
+    PyTypeObject *type = Py_TYPE(scope);
+    if (UNLIKELY(scope->opened != NULL)) {
+        abandon(scope);
+    }
+    Py_DECREF(scope->name);
+    Py_DECREF(scope->span_type);
+    Py_DECREF(scope->attributes);
+    Py_DECREF(scope->description);
+    Py_DECREF(scope->log_level);
+    Py_DECREF(scope->no_op);
+    Py_DECREF(scope->root_options);
+    Py_XDECREF((PyObject *)scope->opened);
+    PyObject_Free(scope);
+    Py_DECREF(type);
+}
+
+/* A root option, borrowed; NULL where it is None or not given. */
+static PyObject *root_option(const SpanScope *scope, Py_ssize_t i)
+{
+    PyObject *item =
+        scope->root_options != Py_None ? PyTuple_GetItem(scope->root_options, i) : NULL;
+    if (item == NULL) {
+        PyErr_Clear();
+    }
+    return item == Py_None ? NULL : item;
+}
+
+/* Takes any mapping, and pairs, as dict() does. */
+static void set_attributes(Span *span, PyObject *attributes)
+{
+    if (LIKELY(PyDict_Check(attributes))) {
+        span_set_attributes(span, attributes);
+        return;
+    }
+    PyObject *dict = PyObject_CallFunctionObjArgs((PyObject *)&PyDict_Type, attributes, NULL);
+    if (dict == NULL) {
+        swallow_exception();
+    }
+    span_set_attributes(span, dict != NULL ? dict : attributes);
+    Py_XDECREF(dict);
+}
+
+static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
+{
+    (void)unused;
+    CoreState *state = state_of_type(Py_TYPE((PyObject *)scope));
+    if (scope->entered) {
+        PyErr_SetString(PyExc_RuntimeError, "this span has been started already");
+        return NULL;
+    }
+    scope->entered = true;
+    SpanOptions options = {
+        .root = {.experiment = root_option(scope, 0), .run_id = root_option(scope, 1)}};
+    Current *opened =
+        span_open(state, scope->name, LIKELY(scope->root_options == Py_None) ? NULL : &options);
+    Span *span = as_span(state, opened);
+    scope->opened = opened;
+    if (UNLIKELY(span == NULL)) {
+        if (opened != NULL) {
+            current_activate(state, opened);
+        }
+        Py_INCREF(scope->no_op);
+        return scope->no_op;
+    }
+    span_set(span, KEY_TYPE, scope->span_type);
+    if (scope->attributes != Py_None) {
+        set_attributes(span, scope->attributes);
+    }
+    if (scope->description != Py_None) {
+        span_set(span, KEY_DESCRIPTION, scope->description);
+    }
+    if (scope->log_level != Py_None) {
+        span_set(span, KEY_LOG_LEVEL, scope->log_level);
+    }
+    if (UNLIKELY(scope->root_options != Py_None)) {
+        span_apply_root_options(span, scope->root_options);
+    }
+    current_activate(state, opened);
+    Py_INCREF((PyObject *)span);
+    return (PyObject *)span;
+}
+
+static PyObject *scope_exit(SpanScope *scope, PyObject *args)
+{
+    PyObject *type, *value, *traceback;
+    if (!PyArg_ParseTuple(args, "OOO:__exit__", &type, &value, &traceback)) {
+        return NULL;
+    }
+    CoreState *state = state_of_type(Py_TYPE((PyObject *)scope));
+    Current *opened = scope->opened;
+    Span *span = as_span(state, opened);
+    scope->opened = NULL;
+    if (opened != NULL && PyErr_GivenExceptionMatches(value, PyExc_GeneratorExit)) {
+        current_abandon(opened); /* perhaps by the garbage collector, see trace/context.c */
+    }
+    else if (opened != NULL) {
+        current_deactivate(state, opened);
+    }
+    if (span != NULL) {
+        /* Called by hand with the type alone: the exception is made, as a with statement would. */
+        PyObject *made = NULL;
+        if (value == Py_None && type != Py_None) {
+            made = PyObject_CallNoArgs(type);
+            if (made == NULL) {
+                swallow_exception();
+            }
+        }
+        PyObject *exception = made != NULL ? made : value;
+        if (exception != Py_None && PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
+            span_record_exception(span, exception, true);
+        }
+        Py_XDECREF(made);
+        span_end(span, 0);
+    }
+    Py_XDECREF((PyObject *)opened);
+    Py_RETURN_FALSE;
+}
+
+/* As a decorator: every call of the function gets a scope of its own. */
+static PyObject *scope_call(SpanScope *scope, PyObject *args, PyObject *kwargs)
+{
+    PyObject *function;
+    if ((kwargs != NULL && PyDict_Size(kwargs) > 0) || !PyArg_ParseTuple(args, "O", &function)) {
+        PyErr_SetString(PyExc_TypeError, "start_span(...) as a decorator takes one function");
+        return NULL;
+    }
+    return python_call(SPANS_WRAPPERS, "function_in_scope", (PyObject *)scope, function);
+}
+
+static PyObject *scope_again(SpanScope *scope, PyObject *unused)
+{
+    (void)unused;
+    return (PyObject *)scope_make(Py_TYPE((PyObject *)scope), &scope->name);
+}
+
+static PyMethodDef scope_methods[] = {
+    {"__enter__", (PyCFunction)scope_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)scope_exit, METH_VARARGS, NULL},
+    {"again", (PyCFunction)scope_again, METH_NOARGS, "A scope like this one, not entered."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot scope_slots[] = {
+    {Py_tp_new, scope_new},
+    {Py_tp_dealloc, scope_dealloc},
+    {Py_tp_call, scope_call},
+    {Py_tp_methods, scope_methods},
+    {Py_tp_doc, "The context manager that start_span() returns."},
+    {0, NULL},
+};
+
+static PyType_Spec scope_spec = {
+    .name = "mlflow_fasttrace._core.SpanScope",
+    .basicsize = sizeof(SpanScope),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = scope_slots,
+};
+
+int span_scope_add_type(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &scope_spec, &state->types.span_scope, "SpanScope");
+}

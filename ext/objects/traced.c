@@ -1,0 +1,405 @@
+/* traced.c: a call of a traced function.
+ *
+ * A synchronous function becomes a Traced object, which is the callable itself. What one asks it
+ * for (its name, its code, its __dict__, even its __class__) its signature function answers, a
+ * Python function that looks as MLflow's wrapper does: tools that want a function find one.
+ * Coroutine functions and generators keep a thin Python wrapper around it
+ * (_internal/spans/wrappers.py), so that inspect and asyncio still see what they are; the wrapper
+ * calls _begin, _finish and _fail, or _stream, and there is no signature function. */
+#include "objects/traced.h"
+
+#include "base/errors.h"
+#include "objects/signature.h"
+#include "objects/stream.h"
+
+typedef struct {
+    PyObject_HEAD PyObject *weak_references;
+    PyObject *signature_function; /* owned; NULL inside a wrapper */
+    PyObject *arguments; /* owned tuple that it was made of: a copy by value is made of them */
+    CoreState *state;
+    PyObject *function;     /* owned */
+    PyObject *span_name;    /* owned str */
+    PyObject *reducer;      /* owned; None but for generators */
+    PyObject *root_options; /* owned; None, or (experiment id or None, None, links or None) */
+    SpanOptions options;    /* borrows from root_options */
+    bool has_options;
+    Attributes prepared; /* what every span of it begins with */
+    Attribute prepared_entries[INLINE_ATTRIBUTES];
+    Signature signature;
+} Traced;
+
+/* ---- a call ---- */
+
+/* Starts the span of a call, as span_open() does: prepared attributes and inputs are set, and it is
+ * made current if asked. */
+static Current *begin(Traced *self, PyObject *args, PyObject *kwargs, bool activate)
+{
+    CoreState *state = self->state;
+    Current *opened = span_open(state, self->span_name, self->has_options ? &self->options : NULL);
+    Span *span = as_span(state, opened);
+    if (UNLIKELY(span == NULL)) {
+        if (opened != NULL && activate) {
+            current_activate(state, opened);
+        }
+        return opened;
+    }
+    span_add_prepared(span, &self->prepared);
+    if (UNLIKELY(self->root_options != Py_None)) {
+        span_apply_root_options(span, self->root_options);
+    }
+    if (activate) {
+        current_activate(state, opened);
+    }
+    signature_set_inputs(&self->signature, span, args, kwargs);
+    return opened;
+}
+
+/* Ends the span of a call that returned. Takes `opened`, which may be NULL, over. */
+static void finish(CoreState *state, Current *opened, PyObject *result)
+{
+    Span *span = as_span(state, opened);
+    if (UNLIKELY(opened == NULL)) {
+        return;
+    }
+    if (LIKELY(span != NULL)) {
+        span_default_outputs(span, result);
+    }
+    current_deactivate(state, opened);
+    if (LIKELY(span != NULL)) {
+        span_end(span, 0);
+    }
+    Py_DECREF((PyObject *)opened);
+}
+
+static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
+{
+    CoreState *state = self->state;
+    Current *opened = begin(self, args, kwargs, true);
+    PyObject *result = PyObject_Call(self->function, args, kwargs);
+    if (LIKELY(result != NULL)) {
+        finish(state, opened, result);
+        return result;
+    }
+    if (opened == NULL) {
+        return NULL;
+    }
+    PyObject *type, *value, *traceback;
+    Span *span = as_span(state, opened);
+    if (span != NULL) {
+        span_record_pending(span);
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    current_deactivate(state, opened);
+    if (span != NULL) {
+        span_end(span, 0);
+    }
+    Py_DECREF((PyObject *)opened);
+    PyErr_Restore(type, value, traceback);
+    return NULL;
+}
+
+/* _begin(args, kwargs) -> what is current now: the span, or a non-recording span; None where
+ * nothing changed. */
+static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
+{
+    PyObject *args, *kwargs;
+    if (!PyArg_ParseTuple(arguments, "O!O!:_begin", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
+        return NULL;
+    }
+    Current *opened = begin(self, args, kwargs, true);
+    if (opened == NULL) {
+        Py_RETURN_NONE;
+    }
+    return (PyObject *)opened;
+}
+
+static Current *as_current(const CoreState *state, PyObject *object)
+{
+    return is_current(state, object) ? (Current *)object : NULL;
+}
+
+static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
+{
+    PyObject *object, *result;
+    if (!PyArg_ParseTuple(arguments, "OO:_finish", &object, &result)) {
+        return NULL;
+    }
+    Current *opened = as_current(self->state, object);
+    Py_XINCREF((PyObject *)opened);
+    finish(self->state, opened, result);
+    Py_RETURN_NONE;
+}
+
+/* _fail(what _begin() returned, exception). GeneratorExit means that the coroutine was closed,
+ * perhaps by the garbage collector, where the context must not be touched. */
+static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
+{
+    PyObject *object, *exception;
+    if (!PyArg_ParseTuple(arguments, "OO:_fail", &object, &exception)) {
+        return NULL;
+    }
+    Current *opened = as_current(self->state, object);
+    Span *span = as_span(self->state, opened);
+    if (opened == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (span != NULL && PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
+        span_record_exception(span, exception, true);
+    }
+    if (PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
+        current_abandon(opened);
+    }
+    else {
+        current_deactivate(self->state, opened);
+    }
+    if (span != NULL) {
+        span_end(span, 0);
+    }
+    Py_RETURN_NONE;
+}
+
+/* _stream(args, kwargs, iterator) -> Stream. */
+static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
+{
+    PyObject *args, *kwargs;
+    if (!PyArg_ParseTuple(arguments, "O!O!:_stream", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
+        return NULL;
+    }
+    Current *opened = begin(self, args, kwargs, false);
+    Span *span = as_span(self->state, opened);
+    PyObject *iterator = PyObject_Call(self->function, args, kwargs);
+    PyObject *stream = NULL;
+    if (iterator != NULL) {
+        stream = stream_new(self->state, opened, iterator, self->reducer);
+    }
+    else if (span != NULL) {
+        /* Arguments that don't fit: as for any call that raises. */
+        PyObject *type, *value, *traceback;
+        span_record_pending(span);
+        PyErr_Fetch(&type, &value, &traceback);
+        span_end(span, 0);
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_XDECREF(iterator);
+    Py_XDECREF((PyObject *)opened);
+    return stream;
+}
+
+/* ---- the object ---- */
+
+static int add_prepared(Traced *self, PyObject *key, PyObject *value)
+{
+    Buffer out = {0};
+    encode_str(&out, key);
+    size_t key_size = out.len;
+    encode_value(self->state, &out, value);
+    bool ok = !out.failed &&
+              attributes_set(&self->prepared, self->prepared_entries, key_of(out.data, key_size),
+                             out.data + key_size, out.len - key_size);
+    buffer_free(&out);
+    if (!ok) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+/* `attributes`: [(key, value)]. */
+static int prepare_attributes(Traced *self, PyObject *attributes)
+{
+    for (Py_ssize_t i = 0; i < PyList_Size(attributes); i++) {
+        PyObject *key, *value;
+        if (!PyArg_ParseTuple(PyList_GetItem(attributes, i), "UO", &key, &value) ||
+            add_prepared(self, key, value) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* `root_options` is None or a tuple, see Traced; `sampling` None or a ratio. */
+static int read_options(Traced *self, PyObject *root_options, PyObject *sampling)
+{
+    RootOptions *root = &self->options.root;
+    if (root_options != Py_None) {
+        PyObject *experiment, *run_id, *links;
+        if (!PyArg_ParseTuple(root_options, "OOO", &experiment, &run_id, &links)) {
+            return -1;
+        }
+        root->experiment = experiment == Py_None ? NULL : experiment;
+        self->has_options = root->experiment != NULL;
+    }
+    if (sampling != Py_None) {
+        double ratio = PyFloat_AsDouble(sampling);
+        if (ratio == -1.0 && PyErr_Occurred()) {
+            return -1;
+        }
+        root->sampling_bound = sampling_bound(ratio);
+        root->has_sampling = true;
+        self->has_options = true;
+    }
+    return 0;
+}
+
+/* Traced(function, span_name, attributes, parameters or None, reducer or None, root_options,
+ * sampling) */
+static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *function, *span_name, *attributes, *parameters, *reducer;
+    PyObject *root_options = Py_None, *sampling = Py_None;
+    if (kwargs != NULL && PyDict_Size(kwargs) > 0) {
+        PyErr_SetString(PyExc_TypeError, "Traced takes no keyword arguments");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(args, "OUO!OO|OO:Traced", &function, &span_name, &PyList_Type,
+                          &attributes, &parameters, &reducer, &root_options, &sampling)) {
+        return NULL;
+    }
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Traced *self = (Traced *)alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->state = state_of_type(type);
+    Py_INCREF(args);
+    self->arguments = args;
+    Py_INCREF(function);
+    self->function = function;
+    Py_INCREF(span_name);
+    self->span_name = span_name;
+    Py_INCREF(reducer);
+    self->reducer = reducer;
+    Py_INCREF(root_options);
+    self->root_options = root_options;
+    self->prepared.entries = self->prepared_entries;
+    self->prepared.room = INLINE_ATTRIBUTES;
+    if (prepare_attributes(self, attributes) < 0 ||
+        read_options(self, root_options, sampling) < 0 ||
+        signature_read(&self->signature, parameters) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int traced_traverse(Traced *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->signature_function);
+    Py_VISIT(self->arguments);
+    Py_VISIT(self->function);
+    Py_VISIT(self->reducer);
+    Py_VISIT(self->root_options);
+    return signature_traverse(&self->signature, visit, arg);
+}
+
+static int traced_clear(Traced *self)
+{
+    Py_CLEAR(self->signature_function);
+    Py_CLEAR(self->arguments);
+    Py_CLEAR(self->function);
+    Py_CLEAR(self->reducer);
+    signature_clear(&self->signature);
+    return 0;
+}
+
+static void traced_dealloc(Traced *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->weak_references != NULL) {
+        PyObject_ClearWeakRefs((PyObject *)self);
+    }
+    traced_clear(self);
+    signature_free(&self->signature);
+    attributes_free(&self->prepared, self->prepared_entries);
+    Py_XDECREF(self->span_name);
+    Py_XDECREF(self->root_options);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyObject *traced_get(PyObject *self, PyObject *instance, PyObject *owner)
+{
+    (void)owner;
+    if (instance == NULL || instance == Py_None) {
+        Py_INCREF(self);
+        return self;
+    }
+    return PyObject_CallFunctionObjArgs(((Traced *)self)->state->method_type, self, instance, NULL);
+}
+
+/* How it is called and bound is the type's own business. */
+static bool is_own(PyObject *name)
+{
+    return PyUnicode_CompareWithASCIIString(name, "__call__") == 0 ||
+           PyUnicode_CompareWithASCIIString(name, "__get__") == 0;
+}
+
+static PyObject *traced_getattro(Traced *self, PyObject *name)
+{
+    if (self->signature_function == NULL || is_own(name)) {
+        return PyObject_GenericGetAttr((PyObject *)self, name);
+    }
+    return PyObject_GetAttr(self->signature_function, name);
+}
+
+static int traced_setattro(Traced *self, PyObject *name, PyObject *value)
+{
+    if (self->signature_function == NULL) {
+        return PyObject_GenericSetAttr((PyObject *)self, name, value);
+    }
+    return PyObject_SetAttr(self->signature_function, name, value);
+}
+
+static PyObject *traced_repr(Traced *self)
+{
+    if (self->signature_function != NULL) {
+        return PyObject_Repr(self->signature_function);
+    }
+    return PyUnicode_FromFormat("<traced %R>", self->function);
+}
+
+/* _look_like(function): from now on attributes are that function's. */
+static PyObject *traced_py_look_like(Traced *self, PyObject *function)
+{
+    Py_INCREF(function);
+    set_owned(&self->signature_function, function);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef traced_methods[] = {
+    {"_begin", (PyCFunction)traced_py_begin, METH_VARARGS, NULL},
+    {"_finish", (PyCFunction)traced_py_finish, METH_VARARGS, NULL},
+    {"_fail", (PyCFunction)traced_py_fail, METH_VARARGS, NULL},
+    {"_stream", (PyCFunction)traced_py_stream, METH_VARARGS, NULL},
+    {"_look_like", (PyCFunction)traced_py_look_like, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef traced_members[] = {
+    {"_arguments", T_OBJECT, offsetof(Traced, arguments), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Traced, weak_references), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot traced_slots[] = {
+    {Py_tp_new, traced_new},           {Py_tp_dealloc, traced_dealloc},
+    {Py_tp_traverse, traced_traverse}, {Py_tp_clear, traced_clear},
+    {Py_tp_call, traced_call},         {Py_tp_descr_get, traced_get},
+    {Py_tp_getattro, traced_getattro}, {Py_tp_setattro, traced_setattro},
+    {Py_tp_repr, traced_repr},         {Py_tp_methods, traced_methods},
+    {Py_tp_members, traced_members},   {0, NULL},
+};
+
+static PyType_Spec traced_spec = {
+    .name = "mlflow_fasttrace._core.Traced",
+    .basicsize = sizeof(Traced),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_METHOD_DESCRIPTOR,
+    .slots = traced_slots,
+};
+
+int traced_add_type(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &traced_spec, &state->types.traced, "Traced");
+}

@@ -1,0 +1,42 @@
+/* frame.h: records one after another, in a ring and in the frames of a segment.
+ *
+ * Each record stands behind an 8-byte head, its length and its checksum, both little-endian, and is
+ * padded to 8 bytes. */
+#ifndef FASTTRACE_FRAME_H
+#define FASTTRACE_FRAME_H
+
+#include "base/buffer.h"
+
+typedef struct {
+    uint32_t length;
+    uint32_t checksum;
+} RecordHead;
+
+#define RECORD_PADDING(length) ((8 - ((length) & 7)) & 7)
+#define RECORD_FRAME_SIZE(length) (sizeof(RecordHead) + (length) + RECORD_PADDING(length))
+
+uint64_t checksum64(const void *bytes, size_t size);
+
+static inline uint32_t checksum32(const void *bytes, size_t size)
+{
+    uint64_t sum = checksum64(bytes, size);
+    return (uint32_t)(sum ^ sum >> 32);
+}
+
+/* Appends one framed record. */
+void frame_append(Buffer *out, const char *record, size_t size);
+
+typedef enum {
+    FRAMES_WHOLE,   /* all whole frames of the run were read; the last one may be cut off */
+    FRAMES_DAMAGED, /* the run is damaged behind what was read */
+    FRAMES_FAILED,  /* an exception is set */
+} FramesResult;
+
+/* Appends (end position, kind, trace id, record) to `list` for every whole frame in the run; kind 0
+ * and an id of zeros where a frame holds no record. `base` is the position of the run's first byte,
+ * `*used` the bytes that were read. Allocates Python objects, which may run the garbage collector:
+ * nobody but this thread may let go of `bytes` meanwhile. */
+FramesResult frames_to_list(PyObject *list, const char *bytes, size_t size, uint64_t base,
+                            size_t *used);
+
+#endif

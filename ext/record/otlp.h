@@ -1,0 +1,34 @@
+/* otlp.h: span records -> one OTLP ExportTraceServiceRequest (protobuf). */
+#ifndef FASTTRACE_OTLP_H
+#define FASTTRACE_OTLP_H
+
+#include "record/record.h"
+
+/* A request is built as: otlp_begin, otlp_span for each, otlp_end. */
+typedef struct {
+    size_t resource_spans;
+    size_t scope_spans;
+} OtlpMarks;
+
+/* What a collector gets of a span, which is what OpenTelemetry's SDK sends: a kind, flags, and
+ * attributes as MLflow keeps them. An MLflow server gets (and its client sends) less. */
+typedef struct {
+    bool json_attributes; /* each attribute as its JSON text, not as a value of OTLP */
+    uint64_t kind;
+    Reader extra;     /* an encoded map: attributes besides the record's, as values */
+    const char *name; /* stands, with `extra`, for the record's name and attributes; or NULL */
+    size_t name_size;
+} CollectorForm;
+
+/* `resource` is an encoded map, NULL for an MLflow server. False when it is damaged. */
+bool otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource);
+
+/* False when the record cannot be encoded (damaged, out of memory); `out` is then as before.
+ * `form` is NULL for an MLflow server. `*inexact` is set where a value travels as text that
+ * protobuf cannot carry as it is, and JSON can. Needs the GIL (for values that travel as their JSON
+ * text). */
+bool otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form, bool *inexact);
+
+void otlp_end(Buffer *out, OtlpMarks marks);
+
+#endif

@@ -1,0 +1,120 @@
+#include "record/span_json.h"
+
+#include "value/json.h"
+
+#include <stdio.h>
+
+static void text(Buffer *out, const char *literal) { buffer_append(out, literal, strlen(literal)); }
+
+static void base64(Buffer *out, const char *bytes, size_t size)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *in = (const unsigned char *)bytes;
+    for (size_t i = 0; i < size; i += 3) {
+        size_t n = size - i < 3 ? size - i : 3;
+        unsigned word = (unsigned)in[i] << 16 | (n > 1 ? (unsigned)in[i + 1] << 8 : 0) |
+                        (n > 2 ? (unsigned)in[i + 2] : 0);
+        buffer_byte(out, digits[word >> 18 & 63]);
+        buffer_byte(out, digits[word >> 12 & 63]);
+        buffer_byte(out, n > 1 ? digits[word >> 6 & 63] : '=');
+        buffer_byte(out, n > 2 ? digits[word & 63] : '=');
+    }
+}
+
+static void number(Buffer *out, uint64_t value)
+{
+    char digits[24];
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)value);
+    text(out, digits);
+}
+
+bool span_json(Buffer *out, const SpanRecord *span)
+{
+    static const char *const codes[] = {"STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"};
+    Buffer value = {0};
+    bool ok = false;
+
+    text(out, "{\"trace_id\": \"");
+    base64(out, span->trace_id, TRACE_ID_SIZE);
+    text(out, "\", \"span_id\": \"");
+    base64(out, span->span_id, SPAN_ID_SIZE);
+    text(out, "\", \"parent_span_id\": ");
+    if (span->parent_id != NULL) {
+        buffer_byte(out, '"');
+        base64(out, span->parent_id, SPAN_ID_SIZE);
+        buffer_byte(out, '"');
+    }
+    else {
+        text(out, "null");
+    }
+    text(out, ", \"name\": ");
+    json_string(out, span->name.bytes, span->name.size, true);
+    text(out, ", \"start_time_unix_nano\": ");
+    number(out, span->start_ns);
+    text(out, ", \"end_time_unix_nano\": ");
+    number(out, span->end_ns);
+    text(out, ", \"events\": [");
+    Reader r = span->events_at;
+    for (uint32_t i = 0; i < span->events; i++) {
+        reader_next(&r);
+        Token name = reader_next(&r), time = reader_next(&r);
+        text(out, i ? ", {\"name\": " : "{\"name\": ");
+        json_string(out, name.bytes, name.size, true);
+        text(out, ", \"time_unix_nano\": ");
+        number(out, time.u);
+        text(out, ", \"attributes\": ");
+        Reader attributes = r;
+        if (reader_next(&attributes).size == 0) { /* none: MLflow says null */
+            r = attributes;
+            text(out, "null");
+        }
+        else if (!json_value(out, &r, true)) {
+            goto done;
+        }
+        buffer_byte(out, '}');
+    }
+    text(out, "], \"status\": {\"code\": \"");
+    text(out, codes[span->status]);
+    text(out, "\", \"message\": ");
+    json_string(out, span->status_message.bytes, span->status_message.size, true);
+    text(out, "}, \"attributes\": {");
+    r = span->attributes_at;
+    for (uint32_t i = 0; i < span->attributes; i++) {
+        if (i) {
+            text(out, ", ");
+        }
+        Token key = reader_next(&r);
+        json_string(out, key.bytes, key.size, true);
+        text(out, ": ");
+        buffer_clear(&value);
+        if (!json_value(&value, &r, false)) {
+            goto done;
+        }
+        json_string(out, value.data, value.len, true);
+    }
+    text(out, "}, \"links\": [");
+    r = span->links_at;
+    for (uint32_t i = 0; i < span->links; i++) {
+        reader_next(&r);
+        Token trace_id = reader_next(&r), span_id = reader_next(&r);
+        text(out, i ? ", {\"trace_id\": " : "{\"trace_id\": ");
+        json_string(out, trace_id.bytes, trace_id.size, true);
+        text(out, ", \"span_id\": ");
+        json_string(out, span_id.bytes, span_id.size, true);
+        text(out, ", \"attributes\": ");
+        Reader attributes = r;
+        if (reader_next(&attributes).size == 0) { /* none: MLflow says null */
+            r = attributes;
+            text(out, "null");
+        }
+        else if (!json_value(out, &r, true)) {
+            goto done;
+        }
+        buffer_byte(out, '}');
+    }
+    text(out, "]}");
+    ok = !out->failed;
+done:
+    buffer_free(&value);
+    return ok;
+}

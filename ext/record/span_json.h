@@ -1,0 +1,11 @@
+/* span_json.h: a span record as MLflow's dictionary of a span, in JSON. */
+#ifndef FASTTRACE_SPAN_JSON_H
+#define FASTTRACE_SPAN_JSON_H
+
+#include "record/record.h"
+
+/* Appends json.dumps(span.to_dict()) as MLflow's client measures it. False when out of memory or
+ * the record is damaged. Needs the GIL (float repr). */
+bool span_json(Buffer *out, const SpanRecord *span);
+
+#endif

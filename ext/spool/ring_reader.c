@@ -1,0 +1,383 @@
+/* ring_reader.c: the sender's end of a ring. The file is another process's: nothing in it is
+ * believed.
+ */
+#include "spool/ring_reader.h"
+
+#include "base/clock.h"
+#include "record/frame.h"
+#include "spool/ring_layout.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct {
+    PyObject_HEAD RingHeader *header;
+    const char *data;
+    uint64_t capacity;
+    uint64_t cursor; /* read so far; tail <= cursor <= head */
+    int fd;
+    bool damaged;
+    bool in_process; /* of a ring in this process's memory: the program lives as long as this
+                        process */
+} RingReader;
+
+/* Maps what claims to be a ring. Without a path: the ring of this process that `fd` is open for. */
+static int reader_open(RingReader *reader, const char *path, int fd)
+{
+    struct stat info;
+    RingHeader head;
+
+    reader->in_process = path == NULL;
+    reader->fd =
+        path != NULL ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (reader->fd < 0) {
+        return -1;
+    }
+    if (fstat(reader->fd, &info) != 0) {
+        return -1;
+    }
+    if (!S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
+        errno = EPERM;
+        return -1;
+    }
+    if (pread(reader->fd, &head, sizeof head, 0) != (ssize_t)sizeof head ||
+        memcmp(head.magic, RING_MAGIC, RING_MAGIC_SIZE) != 0 || head.version != RING_VERSION ||
+        head.header_size != RING_HEADER_SIZE || head.capacity < RING_MIN_CAPACITY ||
+        head.capacity > RING_MAX_CAPACITY ||
+        (uint64_t)info.st_size != RING_HEADER_SIZE + head.capacity) {
+        errno = EINVAL;
+        return -1;
+    }
+    void *map = mmap(NULL, RING_HEADER_SIZE + (size_t)head.capacity, PROT_READ | PROT_WRITE,
+                     MAP_SHARED, reader->fd, 0);
+    if (map == MAP_FAILED) {
+        return -1;
+    }
+    reader->header = map;
+    reader->data = (const char *)map + RING_HEADER_SIZE;
+    reader->capacity = head.capacity;
+    reader->cursor = load_acquire(&reader->header->tail);
+    return 0;
+}
+
+static PyObject *ring_reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path", "fd", NULL};
+    const char *path;
+    int fd = -1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "z|i:RingReader", names, &path, &fd)) {
+        return NULL;
+    }
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    RingReader *reader = (RingReader *)alloc(type, 0);
+    if (reader == NULL) {
+        return NULL;
+    }
+    reader->fd = -1;
+    if (reader_open(reader, path, fd) != 0) {
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path != NULL ? path : "memory");
+        Py_DECREF(reader);
+        return NULL;
+    }
+    return (PyObject *)reader;
+}
+
+static void reader_close(RingReader *reader)
+{
+    if (reader->header != NULL) {
+        munmap(reader->header, RING_HEADER_SIZE + (size_t)reader->capacity);
+        reader->header = NULL;
+    }
+    if (reader->fd >= 0) {
+        close(reader->fd);
+        reader->fd = -1;
+    }
+}
+
+static void ring_reader_dealloc(RingReader *reader)
+{
+    PyTypeObject *type = Py_TYPE(reader);
+    reader_close(reader);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(reader);
+    Py_DECREF(type);
+}
+
+static bool reader_usable(RingReader *reader)
+{
+    if (reader->header == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the ring is closed");
+        return false;
+    }
+    return true;
+}
+
+static PyObject *ring_reader_close(RingReader *reader, PyObject *unused)
+{
+    (void)unused;
+    reader_close(reader);
+    Py_RETURN_NONE;
+}
+
+/* drain(limit): the records appended since, at most about `limit` bytes of them, as
+ * (end position, kind, trace id, record). */
+static PyObject *ring_reader_drain(RingReader *reader, PyObject *arg)
+{
+    unsigned long long limit = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred() || !reader_usable(reader)) {
+        return NULL;
+    }
+    PyObject *list = PyList_New(0);
+    if (list == NULL) {
+        return NULL;
+    }
+    uint64_t head = load_acquire(&reader->header->head);
+    if (head < reader->cursor || head - reader->cursor > reader->capacity) {
+        reader->damaged = true;
+    }
+    if (reader->damaged || head == reader->cursor) {
+        return list;
+    }
+    uint64_t size = head - reader->cursor;
+    if (size > limit) {
+        /* At least one whole record has to fit. */
+        RecordHead first = {0};
+        for (size_t i = 0; i < sizeof first; i++) {
+            ((char *)&first)[i] = reader->data[(reader->cursor + i) % reader->capacity];
+        }
+        uint64_t least = RECORD_FRAME_SIZE((uint64_t)first.length);
+        size = limit > least ? limit : least < size ? least : size;
+    }
+    uint64_t at = reader->cursor % reader->capacity;
+    const char *bytes = reader->data + at;
+    char *copy = NULL;
+    if (size > reader->capacity - at) {
+        copy = malloc((size_t)size);
+        if (copy == NULL) {
+            Py_DECREF(list);
+            return PyErr_NoMemory();
+        }
+        size_t first = (size_t)(reader->capacity - at);
+        memcpy(copy, bytes, first);
+        memcpy(copy + first, reader->data, (size_t)size - first);
+        bytes = copy;
+    }
+    size_t used;
+    FramesResult result = frames_to_list(list, bytes, (size_t)size, reader->cursor, &used);
+    free(copy);
+    if (result == FRAMES_FAILED) {
+        Py_DECREF(list);
+        return NULL;
+    }
+    reader->damaged = result == FRAMES_DAMAGED;
+    reader->cursor += used;
+    return list;
+}
+
+/* Damage: everything up to the program's head is given up. Returns the bytes passed over. */
+static PyObject *ring_reader_skip_damage(RingReader *reader, PyObject *unused)
+{
+    (void)unused;
+    if (!reader_usable(reader)) {
+        return NULL;
+    }
+    uint64_t head = load_acquire(&reader->header->head);
+    uint64_t lost = head > reader->cursor ? head - reader->cursor : 0;
+    reader->cursor = head;
+    reader->damaged = false;
+    return PyLong_FromUnsignedLongLong(lost);
+}
+
+static int position_from(RingReader *reader, PyObject *arg, uint64_t *position)
+{
+    *position = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred() || !reader_usable(reader)) {
+        return -1;
+    }
+    if (*position > reader->cursor) {
+        PyErr_SetString(PyExc_ValueError, "position has not been read yet");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *ring_reader_release(RingReader *reader, PyObject *arg)
+{
+    uint64_t position;
+    if (position_from(reader, arg, &position) < 0) {
+        return NULL;
+    }
+    if (position > reader->header->tail) {
+        store_release(&reader->header->tail, position);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_reader_set_delivered(RingReader *reader, PyObject *arg)
+{
+    uint64_t position;
+    if (position_from(reader, arg, &position) < 0) {
+        return NULL;
+    }
+    if (position > reader->header->delivered) {
+        store_release(&reader->header->delivered, position);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_reader_add_spill_delivered(RingReader *reader, PyObject *arg)
+{
+    unsigned long long count = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred() || !reader_usable(reader)) {
+        return NULL;
+    }
+    store_release(&reader->header->spill_delivered, reader->header->spill_delivered + count);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_reader_set_server_state(RingReader *reader, PyObject *arg)
+{
+    unsigned long long value = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred() || !reader_usable(reader)) {
+        return NULL;
+    }
+    store_release(&reader->header->server_state, value);
+    Py_RETURN_NONE;
+}
+
+/* Tells the program that it has a sender, and whether new traces still find a place. */
+static PyObject *ring_reader_heartbeat(RingReader *reader, PyObject *arg)
+{
+    int spool_is_full = PyObject_IsTrue(arg);
+    if (spool_is_full < 0 || !reader_usable(reader)) {
+        return NULL;
+    }
+    store_release(&reader->header->heartbeat_ns, steady_ns());
+    store_release(&reader->header->spool_is_full, (uint64_t)spool_is_full);
+    Py_RETURN_NONE;
+}
+
+/* True once for every flush that a program asks for. */
+static PyObject *ring_reader_take_flush(RingReader *reader, PyObject *unused)
+{
+    (void)unused;
+    if (!reader_usable(reader)) {
+        return NULL;
+    }
+    uint64_t request = load_acquire(&reader->header->flush_request);
+    bool fresh = request != reader->header->flush_seen;
+    reader->header->flush_seen = request;
+    return PyBool_FromLong(fresh);
+}
+
+/* Whether the program still holds its end. */
+static PyObject *ring_reader_alive(RingReader *reader, PyObject *unused)
+{
+    (void)unused;
+    if (!reader_usable(reader)) {
+        return NULL;
+    }
+    if (reader->in_process) {
+        return PyBool_FromLong(!load_acquire(&reader->header->closed));
+    }
+    if (flock(reader->fd, LOCK_SH | LOCK_NB) == 0) {
+        flock(reader->fd, LOCK_UN);
+        Py_RETURN_FALSE;
+    }
+    return PyBool_FromLong(errno == EWOULDBLOCK);
+}
+
+#define READER_GETTER(name, expression)                                                            \
+    static PyObject *ring_reader_##name(RingReader *reader, void *unused)                          \
+    {                                                                                              \
+        (void)unused;                                                                              \
+        return reader_usable(reader) ? PyLong_FromUnsignedLongLong(expression) : NULL;             \
+    }
+
+READER_GETTER(head, load_acquire(&reader->header->head))
+
+READER_GETTER(tail, load_acquire(&reader->header->tail))
+
+READER_GETTER(cursor, reader->cursor)
+
+READER_GETTER(capacity, reader->capacity)
+
+READER_GETTER(pid, reader->header->pid)
+
+READER_GETTER(spill_sequence, load_acquire(&reader->header->spill_sequence))
+
+READER_GETTER(refused, load_acquire(&reader->header->refused))
+
+READER_GETTER(refused_traces, load_acquire(&reader->header->refused_traces))
+
+READER_GETTER(delivered, load_acquire(&reader->header->delivered))
+
+READER_GETTER(spilled, load_acquire(&reader->header->spilled))
+
+READER_GETTER(spill_delivered, load_acquire(&reader->header->spill_delivered))
+
+READER_GETTER(server_state, load_acquire(&reader->header->server_state))
+
+static PyObject *ring_reader_damaged(RingReader *reader, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(reader->damaged);
+}
+
+static PyMethodDef ring_reader_methods[] = {
+    {"close", (PyCFunction)ring_reader_close, METH_NOARGS, NULL},
+    {"drain", (PyCFunction)ring_reader_drain, METH_O, NULL},
+    {"skip_damage", (PyCFunction)ring_reader_skip_damage, METH_NOARGS, NULL},
+    {"release", (PyCFunction)ring_reader_release, METH_O, NULL},
+    {"set_delivered", (PyCFunction)ring_reader_set_delivered, METH_O, NULL},
+    {"add_spill_delivered", (PyCFunction)ring_reader_add_spill_delivered, METH_O, NULL},
+    {"set_server_state", (PyCFunction)ring_reader_set_server_state, METH_O, NULL},
+    {"heartbeat", (PyCFunction)ring_reader_heartbeat, METH_O, NULL},
+    {"take_flush", (PyCFunction)ring_reader_take_flush, METH_NOARGS, NULL},
+    {"alive", (PyCFunction)ring_reader_alive, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef ring_reader_getset[] = {
+    {"head", (getter)ring_reader_head, NULL, NULL, NULL},
+    {"tail", (getter)ring_reader_tail, NULL, NULL, NULL},
+    {"cursor", (getter)ring_reader_cursor, NULL, NULL, NULL},
+    {"capacity", (getter)ring_reader_capacity, NULL, NULL, NULL},
+    {"pid", (getter)ring_reader_pid, NULL, NULL, NULL},
+    {"spill_sequence", (getter)ring_reader_spill_sequence, NULL, NULL, NULL},
+    {"refused", (getter)ring_reader_refused, NULL, NULL, NULL},
+    {"refused_traces", (getter)ring_reader_refused_traces, NULL, NULL, NULL},
+    {"delivered", (getter)ring_reader_delivered, NULL, NULL, NULL},
+    {"spilled", (getter)ring_reader_spilled, NULL, NULL, NULL},
+    {"spill_delivered", (getter)ring_reader_spill_delivered, NULL, NULL, NULL},
+    {"server_state", (getter)ring_reader_server_state, NULL, NULL, NULL},
+    {"damaged", (getter)ring_reader_damaged, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot ring_reader_slots[] = {
+    {Py_tp_new, ring_reader_new},
+    {Py_tp_dealloc, ring_reader_dealloc},
+    {Py_tp_methods, ring_reader_methods},
+    {Py_tp_getset, ring_reader_getset},
+    {Py_tp_doc,
+     "The sender's end of a ring: RingReader(path), or RingReader(None, fd) for one that "
+     "this process holds in memory."},
+    {0, NULL},
+};
+
+static PyType_Spec ring_reader_spec = {
+    .name = "mlflow_fasttrace._core.RingReader",
+    .basicsize = sizeof(RingReader),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = ring_reader_slots,
+};
+
+int ring_reader_add_type(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &ring_reader_spec, &state->types.ring_reader, "RingReader");
+}

@@ -1,0 +1,387 @@
+/* ring_writer.c: how an ended span leaves the program.
+ *
+ * A ring is a file that program and sender map, on tmpfs where there is one. The file belongs to
+ * the kernel, not to either process: what was appended outlives `kill -9` of both. The program
+ * appends with two memcpys and a release store: no system call, no lock, no wake-up. The GIL makes
+ * the producer single; the sender that holds the spool folder's lock is the only consumer. A record
+ * that was being copied when the program died is not visible, and costs nothing.
+ *
+ * When the ring is full the record goes to a spill segment of the program's own (spill.c). The
+ * first append that finds a quarter of the ring free again ends that segment. Where nothing can be
+ * spilled, no new traces are admitted, and the last eighth of the ring is for those that have
+ * begun: a trace is refused as a whole, not in parts.
+ *
+ * The program holds flock() on its ring for as long as it lives; the sender learns of its death by
+ * getting that lock. A forked child unmaps nothing and touches nothing: the pages are advised not
+ * to be inherited, and a generation count tells the child that the ring is its parent's. */
+#include "spool/ring_writer.h"
+
+#include "base/clock.h"
+#include "record/frame.h"
+#include "spool/ring_layout.h"
+#include "spool/spill.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A sender whose heartbeat is older may be gone. */
+#define HEARTBEAT_OLD_NS ((uint64_t)3000000000u)
+
+/* How often a program looks at the heartbeat. */
+#define HEARTBEAT_LOOK_NS ((uint64_t)500000000u)
+
+/* Counts forks, so that a child knows its rings for its parent's. The handler that counts sees
+ * forks by C code too. */
+static unsigned fork_generation;
+
+static void count_fork(void) { fork_generation++; }
+
+static int install_fork_handler(void)
+{
+    static bool installed;
+    if (!installed) {
+        if (pthread_atfork(NULL, NULL, count_fork) != 0) {
+            return -1;
+        }
+        installed = true;
+    }
+    return 0;
+}
+
+struct Ring {
+    PyObject_HEAD RingHeader *header; /* mapped; NULL once closed */
+    char *data;
+    uint64_t capacity;
+    uint64_t head;
+    uint64_t known_tail; /* never ahead of the header's */
+    int fd;              /* holds the flock */
+    unsigned generation;
+    uint64_t heartbeat_looked_ns;     /* when the heartbeat was last looked at */
+    uint64_t heartbeat_good_until_ns; /* steady_ns; there is a sender until then */
+    Spill spill;
+};
+
+/* What is left of the ring when records begin to be spilled, for the traces that have begun. */
+static uint64_t ring_reserve(const Ring *ring) { return ring->capacity / 8; }
+
+bool ring_is_ours(const Ring *ring)
+{
+    return ring->header != NULL && ring->generation == fork_generation;
+}
+
+static void ring_copy_in(Ring *ring, uint64_t position, const void *bytes, size_t size)
+{
+    uint64_t at = position % ring->capacity;
+    size_t first = size;
+    if (first > ring->capacity - at) {
+        first = ring->capacity - at;
+    }
+    memcpy(ring->data + at, bytes, first);
+    memcpy(ring->data, (const char *)bytes + first, size - first);
+}
+
+static uint64_t ring_room(const Ring *ring)
+{
+    return ring->capacity - (ring->head - ring->known_tail);
+}
+
+/* Reads how far the sender is; the header is believed only where it can be true. */
+static void ring_refresh_room(Ring *ring)
+{
+    uint64_t tail = load_acquire(&ring->header->tail);
+    if (tail <= ring->head && ring->head - tail <= ring->capacity) {
+        ring->known_tail = tail;
+    }
+}
+
+/* Whether this record is to go to a spill segment. Once one is open it takes all that comes until
+ * a quarter of the ring is free again: or small records would slip into the ring between large
+ * ones, each ending a segment. */
+static bool must_spill(Ring *ring, uint64_t size)
+{
+    bool spilling = spill_is_open(&ring->spill);
+    uint64_t needed = size + ring_reserve(ring);
+    if (LIKELY(!spilling && needed <= ring_room(ring))) {
+        return false;
+    }
+    ring_refresh_room(ring);
+    return needed > ring_room(ring) || (spilling && ring_room(ring) < ring->capacity / 4);
+}
+
+bool ring_put(Ring *ring, const Buffer *record)
+{
+    if (UNLIKELY(!ring_is_ours(ring))) {
+        return false;
+    }
+    RingHeader *header = ring->header;
+    uint64_t size = RECORD_FRAME_SIZE((uint64_t)record->len);
+    if (UNLIKELY(must_spill(ring, size))) {
+        if (spill_write(&ring->spill, &header->spill_sequence, record)) {
+            store_release(&header->spilled, header->spilled + 1);
+            return true;
+        }
+        if (size > ring_room(ring)) {
+            store_release(&header->refused, header->refused + 1);
+            return false;
+        }
+    }
+    else if (UNLIKELY(spill_is_open(&ring->spill))) {
+        spill_end(&ring->spill, &header->spill_sequence);
+    }
+    RecordHead head = {.length = (uint32_t)record->len,
+                       .checksum = checksum32(record->data, record->len)};
+    ring_copy_in(ring, ring->head, &head, sizeof head);
+    ring_copy_in(ring, ring->head + sizeof head, record->data, record->len);
+    ring->head += size;
+    return true;
+}
+
+void ring_publish(Ring *ring)
+{
+    if (LIKELY(ring_is_ours(ring))) {
+        store_release(&ring->header->head, ring->head);
+    }
+}
+
+bool ring_admits_trace(Ring *ring)
+{
+    if (UNLIKELY(!ring_is_ours(ring))) {
+        return true;
+    }
+    RingHeader *header = ring->header;
+    Spill *spill = &ring->spill;
+    if (LIKELY(!spill->failing && !spill->nearly_full && !load_acquire(&header->spool_is_full))) {
+        return true;
+    }
+    bool admits = !load_acquire(&header->spool_is_full) && !spill_is_nearly_full(spill);
+    if (spill->failing) {
+        ring_refresh_room(ring);
+        admits = admits && ring_room(ring) > ring_reserve(ring);
+    }
+    if (!admits) {
+        store_release(&header->refused_traces, header->refused_traces + 1);
+    }
+    return admits;
+}
+
+bool ring_lacks_sender(Ring *ring, uint64_t now_ns)
+{
+    /* `now_ns` costs nothing and may be anything: the clock may have been set, and the program may
+     * have said when its span ended. */
+    if (LIKELY(now_ns - ring->heartbeat_looked_ns < HEARTBEAT_LOOK_NS) || !ring_is_ours(ring)) {
+        return false;
+    }
+    ring->heartbeat_looked_ns = now_ns;
+    uint64_t now = steady_ns();
+    if (now <= ring->heartbeat_good_until_ns) {
+        return false;
+    }
+    uint64_t seen = load_acquire(&ring->header->heartbeat_ns);
+    bool fresh = seen <= now && now - seen < HEARTBEAT_OLD_NS;
+    ring->heartbeat_good_until_ns = (fresh ? seen : now) + HEARTBEAT_OLD_NS;
+    return !fresh || load_acquire(&ring->header->server_state) == SERVER_FORBIDS;
+}
+
+/* Creates, fills and locks the file under another name first: a sender never sees half a ring.
+ * Without a path it is memory without a name. */
+static int ring_create(Ring *ring, const char *path, uint64_t capacity)
+{
+    char fresh[4096] = "";
+    int n = path != NULL ? snprintf(fresh, sizeof fresh, "%s.new", path) : 0;
+    if (n < 0 || (size_t)n >= sizeof fresh) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    size_t size = RING_HEADER_SIZE + (size_t)capacity;
+    int saved;
+    int fd = path != NULL ? open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)
+                          : compat_unnamed_memory();
+    if (fd < 0) {
+        return -1;
+    }
+    void *map = NULL;
+    /* Reserved now: a page that tmpfs cannot give later would be a SIGBUS in the program. */
+    int failed = posix_fallocate(fd, 0, (off_t)size);
+    if (failed) {
+        errno = failed;
+        goto error;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        goto error;
+    }
+    map = compat_map_unforked(fd, size);
+    if (map == NULL) {
+        goto error;
+    }
+    memset(map, 0, size); /* touched once, so that no append ever faults */
+
+    RingHeader *header = map;
+    memcpy(header->magic, RING_MAGIC, RING_MAGIC_SIZE);
+    header->version = RING_VERSION;
+    header->header_size = RING_HEADER_SIZE;
+    header->capacity = capacity;
+    header->pid = (uint64_t)getpid();
+    header->created_ns = clock_ns();
+    if (path != NULL && rename(fresh, path) != 0) {
+        goto error;
+    }
+    ring->header = header;
+    ring->data = (char *)map + RING_HEADER_SIZE;
+    ring->capacity = capacity;
+    ring->fd = fd;
+    ring->heartbeat_looked_ns = header->created_ns;
+    ring->heartbeat_good_until_ns = steady_ns() + HEARTBEAT_OLD_NS;
+    return 0;
+error:
+    saved = errno;
+    if (map != NULL) {
+        munmap(map, size);
+    }
+    close(fd);
+    if (path != NULL) {
+        unlink(fresh);
+    }
+    errno = saved;
+    return -1;
+}
+
+static void ring_close(Ring *ring)
+{
+    if (ring_is_ours(ring)) {
+        spill_end(&ring->spill, &ring->header->spill_sequence);
+        store_release(&ring->header->closed, 1);
+        munmap(ring->header, RING_HEADER_SIZE + (size_t)ring->capacity);
+    }
+    ring->header = NULL;
+    if (ring->fd >= 0) {
+        close(ring->fd);
+        ring->fd = -1;
+    }
+}
+
+static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path",          "capacity", "spill_prefix", "spool_max_bytes",
+                            "memory_prefix", NULL};
+    const char *path, *prefix, *memory_prefix = NULL;
+    unsigned long long capacity, spool_max_bytes = 1u << 30;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "zKs|Kz:RingWriter", names, &path, &capacity,
+                                     &prefix, &spool_max_bytes, &memory_prefix)) {
+        return NULL;
+    }
+    if (capacity < RING_MIN_CAPACITY || capacity > RING_MAX_CAPACITY || capacity % 4096) {
+        return PyErr_Format(PyExc_ValueError,
+                            "a ring holds 64 KiB to 1 GiB in whole pages, not %llu bytes",
+                            capacity);
+    }
+    if (install_fork_handler() != 0) {
+        return PyErr_NoMemory();
+    }
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Ring *ring = (Ring *)alloc(type, 0);
+    if (ring == NULL) {
+        return NULL;
+    }
+    ring->fd = -1;
+    ring->generation = fork_generation;
+    if (!spill_init(&ring->spill, prefix, path != NULL ? spool_max_bytes : 0, memory_prefix,
+                    capacity)) {
+        Py_DECREF(ring);
+        return PyErr_NoMemory();
+    }
+    if (ring_create(ring, path, capacity) != 0) {
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path != NULL ? path : "memory");
+        Py_DECREF(ring);
+        return NULL;
+    }
+    return (PyObject *)ring;
+}
+
+static void ring_writer_dealloc(Ring *ring)
+{
+    PyTypeObject *type = Py_TYPE(ring);
+    ring_close(ring);
+    spill_free(&ring->spill);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(ring);
+    Py_DECREF(type);
+}
+
+static PyObject *ring_writer_close(Ring *ring, PyObject *unused)
+{
+    (void)unused;
+    ring_close(ring);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_writer_request_flush(Ring *ring, PyObject *unused)
+{
+    (void)unused;
+    if (!ring_is_ours(ring)) {
+        return PyLong_FromLong(0);
+    }
+    if (spill_is_in_memory(&ring->spill)) {
+        spill_end(&ring->spill, &ring->header->spill_sequence); /* it may be moved to disk now */
+    }
+    uint64_t request = ring->header->flush_request + 1;
+    store_release(&ring->header->flush_request, request);
+    return PyLong_FromUnsignedLongLong(request);
+}
+
+/* (head, tail, delivered, spilled, spill_delivered, server_state, refused, refused_traces), or None
+ * when the ring is closed or the parent's. */
+static PyObject *ring_writer_progress(Ring *ring, PyObject *unused)
+{
+    (void)unused;
+    if (!ring_is_ours(ring)) {
+        Py_RETURN_NONE;
+    }
+    RingHeader *h = ring->header;
+    return Py_BuildValue(
+        "(KKKKKKKK)", (unsigned long long)ring->head, (unsigned long long)load_acquire(&h->tail),
+        (unsigned long long)load_acquire(&h->delivered), (unsigned long long)h->spilled,
+        (unsigned long long)load_acquire(&h->spill_delivered),
+        (unsigned long long)load_acquire(&h->server_state), (unsigned long long)h->refused,
+        (unsigned long long)h->refused_traces);
+}
+
+static PyObject *ring_writer_fileno(Ring *ring, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(ring->fd);
+}
+
+static PyMethodDef ring_writer_methods[] = {
+    {"fileno", (PyCFunction)ring_writer_fileno, METH_NOARGS, NULL},
+    {"close", (PyCFunction)ring_writer_close, METH_NOARGS, NULL},
+    {"request_flush", (PyCFunction)ring_writer_request_flush, METH_NOARGS, NULL},
+    {"progress", (PyCFunction)ring_writer_progress, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot ring_writer_slots[] = {
+    {Py_tp_new, ring_writer_new},
+    {Py_tp_dealloc, ring_writer_dealloc},
+    {Py_tp_methods, ring_writer_methods},
+    {Py_tp_doc, "The program's end of a ring: RingWriter(path or None, capacity, spill_prefix, "
+                "spool_max_bytes, memory_prefix)."},
+    {0, NULL},
+};
+
+static PyType_Spec ring_writer_spec = {
+    .name = "mlflow_fasttrace._core.RingWriter",
+    .basicsize = sizeof(Ring),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = ring_writer_slots,
+};
+
+int ring_writer_add_type(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &ring_writer_spec, &state->types.ring_writer, "RingWriter");
+}

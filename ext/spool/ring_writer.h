@@ -1,0 +1,31 @@
+/* ring_writer.h: the program's end of a ring. See ring_writer.c.
+ *
+ * Everything here but ring_writer_add_type() runs no Python code. The GIL makes the producer
+ * single.
+ */
+#ifndef FASTTRACE_RING_WRITER_H
+#define FASTTRACE_RING_WRITER_H
+
+#include "base/state.h"
+
+/* Appends one record, which the sender sees after ring_publish(); false when the record was neither
+ * put into the ring nor spilled (counted in the header). */
+bool ring_put(Ring *ring, const Buffer *record);
+
+/* Shows the sender all that was put: records that belong together appear together, or, when the
+ * program is killed before, not at all. */
+void ring_publish(Ring *ring);
+
+/* Whether a new trace will find a place; a trace that will not is counted. */
+bool ring_admits_trace(Ring *ring);
+
+/* Whether the ring may lack a sender: its heartbeat is old, or its server does not let the sender
+ * in. True once every few seconds as long as that is so. `now_ns`: a recent time. */
+bool ring_lacks_sender(Ring *ring, uint64_t now_ns);
+
+/* Whether this process may append to the ring: not the forked child of the one that made it. */
+bool ring_is_ours(const Ring *ring);
+
+int ring_writer_add_type(PyObject *module, CoreState *state);
+
+#endif

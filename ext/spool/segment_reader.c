@@ -1,0 +1,333 @@
+/* segment_reader.c: a segment, frame by frame. The file is somebody else's: nothing in it is
+ * believed. */
+#include "spool/segment_reader.h"
+
+#include "record/frame.h"
+#include "spool/segment_format.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zstd.h>
+
+typedef struct {
+    PyObject_HEAD int fd;
+    uint64_t offset; /* of the next frame */
+    bool damaged;
+} SegmentReader;
+
+static PyObject *segment_reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path", NULL};
+    const char *path;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s:SegmentReader", names, &path)) {
+        return NULL;
+    }
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    SegmentReader *reader = (SegmentReader *)alloc(type, 0);
+    if (reader == NULL) {
+        return NULL;
+    }
+    struct stat info;
+    /* O_NONBLOCK: a pipe under this name is refused, not waited for. */
+    reader->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (reader->fd < 0 || fstat(reader->fd, &info) != 0) {
+        goto error;
+    }
+    if (!S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
+        errno = EPERM;
+        goto error;
+    }
+    return (PyObject *)reader;
+error:
+    PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
+    Py_DECREF(reader);
+    return NULL;
+}
+
+static void segment_reader_dealloc(SegmentReader *reader)
+{
+    PyTypeObject *type = Py_TYPE(reader);
+    if (reader->fd >= 0) {
+        close(reader->fd);
+    }
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(reader);
+    Py_DECREF(type);
+}
+
+/* ---- frames ---- */
+
+typedef enum {
+    READ_WHOLE,  /* all bytes were read */
+    READ_ENDS,   /* the file ends before */
+    READ_FAILED, /* an exception is set */
+} ReadResult;
+
+static ReadResult read_at(int fd, uint64_t offset, void *bytes, size_t size)
+{
+    char *at = bytes;
+    while (size > 0) {
+        ssize_t n = pread(fd, at, size, (off_t)offset);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return READ_FAILED;
+        }
+        if (n == 0) {
+            return READ_ENDS;
+        }
+        at += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return READ_WHOLE;
+}
+
+/* The bytes of the file from there on that are anything but zeros, which are place for frames to
+ * come: 0, or what is left of the file. -1 with an exception. */
+static int64_t bytes_that_follow(int fd, uint64_t offset, uint64_t file_size)
+{
+    char bytes[4096];
+    for (uint64_t at = offset; at < file_size;) {
+        ssize_t n = pread(fd, bytes, sizeof bytes, (off_t)at);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        if (n == 0) {
+            break;
+        }
+        for (ssize_t i = 0; i < n; i++) {
+            if (bytes[i] != 0) {
+                return (int64_t)(file_size - offset);
+            }
+        }
+        at += (uint64_t)n;
+    }
+    return 0;
+}
+
+typedef enum {
+    FRAME_READ,    /* its records are in the list */
+    FRAME_MISSING, /* there is none, or not yet */
+    FRAME_DAMAGED,
+    FRAME_FAILED, /* an exception is set */
+} FrameResult;
+
+/* Reads the head of the next frame, as far as it can be one. */
+static FrameResult read_head(const SegmentReader *reader, SegmentFrame *frame)
+{
+    ReadResult got = read_at(reader->fd, reader->offset, frame, sizeof *frame);
+    if (got != READ_WHOLE) {
+        return got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
+    }
+    if (frame->content_size == 0 && frame->stored_size == 0) {
+        return FRAME_MISSING; /* not written yet: these come last (mapped.c) */
+    }
+    if (frame->content_size > BUFFER_MAX || frame->stored_size > BUFFER_MAX ||
+        frame->codec > CODEC_ZSTD ||
+        (frame->codec == CODEC_RAW && frame->stored_size != frame->content_size)) {
+        return FRAME_DAMAGED;
+    }
+    struct stat info;
+    if (fstat(reader->fd, &info) != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return FRAME_FAILED;
+    }
+    if ((uint64_t)info.st_size < reader->offset + sizeof *frame + frame->stored_size) {
+        return FRAME_MISSING; /* still being written, or cut off */
+    }
+    return FRAME_READ;
+}
+
+/* The content of a compressed frame in *content, which the caller frees. */
+static FrameResult decompress(const SegmentFrame *frame, const char *stored, char **content)
+{
+    /* What claims another size is not unpacked to find that out. */
+    if (ZSTD_getFrameContentSize(stored, frame->stored_size) != frame->content_size) {
+        return FRAME_DAMAGED;
+    }
+    *content = malloc(frame->content_size + 1u);
+    if (*content == NULL) {
+        PyErr_NoMemory();
+        return FRAME_FAILED;
+    }
+    size_t size = ZSTD_decompress(*content, frame->content_size, stored, frame->stored_size);
+    return ZSTD_isError(size) || size != frame->content_size ? FRAME_DAMAGED : FRAME_READ;
+}
+
+/* Reads the next frame once: its records are appended to the list. */
+static FrameResult try_frame(SegmentReader *reader, PyObject *list)
+{
+    SegmentFrame frame;
+    char *stored = NULL, *content = NULL;
+    size_t used;
+
+    FrameResult result = read_head(reader, &frame);
+    if (result != FRAME_READ) {
+        return result;
+    }
+    stored = malloc(frame.stored_size + 1u);
+    if (stored == NULL) {
+        PyErr_NoMemory();
+        return FRAME_FAILED;
+    }
+    ReadResult got = read_at(reader->fd, reader->offset + sizeof frame, stored, frame.stored_size);
+    if (got != READ_WHOLE) {
+        result = got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
+        goto done;
+    }
+    if (checksum64(stored, frame.stored_size) != frame.checksum) {
+        result = FRAME_DAMAGED;
+        goto done;
+    }
+    if (frame.codec == CODEC_ZSTD) {
+        result = decompress(&frame, stored, &content);
+        if (result != FRAME_READ) {
+            goto done;
+        }
+    }
+    FramesResult framed = frames_to_list(list, content != NULL ? content : stored,
+                                         frame.content_size, reader->offset, &used);
+    if (framed == FRAMES_FAILED) {
+        result = FRAME_FAILED;
+        goto done;
+    }
+    /* Damage inside of a frame whose checksum is right costs what is left of it, and what follows.
+     */
+    reader->damaged = framed == FRAMES_DAMAGED || used != frame.content_size;
+    reader->offset += sizeof frame + frame.stored_size;
+done:
+    free(stored);
+    free(content);
+    return result;
+}
+
+/* Reads the next frame; damage is noted in the reader. A program may just have been writing it: it
+ * was there before its first bytes were, so what seems damaged is read once more. */
+static FrameResult read_frame(SegmentReader *reader, PyObject *list)
+{
+    FrameResult result = try_frame(reader, list);
+    if (result == FRAME_DAMAGED) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        result = try_frame(reader, list);
+    }
+    reader->damaged |= result == FRAME_DAMAGED;
+    return result;
+}
+
+/* Reads the segment's own head. */
+static FrameResult read_segment_head(SegmentReader *reader)
+{
+    char head[SEGMENT_HEAD_SIZE], expected[SEGMENT_HEAD_SIZE];
+    segment_head(expected);
+    ReadResult got = read_at(reader->fd, 0, head, sizeof head);
+    if (got != READ_WHOLE) {
+        return got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
+    }
+    if (memcmp(head, expected, sizeof head) != 0) {
+        reader->damaged = true;
+        return FRAME_DAMAGED;
+    }
+    reader->offset = sizeof head;
+    return FRAME_READ;
+}
+
+static PyObject *segment_reader_read(SegmentReader *reader, PyObject *arg)
+{
+    unsigned long long limit = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    PyObject *list = PyList_New(0);
+    if (list == NULL) {
+        return NULL;
+    }
+    if (reader->offset == 0 && !reader->damaged) {
+        FrameResult head = read_segment_head(reader);
+        if (head == FRAME_FAILED) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        if (head != FRAME_READ) {
+            return list;
+        }
+    }
+    uint64_t start = reader->offset;
+    while (!reader->damaged && reader->offset - start < limit) {
+        FrameResult result = read_frame(reader, list);
+        if (result == FRAME_FAILED) {
+            reader->offset = start; /* what the list held is read again */
+            Py_DECREF(list);
+            return NULL;
+        }
+        if (result != FRAME_READ) {
+            break;
+        }
+    }
+    return list;
+}
+
+static PyObject *segment_reader_get_damaged(SegmentReader *reader, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(reader->damaged);
+}
+
+static PyObject *segment_reader_get_offset(SegmentReader *reader, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(reader->offset);
+}
+
+static PyObject *segment_reader_get_rest(SegmentReader *reader, void *unused)
+{
+    (void)unused;
+    struct stat info;
+    if (fstat(reader->fd, &info) != 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    int64_t rest = bytes_that_follow(reader->fd, reader->offset, (uint64_t)info.st_size);
+    return rest < 0 ? NULL : PyLong_FromLongLong(rest);
+}
+
+static PyMethodDef segment_reader_methods[] = {
+    {"read", (PyCFunction)segment_reader_read, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef segment_reader_getset[] = {
+    {"damaged", (getter)segment_reader_get_damaged, NULL, NULL, NULL},
+    {"offset", (getter)segment_reader_get_offset, NULL, NULL, NULL},
+    {"rest", (getter)segment_reader_get_rest, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot segment_reader_slots[] = {
+    {Py_tp_new, segment_reader_new},
+    {Py_tp_dealloc, segment_reader_dealloc},
+    {Py_tp_methods, segment_reader_methods},
+    {Py_tp_getset, segment_reader_getset},
+    {Py_tp_doc, "Reads a segment frame by frame: SegmentReader(path)."},
+    {0, NULL},
+};
+
+static PyType_Spec segment_reader_spec = {
+    .name = "mlflow_fasttrace._core.SegmentReader",
+    .basicsize = sizeof(SegmentReader),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = segment_reader_slots,
+};
+
+int segment_reader_add_type(PyObject *module, CoreState *state)
+{
+    return state_add_type(module, &segment_reader_spec, &state->types.segment_reader,
+                          "SegmentReader");
+}

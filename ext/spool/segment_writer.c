@@ -1,0 +1,117 @@
+/* segment_writer.c: what outgrows a ring. The format is in segment_format.h. */
+#include "spool/segment_writer.h"
+
+#include "record/frame.h"
+#include "spool/segment_format.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#define FRAME_CONTENT_TARGET ((size_t)256 << 10)
+
+bool segment_raw_frame(Buffer *out, const Buffer *record)
+{
+    size_t content = RECORD_FRAME_SIZE(record->len);
+    SegmentFrame head = {.content_size = (uint32_t)content,
+                         .stored_size = (uint32_t)content,
+                         .codec = CODEC_RAW,
+                         .records = 1};
+    buffer_append(out, &head, sizeof head);
+    size_t start = out->len;
+    frame_append(out, record->data, record->len);
+    if (out->failed) {
+        return false;
+    }
+    head.checksum = checksum64(out->data + start, content);
+    memcpy(out->data + start - sizeof head, &head, sizeof head);
+    return true;
+}
+
+static bool put_frame(int fd, const Buffer *content, uint32_t records, Buffer *stored, int level)
+{
+    size_t bound = ZSTD_compressBound(content->len);
+    buffer_clear(stored);
+    if (!buffer_reserve(stored, bound)) {
+        errno = ENOMEM;
+        return false;
+    }
+    size_t size = ZSTD_compress(stored->data, stored->cap, content->data, content->len, level);
+    SegmentFrame head = {.content_size = (uint32_t)content->len, .records = records};
+    const char *bytes = stored->data;
+    head.codec = CODEC_ZSTD;
+    if (ZSTD_isError(size) || size >= content->len) {
+        head.codec = CODEC_RAW;
+        bytes = content->data;
+        size = content->len;
+    }
+    head.stored_size = (uint32_t)size;
+    head.checksum = checksum64(bytes, size);
+    return write_whole(fd, &head, sizeof head) && write_whole(fd, bytes, size);
+}
+
+int segment_write_file(const char *path, PyObject *records, int level, unsigned long long *size)
+{
+    char fresh[4096];
+    Buffer content = {0}, stored = {0};
+    int fd = -1, result = -1;
+    uint32_t count = 0;
+
+    int n = snprintf(fresh, sizeof fresh, "%s.new", path);
+    if (n < 0 || (size_t)n >= sizeof fresh) {
+        errno = ENAMETOOLONG;
+        goto done;
+    }
+    /* O_NONBLOCK: a pipe under this name is an error, not waited for. */
+    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    if (fd < 0) {
+        goto done;
+    }
+    char head[SEGMENT_HEAD_SIZE];
+    segment_head(head);
+    if (!write_whole(fd, head, sizeof head)) {
+        goto done;
+    }
+    Py_ssize_t total = PyList_Size(records);
+    for (Py_ssize_t i = 0; i < total; i++) {
+        char *record;
+        Py_ssize_t length;
+        if (PyBytes_AsStringAndSize(PyList_GetItem(records, i), &record, &length) < 0) {
+            goto done;
+        }
+        frame_append(&content, record, (size_t)length);
+        count++;
+        if (content.failed) {
+            errno = ENOMEM;
+            goto done;
+        }
+        if (content.len >= FRAME_CONTENT_TARGET || i == total - 1) {
+            if (!put_frame(fd, &content, count, &stored, level)) {
+                goto done;
+            }
+            buffer_clear(&content);
+            count = 0;
+        }
+    }
+    struct stat info;
+    if (fstat(fd, &info) != 0 || rename(fresh, path) != 0) {
+        goto done;
+    }
+    *size = (unsigned long long)info.st_size;
+    result = 0;
+done:
+    if (fd >= 0) {
+        int saved = errno;
+        close(fd);
+        if (result != 0) {
+            unlink(fresh);
+        }
+        errno = saved;
+    }
+    buffer_free(&content);
+    buffer_free(&stored);
+    return result;
+}

@@ -1,0 +1,252 @@
+/* spill.c: where a program's records go while its ring is full.
+ *
+ * To segments of the program's own, first in memory that outlives the process (mapped.c), so much
+ * as a burst of a second needs; the sender moves it to disk when there is no server to deliver it
+ * to. Then to the disk, one write() a record. The spool folder's bound is kept here too, for a
+ * program may be alone for long: a new segment gets what the folder has room for. An eighth of the
+ * bound is for the traces that have begun; new ones are refused when only that is left. */
+#include "spool/spill.h"
+
+#include "base/clock.h"
+#include "spool/segment_format.h"
+#include "spool/segment_writer.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define SEGMENT_MAX_BYTES ((uint64_t)16 << 20)
+
+#define RETRY_NS 1000000000u
+
+/* What may be spilled to memory: so many rings, and no more than an eighth of the spool's bound. */
+#define MEMORY_RINGS 8u
+
+bool spill_init(Spill *spill, const char *prefix, uint64_t max_bytes, const char *memory_prefix,
+                uint64_t ring_bytes)
+{
+    *spill = (Spill){.fd = -1, .max_bytes = max_bytes, .failing = max_bytes == 0};
+    spill->memory_segment_bytes = ring_bytes;
+    spill->memory_max_bytes =
+        ring_bytes * MEMORY_RINGS < max_bytes / 8 ? ring_bytes * MEMORY_RINGS : max_bytes / 8;
+    spill->prefix = strdup(prefix);
+    if (spill->prefix == NULL || memory_prefix == NULL) {
+        return spill->prefix != NULL;
+    }
+    spill->memory_prefix = strdup(memory_prefix);
+    return spill->memory_prefix != NULL;
+}
+
+void spill_free(Spill *spill)
+{
+    if (spill_is_in_memory(spill)) {
+        mapped_forget(&spill->memory);
+    }
+    if (spill->fd >= 0) {
+        close(spill->fd);
+        spill->fd = -1;
+    }
+    buffer_free(&spill->frame);
+    free(spill->prefix);
+    free(spill->memory_prefix);
+    spill->prefix = spill->memory_prefix = NULL;
+}
+
+/* The folder of a prefix; false when it is too long. */
+static bool folder_of(const char *prefix, char *folder, size_t room)
+{
+    const char *slash = strrchr(prefix, '/');
+    size_t size = slash != NULL ? (size_t)(slash - prefix) : 0;
+    if (size == 0 || size >= room) {
+        return false;
+    }
+    memcpy(folder, prefix, size);
+    folder[size] = '\0';
+    return true;
+}
+
+/* What the files of a folder hold, in bytes; of those whose names begin with `only`. */
+static uint64_t folder_bytes(const char *path, const char *only)
+{
+    uint64_t bytes = 0;
+    DIR *folder = opendir(path);
+    if (folder == NULL) {
+        return 0;
+    }
+    struct dirent *entry;
+    while ((entry = readdir(folder)) != NULL) {
+        struct stat info;
+        if (strncmp(entry->d_name, only, strlen(only)) == 0 &&
+            fstatat(dirfd(folder), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(info.st_mode)) {
+            bytes += (uint64_t)info.st_size;
+        }
+    }
+    closedir(folder);
+    return bytes;
+}
+
+/* Returns the bytes that may still be written. */
+static uint64_t measure(Spill *spill)
+{
+    char folder[4096];
+    uint64_t held = folder_of(spill->prefix, folder, sizeof folder) ? folder_bytes(folder, "") : 0;
+    spill->nearly_full = held >= spill->max_bytes - spill->max_bytes / 8;
+    return held < spill->max_bytes ? spill->max_bytes - held : 0;
+}
+
+bool spill_is_nearly_full(Spill *spill)
+{
+    uint64_t now = steady_ns();
+    if (spill->nearly_full && now >= spill->not_before_ns) {
+        spill->not_before_ns = now + RETRY_NS;
+        measure(spill);
+    }
+    return spill->nearly_full;
+}
+
+static int open_segment(const char *path)
+{
+    return open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+}
+
+/* The path of a segment; false when it is too long. */
+static bool segment_path(char *path, size_t room, const char *prefix, uint64_t sequence)
+{
+    int n = snprintf(path, room, "%s-%06llu.seg", prefix, (unsigned long long)sequence);
+    return n >= 0 && (size_t)n < room;
+}
+
+/* Whether memory, or the disk, is not to be tried now. */
+static bool memory_rests(const Spill *spill)
+{
+    return spill->memory_prefix == NULL ||
+           (!spill_is_in_memory(spill) && steady_ns() < spill->memory_not_before_ns);
+}
+
+static bool disk_rests(const Spill *spill)
+{
+    return spill->failing && steady_ns() < spill->not_before_ns;
+}
+
+/* Opens a segment in memory where that has room: half of the tmpfs is for others. */
+static bool memory_open(Spill *spill, uint64_t sequence)
+{
+    char path[4096], folder[4096];
+    struct statvfs tmpfs;
+    uint64_t needed = spill->memory_segment_bytes;
+    spill->memory_not_before_ns = steady_ns() + RETRY_NS;
+    if (!folder_of(spill->memory_prefix, folder, sizeof folder) || statvfs(folder, &tmpfs) != 0 ||
+        (uint64_t)tmpfs.f_bavail * tmpfs.f_frsize <
+            (uint64_t)tmpfs.f_blocks * tmpfs.f_frsize / 2 + needed ||
+        folder_bytes(folder, "spill-") + needed > spill->memory_max_bytes ||
+        !segment_path(path, sizeof path, spill->memory_prefix, sequence) ||
+        !mapped_open(&spill->memory, path, needed)) {
+        return false;
+    }
+    spill->memory_not_before_ns = 0;
+    return true;
+}
+
+/* Writes the frame to memory; false where the disk is to take it. */
+static bool memory_write(Spill *spill, uint64_t *sequence)
+{
+    MappedSegment *memory = &spill->memory;
+    if (spill_is_in_memory(spill)) {
+        if (LIKELY(mapped_append(memory, &spill->frame))) {
+            return true;
+        }
+        spill_end(spill, sequence);
+    }
+    return spill->fd < 0 && !memory_rests(spill) &&
+           SEGMENT_HEAD_SIZE + spill->frame.len <= spill->memory_segment_bytes &&
+           memory_open(spill, *sequence) && mapped_append(memory, &spill->frame);
+}
+
+static bool spill_open(Spill *spill, uint64_t sequence, uint64_t needed)
+{
+    char path[4096], folder[4096];
+    uint64_t room = measure(spill);
+    uint64_t most =
+        spill->max_bytes / 8 < SEGMENT_MAX_BYTES ? spill->max_bytes / 8 : SEGMENT_MAX_BYTES;
+    if (!segment_path(path, sizeof path, spill->prefix, sequence) ||
+        room < SEGMENT_HEAD_SIZE + needed) {
+        return false;
+    }
+    spill->fd = open_segment(path);
+    if (spill->fd < 0 && errno == ENOENT && folder_of(spill->prefix, folder, sizeof folder) &&
+        mkdir(folder, 0700) == 0) {
+        spill->fd = open_segment(path); /* somebody had removed the folder */
+    }
+    if (spill->fd < 0) {
+        return false;
+    }
+    spill->room = room < most ? room : most;
+    char head[SEGMENT_HEAD_SIZE];
+    segment_head(head);
+    spill->size = sizeof head;
+    return write_whole(spill->fd, head, sizeof head);
+}
+
+void spill_end(Spill *spill, uint64_t *sequence)
+{
+    if (!spill_is_open(spill)) {
+        return;
+    }
+    if (spill_is_in_memory(spill)) {
+        mapped_end(&spill->memory);
+    }
+    else {
+        close(spill->fd);
+        spill->fd = -1;
+    }
+    store_release(sequence, *sequence + 1);
+}
+
+static bool spill_failed(Spill *spill)
+{
+    spill->failing = true;
+    spill->not_before_ns = steady_ns() + RETRY_NS;
+    return false;
+}
+
+bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
+{
+    if (spill->max_bytes == 0 || (disk_rests(spill) && memory_rests(spill))) {
+        return false;
+    }
+    buffer_clear(&spill->frame);
+    if (!segment_raw_frame(&spill->frame, record)) {
+        return false;
+    }
+    if (memory_write(spill, sequence)) {
+        spill->failing = false;
+        return true;
+    }
+    if (disk_rests(spill)) {
+        return false;
+    }
+    if (spill->fd >= 0 && spill->size + spill->frame.len > spill->room) {
+        spill_end(spill, sequence);
+    }
+    if (spill->fd < 0 && !spill_open(spill, *sequence, spill->frame.len)) {
+        spill_end(spill, sequence);
+        return spill_failed(spill);
+    }
+    if (!write_whole(spill->fd, spill->frame.data, spill->frame.len)) {
+        /* A frame that was written in part (the disk is full) is cut off again, so that what
+         * follows it can be read. */
+        if (ftruncate(spill->fd, (off_t)spill->size) != 0 ||
+            lseek(spill->fd, (off_t)spill->size, SEEK_SET) < 0) {
+            spill_end(spill, sequence);
+        }
+        return spill_failed(spill);
+    }
+    spill->failing = false;
+    spill->size += spill->frame.len;
+    return true;
+}

@@ -1,0 +1,63 @@
+/* context.h: the current span of a task or thread. See context.c. */
+#ifndef FASTTRACE_CONTEXT_H
+#define FASTTRACE_CONTEXT_H
+
+#include "base/state.h"
+
+/* What can be current: a span, or a non-recording one. Both begin with this. */
+typedef struct Current {
+    PyObject_HEAD PyObject *token; /* owned: of the activation, NULL when it is not active */
+    struct Current *outer;         /* owned: what was current where it started, or NULL */
+    bool abandoned;                /* ended where the context could not be put back */
+} Current;
+
+/* Stands where a span would be current that is not recorded.
+ *
+ * not_sampled: its trace is not sampled, and what starts inside belongs to that trace. Otherwise
+ * tracing is off, and what starts inside once tracing is on again goes under `outer`. */
+typedef struct {
+    Current current;
+    bool not_sampled;
+} NonRecordingSpan;
+
+static inline bool is_current(const CoreState *state, PyObject *value)
+{
+    return Py_IS_TYPE(value, state->types.live_span) ||
+           Py_IS_TYPE(value, state->types.non_recording_span);
+}
+
+typedef enum {
+    CURRENT_NONE,
+    CURRENT_FOUND,
+    CURRENT_UNKNOWN, /* at the recursion limit, say: what starts here may not be recorded, or it
+                      * would become a trace of its own */
+} CurrentResult;
+
+/* What is current in this context, as a new reference in *current (NULL unless it is found). Leaves
+ * no exception set. Runs Python code where an abandoned span is released. */
+CurrentResult context_current(CoreState *state, Current **current);
+
+/* NULL, without an exception, when there is no memory. */
+Current *non_recording_new(CoreState *state, bool not_sampled);
+
+/* Whether mlflow.tracing.context(enabled=False) is in force here. */
+bool scope_disables(CoreState *state);
+
+/* Makes it current. */
+void current_activate(CoreState *state, Current *current);
+
+/* Makes current again what was before current_activate(). */
+void current_deactivate(CoreState *state, Current *current);
+
+/* Instead of deactivating, where the garbage collector may be at work: the context variable is left
+ * alone, and context_current() looks past what is abandoned. */
+void current_abandon(Current *current);
+
+/* Makes `current` current for a step of a generator: the token is the caller's. NULL when it
+ * failed. */
+PyObject *context_enter(CoreState *state, PyObject *current);
+
+/* Ends such a step; takes the token over, which may be NULL. */
+void context_leave(CoreState *state, PyObject *token);
+
+#endif

@@ -1,0 +1,152 @@
+/* span_end.c: the end of a span: status, log level, processors, its record, and its trace. */
+#include "base/clock.h"
+#include "base/errors.h"
+#include "trace/span.h"
+#include "trace/span_record.h"
+#include "trace/trace_record.h"
+
+/* DEBUG unless the type is one that users look for; see MLflow's default_log_level. */
+static int default_log_level(const Span *span)
+{
+    static const char *const info_types[] = {"LLM",       "CHAT_MODEL", "TOOL",
+                                             "RETRIEVER", "AGENT",      "EMBEDDING"};
+    Reader value;
+    if (span_find(span, KEY_TYPE, &value)) {
+        Token type = reader_next(&value);
+        for (size_t i = 0; type.kind == TOKEN_STR && i < sizeof info_types / sizeof *info_types;
+             i++) {
+            if (strlen(info_types[i]) == type.size &&
+                memcmp(info_types[i], type.bytes, type.size) == 0) {
+                return 20;
+            }
+        }
+    }
+    return 10;
+}
+
+/* The time of the end: as given, or now where it is 0. */
+static uint64_t end_time(const Span *span, uint64_t end_ns)
+{
+    if (end_ns == 0) {
+        end_ns = clock_ns();
+        if (UNLIKELY(end_ns < span->start_ns)) {
+            end_ns = span->start_ns; /* the clock was set back */
+        }
+    }
+    return end_ns;
+}
+
+/* The last trace id of the process, and of the context: but an abandoned root may be ended by the
+ * garbage collector, which must set no context variable. */
+static void set_last_trace_id(CoreState *state, const Span *root)
+{
+    PyObject *id = trace_id_str(root->trace);
+    if (id == NULL) {
+        swallow_exception();
+        return;
+    }
+    if (LIKELY(!root->current.abandoned)) {
+        forget_result(PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
+    }
+    set_owned(&state->last_trace_id, id);
+}
+
+/* Adds a span that has ended to those of a trace that Python has to do with as a whole. */
+static void add_to_whole_trace(CoreState *state, Trace *trace, Span *span)
+{
+    if (PyList_Append(trace->whole_spans, (PyObject *)span) < 0) {
+        swallow_exception();
+    }
+    if (!trace_is_complete(trace)) {
+        return;
+    }
+    PyObject *spans = trace->whole_spans; /* ends the circle of trace and spans */
+    trace->whole_spans = NULL;
+    if (trace->reports_whole && state->hooks.whole_trace_ended != NULL) {
+        forget_result(PyObject_CallFunctionObjArgs(state->hooks.whole_trace_ended,
+                                                   (PyObject *)trace, spans, NULL));
+    }
+    Py_DECREF(spans);
+}
+
+/* Writes the span's record, and does what its end means for its trace. */
+static void finish(Span *span, uint64_t end_ns)
+{
+    CoreState *state = span->state;
+    Trace *trace = span->trace;
+    span->end_ns = end_ns;
+    if (UNLIKELY(span->attachments != NULL)) {
+        span_append_attachments(span);
+    }
+
+    bool is_root = span->parent_id == trace->roots_under;
+    if (UNLIKELY(trace->remote) && end_ns > trace->root_end_ns) {
+        trace->root_end_ns = end_ns;
+    }
+    if (is_root) {
+        trace->root_ended = true;
+        trace->root_end_ns = end_ns > span->start_ns ? end_ns : span->start_ns;
+        if (trace->trace_state == STATE_UNSPECIFIED) {
+            trace->trace_state = span->status == STATUS_ERROR ? STATE_ERROR : STATE_OK;
+        }
+    }
+    Buffer *out = scratch_acquire(state);
+    if (out != NULL) {
+        span_encode_record(span, out);
+        trace_span_ended(state, trace, out, is_root);
+        scratch_release(state, out);
+    }
+    if (UNLIKELY(trace->whole_spans != NULL)) {
+        add_to_whole_trace(state, trace, span);
+    }
+    if (is_root) {
+        set_last_trace_id(state, span);
+    }
+    if (UNLIKELY(state->hooks.trace_completed != NULL) && trace_is_complete(trace)) {
+        forget_result(PyObject_CallNoArgs(state->hooks.trace_completed));
+    }
+}
+
+void span_close(Span *span, uint64_t end_ns)
+{
+    if (span->end_ns == 0 && !span->ending) {
+        finish(span, end_time(span, end_ns));
+    }
+}
+
+void span_end(Span *span, uint64_t end_ns)
+{
+    if (UNLIKELY(span->end_ns != 0 || span->ending)) {
+        return;
+    }
+    end_ns = end_time(span, end_ns);
+    CoreState *state = span->state;
+    Reader level;
+    if (span->status != STATUS_ERROR) {
+        span->status = STATUS_OK;
+    }
+    if (!span_find(span, KEY_LOG_LEVEL, &level)) {
+        char value = (char)default_log_level(span);
+        span_set_encoded(span, KEY_LOG_LEVEL, &value, 1);
+    }
+    if (UNLIKELY(state->hooks.process_span != NULL)) {
+        /* Before a byte of the span leaves; what the processors set still counts. */
+        span->ending = true;
+        forget_result(
+            PyObject_CallFunctionObjArgs(state->hooks.process_span, (PyObject *)span, NULL));
+    }
+    finish(span, end_ns);
+}
+
+void span_end_abandoned(CoreState *state)
+{
+    PyObject *abandoned = state->abandoned;
+    if (abandoned == NULL) {
+        return;
+    }
+    state->abandoned = NULL;
+    for (Py_ssize_t i = 0; i < PyList_Size(abandoned); i++) {
+        span_end((Span *)PyList_GetItem(abandoned, i), 0);
+    }
+    Py_DECREF(abandoned);
+}

@@ -1,0 +1,122 @@
+/* span_events.c: events, exceptions, and the status that they bring. */
+#include "base/clock.h"
+#include "base/errors.h"
+#include "trace/span.h"
+
+#include <stdio.h>
+
+static void event_head(Buffer *out, const char *name, size_t size, uint64_t time_ns)
+{
+    wire_pack_array(out, 3);
+    encode_text(out, name, size);
+    wire_pack_uint64(out, time_ns);
+}
+
+static int stored_log_level(const Span *span)
+{
+    Reader value;
+    if (span_find(span, KEY_LOG_LEVEL, &value)) {
+        Token level = reader_next(&value);
+        if (level.kind == TOKEN_UINT && level.u < 1000) {
+            return (int)level.u;
+        }
+    }
+    return -1;
+}
+
+/* A span with an exception event is at least of level ERROR. */
+static void raise_log_level(Span *span)
+{
+    if (stored_log_level(span) < 40) {
+        char level = 40;
+        span_set_encoded(span, KEY_LOG_LEVEL, &level, 1);
+    }
+}
+
+void span_append_event(Span *span, const Buffer *event, bool is_exception)
+{
+    if (event->failed || span->end_ns != 0) {
+        return;
+    }
+    buffer_append(&span->events, event->data, event->len);
+    if (span->events.failed) {
+        span->events.failed = false;
+        return;
+    }
+    span->event_count++;
+    if (is_exception) {
+        raise_log_level(span);
+    }
+}
+
+void span_add_item(Span *span, uint32_t index, const char *item, size_t size)
+{
+    char name[48];
+    int n = snprintf(name, sizeof name, "mlflow.chunk.item.%u", index);
+    Buffer *out = scratch_acquire(span->state);
+    if (out == NULL) {
+        return;
+    }
+    event_head(out, name, (size_t)n, clock_ns());
+    wire_pack_map(out, 1);
+    encode_text(out, SIZED("mlflow.chunk.value"));
+    wire_pack_ext(out, size, EXT_JSON_TEXT);
+    buffer_append(out, item, size);
+    span_append_event(span, out, false);
+    scratch_release(span->state, out);
+}
+
+void span_set_status(Span *span, int status, PyObject *message)
+{
+    if (span->end_ns != 0 || span->status == STATUS_OK || status == STATUS_UNSET) {
+        return;
+    }
+    span->status = (unsigned char)status;
+    if (status != STATUS_ERROR || message == NULL || !PyUnicode_Check(message) ||
+        PyUnicode_GetLength(message) == 0) {
+        message = NULL;
+    }
+    Py_XINCREF(message);
+    set_owned(&span->status_message, message);
+}
+
+void span_record_exception(Span *span, PyObject *exception, bool with_message)
+{
+    CoreState *state = span->state;
+    uint64_t now = clock_ns();
+    PyObject *parts = PyObject_CallFunctionObjArgs(state->hooks.format_exception, exception, NULL);
+    PyObject *message, *type_name, *stack_trace, *description;
+
+    if (parts == NULL ||
+        !PyArg_ParseTuple(parts, "UUUU", &message, &type_name, &stack_trace, &description)) {
+        swallow_exception();
+        Py_XDECREF(parts);
+        span_set_status(span, STATUS_ERROR, NULL);
+        return;
+    }
+    Buffer *out = scratch_acquire(state);
+    if (out != NULL) {
+        event_head(out, SIZED("exception"), now);
+        wire_pack_map(out, 3);
+        encode_text(out, SIZED("exception.message"));
+        encode_str(out, message);
+        encode_text(out, SIZED("exception.type"));
+        encode_str(out, type_name);
+        encode_text(out, SIZED("exception.stacktrace"));
+        encode_str(out, stack_trace);
+        span_append_event(span, out, true);
+        scratch_release(state, out);
+    }
+    span_set_status(span, STATUS_ERROR, with_message ? description : NULL);
+    Py_DECREF(parts);
+}
+
+void span_record_pending(Span *span)
+{
+    PyObject *type, *value, *traceback;
+    take_exception(&type, &value, &traceback);
+    if (value != NULL && PyErr_GivenExceptionMatches(type, PyExc_Exception)) {
+        span_record_exception(span, value, true);
+    }
+    PyErr_Restore(type, value, traceback);
+}

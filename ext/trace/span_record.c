@@ -1,0 +1,92 @@
+/* span_record.c: the record of an ended span, and those of its attachments. */
+#include "trace/span_record.h"
+
+#include "base/errors.h"
+#include "trace/trace_record.h"
+
+static void encode_span_id(Buffer *out, uint64_t id)
+{
+    char bytes[SPAN_ID_SIZE];
+    compat_store_big_endian(bytes, id);
+    wire_pack_bin(out, sizeof bytes);
+    buffer_append(out, bytes, sizeof bytes);
+}
+
+void span_encode_record(const Span *span, Buffer *out)
+{
+    const Attributes *a = &span->attributes;
+
+    wire_pack_array(out, SPAN_FIELDS);
+    wire_pack_uint8(out, RECORD_SPAN);
+    wire_pack_bin(out, TRACE_ID_SIZE);
+    buffer_append(out, span->trace->id, TRACE_ID_SIZE);
+    encode_span_id(out, span->id);
+    if (span->parent_id) {
+        encode_span_id(out, span->parent_id);
+    }
+    else {
+        wire_pack_nil(out);
+    }
+    encode_str(out, span->name);
+    wire_pack_uint64(out, span->start_ns);
+    wire_pack_uint64(out, span->end_ns);
+    wire_pack_uint8(out, span->status);
+    if (span->status_message != NULL) {
+        encode_str(out, span->status_message);
+    }
+    else {
+        wire_pack_str(out, 0);
+    }
+    wire_pack_map(out, a->count);
+    if (!a->has_holes) {
+        buffer_append(out, a->values.data, a->values.len);
+    }
+    else {
+        for (uint32_t i = 0; i < a->count; i++) {
+            const Attribute *entry = &a->entries[i];
+            buffer_append(out, a->values.data + entry->start,
+                          (size_t)entry->key_size + entry->value_size);
+        }
+    }
+    wire_pack_array(out, span->event_count);
+    buffer_append(out, span->events.data, span->events.len);
+    wire_pack_array(out, span->link_count);
+    buffer_append(out, span->links.data, span->links.len);
+}
+
+void span_append_attachments(Span *span)
+{
+    PyObject *key, *attachment;
+    Py_ssize_t at = 0;
+    PyObject *copy = PyDict_Copy(span->attachments); /* reading them may run the program's code */
+    if (copy == NULL) {
+        swallow_exception();
+        return;
+    }
+    while (PyDict_Next(copy, &at, &key, &attachment)) {
+        char *bytes;
+        Py_ssize_t size;
+        Buffer *out = scratch_acquire(span->state);
+        PyObject *content = PyObject_GetAttrString(attachment, "content_bytes");
+        if (out != NULL && content != NULL &&
+            PyBytes_AsStringAndSize(content, &bytes, &size) == 0 && PyUnicode_Check(key) &&
+            (uint64_t)size < UINT32_MAX / 2) {
+            wire_pack_array(out, ATTACHMENT_FIELDS);
+            wire_pack_uint8(out, RECORD_ATTACHMENT);
+            wire_pack_bin(out, TRACE_ID_SIZE);
+            buffer_append(out, span->trace->id, TRACE_ID_SIZE);
+            encode_str(out, key);
+            wire_pack_bin(out, (size_t)size);
+            buffer_append(out, bytes, (size_t)size);
+            trace_append(span->state, span->trace, out);
+        }
+        else {
+            swallow_exception();
+        }
+        Py_XDECREF(content);
+        if (out != NULL) {
+            scratch_release(span->state, out);
+        }
+    }
+    Py_DECREF(copy);
+}

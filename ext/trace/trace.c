@@ -1,0 +1,237 @@
+/* trace.c: what the spans of one trace share. What it writes is in trace_record.c. */
+#include "trace/trace.h"
+
+#include "base/errors.h"
+#include "base/ids.h"
+#include "base/python_side.h"
+#include "spool/ring_writer.h"
+
+static const char hex_digits[] = "0123456789abcdef";
+
+PyObject *trace_id_str(const Trace *trace)
+{
+    return PyUnicode_DecodeUTF8(trace->id_text, TRACE_ID_TEXT_SIZE, NULL);
+}
+
+void trace_id_text(char text[TRACE_ID_TEXT_SIZE], const unsigned char id[TRACE_ID_SIZE])
+{
+    memcpy(text, "tr-", 3);
+    for (int i = 0; i < TRACE_ID_SIZE; i++) {
+        text[3 + 2 * i] = hex_digits[id[i] >> 4];
+        text[4 + 2 * i] = hex_digits[id[i] & 15];
+    }
+}
+
+void trace_set_name(Trace *trace, PyObject *name)
+{
+    if (trace->tags != NULL && PyDict_SetItemString(trace->tags, NAME_TAG, name) < 0) {
+        swallow_exception();
+    }
+    Py_INCREF(name);
+    set_owned(&trace->root_name, name);
+}
+
+bool trace_ensure_ring(CoreState *state)
+{
+    if (LIKELY(state->ring != NULL && ring_is_ours(state->ring))) {
+        return true;
+    }
+    if (state->hooks.start_recording == NULL) {
+        return false;
+    }
+    forget_result(PyObject_CallNoArgs(state->hooks.start_recording));
+    return state->ring != NULL && ring_is_ours(state->ring);
+}
+
+uint64_t sampling_bound(double ratio)
+{
+    if (!(ratio < 1.0)) {
+        return SAMPLE_ALL;
+    }
+    return ratio <= 0.0 ? 0 : (uint64_t)(ratio * 18446744073709551616.0);
+}
+
+/* As OpenTelemetry decides by ratio: by the lower half of the id. */
+static bool is_sampled(const Trace *trace, uint64_t bound)
+{
+    uint64_t lower = 0;
+    for (int i = TRACE_ID_SIZE / 2; i < TRACE_ID_SIZE; i++) {
+        lower = lower << 8 | trace->id[i];
+    }
+    return lower < bound;
+}
+
+/* What Python knows of a new trace: its experiment, an active run or model, an enclosing
+ * mlflow.tracing.context(). */
+static void take_context(CoreState *state, Trace *trace, PyObject *experiment)
+{
+    PyObject *destination, *metadata, *tags;
+    int whole = 0;
+    PyObject *known = PyObject_CallFunctionObjArgs(state->hooks.root_context,
+                                                   experiment ? experiment : Py_None, NULL);
+    if (known == NULL ||
+        !PyArg_ParseTuple(known, "OOO|p", &destination, &metadata, &tags, &whole)) {
+        swallow_exception();
+        Py_XDECREF(known);
+        return;
+    }
+    if (PyBytes_Check(destination)) {
+        Py_INCREF(destination);
+        set_owned(&trace->destination, destination);
+    }
+    if (PyDict_Check(metadata)) {
+        Py_INCREF(metadata);
+        set_owned(&trace->metadata, metadata);
+    }
+    if (PyDict_Check(tags)) {
+        Py_INCREF(tags);
+        set_owned(&trace->tags, tags);
+        if (PyDict_SetItemString(tags, NAME_TAG, trace->root_name) < 0) {
+            swallow_exception();
+        }
+    }
+    if (UNLIKELY(whole)) {
+        trace->reports_whole = slot_list(&trace->whole_spans) != NULL;
+    }
+    Py_DECREF(known);
+}
+
+static bool has_context(CoreState *state, const RootOptions *options)
+{
+    if (state->hooks.root_context == NULL) {
+        return false;
+    }
+    if (state->scoped || (options != NULL && options->experiment != NULL)) {
+        return true;
+    }
+    PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
+    if (PyDict_GetItemWithError(modules, state->runs_module) != NULL) {
+        return true;
+    }
+    PyErr_Clear();
+    return false;
+}
+
+/* Chooses the rings that the trace is recorded to: a place that has no room for it does not get it,
+ * the other one does. False where neither has. */
+static bool choose_rings(CoreState *state, Ring **ring, Ring **second_ring)
+{
+    Ring *first = ring_admits_trace(state->ring) ? state->ring : NULL;
+    Ring *second = state->second_ring;
+    if (second != NULL && !ring_admits_trace(second)) {
+        second = NULL;
+    }
+    *ring = first != NULL ? first : second;
+    *second_ring = first != NULL ? second : NULL;
+    if (LIKELY(first != NULL && second == state->second_ring)) {
+        return true;
+    }
+    bool found = *ring != NULL;
+    warn(state, "New traces are not recorded for now: what waits for delivery has reached "
+                "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. They "
+                "are counted; sender.log in the spool folder says why delivery waits.");
+    return found;
+}
+
+/* A trace with an id, in the state's list; NULL without memory. */
+static Trace *make_trace(CoreState *state, const RootOptions *options)
+{
+    Trace *trace = PyObject_New(Trace, state->types.live_trace);
+    if (trace == NULL) {
+        swallow_exception();
+        return NULL;
+    }
+    memset((char *)trace + offsetof(Trace, state), 0, sizeof *trace - offsetof(Trace, state));
+    trace->state = state;
+    trace->next = state->traces;
+    if (trace->next != NULL) {
+        trace->next->previous = trace;
+    }
+    state->traces = trace;
+    if (UNLIKELY(options != NULL && options->trace_id != NULL)) {
+        memcpy(trace->id, options->trace_id, sizeof trace->id);
+    }
+    else {
+        uint64_t words[2] = {ids_next(), ids_next()};
+        memcpy(trace->id, words, sizeof trace->id);
+    }
+    trace_id_text(trace->id_text, trace->id);
+    return trace;
+}
+
+StartResult trace_new(CoreState *state, PyObject *root_name, const RootOptions *options,
+                      Trace **made)
+{
+    Ring *ring, *second_ring;
+    *made = NULL;
+    if (!trace_ensure_ring(state)) {
+        return START_NOT_RECORDED;
+    }
+    if (UNLIKELY(!choose_rings(state, &ring, &second_ring))) {
+        return START_NOT_SAMPLED;
+    }
+    Trace *trace = make_trace(state, options);
+    if (trace == NULL) {
+        return START_NOT_RECORDED;
+    }
+    uint64_t bound =
+        options != NULL && options->has_sampling ? options->sampling_bound : state->sampling_bound;
+    if (UNLIKELY(bound != SAMPLE_ALL) && !is_sampled(trace, bound)) {
+        Py_DECREF((PyObject *)trace);
+        return START_NOT_SAMPLED;
+    }
+    Py_INCREF((PyObject *)ring);
+    trace->ring = ring;
+    Py_XINCREF((PyObject *)second_ring);
+    trace->second_ring = second_ring;
+    Py_INCREF(state->destination);
+    trace->destination = state->destination;
+    Py_INCREF(root_name);
+    trace->root_name = root_name;
+    if (UNLIKELY(has_context(state, options))) {
+        take_context(state, trace, options ? options->experiment : NULL);
+    }
+    if (options != NULL && options->run_id != NULL) {
+        if (slot_dict(&trace->metadata) == NULL ||
+            PyDict_SetItemString(trace->metadata, "mlflow.sourceRun", options->run_id) < 0) {
+            swallow_exception();
+        }
+    }
+    *made = trace;
+    return START_RECORDED;
+}
+
+void trace_release(Trace *trace)
+{
+    if (trace->previous != NULL) {
+        trace->previous->next = trace->next;
+    }
+    else {
+        trace->state->traces = trace->next;
+    }
+    if (trace->next != NULL) {
+        trace->next->previous = trace->previous;
+    }
+    Py_XDECREF((PyObject *)trace->ring);
+    Py_XDECREF((PyObject *)trace->second_ring);
+    Py_XDECREF(trace->destination);
+    Py_XDECREF(trace->root_name);
+    Py_XDECREF(trace->tags);
+    Py_XDECREF(trace->metadata);
+    Py_XDECREF(trace->inherited_metadata);
+    Py_XDECREF(trace->assessments);
+    Py_XDECREF(trace->request_preview);
+    Py_XDECREF(trace->response_preview);
+    Py_XDECREF(trace->client_request_id);
+    Py_XDECREF(trace->info);
+    Py_XDECREF(trace->whole_spans);
+}
+
+Trace *trace_find(CoreState *state, const char *id_text, size_t size)
+{
+    Trace *trace = size == TRACE_ID_TEXT_SIZE ? state->traces : NULL;
+    while (trace != NULL && memcmp(trace->id_text, id_text, TRACE_ID_TEXT_SIZE) != 0) {
+        trace = trace->next;
+    }
+    return trace;
+}

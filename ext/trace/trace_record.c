@@ -1,0 +1,166 @@
+/* trace_record.c: what a trace writes to its rings.
+ *
+ * A trace record is written when the first span of the trace that is not its root ends (so that a
+ * crash leaves what the sender needs to deliver the spans), when the root ends while others are
+ * open, and when the last span ends. A trace of one span writes one. */
+#include "trace/trace_record.h"
+
+#include "base/errors.h"
+#include "base/ids.h"
+#include "base/python_side.h"
+#include "spool/ring_writer.h"
+#include "value/encode.h"
+
+static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
+{
+    bool ended = trace->root_ended && trace->root_end_ns >= trace->root_start_ns;
+
+    wire_pack_array(out, TRACE_FIELDS);
+    wire_pack_uint8(out, RECORD_TRACE);
+    wire_pack_bin(out, TRACE_ID_SIZE);
+    buffer_append(out, trace->id, TRACE_ID_SIZE);
+    buffer_byte(out, 0xcc);
+    buffer_byte(out, (unsigned char)phase);
+    wire_pack_uint32(out, trace->ended_spans);
+    wire_pack_uint64(out, trace->root_start_ns);
+    if (ended) {
+        wire_pack_uint64(out, trace->root_end_ns - trace->root_start_ns);
+    }
+    else {
+        wire_pack_nil(out);
+    }
+    wire_pack_uint8(out, trace->trace_state ? trace->trace_state : STATE_IN_PROGRESS);
+    buffer_append(out, PyBytes_AsString(trace->destination),
+                  (size_t)PyBytes_Size(trace->destination));
+
+    const struct {
+        const char *name;
+        PyObject *value;
+    } given[] = {
+        {"metadata", trace->metadata},
+        {"inherited", trace->inherited_metadata},
+        {"assessments", trace->assessments},
+        {"request_preview", trace->request_preview},
+        {"response_preview", trace->response_preview},
+        {"client_request_id", trace->client_request_id},
+        {"remote", trace->remote ? Py_True : NULL},
+    };
+    bool continues = trace->roots_under != 0 && trace->roots_under != NO_ROOT;
+    unsigned entries = 2 + continues;
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        entries += given[i].value != NULL;
+    }
+    wire_pack_map(out, entries);
+    encode_text(out, "name", 4);
+    encode_str(out, trace->root_name);
+    encode_text(out, "tags", 4);
+    if (trace->tags != NULL) {
+        encode_value(state, out, trace->tags);
+    }
+    else {
+        wire_pack_map(out, 1);
+        encode_text(out, NAME_TAG, sizeof NAME_TAG - 1);
+        encode_str(out, trace->root_name);
+    }
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        if (given[i].value != NULL) {
+            encode_text(out, given[i].name, strlen(given[i].name));
+            encode_value(state, out, given[i].value);
+        }
+    }
+    if (UNLIKELY(continues)) {
+        char hex[2 * SPAN_ID_SIZE];
+        span_id_hex(hex, trace->roots_under);
+        encode_text(out, "roots_under", 11);
+        encode_text(out, hex, sizeof hex);
+    }
+}
+
+/* The child of a fork carries on the traces that were open in a ring of its own, where they are
+ * announced anew. */
+static void follow_fork(CoreState *state, Trace *trace)
+{
+    if (LIKELY(ring_is_ours(trace->ring)) || !trace_ensure_ring(state)) {
+        return;
+    }
+    Py_INCREF(state->ring);
+    set_owned((PyObject **)&trace->ring, (PyObject *)state->ring);
+    Py_XINCREF((PyObject *)state->second_ring);
+    set_owned((PyObject **)&trace->second_ring, (PyObject *)state->second_ring);
+    trace->announced = false;
+}
+
+static void trace_publish(Trace *trace)
+{
+    ring_publish(trace->ring);
+    if (UNLIKELY(trace->second_ring != NULL)) {
+        ring_publish(trace->second_ring);
+    }
+}
+
+/* Appends a record, which is seen with the next that is published. */
+static void trace_put(CoreState *state, Trace *trace, const Buffer *record)
+{
+    follow_fork(state, trace);
+    bool ok = !record->failed && ring_put(trace->ring, record);
+    if (UNLIKELY(trace->second_ring != NULL) && !record->failed) {
+        ok = ring_put(trace->second_ring, record) && ok;
+    }
+    if (LIKELY(ok)) {
+        return;
+    }
+    warn(state,
+         "A span could not be recorded: neither the ring nor the spool folder has room. Free disk "
+         "space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has some.");
+}
+
+void trace_append(CoreState *state, Trace *trace, const Buffer *record)
+{
+    trace_put(state, trace, record);
+    trace_publish(trace);
+}
+
+static void write_trace_record(CoreState *state, Trace *trace, int phase)
+{
+    if (UNLIKELY(trace->info != NULL) && state->hooks.take_info != NULL) {
+        forget_result(PyObject_CallFunctionObjArgs(state->hooks.take_info, (PyObject *)trace,
+                                                   trace->info, NULL));
+    }
+    Buffer *out = scratch_acquire(state);
+    if (out == NULL) {
+        return;
+    }
+    encode_trace(state, out, trace, phase);
+    trace_append(state, trace, out);
+    scratch_release(state, out);
+}
+
+void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root)
+{
+    follow_fork(state, trace);
+    if (!trace->announced && !(is_root && trace->open_spans == 1)) {
+        trace->announced = true;
+        write_trace_record(state, trace, PHASE_OPEN);
+    }
+    trace_put(state, trace, span_record);
+    trace->ended_spans++;
+    trace->open_spans--;
+    if (trace_is_complete(trace)) {
+        write_trace_record(state, trace, PHASE_COMPLETE);
+    }
+    else if (is_root) {
+        write_trace_record(state, trace, PHASE_ROOT_ENDED);
+    }
+    trace_publish(trace); /* not before: a span without a record would have nowhere to go */
+    if (is_root && state->hooks.restart_sender != NULL &&
+        UNLIKELY(ring_lacks_sender(trace->ring, trace->root_end_ns) ||
+                 (trace->second_ring != NULL &&
+                  ring_lacks_sender(trace->second_ring, trace->root_end_ns)))) {
+        forget_result(PyObject_CallNoArgs(state->hooks.restart_sender));
+    }
+}
+
+void trace_rewrite(CoreState *state, Trace *trace)
+{
+    write_trace_record(state, trace, PHASE_COMPLETE);
+}

@@ -1,0 +1,44 @@
+/* encode.h: Python object -> msgpack, as json.dumps would see it. See encode.c. */
+#ifndef FASTTRACE_ENCODE_H
+#define FASTTRACE_ENCODE_H
+
+#include "base/state.h"
+#include "value/wire.h"
+
+typedef enum {
+    ENCODED,
+    NEEDS_REPR,  /* json.dumps would have raised: the whole value becomes its repr() */
+    HAS_CONTENT, /* binary content in it may have to become attachments */
+} EncodeResult;
+
+/* Appends the value, or nothing and NEEDS_REPR. Never leaves an exception set. Runs Python code
+ * (the hook), so the GIL may change hands: `out` must be the caller's alone. */
+EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value);
+
+/* The same for inputs and outputs; HAS_CONTENT, with nothing appended, where it may hold binary
+ * content (the hook extract_attachments knows). */
+EncodeResult encode_payload(CoreState *state, Buffer *out, PyObject *value);
+
+/* What NEEDS_REPR asks for. `repr`: a callable that makes the text, or NULL for repr() itself. */
+void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *repr);
+
+/* The same, with the fallback: always appends one value (out of memory shows in out->failed). */
+void encode_value(CoreState *state, Buffer *out, PyObject *value);
+
+/* One encoded value as a new bytes object; NULL with a MemoryError. */
+PyObject *encode_to_bytes(CoreState *state, PyObject *value);
+
+/* Appends a str as such (ext EXT_SURROGATES where UTF-8 cannot hold it). */
+void encode_str(Buffer *out, PyObject *text);
+
+/* Appends a C string literal's bytes as str. */
+static inline void encode_text(Buffer *out, const char *text, size_t size)
+{
+    wire_pack_str(out, size);
+    buffer_append(out, text, size);
+}
+
+/* The arguments of encode_text() for a string literal. */
+#define SIZED(literal) (literal), (sizeof(literal) - 1)
+
+#endif

@@ -1,0 +1,222 @@
+#include "value/json.h"
+
+#include <stdio.h>
+
+static void text(Buffer *out, const char *literal) { buffer_append(out, literal, strlen(literal)); }
+
+static void unicode_escape(Buffer *out, unsigned code)
+{
+    static const char hex[] = "0123456789abcdef";
+    char escape[6] = {
+        '\\', 'u', hex[code >> 12 & 15], hex[code >> 8 & 15], hex[code >> 4 & 15], hex[code & 15]};
+    buffer_append(out, escape, sizeof escape);
+}
+
+void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
+{
+    const unsigned char *at = (const unsigned char *)bytes, *end = at + size;
+
+    buffer_byte(out, '"');
+    while (at < end) {
+        const unsigned char *plain = at;
+        while (at < end && *at >= 0x20 && *at != '"' && *at != '\\' && (*at < 0x7f || !ascii)) {
+            at++;
+        }
+        buffer_append(out, plain, (size_t)(at - plain));
+        if (at == end) {
+            break;
+        }
+        unsigned char c = *at++;
+        switch (c) {
+        case '"':
+            text(out, "\\\"");
+            continue;
+        case '\\':
+            text(out, "\\\\");
+            continue;
+        case '\n':
+            text(out, "\\n");
+            continue;
+        case '\r':
+            text(out, "\\r");
+            continue;
+        case '\t':
+            text(out, "\\t");
+            continue;
+        case '\f':
+            text(out, "\\f");
+            continue;
+        case '\b':
+            text(out, "\\b");
+            continue;
+        }
+        if (c < 0x80) {
+            unicode_escape(out, c);
+            continue;
+        }
+        /* A multi-byte sequence, ASCII wanted. Damaged ones become U+FFFD. */
+        int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
+        unsigned code = c & (0x3f >> more);
+        if (end - at < more) {
+            unicode_escape(out, 0xfffd);
+            break;
+        }
+        for (int i = 0; i < more; i++) {
+            code = code << 6 | (at[i] & 0x3f);
+        }
+        at += more;
+        if (code >= 0x10000) {
+            code -= 0x10000;
+            unicode_escape(out, 0xd800 | (code >> 10 & 0x3ff));
+            unicode_escape(out, 0xdc00 | (code & 0x3ff));
+        }
+        else {
+            unicode_escape(out, code);
+        }
+    }
+    buffer_byte(out, '"');
+}
+
+static bool float_text(Buffer *out, double value)
+{
+    if (value != value) {
+        text(out, "NaN");
+        return true;
+    }
+    if (value > 1.7976931348623157e308 || value < -1.7976931348623157e308) {
+        text(out, value > 0 ? "Infinity" : "-Infinity");
+        return true;
+    }
+    char *repr = PyOS_double_to_string(value, 'r', 0, Py_DTSF_ADD_DOT_0, NULL);
+    if (repr == NULL) {
+        PyErr_Clear();
+        return false;
+    }
+    text(out, repr);
+    PyMem_Free(repr);
+    return true;
+}
+
+/* Containers that are open, so that depth costs heap and never stack. */
+typedef struct {
+    uint32_t left; /* values still to come; a key counts as one */
+    bool map;
+    bool first;
+} Level;
+
+static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
+{
+    Level inline_levels[32], *levels = inline_levels;
+    size_t depth = 0, room = sizeof inline_levels / sizeof inline_levels[0];
+    bool ok = false;
+
+    for (;;) {
+        Level *level = depth ? &levels[depth - 1] : NULL;
+        if (level != NULL) {
+            if (level->left == 0) {
+                buffer_byte(out, level->map ? '}' : ']');
+                if (--depth == 0) {
+                    break;
+                }
+                continue;
+            }
+            bool is_value_of_pair = level->map && (level->left & 1);
+            if (is_value_of_pair) {
+                text(out, ": ");
+            }
+            else if (!level->first) {
+                text(out, ", ");
+            }
+            level->first = false;
+            level->left--;
+        }
+        Token token = reader_next(value);
+        char number[32];
+        switch (token.kind) {
+        case TOKEN_NIL:
+            text(out, "null");
+            break;
+        case TOKEN_BOOL:
+            text(out, token.boolean ? "true" : "false");
+            break;
+        case TOKEN_UINT:
+            snprintf(number, sizeof number, "%llu", (unsigned long long)token.u);
+            text(out, number);
+            break;
+        case TOKEN_INT:
+            snprintf(number, sizeof number, "%lld", (long long)token.i);
+            text(out, number);
+            break;
+        case TOKEN_FLOAT:
+            if (!float_text(out, token.d)) {
+                goto done;
+            }
+            break;
+        case TOKEN_STR:
+            json_string(out, token.bytes, token.size, ascii);
+            break;
+        case TOKEN_EXT:
+            if (token.ext == EXT_BIG_INTEGER) {
+                buffer_append(out, token.bytes, token.size);
+            }
+            else if (token.ext == EXT_SURROGATES) {
+                json_string(out, token.bytes, token.size, ascii);
+            }
+            else if (token.ext == EXT_JSON_TEXT && !embedded) {
+                /* One level only: the writer never nests it, and damage must not recurse. */
+                Buffer inner = {0};
+                Reader content = reader_over(token.bytes, token.size);
+                bool whole = write_value(&inner, &content, true, true) && content.at == content.end;
+                if (whole) {
+                    json_string(out, inner.data, inner.len, ascii);
+                }
+                buffer_free(&inner);
+                if (!whole) {
+                    goto done;
+                }
+            }
+            else {
+                goto done;
+            }
+            break;
+        case TOKEN_ARRAY:
+        case TOKEN_MAP:
+            if (token.size > (size_t)(value->end - value->at)) {
+                goto done;
+            }
+            if (depth == room) {
+                Level *grown = malloc(2 * room * sizeof *grown);
+                if (grown == NULL) {
+                    goto done;
+                }
+                memcpy(grown, levels, room * sizeof *grown);
+                if (levels != inline_levels) {
+                    free(levels);
+                }
+                levels = grown;
+                room *= 2;
+            }
+            levels[depth++] = (Level){.left = token.kind == TOKEN_MAP ? 2 * token.size : token.size,
+                                      .map = token.kind == TOKEN_MAP,
+                                      .first = true};
+            buffer_byte(out, token.kind == TOKEN_MAP ? '{' : '[');
+            continue;
+        default:
+            goto done;
+        }
+        if (depth == 0) {
+            break;
+        }
+    }
+    ok = !out->failed;
+done:
+    if (levels != inline_levels) {
+        free(levels);
+    }
+    return ok;
+}
+
+bool json_value(Buffer *out, Reader *value, bool ascii)
+{
+    return write_value(out, value, ascii, false);
+}

@@ -1,0 +1,17 @@
+/* json.h: the text that json.dumps makes of an encoded value.
+ *
+ * MLflow keeps every attribute as such a text. Here it is made only where somebody reads it: the
+ * embedded store, size figures, previews, and a program that asks for it. */
+#ifndef FASTTRACE_JSON_H
+#define FASTTRACE_JSON_H
+
+#include "value/wire.h"
+
+/* Appends the text of the next value; strings in ASCII with \u escapes, or as they are
+ * (json.dumps's ensure_ascii). Needs the GIL (float repr). False when the value is damaged. */
+bool json_value(Buffer *out, Reader *value, bool ascii);
+
+/* Appends the JSON string whose content is the (possibly surrogate-carrying) UTF-8 `text`. */
+void json_string(Buffer *out, const char *text, size_t size, bool ascii);
+
+#endif

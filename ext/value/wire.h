@@ -1,0 +1,81 @@
+/* wire.h: msgpack, as this project writes and reads it.
+ *
+ * Writing is msgpack-c's own template, bound to our Buffer so that every append is inline.
+ * Reading is a token reader that trusts nothing: every length is checked against what is left,
+ * and it never recurses, so the depth of hostile input costs nothing here (msgpack-c's unpacker
+ * builds a tree and gives up at depth 32).
+ *
+ * Beyond plain msgpack three ext types carry what JSON text can hold and msgpack cannot: */
+#ifndef FASTTRACE_WIRE_H
+#define FASTTRACE_WIRE_H
+
+#include "base/buffer.h"
+
+enum {
+    EXT_BIG_INTEGER = 1, /* decimal digits, with sign */
+    EXT_SURROGATES = 2,  /* a string with lone surrogates, in UTF-8 with surrogatepass */
+    EXT_JSON_TEXT = 3,   /* a msgpack value; stands for the string that json.dumps makes of it */
+};
+
+#define msgpack_pack_inline_func(name) static inline void wire_pack##name
+#define msgpack_pack_user Buffer *
+#define msgpack_pack_append_buffer(user, bytes, size) buffer_append(user, bytes, size)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#include <msgpack/sysdep.h>
+#include <msgpack/pack_define.h>
+#include <msgpack/timestamp.h>
+#include <msgpack/pack_template.h>
+#pragma GCC diagnostic pop
+
+typedef enum {
+    TOKEN_END,     /* nothing left */
+    TOKEN_DAMAGED, /* truncated or not msgpack */
+    TOKEN_NIL,
+    TOKEN_BOOL,
+    TOKEN_UINT, /* in `u` */
+    TOKEN_INT,  /* negative, in `i` */
+    TOKEN_FLOAT,
+    TOKEN_STR,   /* bytes, size */
+    TOKEN_BIN,   /* bytes, size */
+    TOKEN_EXT,   /* ext, bytes, size */
+    TOKEN_ARRAY, /* size: elements that follow */
+    TOKEN_MAP,   /* size: pairs that follow */
+} TokenKind;
+
+typedef struct {
+    TokenKind kind;
+    int ext;
+    uint32_t size;
+    const char *bytes; /* borrowed from the reader's input */
+    union {
+        bool boolean;
+        uint64_t u;
+        int64_t i;
+        double d;
+    };
+} Token;
+
+typedef struct {
+    const char *at;
+    const char *end;
+} Reader;
+
+static inline Reader reader_over(const void *bytes, size_t size)
+{
+    return (Reader){.at = bytes, .end = (const char *)bytes + size};
+}
+
+Token reader_next(Reader *r);
+
+/* Skips one whole value; false when it is damaged. */
+bool reader_skip(Reader *r);
+
+/* Reads one token and tells whether it is of that kind. */
+static inline bool reader_expect(Reader *r, TokenKind kind, Token *token)
+{
+    *token = reader_next(r);
+    return token->kind == kind;
+}
+
+#endif
