@@ -47,7 +47,8 @@ static inline __attribute__((always_inline)) bool buffer_reserve(Buffer *b, size
 static inline __attribute__((always_inline)) void buffer_append(Buffer *b, const void *bytes,
                                                                 size_t size)
 {
-    if (LIKELY(size != 0 && buffer_reserve(b, size))) { /* nothing may come as a NULL pointer */
+    if (LIKELY(size != 0 &&
+               buffer_reserve(b, size))) { /* an empty run may come as a NULL pointer */
         memcpy(b->data + b->len, bytes, size);
         b->len += size;
     }

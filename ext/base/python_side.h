@@ -23,7 +23,7 @@ PyObject **python_hook(CoreState *state, const char *name);
  * exception. */
 PyObject *python_call(const char *module, const char *function, PyObject *first, PyObject *second);
 
-/* The same with an argument tuple and keywords (or NULL), as they were given. */
+/* Calls such a function with an argument tuple and keywords (or NULL), as they were given. */
 PyObject *python_call_with(const char *module, const char *function, PyObject *args,
                            PyObject *kwargs);
 

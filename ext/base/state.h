@@ -137,7 +137,7 @@ static inline void set_owned(PyObject **slot, PyObject *value)
     Py_XDECREF(old);
 }
 
-/* The same for a value that stays the caller's too; it may be NULL. */
+/* Puts a new value, which stays the caller's too and may be NULL, in a slot. */
 static inline void set_shared(PyObject **slot, PyObject *value)
 {
     Py_XINCREF(value);

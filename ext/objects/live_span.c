@@ -37,7 +37,8 @@ static void raise_invalid(PyObject *message)
     Py_XDECREF(exception);
 }
 
-/* The arguments of a method that takes `count` required ones, by position or by name. */
+/* Takes the arguments of a method that has `count` required ones, by position or by name. False
+ * with an exception. */
 static bool take_arguments(const char *function, const char *const *names, Py_ssize_t count,
                            PyObject *const *args, Py_ssize_t given, PyObject *keywords,
                            PyObject **values)
@@ -167,7 +168,7 @@ static PyObject *set_status(Span *span, PyObject *status)
     Py_RETURN_NONE;
 }
 
-/* add_event(event): a SpanEvent, or anything with name, timestamp (ns) and attributes. */
+/* The event is a SpanEvent, or anything with name, timestamp (ns) and attributes. */
 static PyObject *add_event(Span *span, PyObject *event)
 {
     CoreState *state = span->state;
@@ -334,7 +335,7 @@ static PyObject *get_attribute_texts(Span *span, void *unused)
     return attributes_dict(span, true);
 }
 
-/* [(name, time in ns, attributes)]: the thin package makes SpanEvents of them. */
+/* [(name, time in ns, attributes)]: Python makes SpanEvents of them. */
 static PyObject *get_event_tuples(Span *span, void *unused)
 {
     (void)unused;
@@ -369,7 +370,6 @@ static PyObject *get_span_id(Span *span, void *unused)
     return id_text(span->id);
 }
 
-/* _close(end ns or None): as a span of OpenTelemetry ends. */
 static PyObject *close_span(Span *span, PyObject *time)
 {
     uint64_t end_ns = 0;
@@ -383,7 +383,6 @@ static PyObject *close_span(Span *span, PyObject *time)
     Py_RETURN_NONE;
 }
 
-/* _move(span id): under another parent. By way of the view of OpenTelemetry's span only. */
 static PyObject *move_span(Span *span, PyObject *id)
 {
     uint64_t parent_id = PyLong_AsUnsignedLongLong(id);
@@ -396,7 +395,6 @@ static PyObject *move_span(Span *span, PyObject *id)
     Py_RETURN_NONE;
 }
 
-/* _set_twin(object): what get_current_active_span() returns in its place. */
 static PyObject *set_twin(Span *span, PyObject *object)
 {
     if (slot_dict(&span->dict) == NULL || PyDict_SetItemString(span->dict, "_twin", object) < 0) {
@@ -437,7 +435,7 @@ static PyObject *get_end(Span *span, void *unused)
     return PyLong_FromUnsignedLongLong(span->end_ns);
 }
 
-/* (code, message): the thin package makes a SpanStatus of it. */
+/* (code, message): Python makes a SpanStatus of it. */
 static PyObject *get_status_pair(Span *span, void *unused)
 {
     (void)unused;
@@ -448,7 +446,7 @@ static PyObject *get_status_pair(Span *span, void *unused)
     return Py_BuildValue("(sO)", names[span->status], span->status_message);
 }
 
-/* A SpanLogLevel or its name; what is neither is MLflow's exception. */
+/* A SpanLogLevel or its name; anything else raises MLflow's exception. */
 static PyObject *set_log_level(Span *span, PyObject *level)
 {
     PyObject *number = python_call(SPANS_ENTITIES, "log_level_number", level, NULL);
@@ -478,7 +476,7 @@ static PyObject *get_log_level(Span *span, void *unused)
     return from_entities(span, "log_level");
 }
 
-/* isinstance(span, LiveSpan) holds once MLflow is loaded; this never loads it. */
+/* isinstance(span, LiveSpan) holds once MLflow is loaded; the getter never loads it. */
 static PyObject *get_class(Span *span, void *unused)
 {
     (void)unused;
@@ -528,7 +526,7 @@ static PyObject *get_trace(Span *span, void *unused)
     return (PyObject *)span->trace;
 }
 
-/* add_link(link): checked by the thin package, which calls _append_link. */
+/* Python checks the link and calls _append_link. */
 static PyObject *add_link(Span *span, PyObject *link)
 {
     if (span->end_ns != 0) {
@@ -537,7 +535,6 @@ static PyObject *add_link(Span *span, PyObject *link)
     return python_call(SPANS_ENTITIES, "add_link", (PyObject *)span, link);
 }
 
-/* _append_link(trace id, span id, attributes or None): what travels of a link. */
 static PyObject *append_link(Span *span, PyObject *args)
 {
     PyObject *trace_id, *span_id, *attributes;
@@ -643,7 +640,6 @@ static PyObject *is_recording(Span *span, PyObject *unused)
     return PyBool_FromLong(span->end_ns == 0);
 }
 
-/* Names may be changed through the view of OpenTelemetry's span only. */
 static PyObject *rename_span(Span *span, PyObject *name)
 {
     if (!PyUnicode_Check(name)) {
@@ -699,39 +695,70 @@ ONE_ARGUMENT(get_attribute, "key")
     (PyCFunction)(void (*)(void)) method_##function, METH_FASTCALL | METH_KEYWORDS
 
 static PyMethodDef span_methods[] = {
-    {"set_inputs", METHOD(set_inputs), "Set the input values of the span."},
-    {"set_outputs", METHOD(set_outputs), "Set the output values of the span."},
+    {"set_inputs", METHOD(set_inputs),
+     "set_inputs($self, inputs)\n--\n\nSet the input values; they are copied now."},
+    {"set_outputs", METHOD(set_outputs),
+     "set_outputs($self, outputs)\n--\n\nSet the output values; they are copied now."},
     {"set_attribute", METHOD(set_attribute),
-     "set_attribute(key, value)\n\nSet one attribute; the value is copied now."},
-    {"set_attributes", METHOD(set_attributes), "Set the attributes of a dictionary."},
-    {"set_span_type", METHOD(set_span_type), "Set the type of the span."},
-    {"set_description", METHOD(set_description), "Set the description of the span."},
-    {"set_log_level", METHOD(set_log_level), "Set the severity: a SpanLogLevel or its name."},
-    {"set_status", METHOD(set_status), "Set the status: 'OK', 'ERROR', or a SpanStatus."},
-    {"add_event", METHOD(add_event), "Add a SpanEvent."},
+     "set_attribute($self, key, value)\n--\n\nSet one attribute; the value is copied now."},
+    {"set_attributes", METHOD(set_attributes),
+     "set_attributes($self, attributes)\n--\n\nSet the attributes of a dictionary."},
+    {"set_span_type", METHOD(set_span_type),
+     "set_span_type($self, span_type)\n--\n\nSet the type: a SpanType or any string."},
+    {"set_description", METHOD(set_description),
+     "set_description($self, description)\n--\n\nSet the description."},
+    {"set_log_level", METHOD(set_log_level),
+     "set_log_level($self, level)\n--\n\nSet the severity: a SpanLogLevel or its name.\n\n"
+     "Raises MlflowException where it is neither."},
+    {"set_status", METHOD(set_status),
+     "set_status($self, status)\n--\n\nSet the status: 'OK', 'ERROR', 'UNSET' or a SpanStatus.\n\n"
+     "Raises MlflowException where it is none of these."},
+    {"add_event", METHOD(add_event), "add_event($self, event)\n--\n\nAdd a SpanEvent."},
     {"record_exception", METHOD(record_exception),
-     "Add an exception event and set the status to ERROR."},
-    {"get_attribute", METHOD(get_attribute), "The value of an attribute, or None."},
+     "record_exception($self, exception)\n--\n\n"
+     "Add an exception event and set the status to ERROR.\n\n"
+     "Raises MlflowException where it is no Exception and no str."},
+    {"get_attribute", METHOD(get_attribute),
+     "get_attribute($self, key)\n--\n\nThe value of an attribute, or None."},
     {"end", (PyCFunction)(void (*)(void))span_py_end, METH_VARARGS | METH_KEYWORDS,
-     "end(outputs=None, attributes=None, status=None, end_time_ns=None)\n\nEnd the span."},
-    {"add_link", METHOD(add_link), "Add a Link to a span of another trace, or of this one."},
-    {"to_dict", (PyCFunction)entities_to_dict, METH_NOARGS, "As Span.to_dict() makes it."},
+     "end($self, outputs=None, attributes=None, status=None, end_time_ns=None)\n--\n\n"
+     "End the span; end_time_ns in nanoseconds since the Unix epoch, by default now."},
+    {"add_link", METHOD(add_link),
+     "add_link($self, link)\n--\n\nAdd a Link to a span of another trace, or of this one.\n\n"
+     "Raises MlflowException where it is none."},
+    {"to_dict", (PyCFunction)entities_to_dict, METH_NOARGS,
+     "to_dict($self, /)\n--\n\nThe span as Span.to_dict() makes it."},
     {"to_immutable_span", (PyCFunction)entities_to_immutable_span, METH_NOARGS,
+     "to_immutable_span($self, /)\n--\n\n"
      "A mlflow.entities.Span that holds what this span holds now."},
     {"to_otel_proto", (PyCFunction)entities_to_otel_proto, METH_NOARGS,
-     "An opentelemetry.proto.trace.v1 Span."},
-    {"from_dict", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
-    {"from_dict_v2", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
-    {"from_otel_proto", not_supported, METH_O | METH_CLASS, "Not supported, as in MLflow."},
+     "to_otel_proto($self, /)\n--\n\nAn opentelemetry.proto.trace.v1 Span."},
+    {"from_dict", not_supported, METH_O | METH_CLASS,
+     "from_dict($type, data, /)\n--\n\nNot supported, as in MLflow."},
+    {"from_dict_v2", not_supported, METH_O | METH_CLASS,
+     "from_dict_v2($type, data, /)\n--\n\nNot supported, as in MLflow."},
+    {"from_otel_proto", not_supported, METH_O | METH_CLASS,
+     "from_otel_proto($type, data, /)\n--\n\nNot supported, as in MLflow."},
     {"from_immutable_span", (PyCFunction)(void (*)(void))from_immutable_span,
-     METH_VARARGS | METH_KEYWORDS | METH_CLASS, "A new span like one that was recorded."},
-    {"_is_recording", (PyCFunction)is_recording, METH_NOARGS, NULL},
-    {"_append_link", (PyCFunction)append_link, METH_VARARGS, NULL},
-    {"_close", (PyCFunction)close_span, METH_O, NULL},
-    {"_move", (PyCFunction)move_span, METH_O, NULL},
-    {"_set_twin", (PyCFunction)set_twin, METH_O, NULL},
-    {"_remove_attribute", (PyCFunction)remove_attribute, METH_O, NULL},
-    {"_rename", (PyCFunction)rename_span, METH_O, NULL},
+     METH_VARARGS | METH_KEYWORDS | METH_CLASS,
+     "from_immutable_span($type, span, parent_span_id=None, trace_id=None, experiment_id=None, "
+     "otel_trace_id=None)\n--\n\nA new open span that holds what one that has ended holds."},
+    {"_is_recording", (PyCFunction)is_recording, METH_NOARGS,
+     "_is_recording($self, /)\n--\n\nWhether it has not ended."},
+    {"_append_link", (PyCFunction)append_link, METH_VARARGS,
+     "_append_link($self, trace_id, span_id, attributes, /)\n--\n\nRecord a link that was "
+     "checked."},
+    {"_close", (PyCFunction)close_span, METH_O,
+     "_close($self, end_time_ns, /)\n--\n\n"
+     "End it as OpenTelemetry ends a span: with no status, log level or processors."},
+    {"_move", (PyCFunction)move_span, METH_O,
+     "_move($self, parent_id, /)\n--\n\nPut it under another parent, of that id; 0: none."},
+    {"_set_twin", (PyCFunction)set_twin, METH_O,
+     "_set_twin($self, span, /)\n--\n\nSet the span that the program knows it by."},
+    {"_remove_attribute", (PyCFunction)remove_attribute, METH_O,
+     "_remove_attribute($self, key, /)\n--\n\nRemove an attribute; KeyError where it is not set."},
+    {"_rename", (PyCFunction)rename_span, METH_O,
+     "_rename($self, name, /)\n--\n\nGive it another name."},
     {"__copy__", itself, METH_NOARGS, NULL},
     {"__deepcopy__", (PyCFunction)entities_no_deepcopy, METH_O, NULL},
     {"__reduce__", (PyCFunction)entities_no_pickle, METH_NOARGS, NULL},

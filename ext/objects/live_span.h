@@ -1,5 +1,4 @@
-/* live_span.h: the span as programs see it, a Python type.
- */
+/* live_span.h: the span as programs see it, a Python type. */
 #ifndef FASTTRACE_LIVE_SPAN_H
 #define FASTTRACE_LIVE_SPAN_H
 

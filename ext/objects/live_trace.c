@@ -100,7 +100,7 @@ static int set_info(Trace *trace, PyObject *value, void *unused)
     (void)unused;
     Py_XINCREF(value);
     set_owned(&trace->info, value);
-    /* Whoever asked for it may ask for its spans too. */
+    /* MLflow's code that has a trace's info may ask for its spans too, ended ones included. */
     return trace_is_complete(trace) || slot_list(&trace->whole_spans) != NULL ? 0 : -1;
 }
 
@@ -125,17 +125,20 @@ static int set_text(Trace *trace, PyObject *value, void *offset)
     return 0;
 }
 
-#define TEXT(name) {#name, (getter)get_text, (setter)set_text, NULL, (void *)offsetof(Trace, name)}
+#define TEXT(name)                                                                                 \
+    {#name, (getter)get_text, (setter)set_text, "A str, or None.", (void *)offsetof(Trace, name)}
 
 static PyGetSetDef trace_getset[] = {
-    {"trace_id", (getter)get_id, NULL, NULL, NULL},
-    {"start_time_ns", (getter)get_start, NULL, NULL, NULL},
+    {"trace_id", (getter)get_id, NULL, "The id of the trace, tr-<32 hex digits>.", NULL},
+    {"start_time_ns", (getter)get_start, NULL,
+     "When its first span started (ns since the Unix epoch).", NULL},
     {"complete", (getter)get_complete, NULL, "Whether root and all other spans have ended.", NULL},
     {"destination", (getter)get_destination, NULL, "An encoded map, see encode().", NULL},
-    {"tags", (getter)get_tags, NULL, NULL, NULL},
-    {"metadata", (getter)get_metadata, NULL, NULL, NULL},
-    {"inherited_metadata", (getter)get_inherited, NULL, NULL, NULL},
-    {"assessments", (getter)get_assessments, NULL, NULL, NULL},
+    {"tags", (getter)get_tags, NULL, "Tags, which may be changed.", NULL},
+    {"metadata", (getter)get_metadata, NULL, "Metadata, which may be changed.", NULL},
+    {"inherited_metadata", (getter)get_inherited, NULL,
+     "Metadata of a trace that was added: gives way to the trace's own.", NULL},
+    {"assessments", (getter)get_assessments, NULL, "Assessments as dictionaries.", NULL},
     {"state", (getter)get_state, (setter)set_state, "0 undecided, 1 OK, 2 ERROR.", NULL},
     TEXT(request_preview),
     TEXT(response_preview),
@@ -172,8 +175,10 @@ static PyObject *rewrite(Trace *trace, PyObject *unused)
 
 static PyMethodDef trace_methods[] = {
     {"rewrite", (PyCFunction)rewrite, METH_NOARGS,
-     "Records once more what is known of a trace that has ended: something of it has changed."},
-    {"spans", (PyCFunction)spans, METH_NOARGS, "The spans that are alive, oldest first."},
+     "rewrite($self, /)\n--\n\n"
+     "Record once more what is known of a trace that has ended: something of it has changed."},
+    {"spans", (PyCFunction)spans, METH_NOARGS,
+     "spans($self, /)\n--\n\nThe spans that are alive, oldest first."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,5 +1,4 @@
-/* live_trace.h: a trace in flight as the package sees it, a Python type.
- */
+/* live_trace.h: a trace in flight as the package sees it, a Python type. */
 #ifndef FASTTRACE_LIVE_TRACE_H
 #define FASTTRACE_LIVE_TRACE_H
 

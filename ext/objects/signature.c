@@ -20,8 +20,8 @@ static Py_ssize_t index_of_keyword(const Signature *s, PyObject *name)
     return -1;
 }
 
-/* The values of all parameters, borrowed; NULL stands for the two variadic ones. False when the
- * arguments don't fit. */
+/* Finds the values of all parameters, borrowed; NULL stands for the two variadic ones. False when
+ * the arguments do not fit. */
 static bool bind_arguments(const Signature *s, PyObject *args, PyObject *kwargs, PyObject **values)
 {
     Py_ssize_t given = PyTuple_Size(args);
@@ -57,7 +57,7 @@ static bool bind_arguments(const Signature *s, PyObject *args, PyObject *kwargs,
     return true;
 }
 
-/* What **kwargs receives, as a new dict. */
+/* The keywords that **kwargs receives, as a new dict. */
 static PyObject *extra_keywords_dict(const Signature *s, PyObject *kwargs)
 {
     PyObject *extra = PyDict_New();
@@ -87,7 +87,8 @@ static PyObject *bound_value(const Signature *s, Py_ssize_t i, PyObject **values
     return values[i];
 }
 
-/* self, and a class that is handed as cls: the first parameter, or the first after self. */
+/* Whether a parameter is no input: self, and a class that is handed as cls, which is the first
+ * parameter or the first after self. */
 static bool left_out(const Signature *s, Py_ssize_t i, PyObject **values)
 {
     const Parameter *p = &s->parameters[i];

@@ -33,7 +33,6 @@ static SpanScope *scope_make(PyTypeObject *type, PyObject *const *values)
     return scope;
 }
 
-/* SpanScope(name, span_type, attributes, description, log_level, no_op[, root options]) */
 static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *values[7] = {NULL, NULL, NULL, NULL, NULL, NULL, Py_None};
@@ -204,9 +203,13 @@ static PyObject *scope_again(SpanScope *scope, PyObject *unused)
 }
 
 static PyMethodDef scope_methods[] = {
-    {"__enter__", (PyCFunction)scope_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)scope_exit, METH_VARARGS, NULL},
-    {"again", (PyCFunction)scope_again, METH_NOARGS, "A scope like this one, not entered."},
+    {"__enter__", (PyCFunction)scope_enter, METH_NOARGS,
+     "__enter__($self, /)\n--\n\nStart the span and make it current."},
+    {"__exit__", (PyCFunction)scope_exit, METH_VARARGS,
+     "__exit__($self, kind, value, traceback, /)\n--\n\nEnd the span; never swallows an "
+     "exception."},
+    {"again", (PyCFunction)scope_again, METH_NOARGS,
+     "again($self, /)\n--\n\nA scope like this one, not entered."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -215,7 +218,8 @@ static PyType_Slot scope_slots[] = {
     {Py_tp_dealloc, scope_dealloc},
     {Py_tp_call, scope_call},
     {Py_tp_methods, scope_methods},
-    {Py_tp_doc, "The context manager that start_span() returns."},
+    {Py_tp_doc, "SpanScope(name, span_type, attributes, description, log_level, no_op, "
+                "root_options=None, /)\n--\n\nThe context manager that start_span() returns."},
     {0, NULL},
 };
 

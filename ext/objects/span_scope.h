@@ -1,5 +1,4 @@
-/* span_scope.h: the context manager, and decorator, that start_span() returns, a Python type.
- */
+/* span_scope.h: the context manager, and decorator, that start_span() returns, a Python type. */
 #ifndef FASTTRACE_SPAN_SCOPE_H
 #define FASTTRACE_SPAN_SCOPE_H
 

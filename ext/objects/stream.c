@@ -21,8 +21,8 @@
 
 typedef struct {
     PyObject_HEAD CoreState *state;
-    Current *opened;    /* owned: current while the body runs; NULL where nothing is */
-    Span *span;         /* the same, borrowed, while it is recorded and has not ended */
+    Current *opened; /* owned: current while the body runs; NULL where nothing is */
+    Span *span;      /* borrowed from `opened`, while it is recorded and has not ended; else NULL */
     PyObject *iterator; /* owned: the generator or async generator */
     PyObject *reducer;  /* owned: a callable, or None */
     PyObject *items;    /* owned list, kept for the reducer only */
@@ -104,7 +104,7 @@ static void set_outputs(Stream *stream, Span *span)
             Py_DECREF(reduced);
             return;
         }
-        swallow_exception(); /* as MLflow: the items themselves */
+        swallow_exception(); /* the items themselves are the outputs, as in MLflow */
     }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
@@ -178,7 +178,7 @@ static PyObject *stream_send(Stream *stream, PyObject *sent)
     return result;
 }
 
-/* What the body returned, out of the pending StopIteration. NULL with an exception. */
+/* Takes what the body returned out of the pending StopIteration. NULL with an exception. */
 static PyObject *take_returned(void)
 {
     PyObject *type, *value, *traceback;
@@ -196,7 +196,7 @@ static PyObject *stream_throw(Stream *stream, PyObject *exception)
     bool closing = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
 
     if (stream->opened != NULL && closing) {
-        current_abandon(stream->opened); /* whoever ends it sets no context variable either */
+        current_abandon(stream->opened); /* the end of the span sets no context variable either */
     }
     else if (stream->opened != NULL) {
         token = context_enter(stream->state, (PyObject *)stream->opened);
@@ -208,7 +208,7 @@ static PyObject *stream_throw(Stream *stream, PyObject *exception)
     if (result != NULL) {
         take_item(stream, result);
         if (closing) {
-            end_stream(stream, NULL); /* it goes on all the same, but nobody listens */
+            end_stream(stream, NULL); /* the body goes on, but its items have no taker */
         }
         return result;
     }
@@ -242,8 +242,8 @@ static PyObject *stream_leave(Stream *stream, PyObject *token)
     Py_RETURN_NONE;
 }
 
-/* What was current before the token's activation, borrowed from the token; NULL for nothing. One
- * that was abandoned itself is looked past, so that no chain of them grows. */
+/* The span that was current before the token's activation, borrowed from the token; NULL for none.
+ * Spans that were abandoned themselves are passed over, so that no chain of them grows. */
 static Current *current_before(const CoreState *state, PyObject *token)
 {
     PyObject *value = PyObject_GetAttrString(token, "old_value");
@@ -262,9 +262,9 @@ static Current *current_before(const CoreState *state, PyObject *token)
     return before;
 }
 
-/* abandon(token or None): the generator is being closed, perhaps by the garbage collector, where
- * the context must not be touched. If that was in the middle of a step, whoever finds the span
- * current looks past it, to what was current before. */
+/* The generator is being closed, perhaps by the garbage collector, where the context must not be
+ * touched. If it is closed in the middle of a step, its span stays in the context variable, and
+ * context_current() looks past it to what was current before. */
 static PyObject *stream_abandon(Stream *stream, PyObject *token)
 {
     Current *opened = stream->opened;
@@ -290,7 +290,6 @@ static PyObject *stream_item(Stream *stream, PyObject *item)
     Py_RETURN_NONE;
 }
 
-/* end(exception or None) */
 static PyObject *stream_end(Stream *stream, PyObject *exception)
 {
     end_stream(stream, exception == Py_None ? NULL : exception);
@@ -343,19 +342,27 @@ static void stream_dealloc(Stream *stream)
 }
 
 static PyMethodDef stream_methods[] = {
-    {"send", (PyCFunction)stream_send, METH_O, NULL},
-    {"throw", (PyCFunction)stream_throw, METH_O, NULL},
-    {"enter", (PyCFunction)stream_enter, METH_NOARGS, NULL},
-    {"leave", (PyCFunction)stream_leave, METH_O, NULL},
-    {"abandon", (PyCFunction)stream_abandon, METH_O, NULL},
-    {"item", (PyCFunction)stream_item, METH_O, NULL},
-    {"end", (PyCFunction)stream_end, METH_O, NULL},
+    {"send", (PyCFunction)stream_send, METH_O,
+     "send($self, value, /)\n--\n\nThe next item for a value sent in; the stream itself when the "
+     "body has returned."},
+    {"throw", (PyCFunction)stream_throw, METH_O,
+     "throw($self, error, /)\n--\n\nThe next item for an exception thrown in; the stream itself "
+     "when the body has returned."},
+    {"enter", (PyCFunction)stream_enter, METH_NOARGS,
+     "enter($self, /)\n--\n\nMake the span current for a step: a token, or None."},
+    {"leave", (PyCFunction)stream_leave, METH_O, "leave($self, token, /)\n--\n\nEnd such a step."},
+    {"abandon", (PyCFunction)stream_abandon, METH_O,
+     "abandon($self, token, /)\n--\n\nNote that the generator is being closed, where the context "
+     "must not be touched."},
+    {"item", (PyCFunction)stream_item, METH_O, "item($self, item, /)\n--\n\nRecord an item."},
+    {"end", (PyCFunction)stream_end, METH_O,
+     "end($self, error, /)\n--\n\nEnd the span, with an exception or None."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef stream_getset[] = {
-    {"iterator", (getter)stream_get_iterator, NULL, NULL, NULL},
-    {"value", (getter)stream_get_value, NULL, NULL, NULL},
+    {"iterator", (getter)stream_get_iterator, NULL, "The generator or async generator.", NULL},
+    {"value", (getter)stream_get_value, NULL, "What the body returned.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -365,7 +372,9 @@ static PyType_Slot stream_slots[] = {
     {Py_tp_clear, stream_clear},
     {Py_tp_methods, stream_methods},
     {Py_tp_getset, stream_getset},
-    {Py_tp_doc, "The steps of a traced generator."},
+    {Py_tp_doc,
+     "The steps of a traced generator. A step returns the stream itself when the body has "
+     "ended."},
     {0, NULL},
 };
 

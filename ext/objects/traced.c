@@ -98,8 +98,6 @@ static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
     return NULL;
 }
 
-/* _begin(args, kwargs) -> what is current now: the span, or a non-recording span; None where
- * nothing changed. */
 static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
 {
     PyObject *args, *kwargs;
@@ -130,8 +128,8 @@ static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-/* _fail(what _begin() returned, exception). GeneratorExit means that the coroutine was closed,
- * perhaps by the garbage collector, where the context must not be touched. */
+/* GeneratorExit means that the coroutine was closed, perhaps by the garbage collector, where the
+ * context must not be touched. */
 static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
 {
     PyObject *object, *exception;
@@ -158,7 +156,6 @@ static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
-/* _stream(args, kwargs, iterator) -> Stream. */
 static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
 {
     PyObject *args, *kwargs;
@@ -173,7 +170,7 @@ static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
         stream = stream_new(self->state, opened, iterator, self->reducer);
     }
     else if (span != NULL) {
-        /* Arguments that don't fit: as for any call that raises. */
+        /* The arguments do not fit: the span ends as that of any call that raises. */
         PyObject *type, *value, *traceback;
         span_record_pending(span);
         PyErr_Fetch(&type, &value, &traceback);
@@ -241,8 +238,6 @@ static int read_options(Traced *self, PyObject *root_options, PyObject *sampling
     return 0;
 }
 
-/* Traced(function, span_name, attributes, parameters or None, reducer or None, root_options,
- * sampling) */
 static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *function, *span_name, *attributes, *parameters, *reducer;
@@ -329,7 +324,7 @@ static PyObject *traced_get(PyObject *self, PyObject *instance, PyObject *owner)
     return PyObject_CallFunctionObjArgs(((Traced *)self)->state->method_type, self, instance, NULL);
 }
 
-/* How it is called and bound is the type's own business. */
+/* Whether the type itself answers for an attribute: how it is called and bound. */
 static bool is_own(PyObject *name)
 {
     return PyUnicode_CompareWithASCIIString(name, "__call__") == 0 ||
@@ -360,7 +355,6 @@ static PyObject *traced_repr(Traced *self)
     return PyUnicode_FromFormat("<traced %R>", self->function);
 }
 
-/* _look_like(function): from now on attributes are that function's. */
 static PyObject *traced_py_look_like(Traced *self, PyObject *function)
 {
     Py_INCREF(function);
@@ -369,11 +363,17 @@ static PyObject *traced_py_look_like(Traced *self, PyObject *function)
 }
 
 static PyMethodDef traced_methods[] = {
-    {"_begin", (PyCFunction)traced_py_begin, METH_VARARGS, NULL},
-    {"_finish", (PyCFunction)traced_py_finish, METH_VARARGS, NULL},
-    {"_fail", (PyCFunction)traced_py_fail, METH_VARARGS, NULL},
-    {"_stream", (PyCFunction)traced_py_stream, METH_VARARGS, NULL},
-    {"_look_like", (PyCFunction)traced_py_look_like, METH_O, NULL},
+    {"_begin", (PyCFunction)traced_py_begin, METH_VARARGS,
+     "_begin($self, args, kwargs, /)\n--\n\n"
+     "Start the span of a call: what is current now, or None where nothing changed."},
+    {"_finish", (PyCFunction)traced_py_finish, METH_VARARGS,
+     "_finish($self, span, result, /)\n--\n\nEnd the span of a call that returned."},
+    {"_fail", (PyCFunction)traced_py_fail, METH_VARARGS,
+     "_fail($self, span, error, /)\n--\n\nEnd the span of a call that raised."},
+    {"_stream", (PyCFunction)traced_py_stream, METH_VARARGS,
+     "_stream($self, args, kwargs, /)\n--\n\nStart the span of a generator: its Stream."},
+    {"_look_like", (PyCFunction)traced_py_look_like, METH_O,
+     "_look_like($self, function, /)\n--\n\nAnswer for attributes as that function does."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -2,8 +2,6 @@
 
 #include "record/record.h"
 
-/* Four independent multiply-rotate lanes: about 10 bytes a nanosecond, and it finds every torn or
- * overwritten record. It guards against damage, not against an adversary. */
 uint64_t checksum64(const void *bytes, size_t size)
 {
     static const uint64_t m1 = 0x9e3779b185ebca87u, m2 = 0xc2b2ae3d27d4eb4fu;

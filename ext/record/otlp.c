@@ -1,4 +1,6 @@
-/* Protobuf wants the length of a message before its content. A message is written behind one
+/* otlp.c: a protobuf writer for OTLP's messages.
+ *
+ * Protobuf wants the length of a message before its content. A message is written behind one
  * reserved byte, and moved by the few bytes that a longer length needs when it is closed: most are
  * shorter than 128 bytes and never move.
  *
@@ -194,7 +196,7 @@ static bool is_too_deep_to_read(Reader r)
     return false;
 }
 
-/* The same for a value that is too deep for protobuf. */
+/* A value that is too deep for protobuf, as its JSON text. */
 static bool deep_any_value(Buffer *out, Reader *value, bool *inexact)
 {
     *inexact |= !is_too_deep_to_read(*value);
@@ -372,6 +374,76 @@ static bool hex_field(Buffer *out, unsigned field, const char *hex, size_t digit
     return true;
 }
 
+/* The events of a span. False when they are damaged. */
+static bool span_events(Buffer *out, const SpanRecord *span, bool *inexact)
+{
+    Reader r = span->events_at;
+    for (uint32_t i = 0; i < span->events; i++) {
+        size_t event = open_message(out, 11);
+        reader_next(&r);
+        Token name = reader_next(&r), time = reader_next(&r), pairs;
+        fixed64(out, 1, time.u);
+        text_field(out, 2, &name);
+        if (!reader_expect(&r, TOKEN_MAP, &pairs) ||
+            !key_values(out, 3, &r, pairs.size, false, inexact)) {
+            return false;
+        }
+        close_message(out, event);
+    }
+    return true;
+}
+
+/* The links of a span; those whose ids are no ids are left out, as MLflow does. False when they are
+ * damaged. */
+static bool span_links(Buffer *out, const SpanRecord *span, bool for_collector, bool *inexact)
+{
+    Reader r = span->links_at;
+    for (uint32_t i = 0; i < span->links; i++) {
+        size_t before_link = out->len;
+        size_t link = open_message(out, 13);
+        reader_next(&r);
+        Token trace_id = reader_next(&r), span_id = reader_next(&r), pairs;
+        const char *hex = trace_id.bytes;
+        size_t digits = trace_id.size;
+        if (digits > 3 && memcmp(hex, "tr-", 3) == 0) {
+            hex += 3;
+            digits -= 3;
+        }
+        bool usable = hex_field(out, 1, hex, digits, TRACE_ID_SIZE) &&
+                      hex_field(out, 2, span_id.bytes, span_id.size, SPAN_ID_SIZE);
+        if (!reader_expect(&r, TOKEN_MAP, &pairs) ||
+            !key_values(out, 4, &r, pairs.size, false, inexact)) {
+            return false;
+        }
+        if (for_collector) {
+            fixed32(out, 6, FLAGS_LOCAL);
+        }
+        if (usable) {
+            close_message(out, link);
+        }
+        else {
+            out->len = before_link;
+        }
+    }
+    return true;
+}
+
+static void span_status(Buffer *out, const SpanRecord *span)
+{
+    if (!span->status && !span->status_message.size) {
+        return;
+    }
+    size_t status = open_message(out, 15);
+    if (span->status_message.size) {
+        text_field(out, 2, &span->status_message);
+    }
+    if (span->status) {
+        tag(out, 3, WIRE_VARINT);
+        varint(out, span->status);
+    }
+    close_message(out, status);
+}
+
 bool otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form, bool *inexact)
 {
     size_t before = out->len;
@@ -399,61 +471,11 @@ bool otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form, b
     Reader r = span->attributes_at;
     bool json = form != NULL && form->json_attributes;
     if ((!translated && !key_values(out, 9, &r, span->attributes, json, inexact)) ||
-        (form != NULL && !encoded_map(out, 9, form->extra, inexact))) {
+        (form != NULL && !encoded_map(out, 9, form->extra, inexact)) ||
+        !span_events(out, span, inexact) || !span_links(out, span, form != NULL, inexact)) {
         goto damaged;
     }
-    r = span->events_at;
-    for (uint32_t i = 0; i < span->events; i++) {
-        size_t event = open_message(out, 11);
-        reader_next(&r);
-        Token name = reader_next(&r), time = reader_next(&r), pairs;
-        fixed64(out, 1, time.u);
-        text_field(out, 2, &name);
-        if (!reader_expect(&r, TOKEN_MAP, &pairs) ||
-            !key_values(out, 3, &r, pairs.size, false, inexact)) {
-            goto damaged;
-        }
-        close_message(out, event);
-    }
-    r = span->links_at;
-    for (uint32_t i = 0; i < span->links; i++) {
-        size_t before_link = out->len;
-        size_t link = open_message(out, 13);
-        reader_next(&r);
-        Token trace_id = reader_next(&r), span_id = reader_next(&r), pairs;
-        const char *hex = trace_id.bytes;
-        size_t digits = trace_id.size;
-        if (digits > 3 && memcmp(hex, "tr-", 3) == 0) {
-            hex += 3;
-            digits -= 3;
-        }
-        bool usable = hex_field(out, 1, hex, digits, TRACE_ID_SIZE) &&
-                      hex_field(out, 2, span_id.bytes, span_id.size, SPAN_ID_SIZE);
-        if (!reader_expect(&r, TOKEN_MAP, &pairs) ||
-            !key_values(out, 4, &r, pairs.size, false, inexact)) {
-            goto damaged;
-        }
-        if (form != NULL) {
-            fixed32(out, 6, FLAGS_LOCAL);
-        }
-        if (usable) {
-            close_message(out, link);
-        }
-        else {
-            out->len = before_link; /* MLflow drops such links too */
-        }
-    }
-    if (span->status || span->status_message.size) {
-        size_t status = open_message(out, 15);
-        if (span->status_message.size) {
-            text_field(out, 2, &span->status_message);
-        }
-        if (span->status) {
-            tag(out, 3, WIRE_VARINT);
-            varint(out, span->status);
-        }
-        close_message(out, status);
-    }
+    span_status(out, span);
     if (form != NULL) {
         fixed32(out, 16, FLAGS_LOCAL);
     }

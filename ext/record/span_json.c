@@ -1,3 +1,4 @@
+/* span_json.c: the dictionary that MLflow makes of a span, field by field in its order. */
 #include "record/span_json.h"
 
 #include "value/json.h"
@@ -28,11 +29,80 @@ static void number(Buffer *out, uint64_t value)
     text(out, digits);
 }
 
+/* The next value, a map of attributes; MLflow says null where there are none. */
+static bool attributes_or_null(Buffer *out, Reader *r)
+{
+    Reader map = *r;
+    if (reader_next(&map).size == 0) {
+        *r = map;
+        text(out, "null");
+        return true;
+    }
+    return json_value(out, r, true);
+}
+
+static bool span_events(Buffer *out, const SpanRecord *span)
+{
+    Reader r = span->events_at;
+    for (uint32_t i = 0; i < span->events; i++) {
+        reader_next(&r);
+        Token name = reader_next(&r), time = reader_next(&r);
+        text(out, i ? ", {\"name\": " : "{\"name\": ");
+        json_string(out, name.bytes, name.size, true);
+        text(out, ", \"time_unix_nano\": ");
+        number(out, time.u);
+        text(out, ", \"attributes\": ");
+        if (!attributes_or_null(out, &r)) {
+            return false;
+        }
+        buffer_byte(out, '}');
+    }
+    return true;
+}
+
+/* The attributes, each as the string of its JSON text. */
+static bool span_attributes(Buffer *out, const SpanRecord *span)
+{
+    Buffer value = {0};
+    Reader r = span->attributes_at;
+    bool whole = true;
+    for (uint32_t i = 0; whole && i < span->attributes; i++) {
+        if (i) {
+            text(out, ", ");
+        }
+        Token key = reader_next(&r);
+        json_string(out, key.bytes, key.size, true);
+        text(out, ": ");
+        buffer_clear(&value);
+        whole = json_value(&value, &r, false);
+        json_string(out, value.data, value.len, true);
+    }
+    buffer_free(&value);
+    return whole;
+}
+
+static bool span_links(Buffer *out, const SpanRecord *span)
+{
+    Reader r = span->links_at;
+    for (uint32_t i = 0; i < span->links; i++) {
+        reader_next(&r);
+        Token trace_id = reader_next(&r), span_id = reader_next(&r);
+        text(out, i ? ", {\"trace_id\": " : "{\"trace_id\": ");
+        json_string(out, trace_id.bytes, trace_id.size, true);
+        text(out, ", \"span_id\": ");
+        json_string(out, span_id.bytes, span_id.size, true);
+        text(out, ", \"attributes\": ");
+        if (!attributes_or_null(out, &r)) {
+            return false;
+        }
+        buffer_byte(out, '}');
+    }
+    return true;
+}
+
 bool span_json(Buffer *out, const SpanRecord *span)
 {
     static const char *const codes[] = {"STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"};
-    Buffer value = {0};
-    bool ok = false;
 
     text(out, "{\"trace_id\": \"");
     base64(out, span->trace_id, TRACE_ID_SIZE);
@@ -54,67 +124,21 @@ bool span_json(Buffer *out, const SpanRecord *span)
     text(out, ", \"end_time_unix_nano\": ");
     number(out, span->end_ns);
     text(out, ", \"events\": [");
-    Reader r = span->events_at;
-    for (uint32_t i = 0; i < span->events; i++) {
-        reader_next(&r);
-        Token name = reader_next(&r), time = reader_next(&r);
-        text(out, i ? ", {\"name\": " : "{\"name\": ");
-        json_string(out, name.bytes, name.size, true);
-        text(out, ", \"time_unix_nano\": ");
-        number(out, time.u);
-        text(out, ", \"attributes\": ");
-        Reader attributes = r;
-        if (reader_next(&attributes).size == 0) { /* none: MLflow says null */
-            r = attributes;
-            text(out, "null");
-        }
-        else if (!json_value(out, &r, true)) {
-            goto done;
-        }
-        buffer_byte(out, '}');
+    if (!span_events(out, span)) {
+        return false;
     }
     text(out, "], \"status\": {\"code\": \"");
     text(out, codes[span->status]);
     text(out, "\", \"message\": ");
     json_string(out, span->status_message.bytes, span->status_message.size, true);
     text(out, "}, \"attributes\": {");
-    r = span->attributes_at;
-    for (uint32_t i = 0; i < span->attributes; i++) {
-        if (i) {
-            text(out, ", ");
-        }
-        Token key = reader_next(&r);
-        json_string(out, key.bytes, key.size, true);
-        text(out, ": ");
-        buffer_clear(&value);
-        if (!json_value(&value, &r, false)) {
-            goto done;
-        }
-        json_string(out, value.data, value.len, true);
+    if (!span_attributes(out, span)) {
+        return false;
     }
     text(out, "}, \"links\": [");
-    r = span->links_at;
-    for (uint32_t i = 0; i < span->links; i++) {
-        reader_next(&r);
-        Token trace_id = reader_next(&r), span_id = reader_next(&r);
-        text(out, i ? ", {\"trace_id\": " : "{\"trace_id\": ");
-        json_string(out, trace_id.bytes, trace_id.size, true);
-        text(out, ", \"span_id\": ");
-        json_string(out, span_id.bytes, span_id.size, true);
-        text(out, ", \"attributes\": ");
-        Reader attributes = r;
-        if (reader_next(&attributes).size == 0) { /* none: MLflow says null */
-            r = attributes;
-            text(out, "null");
-        }
-        else if (!json_value(out, &r, true)) {
-            goto done;
-        }
-        buffer_byte(out, '}');
+    if (!span_links(out, span)) {
+        return false;
     }
     text(out, "]}");
-    ok = !out->failed;
-done:
-    buffer_free(&value);
-    return ok;
+    return !out->failed;
 }

@@ -123,8 +123,6 @@ static PyObject *ring_reader_close(RingReader *reader, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* drain(limit): the records appended since, at most about `limit` bytes of them, as
- * (end position, kind, trace id, record). */
 static PyObject *ring_reader_drain(RingReader *reader, PyObject *arg)
 {
     unsigned long long limit = PyLong_AsUnsignedLongLong(arg);
@@ -144,7 +142,7 @@ static PyObject *ring_reader_drain(RingReader *reader, PyObject *arg)
     }
     uint64_t size = head - reader->cursor;
     if (size > limit) {
-        /* At least one whole record has to fit. */
+        /* A record that is larger than the limit is read all the same. */
         RecordHead first = {0};
         for (size_t i = 0; i < sizeof first; i++) {
             ((char *)&first)[i] = reader->data[(reader->cursor + i) % reader->capacity];
@@ -178,7 +176,6 @@ static PyObject *ring_reader_drain(RingReader *reader, PyObject *arg)
     return list;
 }
 
-/* Damage: everything up to the program's head is given up. Returns the bytes passed over. */
 static PyObject *ring_reader_skip_damage(RingReader *reader, PyObject *unused)
 {
     (void)unused;
@@ -249,7 +246,6 @@ static PyObject *ring_reader_set_server_state(RingReader *reader, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-/* Tells the program that it has a sender, and whether new traces still find a place. */
 static PyObject *ring_reader_heartbeat(RingReader *reader, PyObject *arg)
 {
     int spool_is_full = PyObject_IsTrue(arg);
@@ -261,7 +257,6 @@ static PyObject *ring_reader_heartbeat(RingReader *reader, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-/* True once for every flush that a program asks for. */
 static PyObject *ring_reader_take_flush(RingReader *reader, PyObject *unused)
 {
     (void)unused;
@@ -274,7 +269,6 @@ static PyObject *ring_reader_take_flush(RingReader *reader, PyObject *unused)
     return PyBool_FromLong(fresh);
 }
 
-/* Whether the program still holds its end. */
 static PyObject *ring_reader_alive(RingReader *reader, PyObject *unused)
 {
     (void)unused;
@@ -329,33 +323,55 @@ static PyObject *ring_reader_damaged(RingReader *reader, void *unused)
 }
 
 static PyMethodDef ring_reader_methods[] = {
-    {"close", (PyCFunction)ring_reader_close, METH_NOARGS, NULL},
-    {"drain", (PyCFunction)ring_reader_drain, METH_O, NULL},
-    {"skip_damage", (PyCFunction)ring_reader_skip_damage, METH_NOARGS, NULL},
-    {"release", (PyCFunction)ring_reader_release, METH_O, NULL},
-    {"set_delivered", (PyCFunction)ring_reader_set_delivered, METH_O, NULL},
-    {"add_spill_delivered", (PyCFunction)ring_reader_add_spill_delivered, METH_O, NULL},
-    {"set_server_state", (PyCFunction)ring_reader_set_server_state, METH_O, NULL},
-    {"heartbeat", (PyCFunction)ring_reader_heartbeat, METH_O, NULL},
-    {"take_flush", (PyCFunction)ring_reader_take_flush, METH_NOARGS, NULL},
-    {"alive", (PyCFunction)ring_reader_alive, METH_NOARGS, NULL},
+    {"close", (PyCFunction)ring_reader_close, METH_NOARGS,
+     "close($self, /)\n--\n\nLet go of the ring."},
+    {"drain", (PyCFunction)ring_reader_drain, METH_O,
+     "drain($self, limit, /)\n--\n\n"
+     "The records appended since, about `limit` bytes of them at most, as (end position, kind,\n"
+     "trace id, record)."},
+    {"skip_damage", (PyCFunction)ring_reader_skip_damage, METH_NOARGS,
+     "skip_damage($self, /)\n--\n\n"
+     "Give up everything up to the program's head; the bytes passed over."},
+    {"release", (PyCFunction)ring_reader_release, METH_O,
+     "release($self, position, /)\n--\n\nGive the space up to there back to the program."},
+    {"set_delivered", (PyCFunction)ring_reader_set_delivered, METH_O,
+     "set_delivered($self, position, /)\n--\n\n"
+     "Say that the server has acknowledged everything up to there."},
+    {"add_spill_delivered", (PyCFunction)ring_reader_add_spill_delivered, METH_O,
+     "add_spill_delivered($self, count, /)\n--\n\n"
+     "Say that so many more records of spill segments are delivered."},
+    {"set_server_state", (PyCFunction)ring_reader_set_server_state, METH_O,
+     "set_server_state($self, state, /)\n--\n\n"
+     "Tell the program about the server: 0 unknown, 1 answers, 2 unavailable, 3 forbids."},
+    {"heartbeat", (PyCFunction)ring_reader_heartbeat, METH_O,
+     "heartbeat($self, spool_is_full, /)\n--\n\n"
+     "Tell the program that it has a sender, and whether new traces still find a place."},
+    {"take_flush", (PyCFunction)ring_reader_take_flush, METH_NOARGS,
+     "take_flush($self, /)\n--\n\nTrue once for every flush that the program asks for."},
+    {"alive", (PyCFunction)ring_reader_alive, METH_NOARGS,
+     "alive($self, /)\n--\n\nWhether the program still holds its end."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef ring_reader_getset[] = {
-    {"head", (getter)ring_reader_head, NULL, NULL, NULL},
-    {"tail", (getter)ring_reader_tail, NULL, NULL, NULL},
-    {"cursor", (getter)ring_reader_cursor, NULL, NULL, NULL},
-    {"capacity", (getter)ring_reader_capacity, NULL, NULL, NULL},
-    {"pid", (getter)ring_reader_pid, NULL, NULL, NULL},
-    {"spill_sequence", (getter)ring_reader_spill_sequence, NULL, NULL, NULL},
-    {"refused", (getter)ring_reader_refused, NULL, NULL, NULL},
-    {"refused_traces", (getter)ring_reader_refused_traces, NULL, NULL, NULL},
-    {"delivered", (getter)ring_reader_delivered, NULL, NULL, NULL},
-    {"spilled", (getter)ring_reader_spilled, NULL, NULL, NULL},
-    {"spill_delivered", (getter)ring_reader_spill_delivered, NULL, NULL, NULL},
-    {"server_state", (getter)ring_reader_server_state, NULL, NULL, NULL},
-    {"damaged", (getter)ring_reader_damaged, NULL, NULL, NULL},
+    {"head", (getter)ring_reader_head, NULL, "Bytes ever appended.", NULL},
+    {"tail", (getter)ring_reader_tail, NULL, "Space up to here may be used again.", NULL},
+    {"cursor", (getter)ring_reader_cursor, NULL, "Bytes read so far.", NULL},
+    {"capacity", (getter)ring_reader_capacity, NULL, "Bytes.", NULL},
+    {"pid", (getter)ring_reader_pid, NULL, "Process id of the program.", NULL},
+    {"spill_sequence", (getter)ring_reader_spill_sequence, NULL,
+     "Number of the spill segment being written.", NULL},
+    {"refused", (getter)ring_reader_refused, NULL, "Records that found no place.", NULL},
+    {"refused_traces", (getter)ring_reader_refused_traces, NULL,
+     "Traces that were not begun for want of place.", NULL},
+    {"delivered", (getter)ring_reader_delivered, NULL, "Bytes that the server has acknowledged.",
+     NULL},
+    {"spilled", (getter)ring_reader_spilled, NULL, "Records spilled so far.", NULL},
+    {"spill_delivered", (getter)ring_reader_spill_delivered, NULL,
+     "Records of spill segments that are delivered.", NULL},
+    {"server_state", (getter)ring_reader_server_state, NULL,
+     "What the program is told of the server.", NULL},
+    {"damaged", (getter)ring_reader_damaged, NULL, "Whether damage was found.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -365,8 +381,9 @@ static PyType_Slot ring_reader_slots[] = {
     {Py_tp_methods, ring_reader_methods},
     {Py_tp_getset, ring_reader_getset},
     {Py_tp_doc,
-     "The sender's end of a ring: RingReader(path), or RingReader(None, fd) for one that "
-     "this process holds in memory."},
+     "RingReader(path, fd=-1)\n--\n\n"
+     "The sender's end of a ring; without a path, of one that this process holds in memory.\n\n"
+     "Raises OSError where the file is no ring, a symlink, or another user's."},
     {0, NULL},
 };
 

@@ -334,8 +334,6 @@ static PyObject *ring_writer_request_flush(Ring *ring, PyObject *unused)
     return PyLong_FromUnsignedLongLong(request);
 }
 
-/* (head, tail, delivered, spilled, spill_delivered, server_state, refused, refused_traces), or None
- * when the ring is closed or the parent's. */
 static PyObject *ring_writer_progress(Ring *ring, PyObject *unused)
 {
     (void)unused;
@@ -358,10 +356,16 @@ static PyObject *ring_writer_fileno(Ring *ring, PyObject *unused)
 }
 
 static PyMethodDef ring_writer_methods[] = {
-    {"fileno", (PyCFunction)ring_writer_fileno, METH_NOARGS, NULL},
-    {"close", (PyCFunction)ring_writer_close, METH_NOARGS, NULL},
-    {"request_flush", (PyCFunction)ring_writer_request_flush, METH_NOARGS, NULL},
-    {"progress", (PyCFunction)ring_writer_progress, METH_NOARGS, NULL},
+    {"fileno", (PyCFunction)ring_writer_fileno, METH_NOARGS,
+     "fileno($self, /)\n--\n\nThe descriptor of the ring's file; -1 once it is closed."},
+    {"close", (PyCFunction)ring_writer_close, METH_NOARGS,
+     "close($self, /)\n--\n\nSay that nothing more is appended, and let go of the ring."},
+    {"request_flush", (PyCFunction)ring_writer_request_flush, METH_NOARGS,
+     "request_flush($self, /)\n--\n\nAsk the sender to deliver now; the number of the request."},
+    {"progress", (PyCFunction)ring_writer_progress, METH_NOARGS,
+     "progress($self, /)\n--\n\n"
+     "(head, tail, delivered, spilled, spill_delivered, server_state, refused records, refused\n"
+     "traces); None when the ring is closed or a parent process's."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -369,8 +373,15 @@ static PyType_Slot ring_writer_slots[] = {
     {Py_tp_new, ring_writer_new},
     {Py_tp_dealloc, ring_writer_dealloc},
     {Py_tp_methods, ring_writer_methods},
-    {Py_tp_doc, "The program's end of a ring: RingWriter(path or None, capacity, spill_prefix, "
-                "spool_max_bytes, memory_prefix)."},
+    {Py_tp_doc,
+     "RingWriter(path, capacity, spill_prefix, spool_max_bytes=1073741824, memory_prefix=None)\n"
+     "--\n\n"
+     "The program's end of a ring; without a path, memory of this process alone.\n\n"
+     "capacity: bytes, 64 KiB to 1 GiB in whole pages. spool_max_bytes: what the folder of the "
+     "spill\n"
+     "segments may hold; 0: nothing is written there. memory_prefix: the path of spill segments "
+     "on\n"
+     "tmpfs, where eight times the capacity is spilled to first."},
     {0, NULL},
 };
 

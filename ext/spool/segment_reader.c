@@ -299,14 +299,18 @@ static PyObject *segment_reader_get_rest(SegmentReader *reader, void *unused)
 }
 
 static PyMethodDef segment_reader_methods[] = {
-    {"read", (PyCFunction)segment_reader_read, METH_O, NULL},
+    {"read", (PyCFunction)segment_reader_read, METH_O,
+     "read($self, limit, /)\n--\n\n"
+     "The records of whole frames, about `limit` bytes of file, as (position, kind, trace id,\n"
+     "record)."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef segment_reader_getset[] = {
-    {"damaged", (getter)segment_reader_get_damaged, NULL, NULL, NULL},
-    {"offset", (getter)segment_reader_get_offset, NULL, NULL, NULL},
-    {"rest", (getter)segment_reader_get_rest, NULL, NULL, NULL},
+    {"damaged", (getter)segment_reader_get_damaged, NULL, "Whether damage was found.", NULL},
+    {"offset", (getter)segment_reader_get_offset, NULL, "Bytes read so far.", NULL},
+    {"rest", (getter)segment_reader_get_rest, NULL,
+     "Bytes behind the last whole frame that are no whole frame, and not zeros.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -315,7 +319,7 @@ static PyType_Slot segment_reader_slots[] = {
     {Py_tp_dealloc, segment_reader_dealloc},
     {Py_tp_methods, segment_reader_methods},
     {Py_tp_getset, segment_reader_getset},
-    {Py_tp_doc, "Reads a segment frame by frame: SegmentReader(path)."},
+    {Py_tp_doc, "SegmentReader(path)\n--\n\nA segment, read frame by frame."},
     {0, NULL},
 };
 

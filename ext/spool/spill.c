@@ -1,10 +1,10 @@
 /* spill.c: where a program's records go while its ring is full.
  *
- * To segments of the program's own, first in memory that outlives the process (mapped.c), so much
- * as a burst of a second needs; the sender moves it to disk when there is no server to deliver it
- * to. Then to the disk, one write() a record. The spool folder's bound is kept here too, for a
- * program may be alone for long: a new segment gets what the folder has room for. An eighth of the
- * bound is for the traces that have begun; new ones are refused when only that is left. */
+ * They go to segments of the program's own: first to memory that outlives the process (mapped.c),
+ * as much as a burst of a second needs, which the sender moves to disk when there is no server to
+ * deliver it to; then to disk, one write() a record. The spool folder's bound is kept here too, for
+ * a program may be alone for long: a new segment gets what the folder has room for. An eighth of
+ * the bound is for the traces that have begun; new ones are refused when only that is left. */
 #include "spool/spill.h"
 
 #include "base/clock.h"
@@ -69,7 +69,7 @@ static bool folder_of(const char *prefix, char *folder, size_t room)
     return true;
 }
 
-/* What the files of a folder hold, in bytes; of those whose names begin with `only`. */
+/* The bytes in those files of a folder whose names begin with `only`. */
 static uint64_t folder_bytes(const char *path, const char *only)
 {
     uint64_t bytes = 0;
@@ -90,7 +90,7 @@ static uint64_t folder_bytes(const char *path, const char *only)
     return bytes;
 }
 
-/* Returns the bytes that may still be written. */
+/* Measures the spool folder; returns the bytes that may still be written to it. */
 static uint64_t measure(Spill *spill)
 {
     char folder[4096];

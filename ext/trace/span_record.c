@@ -58,7 +58,8 @@ void span_append_attachments(Span *span)
 {
     PyObject *key, *attachment;
     Py_ssize_t at = 0;
-    PyObject *copy = PyDict_Copy(span->attachments); /* reading them may run the program's code */
+    PyObject *copy =
+        PyDict_Copy(span->attachments); /* reading an attachment may run the program's code */
     if (copy == NULL) {
         swallow_exception();
         return;

@@ -51,7 +51,7 @@ uint64_t sampling_bound(double ratio)
     return ratio <= 0.0 ? 0 : (uint64_t)(ratio * 18446744073709551616.0);
 }
 
-/* As OpenTelemetry decides by ratio: by the lower half of the id. */
+/* Decides as OpenTelemetry does by ratio: by the lower half of the id. */
 static bool is_sampled(const Trace *trace, uint64_t bound)
 {
     uint64_t lower = 0;
@@ -61,7 +61,7 @@ static bool is_sampled(const Trace *trace, uint64_t bound)
     return lower < bound;
 }
 
-/* What Python knows of a new trace: its experiment, an active run or model, an enclosing
+/* Takes what Python knows of a new trace: its experiment, an active run or model, an enclosing
  * mlflow.tracing.context(). */
 static void take_context(CoreState *state, Trace *trace, PyObject *experiment)
 {

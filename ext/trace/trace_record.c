@@ -98,7 +98,7 @@ static void trace_publish(Trace *trace)
     }
 }
 
-/* Appends a record, which is seen with the next that is published. */
+/* Puts a record into the rings; trace_publish() shows it. */
 static void trace_put(CoreState *state, Trace *trace, const Buffer *record)
 {
     follow_fork(state, trace);
@@ -151,7 +151,8 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
     else if (is_root) {
         write_trace_record(state, trace, PHASE_ROOT_ENDED);
     }
-    trace_publish(trace); /* not before: a span without a record would have nowhere to go */
+    trace_publish(
+        trace); /* not before the trace's record is put: a span alone would have nowhere to go */
     if (is_root && state->hooks.restart_sender != NULL &&
         UNLIKELY(ring_lacks_sender(trace->ring, trace->root_end_ns) ||
                  (trace->second_ring != NULL &&

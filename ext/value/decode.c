@@ -41,7 +41,7 @@ PyObject *decode_json_text(Reader *value, bool ascii)
     return text;
 }
 
-/* An integer beyond 64 bits; its digits where this Python refuses to convert so many. */
+/* An integer beyond 64 bits; its digits as a str where this Python refuses to convert so many. */
 static PyObject *decode_big_integer(const Token *token)
 {
     PyObject *digits = PyUnicode_DecodeASCII(token->bytes, (Py_ssize_t)token->size, NULL);
@@ -65,7 +65,7 @@ static PyObject *decode_big_integer(const Token *token)
     return number;
 }
 
-/* A container that is being filled. They stand in an array and not on the C stack, which may be
+/* A container that is being filled. Levels stand in an array and not on the C stack, which may be
  * small. */
 typedef struct {
     PyObject *container; /* owned */
@@ -176,7 +176,7 @@ PyObject *decode_value(Reader *r)
             if (level->at < level->size) {
                 break;
             }
-            value = level->container; /* it is full, and a value of the one around it */
+            value = level->container; /* a full container is a value of the one around it */
             depth--;
         }
         if (depth == 0) {

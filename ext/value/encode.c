@@ -17,7 +17,7 @@
 
 #include <stdio.h>
 
-/* Whoever reads a value with Python's own json.loads has 1,000 levels, some of them in use. */
+/* Python's own json.loads reads 1,000 levels, some of which its caller has in use. */
 #define MAX_DEPTH 900
 
 /* json.dumps follows a list that grows while it is read; one that grows with every item would never
@@ -213,7 +213,7 @@ static EncodeResult encode_key(Encoder *e, PyObject *key)
     return ENCODED;
 }
 
-/* The count in a container's head, corrected where the container changed while it was read. */
+/* Corrects the count in a container's head, where the container changed while it was read. */
 static void correct_count(Buffer *out, size_t head, bool map, size_t promised, size_t written)
 {
     if (promised == written || out->failed) {
@@ -262,7 +262,7 @@ static void encode_cycle(Buffer *out, PyObject *value)
     encode_text(out, text, (size_t)n);
 }
 
-/* The new innermost level, with a reference of its own; NULL without memory (shows in
+/* Opens the new innermost level, with a reference of its own; NULL without memory (shows in
  * out->failed). */
 static Level *level_open(Encoder *e, LevelKind kind, PyObject *container)
 {
@@ -303,8 +303,8 @@ static void level_close(Encoder *e)
     Py_DECREF(container);
 }
 
-/* Before code of the program runs: it may change the dicts that are being read, whose items
- * json.dumps has taken already. */
+/* Takes the items of the dicts that are being read, before code of the program runs that may change
+ * them: json.dumps has taken them already. */
 static void settle_dicts(Encoder *e)
 {
     for (int i = 0; i < e->depth; i++) {
@@ -330,7 +330,7 @@ static bool raised_for_json(const Encoder *e)
     return known && !e->tolerant;
 }
 
-/* What iterating over a list or tuple gives, as a new list. */
+/* The items that iterating over a list or tuple gives, as a new list. */
 static PyObject *iterated(PyObject *value)
 {
     PyObject *items = PyList_New(0), *iterator = items ? PyObject_GetIter(value) : NULL;
@@ -349,7 +349,7 @@ static PyObject *iterated(PyObject *value)
     return items;
 }
 
-/* What a list or tuple holds, whatever its class says, as a new list. */
+/* The items that a list or tuple holds, whatever its class says, as a new list. */
 static PyObject *own_items(PyObject *value)
 {
     if (PyList_Check(value)) {
@@ -434,7 +434,7 @@ static EncodeResult open_other(Encoder *e, PyObject *value)
         return NEEDS_REPR;
     }
     if (UNLIKELY(stand_in == (PyObject *)e->state->types.live_span)) {
-        /* The hook's word for an attachment: a reference to it goes into inputs and outputs, its
+        /* The hook's sign for an attachment: a reference to it goes into inputs and outputs, its
          * text everywhere else. */
         Py_DECREF(stand_in);
         if (e->payload) {
@@ -594,7 +594,7 @@ static inline bool next_item(Level *level, PyObject **key, PyObject **value)
     return true;
 }
 
-/* The items of the innermost level, up to its end or to one that opens another level. */
+/* Encodes the items of the innermost level, up to its end or to one that opens another level. */
 static EncodeResult encode_items(Encoder *e)
 {
     int depth = e->depth;
@@ -685,7 +685,7 @@ void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *make)
         return;
     }
     Py_XDECREF(repr);
-    swallow_exception(); /* MLflow raises that into the caller */
+    swallow_exception(); /* (MLflow raises it into the caller.) */
     encode(state, out, value, false, true);
 }
 

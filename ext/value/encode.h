@@ -15,14 +15,16 @@ typedef enum {
  * (the hook), so the GIL may change hands: `out` must be the caller's alone. */
 EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value);
 
-/* The same for inputs and outputs; HAS_CONTENT, with nothing appended, where it may hold binary
- * content (the hook extract_attachments knows). */
+/* Appends the value of inputs or outputs, or nothing: NEEDS_REPR, or HAS_CONTENT where it may hold
+ * binary content (the hook extract_attachments knows). */
 EncodeResult encode_payload(CoreState *state, Buffer *out, PyObject *value);
 
-/* What NEEDS_REPR asks for. `repr`: a callable that makes the text, or NULL for repr() itself. */
+/* Appends the repr of a value, which NEEDS_REPR asks for. `repr`: a callable that makes the text,
+ * or NULL for repr() itself. */
 void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *repr);
 
-/* The same, with the fallback: always appends one value (out of memory shows in out->failed). */
+/* Appends the value, or its repr where NEEDS_REPR says so: always one value (out of memory shows in
+ * out->failed). */
 void encode_value(CoreState *state, Buffer *out, PyObject *value);
 
 /* One encoded value as a new bytes object; NULL with a MemoryError. */

@@ -1,3 +1,4 @@
+/* json.c: the text that json.dumps makes of an encoded value. */
 #include "value/json.h"
 
 #include <stdio.h>
@@ -104,110 +105,123 @@ typedef struct {
     bool first;
 } Level;
 
+static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded);
+
+/* An ext value. False when it is damaged, or nested: the writer never nests EXT_JSON_TEXT, and
+ * damage must not recurse. */
+static bool write_ext(Buffer *out, const Token *token, bool ascii, bool embedded)
+{
+    switch (token->ext) {
+    case EXT_BIG_INTEGER:
+        buffer_append(out, token->bytes, token->size);
+        return true;
+    case EXT_SURROGATES:
+        json_string(out, token->bytes, token->size, ascii);
+        return true;
+    case EXT_JSON_TEXT: {
+        Buffer inner = {0};
+        Reader content = reader_over(token->bytes, token->size);
+        bool whole =
+            !embedded && write_value(&inner, &content, true, true) && content.at == content.end;
+        if (whole) {
+            json_string(out, inner.data, inner.len, ascii);
+        }
+        buffer_free(&inner);
+        return whole;
+    }
+    default:
+        return false;
+    }
+}
+
+/* A value that is no container. False when it is damaged. */
+static bool write_scalar(Buffer *out, const Token *token, bool ascii, bool embedded)
+{
+    char number[32];
+    switch (token->kind) {
+    case TOKEN_NIL:
+        text(out, "null");
+        return true;
+    case TOKEN_BOOL:
+        text(out, token->boolean ? "true" : "false");
+        return true;
+    case TOKEN_UINT:
+        snprintf(number, sizeof number, "%llu", (unsigned long long)token->u);
+        text(out, number);
+        return true;
+    case TOKEN_INT:
+        snprintf(number, sizeof number, "%lld", (long long)token->i);
+        text(out, number);
+        return true;
+    case TOKEN_FLOAT:
+        return float_text(out, token->d);
+    case TOKEN_STR:
+        json_string(out, token->bytes, token->size, ascii);
+        return true;
+    case TOKEN_EXT:
+        return write_ext(out, token, ascii, embedded);
+    default:
+        return false;
+    }
+}
+
+/* What stands before the next value of a container; a value of a pair follows its key. */
+static void separate(Buffer *out, Level *level)
+{
+    bool is_value_of_pair = level->map && (level->left & 1);
+    if (is_value_of_pair) {
+        text(out, ": ");
+    }
+    else if (!level->first) {
+        text(out, ", ");
+    }
+    level->first = false;
+    level->left--;
+}
+
 static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
 {
     Level inline_levels[32], *levels = inline_levels;
     size_t depth = 0, room = sizeof inline_levels / sizeof inline_levels[0];
     bool ok = false;
 
-    for (;;) {
-        Level *level = depth ? &levels[depth - 1] : NULL;
-        if (level != NULL) {
+    do {
+        if (depth > 0) {
+            Level *level = &levels[depth - 1];
             if (level->left == 0) {
                 buffer_byte(out, level->map ? '}' : ']');
-                if (--depth == 0) {
-                    break;
-                }
+                depth--;
                 continue;
             }
-            bool is_value_of_pair = level->map && (level->left & 1);
-            if (is_value_of_pair) {
-                text(out, ": ");
-            }
-            else if (!level->first) {
-                text(out, ", ");
-            }
-            level->first = false;
-            level->left--;
+            separate(out, level);
         }
         Token token = reader_next(value);
-        char number[32];
-        switch (token.kind) {
-        case TOKEN_NIL:
-            text(out, "null");
-            break;
-        case TOKEN_BOOL:
-            text(out, token.boolean ? "true" : "false");
-            break;
-        case TOKEN_UINT:
-            snprintf(number, sizeof number, "%llu", (unsigned long long)token.u);
-            text(out, number);
-            break;
-        case TOKEN_INT:
-            snprintf(number, sizeof number, "%lld", (long long)token.i);
-            text(out, number);
-            break;
-        case TOKEN_FLOAT:
-            if (!float_text(out, token.d)) {
+        bool map = token.kind == TOKEN_MAP;
+        if (!map && token.kind != TOKEN_ARRAY) {
+            if (!write_scalar(out, &token, ascii, embedded)) {
                 goto done;
             }
-            break;
-        case TOKEN_STR:
-            json_string(out, token.bytes, token.size, ascii);
-            break;
-        case TOKEN_EXT:
-            if (token.ext == EXT_BIG_INTEGER) {
-                buffer_append(out, token.bytes, token.size);
-            }
-            else if (token.ext == EXT_SURROGATES) {
-                json_string(out, token.bytes, token.size, ascii);
-            }
-            else if (token.ext == EXT_JSON_TEXT && !embedded) {
-                /* One level only: the writer never nests it, and damage must not recurse. */
-                Buffer inner = {0};
-                Reader content = reader_over(token.bytes, token.size);
-                bool whole = write_value(&inner, &content, true, true) && content.at == content.end;
-                if (whole) {
-                    json_string(out, inner.data, inner.len, ascii);
-                }
-                buffer_free(&inner);
-                if (!whole) {
-                    goto done;
-                }
-            }
-            else {
-                goto done;
-            }
-            break;
-        case TOKEN_ARRAY:
-        case TOKEN_MAP:
-            if (token.size > (size_t)(value->end - value->at)) {
-                goto done;
-            }
-            if (depth == room) {
-                Level *grown = malloc(2 * room * sizeof *grown);
-                if (grown == NULL) {
-                    goto done;
-                }
-                memcpy(grown, levels, room * sizeof *grown);
-                if (levels != inline_levels) {
-                    free(levels);
-                }
-                levels = grown;
-                room *= 2;
-            }
-            levels[depth++] = (Level){.left = token.kind == TOKEN_MAP ? 2 * token.size : token.size,
-                                      .map = token.kind == TOKEN_MAP,
-                                      .first = true};
-            buffer_byte(out, token.kind == TOKEN_MAP ? '{' : '[');
             continue;
-        default:
+        }
+        if (token.size > (size_t)(value->end - value->at)) {
             goto done;
         }
-        if (depth == 0) {
-            break;
+        if (depth == room) {
+            Level *grown = malloc(2 * room * sizeof *grown);
+            if (grown == NULL) {
+                goto done;
+            }
+            memcpy(grown, levels, room * sizeof *grown);
+            if (levels != inline_levels) {
+                free(levels);
+            }
+            levels = grown;
+            room *= 2;
         }
-    }
+        levels[depth++] =
+            (Level){.left = map ? 2 * token.size : token.size, .map = map, .first = true};
+        buffer_byte(out, map ? '{' : '[');
+    } while (depth > 0);
     ok = !out->failed;
 done:
     if (levels != inline_levels) {
