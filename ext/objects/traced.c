@@ -383,13 +383,24 @@ static PyMemberDef traced_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+static const char traced_doc[] = "Traced(function, span_name, attributes, parameters, reducer, "
+                                 "root_options=None, sampling=None, "
+                                 "/)\n--\n\nA traced callable.";
+
 static PyType_Slot traced_slots[] = {
-    {Py_tp_new, traced_new},           {Py_tp_dealloc, traced_dealloc},
-    {Py_tp_traverse, traced_traverse}, {Py_tp_clear, traced_clear},
-    {Py_tp_call, traced_call},         {Py_tp_descr_get, traced_get},
-    {Py_tp_getattro, traced_getattro}, {Py_tp_setattro, traced_setattro},
-    {Py_tp_repr, traced_repr},         {Py_tp_methods, traced_methods},
-    {Py_tp_members, traced_members},   {0, NULL},
+    {Py_tp_new, traced_new},
+    {Py_tp_dealloc, traced_dealloc},
+    {Py_tp_traverse, traced_traverse},
+    {Py_tp_clear, traced_clear},
+    {Py_tp_call, traced_call},
+    {Py_tp_descr_get, traced_get},
+    {Py_tp_getattro, traced_getattro},
+    {Py_tp_setattro, traced_setattro},
+    {Py_tp_repr, traced_repr},
+    {Py_tp_methods, traced_methods},
+    {Py_tp_members, traced_members},
+    {Py_tp_doc, (void *)traced_doc},
+    {0, NULL},
 };
 
 static PyType_Spec traced_spec = {
