@@ -426,9 +426,11 @@ def something_waits(spool: Spool) -> bool:
             reader = open_ring(path)
         except (Unreadable, FileNotFoundError):
             continue
-        if reader.tail < reader.head:
+        program = Program.of(reader, path)
+        reader.close()
+        if program.waiting_bytes:
             return True
-        programs.append(Program.of(reader, path))
+        programs.append(program)
     return any(_segments_waiting(spool, programs))
 
 

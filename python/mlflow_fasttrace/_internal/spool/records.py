@@ -212,7 +212,7 @@ _PHASES = tuple(Phase)
 _TRACE_STATES = tuple(TraceState)
 _START, _END, _STATUS = map(SpanRecord._fields.index, ("start_ns", "end_ns", "status"))
 
-#: The id of a span record's span; no Python code runs for it.
+#: The span id in a span record. A C function, so that the sender's loop makes no Python call for it.
 span_id_of: Callable[[bytes], bytes] = operator.itemgetter(
     slice(_SPAN_ID_OFFSET, _SPAN_ID_OFFSET + _SPAN_ID_SIZE)
 )
