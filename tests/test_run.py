@@ -22,7 +22,7 @@ def child(name):
         span.set_outputs(type(span).__module__)
 
 if __name__ == "__main__":
-    assert not any("_bootstrap" in folder for folder in sys.path)
+    assert not any("_internal/bootstrap" in folder for folder in sys.path)
     child("program " + " ".join(sys.argv[1:]))
     subprocess.run(
         [sys.executable, "-c", "import program; program.child('subprocess')"], check=True

@@ -1,17 +1,28 @@
-"""What ``mlflow-fasttrace doctor`` finds out: what is active, which versions, where traces go, and
-what runs on MLflow itself and why."""
+"""``mlflow-fasttrace doctor``: what is active, which versions, where traces go, and what runs on MLflow
+itself and why."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
 import os
 import sys
 import urllib.request
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mlflow_fasttrace._internal.base.version import VERSION
+import click
+
+from mlflow_fasttrace._internal.base.version import VERSION, mlflow_version
+from mlflow_fasttrace._internal.cli.output import (
+    ATTENTION,
+    Output,
+    clean,
+    one_line,
+    print_json,
+    readable_errors,
+)
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import (
     absolute_uri,
@@ -20,11 +31,14 @@ from mlflow_fasttrace._internal.config.uris import (
 )
 from mlflow_fasttrace._internal.seams import install
 from mlflow_fasttrace._internal.seams.autolog import INTEGRATIONS
-from mlflow_fasttrace._internal.spool.folder import spool_named, state_root
+from mlflow_fasttrace._internal.seams.moved import MovedSeam
+from mlflow_fasttrace._internal.spool.folder import SHARED_MEMORY, spool_named, state_root
 
-_ANSWER_SECONDS = 3.0
+_ANSWER_SECONDS = 3.0  # that the server has for an answer
 
 GOOD, NOTED, BAD = "good", "noted", "bad"
+_MARKS = {GOOD: " ", NOTED: "·", BAD: "!"}
+_STYLES = {GOOD: "", NOTED: "yellow", BAD: "red"}
 
 #: Distributions of the libraries that MLflow has an integration for, where the name is another one.
 _DISTRIBUTIONS = {
@@ -39,14 +53,91 @@ _DISTRIBUTIONS = {
     "strands": "strands-agents",
 }
 
+#: The variables of MLflow that are shown, besides all of this package.
+_SHOWN_VARIABLES = (
+    "MLFLOW_TRACE_SAMPLING_RATIO",
+    "MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT",
+    "MLFLOW_USE_DEFAULT_TRACER_PROVIDER",
+    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING",
+)
+
 
 class Finding(NamedTuple):
-    """One line of the report."""
+    """One line of the report. Its fields are keys of ``doctor --json``."""
 
     section: str
     label: str
     text: str
     rating: str = GOOD
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def doctor(as_json: bool) -> None:
+    """What is active, which versions, where traces go and wait, what runs on MLflow itself and why.
+
+    Exit code 3 when something needs attention.
+    """
+    logging.getLogger("mlflow_fasttrace").setLevel(logging.CRITICAL)  # the report says it too
+    with readable_errors():
+        found = [
+            finding._replace(text=clean(without_secrets(finding.text))) for finding in _findings()
+        ]
+    if as_json:
+        print_json({"version": 1, "findings": [finding._asdict() for finding in found]})
+    else:
+        _print(found)
+    if any(finding.rating == BAD for finding in found):
+        sys.exit(ATTENTION)
+
+
+def _print(found: list[Finding]) -> None:
+    out = Output()
+    for section in dict.fromkeys(finding.section for finding in found):
+        out.line(section, "bold")
+        findings = [finding for finding in found if finding.section == section]
+        width = max(len(finding.label) for finding in findings) + 2
+        for finding in findings:
+            label = f"{_MARKS[finding.rating]} {one_line(finding.label):<{width}}"
+            out.line(label + one_line(finding.text), _STYLES[finding.rating])
+
+
+def _findings() -> Iterator[Finding]:
+    """The report. Imports MLflow, and asks the server whether it is there."""
+    core_error = _core_error()
+    yield from _versions(core_error)
+    yield from _what_is_active()
+    if core_error is None:
+        yield from _where_traces_go()
+        yield from _where_traces_wait()
+    yield from _what_is_set()
+    yield from _libraries()
+
+
+# ---- versions ----
+
+
+def _core_error() -> ImportError | None:
+    """Why the C core cannot be loaded; None where it can be."""
+    try:
+        from mlflow_fasttrace import _core  # noqa: F401
+    except ImportError as error:
+        return error
+    return None
+
+
+def _versions(core_error: ImportError | None) -> Iterator[Finding]:
+    section = "versions"
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(section, "mlflow-fasttrace", f"{VERSION}, Python {python}")
+    if core_error is None:
+        from mlflow_fasttrace import _core
+
+        yield Finding(section, "C core", str(_core.__file__))
+    else:
+        yield Finding(section, "C core", f"cannot be loaded: {core_error}", BAD)
+    yield Finding(section, "MLflow", _installed("mlflow", "mlflow-skinny", "mlflow-tracing"))
+    yield Finding(section, "OpenTelemetry", _installed("opentelemetry-api", "opentelemetry-sdk"))
 
 
 def _version(distribution: str) -> str | None:
@@ -56,33 +147,15 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _versions(*distributions: str) -> str:
+def _installed(*distributions: str) -> str:
     found = [f"{name} {version}" for name in distributions if (version := _version(name))]
     return ", ".join(found) or "not installed"
 
 
-def findings() -> Iterator[Finding]:
-    """The report, line by line. Imports MLflow, and asks the server whether it is there."""
-    yield from _what_runs()
-    if sys.modules.get("mlflow_fasttrace._core") is not None:
-        yield from _where_traces_go()
-        yield from _where_they_wait()
-    yield from _what_is_set()
-    yield from _libraries()
+# ---- what is active ----
 
 
-def _what_runs() -> Iterator[Finding]:
-    section = "versions"
-    python = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(section, "mlflow-fasttrace", f"{VERSION}, Python {python}")
-    try:
-        core = importlib.import_module("mlflow_fasttrace._core")
-        yield Finding(section, "C core", core.__file__)
-    except ImportError as error:
-        yield Finding(section, "C core", f"cannot be loaded: {error}", BAD)
-    yield Finding(section, "MLflow", _versions("mlflow", "mlflow-skinny", "mlflow-tracing"))
-    yield Finding(section, "OpenTelemetry", _versions("opentelemetry-api", "opentelemetry-sdk"))
-
+def _what_is_active() -> Iterator[Finding]:
     section = "active"
     reason = install.why_not() or _seams_that_moved()
     if reason is not None:
@@ -90,7 +163,7 @@ def _what_runs() -> Iterator[Finding]:
         yield Finding(section, "import mlflow", f"runs on MLflow itself: {reason}", BAD)
         return
     yield Finding(section, "import mlflow_fasttrace", "runs on the core")
-    if os.environ.get("MLFLOW_FASTTRACE", "") in ("1", "true"):
+    if _run_on_core():
         yield Finding(section, "import mlflow", "runs on the core (MLFLOW_FASTTRACE is set)")
     else:
         yield Finding(
@@ -98,23 +171,32 @@ def _what_runs() -> Iterator[Finding]:
             "import mlflow",
             "runs on the core after mlflow_fasttrace.install(), or under `mlflow-fasttrace run`",
         )
-    yield from _what_passes_by()
+    yield from _what_mlflow_does()
+
+
+def _run_on_core() -> bool:
+    """Whether the environment asks that ``import mlflow`` runs on the core, as the bootstrap folder's
+    ``sitecustomize`` reads it."""
+    return os.environ.get("MLFLOW_FASTTRACE", "").strip().lower() in ("1", "true")
 
 
 def _seams_that_moved() -> str | None:
+    """Why MLflow's code cannot be replaced by the core's; None where it can be."""
     try:
         importlib.import_module("mlflow.tracing.fluent")
         install.check_version()
-        importlib.import_module("mlflow_fasttrace._internal.seams.table").check()
-    except install.MovedSeam as moved:
-        return f"MLflow {install.mlflow_version()} is not as it is known here: {moved}"
+        from mlflow_fasttrace._internal.seams import table
+
+        table.check()
+    except MovedSeam as moved:
+        return f"MLflow {mlflow_version()} is not as it is known here: {moved}"
     except Exception as error:
         return f"MLflow cannot be imported: {type(error).__name__}: {error}"
     return None
 
 
-def _what_passes_by() -> Iterator[Finding]:
-    """What is MLflow's own although the core is active."""
+def _what_mlflow_does() -> Iterator[Finding]:
+    """The parts that are MLflow's own although the core is active."""
     section = "on MLflow itself"
     yield Finding(section, "reading traces", "get_trace, search_traces: after delivery")
     yield Finding(section, "integrations", "MLflow's own code, whose spans are the core's")
@@ -126,17 +208,19 @@ def _what_passes_by() -> Iterator[Finding]:
         yield Finding(section, "metrics", "durations of spans are not exported", NOTED)
 
 
+# ---- destination, spool ----
+
+
 def _where_traces_go() -> Iterator[Finding]:
-    section = "destination"
     from mlflow_fasttrace._internal.recording import runtime
 
+    section = "destination"
     uri = absolute_uri(runtime.tracking_uri())
-    shown = without_credentials(uri)
     collector = otlp.collector_uri()
     if collector is not None:
         yield Finding(section, "collector", without_credentials(collector))
     if collector is None or otlp.both():
-        yield Finding(section, "tracking URI", shown, GOOD)
+        yield Finding(section, "tracking URI", without_credentials(uri))
         if uri.startswith(("http://", "https://")):
             yield Finding(section, "server", *_server(uri))
     experiment = runtime._experiment_in_force()
@@ -144,12 +228,12 @@ def _where_traces_go() -> Iterator[Finding]:
 
 
 def _server(uri: str) -> tuple[str, str]:
-    base = uri.rstrip("/")
+    """What the server says of itself, and the rating."""
+    base = without_credentials(uri.rstrip("/"))
     answers = []
     for path in ("/health", "/version"):
-        request = urllib.request.Request(without_credentials(base) + path)
         try:
-            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:
+            with urllib.request.urlopen(base + path, timeout=_ANSWER_SECONDS) as answer:
                 answers.append(answer.read(100).decode("utf-8", "replace").strip())
         except OSError as error:
             reason = getattr(error, "reason", None) or error
@@ -160,23 +244,15 @@ def _server(uri: str) -> tuple[str, str]:
     return f"answers, MLflow {version}", GOOD
 
 
-def _where_they_wait() -> Iterator[Finding]:
+def _where_traces_wait() -> Iterator[Finding]:
+    from mlflow_fasttrace._internal.spool import overview
+
     section = "spool"
     root = os.path.abspath(state_root())
     yield Finding(section, "folder", *_writable(root))
-    shared = spool_named(root, "0").rings
-    if shared.startswith("/dev/shm"):
-        free = os.statvfs("/dev/shm")
-        room = free.f_bavail * free.f_frsize
-        enough = room >= environment.ring_bytes()
-        text = f"{os.path.dirname(shared)}, {room >> 20:,} MB free"
-        yield Finding(section, "rings", text, GOOD if enough else NOTED)
-    else:
-        yield Finding(section, "rings", "in the folder: there is no /dev/shm to write to", NOTED)
+    yield Finding(section, "rings", *_room_for_rings(spool_named(root, "0").rings))
     mode = environment.sender_mode()
-    yield Finding(section, "sender", f"{mode}", NOTED if mode == "none" else GOOD)
-    from mlflow_fasttrace._internal.spool import overview
-
+    yield Finding(section, "sender", mode, NOTED if mode == "none" else GOOD)
     for view in map(overview.look_at, overview.all_spools()):
         if view.is_empty():
             continue
@@ -187,6 +263,7 @@ def _where_they_wait() -> Iterator[Finding]:
 
 
 def _writable(folder: str) -> tuple[str, str]:
+    """What is to be said of a folder that is there or would be made, and the rating."""
     place = folder
     while not os.path.isdir(place) and os.path.dirname(place) != place:
         place = os.path.dirname(place)
@@ -195,14 +272,22 @@ def _writable(folder: str) -> tuple[str, str]:
     return f"{folder} cannot be written: what waits is kept in memory", BAD
 
 
+def _room_for_rings(folder: str) -> tuple[str, str]:
+    """What is to be said of the folder of a spool's rings, and the rating."""
+    if not folder.startswith(SHARED_MEMORY):
+        return f"in the folder: there is no {SHARED_MEMORY} to write to", NOTED
+    free = os.statvfs(SHARED_MEMORY)
+    room = free.f_bavail * free.f_frsize
+    text = f"{os.path.dirname(folder)}, {room >> 20:,} MB free"
+    return text, GOOD if room >= environment.ring_bytes() else NOTED
+
+
+# ---- environment, libraries ----
+
+
 def _what_is_set() -> Iterator[Finding]:
     for name in sorted(os.environ):
-        if name.startswith("MLFLOW_FASTTRACE") or name in (
-            "MLFLOW_TRACE_SAMPLING_RATIO",
-            "MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT",
-            "MLFLOW_USE_DEFAULT_TRACER_PROVIDER",
-            "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING",
-        ):
+        if name.startswith("MLFLOW_FASTTRACE") or name in _SHOWN_VARIABLES:
             yield Finding("environment", name, without_secrets(os.environ[name]))
 
 
@@ -210,6 +295,4 @@ def _libraries() -> Iterator[Finding]:
     for library, integration in INTEGRATIONS.items():
         distribution = _DISTRIBUTIONS.get(library, library)
         if version := _version(distribution):
-            yield Finding(
-                "integrations", f"{distribution} {version}", f"{integration}.autolog()", GOOD
-            )
+            yield Finding("integrations", f"{distribution} {version}", f"{integration}.autolog()")

@@ -1,4 +1,7 @@
-"""The files of a spool: their names, finding them, removing them."""
+"""The files of a spool: their names, finding them, opening and removing them.
+
+``docs/spool-format.md`` says what each of them is.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,51 @@ import time
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
+COMPRESSION_LEVEL = 3  # of zstd, for segments
 
-def dead_letter_paths(folder: str) -> list[str]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    return [os.path.join(folder, name) for name in names if name.endswith(DEAD_LETTER_SUFFIX)]
-
-
-def note_of(dead_letter: str) -> str:
-    """The file with a dead letter's reason."""
-    return dead_letter.removesuffix(DEAD_LETTER_SUFFIX) + ".txt"
-
-
-COMPRESSION_LEVEL = 3  # of zstd
 RING_NAME = re.compile(r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$")
 SPILL_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$")
+DEAD_LETTER_SUFFIX = ".seg.refused"
+_DEAD_LETTER_PREFIX = "refused-"
+_NOTE_SUFFIX = ".txt"
+_DAMAGED_SUFFIX = ".damaged"
 _PACKED_NAME = re.compile(r"^packed-(?P<time>[0-9]+)-[0-9]+\.seg$")
-_OPEN_NAME = re.compile(r"^open-[0-9a-f]{32}\.seg$")
-_LAST_TIME = 10**20 - 1  # that has a place in a name
+_OPEN_TRACE_NAME = re.compile(r"^open-[0-9a-f]{32}\.seg$")
+_TIME_DIGITS = 20  # of a packed segment's name, so that names sort as times do
+_LAST_TIME = 10**_TIME_DIGITS - 1
+
+
+class Unreadable(Exception):
+    """A file or folder is not what its name says; the message is one line for the user."""
+
+
+# ---- opening, measuring, removing ----
 
 
 def own_file(path: str, flags: int) -> int:
-    """Opens for this user alone, follows no link, and does not wait for a pipe."""
+    """Open a file for this user alone; an ``opener`` of ``open()``.
+
+    A symbolic link is an error, and a pipe is not waited for. Like every descriptor of Python's, this
+    one is closed on exec.
+
+    Returns:
+        The file descriptor.
+    """
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def remove(path: str) -> None:
+    """Remove a file that is not needed any more; a log line where that fails."""
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
     except OSError as error:
-        logger.error("%s is delivered and cannot be removed: %s", path, error)
+        logger.error("%s is not needed any more and cannot be removed: %s", path, error)
 
 
 def folder_bytes(folder: str) -> int:
-    """What the files of a folder hold."""
+    """The sizes of a folder's files together; 0 where there is no folder."""
     total = 0
     try:
         with os.scandir(folder) as entries:
@@ -60,79 +70,134 @@ def folder_bytes(folder: str) -> int:
     return total
 
 
-def ring_paths(*folders: str) -> list[str]:
-    paths = []
-    for folder in folders:
-        try:
-            names = os.listdir(folder)
-        except FileNotFoundError:
-            continue
-        paths += [os.path.join(folder, name) for name in names if RING_NAME.match(name)]
-    return paths
-
-
-def segment_paths(state: str, rings: str | None = None) -> tuple[list[str], list[str]]:
-    """The packed and the spilled segments of a spool, oldest first. Those that agents spilled to
-    memory lie beside the rings; where one is in both folders it has just been moved to disk."""
-    names = names_in(state)
-    packed = [os.path.join(state, name) for name in names if _PACKED_NAME.match(name)]
-    spilled = {name: state for name in names if SPILL_NAME.match(name)}
-    if rings is not None and rings != state:
-        for name in filter(SPILL_NAME.match, names_in(rings)):
-            spilled.setdefault(name, rings)
-    return packed, [os.path.join(spilled[name], name) for name in sorted(spilled)]
-
-
-def remove_moved(state: str, rings: str) -> None:
-    """What is on disk already: a sender was killed before it removed it from memory."""
-    on_disk = set(names_in(state))
-    if rings != state:
-        for name in filter(SPILL_NAME.match, names_in(rings)):
-            if name in on_disk:
-                remove(os.path.join(rings, name))
-
-
-def names_in(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
-
-
 def written_at(path: str) -> int:
-    """When a segment was last written to (ns); 0 where it is gone."""
+    """When a file was last written to (ns since the epoch); 0 where it is gone."""
     try:
         return os.stat(path, follow_symlinks=False).st_mtime_ns
     except OSError:
         return 0
 
 
+def _names_in(folder: str) -> list[str]:
+    """The names in a folder, sorted; none where there is no folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+# ---- rings ----
+
+
+def ring_paths(*folders: str) -> list[str]:
+    """The rings in some folders."""
+    return [
+        os.path.join(folder, name)
+        for folder in folders
+        for name in _names_in(folder)
+        if RING_NAME.match(name)
+    ]
+
+
+# ---- segments ----
+
+
+def segment_paths(folder: str, rings: str | None = None) -> tuple[list[str], list[str]]:
+    """The segments of a spool, oldest first.
+
+    Args:
+        folder: The spool folder.
+        rings: The folder of the rings, where segments that programs spilled to memory lie. A segment
+            that is in both folders has just been moved to disk, and counts there.
+
+    Returns:
+        The packed segments and the spilled ones.
+    """
+    names = _names_in(folder)
+    packed = [os.path.join(folder, name) for name in names if _PACKED_NAME.match(name)]
+    spilled = {name: folder for name in names if SPILL_NAME.match(name)}
+    if rings is not None and rings != folder:
+        for name in filter(SPILL_NAME.match, _names_in(rings)):
+            spilled.setdefault(name, rings)
+    return packed, [os.path.join(spilled[name], name) for name in sorted(spilled)]
+
+
+def remove_moved(folder: str, rings: str) -> None:
+    """Remove from memory the spilled segments that are on disk already: a sender was killed between
+    moving them and removing them."""
+    if rings == folder:
+        return
+    on_disk = set(_names_in(folder))
+    for name in filter(SPILL_NAME.match, _names_in(rings)):
+        if name in on_disk:
+            remove(os.path.join(rings, name))
+
+
+def spill_stem(path: str) -> str:
+    """The stem that a spilled segment's name shares with the ring of its program.
+
+    Raises:
+        ValueError: The path is no spilled segment's.
+    """
+    match = SPILL_NAME.match(os.path.basename(path))
+    if match is None:
+        raise ValueError(f"{path} is no spilled segment")
+    return match["stem"]
+
+
 def new_segment_path(folder: str) -> str:
-    """For a packed segment. Its name comes after all others, also where the clock was set back."""
-    now = time.time_ns()
-    packed, _spilled = segment_paths(folder)
-    names = map(_PACKED_NAME.match, map(os.path.basename, packed))
-    before = [number for name in names if (number := int(name["time"])) < _LAST_TIME]
-    now = max([now, *(number + 1 for number in before)])
-    return os.path.join(folder, f"packed-{now:020d}-{os.getpid():06d}.seg")
+    """A path for a packed segment whose name comes after all others, also where the clock was set
+    back."""
+    names = filter(None, map(_PACKED_NAME.match, _names_in(folder)))
+    taken = [number for name in names if (number := int(name["time"])) < _LAST_TIME]
+    free = max([time.time_ns(), *(number + 1 for number in taken)])
+    return os.path.join(folder, f"packed-{free:0{_TIME_DIGITS}d}-{os.getpid():06d}.seg")
 
 
 def open_trace_path(folder: str, trace_id: bytes) -> str:
-    """Where the record of a trace is kept that is delivered as far as it is."""
+    """The file with the last record of an open trace, all of whose ended spans are delivered."""
     return os.path.join(folder, f"open-{trace_id.hex()}.seg")
 
 
 def remove_open_traces(folder: str) -> None:
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in filter(_OPEN_NAME.match, names):
+    """Remove the files of all open traces."""
+    for name in filter(_OPEN_TRACE_NAME.match, _names_in(folder)):
         remove(os.path.join(folder, name))
 
 
-def spill_stem(path: str) -> str:
-    return SPILL_NAME.match(os.path.basename(path))["stem"]
+# ---- dead letters, damaged segments ----
 
 
-DEAD_LETTER_SUFFIX = ".seg.refused"
+def dead_letter_paths(folder: str) -> list[str]:
+    """The dead letters in a spool folder; none where it cannot be read."""
+    return _paths_ending_in(DEAD_LETTER_SUFFIX, folder)
+
+
+def note_of(dead_letter: str) -> str:
+    """The file with the reason of a dead letter."""
+    return dead_letter.removesuffix(DEAD_LETTER_SUFFIX) + _NOTE_SUFFIX
+
+
+def ids_of(dead_letter: str) -> tuple[str, str | None]:
+    """The ids in a dead letter's name.
+
+    Returns:
+        The trace's id, and the span's where it is one span alone that a collector refused; both hex.
+    """
+    name = os.path.basename(dead_letter).removesuffix(DEAD_LETTER_SUFFIX)
+    ids = name.partition(".")[0].removeprefix(_DEAD_LETTER_PREFIX)  # ".2" and so on may follow
+    trace_id, _, span_id = ids.partition("-")
+    return trace_id, span_id or None
+
+
+def damaged_paths(folder: str) -> list[str]:
+    """The copies of damaged segments in a spool folder; none where it cannot be read."""
+    return _paths_ending_in(_DAMAGED_SUFFIX, folder)
+
+
+def _paths_ending_in(suffix: str, folder: str) -> list[str]:
+    try:
+        names = _names_in(folder)
+    except OSError:
+        return []
+    return [os.path.join(folder, name) for name in names if name.endswith(suffix)]

@@ -1,7 +1,7 @@
 """A look at spools from outside: rings, segments and what senders say of themselves.
 
-Nothing here changes anything: rings of live agents and segments that a sender is reading are only
-read. Whatever a file holds, the worst it can do is to be reported as unreadable.
+Nothing here changes anything: the rings of live programs and segments that a sender is reading are
+only read. Whatever a file holds, the worst it can do is to be reported as unreadable.
 """
 
 from __future__ import annotations
@@ -9,67 +9,95 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config.uris import without_secrets
 from mlflow_fasttrace._internal.spool.files import (
-    DEAD_LETTER_SUFFIX,
+    Unreadable,
+    damaged_paths,
     dead_letter_paths,
+    ids_of,
     note_of,
+    own_file,
     ring_paths,
     segment_paths,
     spill_stem,
 )
 from mlflow_fasttrace._internal.spool.folder import Spool, rings_prefix, spool_named, state_root
 from mlflow_fasttrace._internal.spool.lock import sender_of
-from mlflow_fasttrace._internal.spool.reading import (
-    Unreadable,
-    decoded,
-    open_ring,
-    ring_items,
-    segment_items,
+from mlflow_fasttrace._internal.spool.reading import Item, open_ring, ring_items, segment_items
+from mlflow_fasttrace._internal.spool.records import SPAN, TRACE, SpanRecord, TraceRecord
+from mlflow_fasttrace._internal.spool.status_file import (
+    FILE_NAME,
+    SERVER_STATES,
+    read_status,
+    status_exists,
 )
-from mlflow_fasttrace._internal.spool.records import SPAN, TRACE
-from mlflow_fasttrace._internal.spool.status_file import SERVER_STATES, read_status
 
-#: Of each spool's segments at most so much is read for its figures; the rest is "and more".
+#: The bytes of each spool's segments that are read for its figures; of the rest only the size is.
 COUNTED_BYTES = 64 << 20
 
 _SPOOL_NAME = re.compile(r"^[0-9a-f]{16}(-memory)?$")
 _IN_MEMORY = "-memory"  # ends the names of spools that are not on disk
-_MAX_REASON = 2000
+_MAX_REASON = 2000  # characters of a dead letter's reason that are read
+
+
+# ---- what a look finds ----
 
 
 @dataclass
-class Agent:
-    """A process that records, or did: one ring."""
+class Program:
+    """A process that records, or did: one ring. Its fields are keys of ``status --json``."""
 
-    pid: int | None
+    pid: int | None  # None: the ring cannot be read
     alive: bool
     ring: str
     recorded_bytes: int = 0
     waiting_spans: int = 0
     waiting_traces: int = 0
     waiting_bytes: int = 0
-    spilled_records: int = 0  # went to segments since its ring was full
+    spilled_records: int = 0  # that went to segments because the ring was full
     spilled_delivered: int = 0
-    no_room: int = 0  # traces that were not begun since the spool is full
+    no_room: int = 0  # traces that were not begun because the spool was full
     error: str | None = None
+
+    @classmethod
+    def of(cls, reader: _core.RingReader, path: str) -> Program:
+        """A ring's program, as far as the ring's header tells."""
+        return cls(
+            reader.pid,
+            reader.alive(),
+            path,
+            recorded_bytes=reader.head,
+            waiting_bytes=max(0, min(reader.head - reader.tail, reader.capacity)),
+            spilled_records=reader.spilled,
+            spilled_delivered=reader.spill_delivered,
+            no_room=reader.refused_traces,
+        )
+
+    @property
+    def stem(self) -> str:
+        """The part of the ring's name that spilled segments share."""
+        return os.path.basename(self.ring).removesuffix(".ring")
 
 
 @dataclass
 class DeadLetter:
+    """What a server refused for good. Its fields are keys of ``status --json``."""
+
     trace_id: str
-    span_id: str | None  # where it is one span alone, refused by a collector
+    span_id: str | None  # hex, where a collector refused one span alone
     reason: str
-    time: float
+    time: float  # seconds since the epoch
     path: str
 
 
 @dataclass
 class Waiting:
-    """What is not delivered yet."""
+    """What is not delivered yet. Its fields are keys of ``status --json``."""
 
     traces: int = 0
     spans: int = 0
@@ -78,7 +106,7 @@ class Waiting:
     segment_bytes: int = 0
     segments: int = 0
     all_counted: bool = True  # False: there are more traces and spans than these
-    oldest: float | None = None  # when the oldest of it ended
+    oldest: float | None = None  # when the oldest span ended, in seconds since the epoch
 
     def __bool__(self) -> bool:
         return bool(self.ring_bytes or self.segments)
@@ -86,19 +114,20 @@ class Waiting:
 
 @dataclass
 class SpoolView:
+    """All that is known of a spool."""
+
     name: str
     folder: str
-    destination: str | None = None
+    destination: str | None = None  # a URI without credentials
     workspace: str | None = None
     sender_pid: int | None = None  # of the running sender
     sender_running: bool = False
-    status: dict[str, Any] | None = None
-    agents: list[Agent] = field(default_factory=list)
+    status: dict[str, Any] | None = None  # what the last sender wrote about itself
+    programs: list[Program] = field(default_factory=list)
     waiting: Waiting = field(default_factory=Waiting)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    origin_read: bool = False  # what a trace's record says of its destination
 
     @property
     def server(self) -> str:
@@ -110,7 +139,8 @@ class SpoolView:
 
     @property
     def no_room(self) -> int:
-        counted = sum(agent.no_room for agent in self.agents)
+        """Traces that were not begun because the spool was full."""
+        counted = sum(program.no_room for program in self.programs)
         return max(counted, self.status["no_room"] if self.status else 0)
 
     @property
@@ -118,20 +148,21 @@ class SpoolView:
         return self.status["last_error"] if self.status else None
 
     def is_empty(self) -> bool:
-        """Left-over folders: nothing was recorded, or nothing is known of it any more."""
-        found = (self.status, self.agents, self.waiting, self.dead_letters, self.damaged)
+        """Whether only folders are left: nothing was recorded, or nothing is known of it any more."""
+        found = (self.status, self.programs, self.waiting, self.dead_letters, self.damaged)
         return not (any(found) or self.sender_running or self.notes)
 
     def needs_attention(self) -> bool:
-        """Dead letters, damage, or a backlog that nobody is delivering."""
+        """Whether there are dead letters, damage, or a backlog that nobody is delivering."""
         return bool(
             self.dead_letters
             or self.damaged
-            or any(agent.error for agent in self.agents)
+            or any(program.error for program in self.programs)
             or (self.waiting and not self.sender_running)
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """The view as ``status --json`` prints it. Monitors rely on the keys, "agents" among them."""
         status = self.status
         running = self.sender_running
         ours = status if status and running and status["pid"] == self.sender_pid else None
@@ -161,35 +192,33 @@ class SpoolView:
             "full": bool(status and status["full"]),
             "no_room": self.no_room,
             "damaged": self.damaged,
-            "agents": [asdict(agent) for agent in self.agents],
+            "agents": [asdict(program) for program in self.programs],
             "last_error": self.last_error,
             "notes": self.notes,
             "needs_attention": self.needs_attention(),
         }
 
 
-# ---- finding ----
+# ---- finding spools ----
 
 
 def all_spools() -> list[Spool]:
-    """Every spool below this user's state root, also those of which only rings are left."""
+    """Every spool below this user's root folder, also those of which only rings are left."""
     root = os.path.abspath(state_root())
     prefix = rings_prefix(root) + "-"
     shared = os.path.dirname(spool_named(root, "").rings)
-    names = {*_names(root), *_names(shared, prefix)}
+    names = {*_spool_names(root), *_spool_names(shared, prefix)}
     return sorted(filter(None, (_spool(root, name) for name in names)))
 
 
 def _spool(root: str, name: str) -> Spool | None:
+    """The spool of a folder's name; None where it would lie in a shared memory that is not there."""
     spool = spool_named(root, name.removesuffix(_IN_MEMORY))
     return spool.in_memory() if name.endswith(_IN_MEMORY) else spool
 
 
-def rings_of(spool: Spool) -> list[str]:
-    return sorted(set(ring_paths(spool.rings, spool.state)))
-
-
-def _names(folder: str, prefix: str = "") -> list[str]:
+def _spool_names(folder: str, prefix: str = "") -> list[str]:
+    """The names of this user's spools in a folder, without the prefix that they begin with there."""
     try:
         with os.scandir(folder) as entries:
             return [
@@ -204,122 +233,170 @@ def _names(folder: str, prefix: str = "") -> list[str]:
         return []
 
 
-def spools_named(names: tuple[str, ...]) -> list[Spool]:
+def spools_named(names: Iterable[str]) -> list[Spool]:
     """The spools that names, beginnings of names or folders stand for; all when none is given.
 
     Raises:
-        Unreadable: one of them is no spool of this user.
+        Unreadable: One of them is no spool of this user.
     """
     spools = all_spools()
+    names = list(names)
     if not names:
         return spools
-    found = []
+    found: list[Spool] = []
     for name in names:
-        folder = os.path.abspath(name)
-        base = os.path.basename(folder)
-        matching = [spool for spool in spools if folder in (spool.state, spool.rings)]
-        matching = matching or [spool for spool in spools if spool.name.startswith(name)]
-        if not matching and os.path.isdir(folder) and _SPOOL_NAME.match(base):
-            matching = [spool_named(os.path.dirname(folder), base)]
+        matching = _spools_like(name, spools)
         if len(matching) != 1:
-            what = "is no spool" if not matching else "stands for several spools"
-            raise Unreadable(f"{name} {what}; `mlflow-fasttrace status` lists them")
+            reason = "is no spool" if not matching else "stands for several spools"
+            raise Unreadable(f"{name} {reason}; `mlflow-fasttrace status` lists them")
         found += [spool for spool in matching if spool not in found]
     return found
 
 
-# ---- reading files ----
+def _spools_like(name: str, spools: list[Spool]) -> list[Spool]:
+    """The spools whose folder, or the beginning of whose name, this is; and a spool folder that lies
+    elsewhere."""
+    folder = os.path.abspath(name)
+    base = os.path.basename(folder)
+    if matching := [spool for spool in spools if folder in (spool.state, spool.rings)]:
+        return matching
+    if matching := [spool for spool in spools if spool.name.startswith(name)]:
+        return matching
+    if os.path.isdir(folder) and _SPOOL_NAME.match(base):
+        return [spool_named(os.path.dirname(folder), base)]
+    return []
 
 
-# ---- the state of a spool ----
+def rings_of(spool: Spool) -> list[str]:
+    """The rings of a spool, wherever they lie."""
+    return sorted(set(ring_paths(spool.rings, spool.state)))
+
+
+# ---- looking at a spool ----
+
+
+class _Tally:
+    """What waits, counted over the files of a spool."""
+
+    def __init__(self) -> None:
+        self.waiting = Waiting()
+        self.origin: TraceRecord | None = None  # the first trace record that can be decoded
+        self._traces: set[bytes] = set()
+
+    def add(self, items: list[Item]) -> set[bytes]:
+        """Count a run of records, of which the first span is the oldest to have ended.
+
+        Returns:
+            The ids of their traces.
+        """
+        waiting = self.waiting
+        traces = {item.trace_id for item in items}
+        self._traces |= traces
+        waiting.traces = len(self._traces)
+        first = True
+        for kind, _trace_id, record in items:
+            waiting.record_bytes += len(record)
+            if kind == SPAN:
+                waiting.spans += 1
+                if first and (span := _decoded_span(record)) is not None:
+                    first = False
+                    ended = span.end_ns / 1e9
+                    waiting.oldest = min(ended, waiting.oldest or ended)
+            elif kind == TRACE and self.origin is None:
+                self.origin = _decoded_trace(record)
+        return traces
+
+
+def _decoded_span(record: bytes) -> SpanRecord | None:
+    try:
+        return SpanRecord.of(record)
+    except ValueError:
+        return None
+
+
+def _decoded_trace(record: bytes) -> TraceRecord | None:
+    try:
+        return TraceRecord.of(record)
+    except ValueError:
+        return None
 
 
 def look_at(spool: Spool, counted_bytes: int = COUNTED_BYTES) -> SpoolView:
+    """All that is known of a spool.
+
+    Args:
+        spool: The spool.
+        counted_bytes: The bytes of its segments whose records are counted.
+    """
     running, pid = sender_of(spool)
     view = SpoolView(spool.name, spool.state, sender_pid=pid, sender_running=running)
-    view.status = read_status(spool.state)
-    if view.status is None and os.path.lexists(os.path.join(spool.state, "status.json")):
-        view.notes.append("status.json cannot be read: delivered figures are unknown")
-    elif view.status:
-        view.destination = without_secrets(view.status["destination"])
-    traces: set[bytes] = set()
-    for path in rings_of(spool):
-        if (agent := _look_at_ring(view, path, traces)) is not None:
-            view.agents.append(agent)
-    _look_at_segments(view, spool, traces, counted_bytes)
-    view.waiting.traces = len(traces)
-    _look_at_dead_letters(view)
+    tally = _Tally()
+    _look_at_status(view)
+    _look_at_rings(view, spool, tally)
+    _look_at_segments(view, spool, tally, counted_bytes)
+    view.waiting = tally.waiting
+    if tally.origin is not None:
+        view.destination = view.destination or destination_of(tally.origin)
+        workspace = tally.origin.destination.get("workspace")
+        view.workspace = workspace if isinstance(workspace, str) else None
+    view.dead_letters = _dead_letters(view.folder)
+    view.damaged += [
+        f"{path} is what is left of a damaged segment; what precedes the damage was delivered"
+        for path in damaged_paths(view.folder)
+    ]
     return view
 
 
-def _look_at_ring(view: SpoolView, path: str, traces: set[bytes]) -> Agent | None:
-    try:
-        reader = open_ring(path)
-    except Unreadable as reason:
-        if not os.path.lexists(path):
-            return None  # its sender has just removed it
-        return Agent(None, False, path, error=str(reason))
-    agent = Agent(reader.pid, reader.alive(), path)
-    agent.recorded_bytes = reader.head
-    agent.waiting_bytes = max(0, min(reader.head - reader.tail, reader.capacity))
-    agent.spilled_records = reader.spilled
-    agent.spilled_delivered = reader.spill_delivered
-    agent.no_room = reader.refused_traces
-    reader.close()
-    try:
-        items, note = ring_items(path)
-    except Unreadable:
-        return None
-    agent.error = note
-    mine = _count(view, items, traces)
-    agent.waiting_traces = len(mine)
-    agent.waiting_spans = sum(kind == SPAN for kind, _, _ in items)
-    view.waiting.ring_bytes += agent.waiting_bytes
-    return agent
+def _look_at_status(view: SpoolView) -> None:
+    view.status = read_status(view.folder)
+    if view.status is not None:
+        view.destination = without_secrets(view.status["destination"])
+    elif status_exists(view.folder):
+        view.notes.append(f"{FILE_NAME} cannot be read: delivered figures are unknown")
 
 
-def _segments_waiting(spool: Spool, agents: list[Agent]) -> tuple[list[str], list[str]]:
-    """Without the one that an agent has begun and whose records are all delivered: it stays until
-    the agent has begun another."""
-    packed, spilled = segment_paths(spool.state, spool.rings)
-    emptied = {
-        os.path.basename(agent.ring).removesuffix(".ring")
-        for agent in agents
-        if agent.alive and agent.spilled_records <= agent.spilled_delivered
-    }
-    return packed, [path for path in spilled if spill_stem(path) not in emptied]
-
-
-def something_waits(spool: Spool) -> bool:
-    """The short answer, without reading records."""
-    agents = []
+def _look_at_rings(view: SpoolView, spool: Spool, tally: _Tally) -> None:
     for path in rings_of(spool):
         try:
-            reader = open_ring(path)
-        except Unreadable:
-            continue
-        agent = Agent(reader.pid, reader.alive(), path)
-        agent.spilled_records, agent.spilled_delivered = reader.spilled, reader.spill_delivered
-        agents.append(agent)
-        if reader.tail < reader.head:
-            return True
-    return any(_segments_waiting(spool, agents))
+            view.programs.append(_look_at_ring(path, tally))
+        except Unreadable as reason:
+            view.programs.append(Program(None, False, path, error=str(reason)))
+        except FileNotFoundError:
+            continue  # its sender has just removed it
 
 
-def _look_at_segments(view: SpoolView, spool: Spool, traces: set[bytes], budget: int) -> None:
-    packed, spilled = _segments_waiting(spool, view.agents)
+def _look_at_ring(path: str, tally: _Tally) -> Program:
+    """The program of a ring.
+
+    Raises:
+        Unreadable: The file is no ring.
+        FileNotFoundError: A sender has removed it.
+    """
+    reader = open_ring(path)
+    program = Program.of(reader, path)
+    reader.close()
+    items, program.error = ring_items(path)
+    program.waiting_traces = len(tally.add(items))
+    program.waiting_spans = sum(item.kind == SPAN for item in items)
+    tally.waiting.ring_bytes += program.waiting_bytes
+    return program
+
+
+def _look_at_segments(view: SpoolView, spool: Spool, tally: _Tally, budget: int) -> None:
+    waiting = tally.waiting
+    packed, spilled = _segments_waiting(spool, view.programs)
     for path in [*packed, *spilled]:
         try:
             size = os.lstat(path).st_size
-            view.waiting.segments += 1
-            view.waiting.segment_bytes += size
+            waiting.segments += 1
+            waiting.segment_bytes += size
             if budget <= 0:
-                view.waiting.all_counted = False
+                waiting.all_counted = False
                 continue
             for batch in segment_items(path, budget):
-                _count(view, batch, traces)
+                tally.add(batch)
             if size > budget:
-                view.waiting.all_counted = False
+                waiting.all_counted = False
             budget -= size
         except FileNotFoundError:
             continue
@@ -329,63 +406,57 @@ def _look_at_segments(view: SpoolView, spool: Spool, traces: set[bytes], budget:
             view.damaged.append(str(reason))
 
 
-def _count(view: SpoolView, items: list[tuple[int, bytes, bytes]], traces: set[bytes]) -> set:
-    """Adds to what waits. Of a run of records the first span is the oldest to have ended."""
-    waiting = view.waiting
-    mine = {trace_id for _, trace_id, _ in items}
-    traces |= mine
-    first = True
-    for kind, _, record in items:
-        waiting.record_bytes += len(record)
-        if kind == SPAN:
-            waiting.spans += 1
-            if first and (fields := decoded(record)):
-                first = False
-                ended = fields[6] / 1e9
-                waiting.oldest = min(ended, waiting.oldest or ended)
-        elif kind == TRACE and not view.origin_read and (fields := decoded(record)):
-            view.origin_read = True
-            view.destination = view.destination or destination_of(fields)
-            view.workspace = _origin(fields).get("workspace")
-    return mine
+def _segments_waiting(spool: Spool, programs: list[Program]) -> tuple[list[str], list[str]]:
+    """The packed and the spilled segments with records to deliver. The segment that a live program
+    has begun stays when all its records are delivered, until the program begins another."""
+    packed, spilled = segment_paths(spool.state, spool.rings)
+    emptied = {
+        program.stem
+        for program in programs
+        if program.alive and program.spilled_records <= program.spilled_delivered
+    }
+    return packed, [path for path in spilled if spill_stem(path) not in emptied]
 
 
-def _origin(trace_record: list[Any]) -> dict[str, Any]:
-    origin = trace_record[7] if len(trace_record) > 7 else None
-    return origin if isinstance(origin, dict) else {}
+def something_waits(spool: Spool) -> bool:
+    """Whether anything in a spool is to be delivered. Reads no records."""
+    programs = []
+    for path in rings_of(spool):
+        try:
+            reader = open_ring(path)
+        except (Unreadable, FileNotFoundError):
+            continue
+        program = Program.of(reader, path)
+        reader.close()
+        if program.waiting_bytes:
+            return True
+        programs.append(program)
+    return any(_segments_waiting(spool, programs))
 
 
-def destination_of(trace_record: list[Any]) -> str | None:
-    uri = _origin(trace_record).get("uri")
+def destination_of(record: TraceRecord) -> str | None:
+    """Where a trace goes, as its record says: a URI without credentials."""
+    uri = record.destination.get("uri")
     return without_secrets(uri) if isinstance(uri, str) else None
 
 
-def _look_at_dead_letters(view: SpoolView) -> None:
-    for path in dead_letter_paths(view.folder):
-        reason = "no reason is known"
+def _dead_letters(folder: str) -> list[DeadLetter]:
+    letters = []
+    for path in dead_letter_paths(folder):
+        reason = _reason_of(path)
+        trace_id, span_id = ids_of(path)
         try:
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            with open(os.open(note_of(path), flags), encoding="utf-8", errors="replace") as note:
-                reason = without_secrets(note.read(_MAX_REASON).strip())
-        except OSError:
-            pass
-        name = os.path.basename(path).removesuffix(DEAD_LETTER_SUFFIX).partition(".")[0]
-        trace_id, _, span_id = name.removeprefix("refused-").partition("-")
-        try:
-            when = os.lstat(path).st_mtime
+            refused_at = os.lstat(path).st_mtime
         except OSError:
             continue
-        view.dead_letters.append(DeadLetter("tr-" + trace_id, span_id or None, reason, when, path))
+        letters.append(DeadLetter("tr-" + trace_id, span_id, reason, refused_at, path))
+    return letters
+
+
+def _reason_of(dead_letter: str) -> str:
     try:
-        names = sorted(os.listdir(view.folder))
+        fd = own_file(note_of(dead_letter), os.O_RDONLY)
+        with open(fd, encoding="utf-8", errors="replace") as note:
+            return without_secrets(note.read(_MAX_REASON).strip())
     except OSError:
-        return
-    view.damaged += [
-        f"{os.path.join(view.folder, name)} is what is left of a damaged segment; what precedes "
-        "the damage was delivered"
-        for name in names
-        if name.endswith(".damaged")
-    ]
-
-
-# ---- traces ----
+        return "no reason is known"

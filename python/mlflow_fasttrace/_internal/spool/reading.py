@@ -1,144 +1,175 @@
-"""Rings and segments read from outside, which changes nothing in them."""
+"""Rings and segments read from outside, which changes nothing in them.
+
+``ring_items``, ``segment_items`` and ``file_items`` give the records of a file; ``records.py`` decodes
+them.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import NamedTuple
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.spool.files import Unreadable, own_file
 
-READ_BYTES = 4 << 20
+READ_BYTES = 4 << 20  # of records, in one portion
+
+_RING_MAGIC, _SEGMENT_MAGIC = b"MFTRING1", b"MFTSEG1\0"
+#: Times that a ring is read anew whose sender gave space back meanwhile.
+_ATTEMPTS = 5
+_WITHOUT_LIMIT = 1 << 62  # bytes
 
 
-class Unreadable(Exception):
-    """A file that is not what its name says; the message is one line for the user."""
+class Item(NamedTuple):
+    """A record with what the core has read of it."""
+
+    kind: int  # a records.Kind; 0 where the bytes are no record
+    trace_id: bytes
+    record: bytes
 
 
 def open_ring(path: str) -> _core.RingReader:
+    """A reader of a ring, which the caller closes.
+
+    Raises:
+        Unreadable: The file is no ring.
+        FileNotFoundError: A sender has removed it.
+    """
     try:
         return _core.RingReader(path)
     except OSError as error:
-        raise Unreadable(_why(path, error, "a ring")) from None
+        if not os.path.lexists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        raise Unreadable(_reason(path, error, "a ring")) from None
 
 
-def _why(path: str, error: OSError, kind: str) -> str:
+def _reason(path: str, error: OSError, expected: str) -> str:
     if os.path.islink(path):
         return f"{path} is a symbolic link; give the file itself"
     if os.path.isdir(path):
         return f"{path} is a folder"
     if os.path.exists(path) and not os.path.isfile(path):
         return f"{path} is not a file"
-    if error.errno == 22:  # EINVAL: what the core says of a wrong header
-        return f"{path} is not {kind}, or its header is damaged"
+    if error.errno == errno.EINVAL:  # the core's answer to a wrong header
+        return f"{path} is not {expected}, or its header is damaged"
     return f"{path} cannot be read: {error.strerror or error}"
 
 
-def ring_items(path: str) -> tuple[list[tuple[int, bytes, bytes]], str | None]:
-    """The (kind, trace id, record) that a ring holds undelivered, and what is wrong with it.
+def ring_items(path: str) -> tuple[list[Item], str | None]:
+    """What a ring holds undelivered.
 
-    A sender may be giving space back and the agent writing over it meanwhile: what lies before the
-    tail afterwards may be torn, was taken care of by the sender, and is left out.
+    A sender may be giving space back meanwhile, and the program writing over it. What lies before
+    the ring's tail afterwards may be torn and was taken care of by the sender: it is left out.
+
+    Returns:
+        The records, oldest first, and what is wrong with the ring, to be read behind its path; None
+        where nothing is.
 
     Raises:
-        Unreadable: the file is no ring.
+        Unreadable: The file is no ring.
+        FileNotFoundError: A sender has removed it.
     """
-    for _attempt in range(5):
+    for _attempt in range(_ATTEMPTS):
         reader = open_ring(path)
         try:
-            began = reader.cursor
-            head = reader.head  # what the agent adds meanwhile is left for another look
-            items = []
-            while reader.cursor < head and (batch := reader.drain(READ_BYTES)):
-                items += batch
-            tail = reader.tail
-            if reader.damaged and tail != began:
-                continue  # not damage: we were overtaken
-            starts = [began, *(item[0] for item in items)]
-            whole = [item[1:] for start, item in zip(starts, items, strict=False) if start >= tail]
-            note = None
-            if reader.damaged:
-                left = max(0, reader.head - reader.cursor)
-                note = f"damaged behind {len(items):,} records: {left:,} bytes cannot be read"
-            return whole, note
+            if (found := _drained(reader)) is not None:
+                return found
         finally:
             reader.close()
     return [], None
 
 
-def segment_items(path: str, limit: int = 1 << 62) -> Iterator[list[tuple[int, bytes, bytes]]]:
+def _drained(reader: _core.RingReader) -> tuple[list[Item], str | None] | None:
+    """As ``ring_items``; None where the program has written over what was being read."""
+    began = reader.cursor
+    head = reader.head  # what the program adds meanwhile is left for another look
+    batches: list[tuple[int, int, bytes, bytes]] = []
+    while reader.cursor < head and (batch := reader.drain(READ_BYTES)):
+        batches += batch
+    tail = reader.tail
+    if reader.damaged and tail != began:
+        return None
+    items = []
+    start = began
+    for end, kind, trace_id, record in batches:
+        if start >= tail:
+            items.append(Item(kind, trace_id, record))
+        start = end
+    if not reader.damaged:
+        return items, None
+    left = max(0, reader.head - reader.cursor)
+    return items, f"damaged behind {len(batches):,} records: {left:,} bytes cannot be read"
+
+
+def segment_items(path: str, limit: int = _WITHOUT_LIMIT) -> Iterator[list[Item]]:
     """What a segment holds, in portions of some MB.
 
+    Args:
+        path: The segment.
+        limit: Bytes of the file behind which nothing more is read.
+
     Raises:
-        Unreadable: it is no segment, or damaged from here on.
-        FileNotFoundError: a sender has delivered it.
+        Unreadable: The file is no segment, or damaged from here on.
+        FileNotFoundError: A sender has delivered it.
     """
     try:
         reader = _core.SegmentReader(path)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Unreadable(_why(path, error, "a segment")) from None
+        raise Unreadable(_reason(path, error, "a segment")) from None
     records = 0
     try:
         while reader.offset < limit and (batch := reader.read(READ_BYTES)):
             records += len(batch)
-            yield [item[1:] for item in batch]
-        if reader.damaged or (reader.rest and reader.offset < limit):
-            if not reader.offset:
-                raise Unreadable(f"{path} is not a segment, or its header is damaged")
-            raise Unreadable(
-                f"{path} is damaged behind {records:,} records: "
-                f"{reader.rest:,} bytes cannot be read"
-            )
+            yield [Item(kind, trace_id, record) for _end, kind, trace_id, record in batch]
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror or error}") from None
+    if not reader.damaged and (not reader.rest or reader.offset >= limit):
+        return
+    if not reader.offset:
+        raise Unreadable(f"{path} is not a segment, or its header is damaged")
+    raise Unreadable(
+        f"{path} is damaged behind {records:,} records: {reader.rest:,} bytes cannot be read"
+    )
 
 
-def file_items(path: str) -> tuple[list[tuple[int, bytes, bytes]], list[str]]:
-    """All that a ring or segment file holds, whatever its name, and what is wrong with it.
+def file_items(path: str) -> tuple[list[Item], list[str]]:
+    """All that a ring or segment file holds, whatever its name.
+
+    Returns:
+        The records, oldest first, and what is wrong with the file.
 
     Raises:
-        Unreadable: it is neither.
+        Unreadable: The file is neither a ring nor a segment.
     """
+    magic = _first_bytes(path)
+    items: list[Item] = []
+    notes = []
     try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(path, flags)
+        if magic == _RING_MAGIC:
+            items, note = ring_items(path)
+            return items, [f"{path} is {note}"] if note else []
+        if magic != _SEGMENT_MAGIC:
+            raise Unreadable(f"{path} is neither a ring nor a segment, or its header is damaged")
         try:
-            magic = os.pread(fd, 8, 0)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise Unreadable(_why(path, error, "a ring or segment")) from None
-    if magic == b"MFTRING1":
-        items, note = ring_items(path)
-        return items, [f"{path} is {note}"] if note else []
-    if magic != b"MFTSEG1\0":
-        raise Unreadable(f"{path} is neither a ring nor a segment, or its header is damaged")
-    items, notes = [], []
-    try:
-        for batch in segment_items(path):
-            items += batch
-    except Unreadable as reason:
-        notes.append(str(reason))
+            for batch in segment_items(path):
+                items += batch
+        except Unreadable as reason:
+            notes.append(str(reason))
     except FileNotFoundError:
         raise Unreadable(f"{path} has just been delivered") from None
     return items, notes
 
 
-def decoded(record: bytes) -> list[Any] | None:
-    """A record's fields; None where it is none after all."""
+def _first_bytes(path: str) -> bytes:
     try:
-        fields = _core.decode(record)
-    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError):
-        return None
-    return fields if isinstance(fields, list) else None
-
-
-def span_json(record: bytes) -> str:
-    """MLflow's dictionary of a span, as JSON.
-
-    Raises:
-        ValueError: the record is damaged.
-    """
-    return _core.span_json(record)
+        fd = own_file(path, os.O_RDONLY)
+        try:
+            return os.pread(fd, len(_RING_MAGIC), 0)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise Unreadable(_reason(path, error, "a ring or segment")) from None

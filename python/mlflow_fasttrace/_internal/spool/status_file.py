@@ -1,4 +1,5 @@
-"""``status.json``: its schema, and reading it. The sender writes it (sender/status.py)."""
+"""``status.json``: its schema, and reading it. The sender writes it (``sender/status.py``, which says
+what the fields mean)."""
 
 from __future__ import annotations
 
@@ -7,33 +8,21 @@ import os
 import stat
 from typing import Any
 
+from mlflow_fasttrace._internal.spool.files import own_file
+from mlflow_fasttrace._internal.spool.records import TraceState
+
 FILE_NAME = "status.json"
 SCHEMA_VERSION = 1
+#: The words for a server's state, by the number that stands in rings.
 SERVER_STATES = ("unknown", "answers", "away")
-TRACE_STATES = {1: "OK", 2: "ERROR", 3: "IN_PROGRESS"}
-_MAX_FILE = 1 << 20
-
-
-def read_status(folder: str) -> dict[str, Any] | None:
-    """What the last sender of a spool wrote, every field of its type; None where there is none, or
-    none that makes sense."""
-    try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(os.path.join(folder, FILE_NAME), flags)
-        with open(fd, encoding="utf-8") as file:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
-                return None
-            found = json.loads(file.read(_MAX_FILE))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not _fits(found, _SCHEMA) or not _fits(list(found["no_room_rings"].values()), [int]):
-        return None
-    return found
-
+#: The words for a trace's state, by the number that stands in records.
+TRACE_STATES = {int(state): state.name for state in TraceState}
+_MAX_BYTES = 1 << 20
 
 _NUMBER = (int, float)
 _NULL = type(None)
+#: A type or a tuple of types; a dictionary: these keys at least; a list of one: any number of these;
+#: a list that begins with None: null, or this.
 _SCHEMA: dict[str, Any] = {
     "version": int,
     "pid": int,
@@ -64,6 +53,32 @@ _SCHEMA: dict[str, Any] = {
         }
     ],
 }
+
+
+def read_status(folder: str) -> dict[str, Any] | None:
+    """What the last sender of a spool wrote about itself.
+
+    Returns:
+        The file's content, every field of its type; None where there is no such file, or where it
+        makes no sense (``status_exists`` tells these apart).
+    """
+    try:
+        fd = own_file(os.path.join(folder, FILE_NAME), os.O_RDONLY)
+        with open(fd, encoding="utf-8") as file:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
+                return None
+            found = json.loads(file.read(_MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not _fits(found, _SCHEMA) or not _fits(list(found["no_room_rings"].values()), [int]):
+        return None
+    return found
+
+
+def status_exists(folder: str) -> bool:
+    """Whether there is a status file, readable or not."""
+    return os.path.lexists(os.path.join(folder, FILE_NAME))
 
 
 def _fits(value: Any, schema: Any) -> bool:

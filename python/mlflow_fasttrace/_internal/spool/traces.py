@@ -1,4 +1,4 @@
-"""Traces put together from the files they lie in, for the command line."""
+"""Traces put together from the files that their records lie in, for the command line."""
 
 from __future__ import annotations
 
@@ -7,32 +7,72 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_fasttrace._internal.spool.files import dead_letter_paths, segment_paths
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.spool.files import Unreadable, dead_letter_paths, segment_paths
 from mlflow_fasttrace._internal.spool.folder import Spool
 from mlflow_fasttrace._internal.spool.overview import destination_of, rings_of
 from mlflow_fasttrace._internal.spool.reading import (
-    Unreadable,
-    decoded,
+    Item,
     file_items,
     ring_items,
     segment_items,
-    span_json,
 )
-from mlflow_fasttrace._internal.spool.records import PHASE_MASK, SPAN, TRACE
+from mlflow_fasttrace._internal.spool.records import (
+    ATTACHMENT,
+    PHASE_OPEN,
+    SPAN,
+    TRACE,
+    SpanRecord,
+    SpanStatus,
+    TraceRecord,
+    TraceState,
+)
 from mlflow_fasttrace._internal.spool.status_file import TRACE_STATES
+
+#: Where the records of a trace are.
+WAITING, REFUSED = "waiting", "refused"
+
+_WITHOUT_LIMIT = 1 << 62  # bytes
 
 
 @dataclass
 class SpanView:
+    """A span of which a record was found."""
+
     span_id: bytes
     parent_id: bytes | None
     name: str
     type: str
     start_ns: int
     end_ns: int
-    status: str
+    status: str  # UNSET, OK or ERROR
     message: str
-    record: bytes | None  # kept only where asked for
+    record: bytes | None  # None unless records are wanted
+
+    @classmethod
+    def of(cls, span: SpanRecord, record: bytes | None) -> SpanView:
+        span_type = span.attributes.get("mlflow.spanType")
+        return cls(
+            span_id=span.span_id,
+            parent_id=span.parent_id,
+            name=str(span.name),
+            type=span_type if isinstance(span_type, str) else "",
+            start_ns=span.start_ns,
+            end_ns=span.end_ns,
+            status=SpanStatus(span.status).name,
+            message=str(span.status_message or ""),
+            record=record,
+        )
+
+    def mlflow_json(self) -> str:
+        """MLflow's dictionary of the span, as JSON.
+
+        Raises:
+            ValueError: The record is damaged, or was not wanted.
+        """
+        if self.record is None:
+            raise ValueError("the record was not kept")
+        return _core.span_json(self.record)
 
 
 class TraceView:
@@ -40,86 +80,80 @@ class TraceView:
 
     def __init__(self, trace_id: bytes, source: str):
         self.trace_id = "tr-" + trace_id.hex()
-        self.source = source
+        self.source = source  # WAITING, REFUSED or a file
         self.spans: dict[bytes, SpanView] = {}
-        self.state = "IN_PROGRESS"
+        self.state = TraceState.IN_PROGRESS.name
         self.name = ""
         self.duration_ns: int | None = None
         self.destination: str | None = None
-        self.last_ns = 0
-        self._progress = (-1, -1)
+        self.last_ns = 0  # when the trace did something last, since the epoch
+        self._progress = (-1, -1)  # the phase and the number of spans of the record that counts
 
-    def add(self, kind: int, record: bytes, keep: bool) -> bool:
-        fields = decoded(record)
+    def add(self, item: Item, keep_record: bool) -> bool:
+        """Take in a record of this trace.
+
+        Args:
+            item: The record.
+            keep_record: Whether a span's record stays with its view.
+
+        Returns:
+            Whether the record can be read.
+        """
         try:
-            if fields is None:
-                return False
-            if kind == SPAN:
-                self._add_span(fields, record if keep else None)
-            elif kind == TRACE:
-                self._add_info(fields)
-            return bool(kind)  # 0: no record
-        except (IndexError, TypeError, ValueError, AttributeError):
+            if item.kind == SPAN:
+                self._add_span(SpanRecord.of(item.record), item.record if keep_record else None)
+            elif item.kind == TRACE:
+                self._add_trace(TraceRecord.of(item.record))
+            else:
+                return item.kind == ATTACHMENT
+        except ValueError:
             return False
+        return True
 
-    def _add_span(self, fields: list[Any], record: bytes | None) -> None:
-        kind = fields[9].get("mlflow.spanType")
-        span = SpanView(
-            bytes(fields[2]),
-            bytes(fields[3]) if fields[3] is not None else None,
-            str(fields[4]),
-            kind if isinstance(kind, str) else "",
-            int(fields[5]),
-            int(fields[6]),
-            ("UNSET", "OK", "ERROR")[fields[7]],
-            str(fields[8] or ""),
-            record,
-        )
-        self.spans[span.span_id] = span
+    def _add_span(self, span: SpanRecord, record: bytes | None) -> None:
+        self.spans[span.span_id] = SpanView.of(span, record)
         self.last_ns = max(self.last_ns, span.end_ns)
 
-    def _add_info(self, fields: list[Any]) -> None:
-        phase = fields[2] & PHASE_MASK
-        if (phase, fields[3]) < self._progress:
+    def _add_trace(self, trace: TraceRecord) -> None:
+        progress = (trace.phase, trace.spans)
+        if progress < self._progress:
             return
-        self._progress = (phase, fields[3])
-        self.state = TRACE_STATES.get(fields[6], "") if phase else "IN_PROGRESS"
-        self.duration_ns = fields[5] if phase else None
-        self.name = str(fields[8].get("name") or "")
-        self.destination = destination_of(fields)
-        self.last_ns = max(self.last_ns, fields[4] + (fields[5] or 0))
+        self._progress = progress
+        ended = trace.phase != PHASE_OPEN
+        self.state = TRACE_STATES.get(trace.state, "") if ended else TraceState.IN_PROGRESS.name
+        self.duration_ns = trace.duration_ns if ended else None
+        self.name = str(trace.info.get("name") or "")
+        self.destination = destination_of(trace)
+        self.last_ns = max(self.last_ns, trace.start_ns + (trace.duration_ns or 0))
 
     @property
     def missing(self) -> int:
         """Spans that the trace's record counts and that are not here."""
         return max(0, self._progress[1] - len(self.spans))
 
+    def in_order(self) -> list[SpanView]:
+        """The spans in the order of their start."""
+        return sorted(self.spans.values(), key=lambda span: span.start_ns)
+
     def children(self) -> dict[bytes | None, list[SpanView]]:
-        """Spans by parent, in the order of their start; those whose parent is not here, and one of
-        every circle, stand at the top."""
+        """The spans by parent, in the order of their start. Under None stand those whose parent is
+        not here, and one of every circle, so that each span is reached from there."""
         result: dict[bytes | None, list[SpanView]] = {}
-        for span in sorted(self.spans.values(), key=lambda span: span.start_ns):
+        for span in self.in_order():
             parent = span.parent_id if span.parent_id in self.spans else None
             result.setdefault(parent, []).append(span)
         reached: set[bytes] = set()
-
-        def reach(tops: list[SpanView]) -> None:
-            while tops:
-                span = tops.pop()
-                if span.span_id not in reached:
-                    reached.add(span.span_id)
-                    tops += result.get(span.span_id, [])
-
-        reach(list(result.get(None, [])))
+        _reach(list(result.get(None, [])), result, reached)
         for span in self.spans.values():
             if span.span_id not in reached:
                 siblings = result[span.parent_id]
                 siblings.remove(span)
                 result.setdefault(None, []).append(span)
-                reach([span])
+                _reach([span], result, reached)
         return result
 
     def to_dict(self) -> dict[str, Any]:
+        """The trace as ``traces --json`` prints it."""
         return {
             "trace_id": self.trace_id,
             "name": self.name,
@@ -138,62 +172,88 @@ class TraceView:
                     "end_ns": span.end_ns,
                     "status": span.status,
                 }
-                for span in sorted(self.spans.values(), key=lambda span: span.start_ns)
+                for span in self.in_order()
             ],
         }
 
     def to_json(self) -> str:
-        """With MLflow's span dictionaries, as the core writes them: no value is read and written
-        again on the way."""
+        """The trace as ``show --json`` prints it: with MLflow's span dictionaries as the core writes
+        them, so that no value is decoded and encoded again on the way."""
         head = self.to_dict()
         del head["spans"]
         texts = []
-        for span in sorted(self.spans.values(), key=lambda span: span.start_ns):
+        for span in self.in_order():
             try:
-                texts.append(span_json(span.record))
+                texts.append(span.mlflow_json())
             except ValueError as error:
                 texts.append(json.dumps({"span_id": span.span_id.hex(), "unreadable": str(error)}))
         return f'{json.dumps(head)[:-1]}, "spans": [{", ".join(texts)}]}}'
 
 
+def _reach(
+    spans: list[SpanView], children: dict[bytes | None, list[SpanView]], reached: set[bytes]
+) -> None:
+    """Add the spans and all below them to those reached; the list of spans is used up."""
+    while spans:
+        span = spans.pop()
+        if span.span_id not in reached:
+            reached.add(span.span_id)
+            spans += children.get(span.span_id, [])
+
+
 class Traces:
-    """Traces put together from the files they lie in."""
+    """Traces put together from the files that their records lie in.
+
+    Args:
+        keep_records: Whether the spans keep their records, for their values.
+        wanted: The beginning of the ids that are looked for (hex); "" for all.
+    """
 
     def __init__(self, keep_records: bool = False, wanted: str = ""):
-        self.found: dict[tuple[str, bytes], TraceView] = {}
-        self.notes: list[str] = []
-        self._keep = keep_records
-        self._wanted = wanted  # the beginning of the ids, hex
+        self.found: dict[tuple[str, bytes], TraceView] = {}  # by spool and trace id
+        self.notes: list[str] = []  # what could not be read
+        self._keep_records = keep_records
+        self._wanted = wanted
 
-    def add(self, items: list[tuple[int, bytes, bytes]], key: str, source: str) -> None:
-        bad = 0
-        for kind, trace_id, record in items:
+    def add(self, items: list[Item], spool: str, source: str) -> None:
+        """Take in records.
+
+        Args:
+            items: The records.
+            spool: The name of the spool, whose traces are apart from those of others.
+            source: Where the records are, for ``TraceView.source``.
+        """
+        unreadable = 0
+        for item in items:
+            trace_id = item.trace_id
             if self._wanted and not trace_id.hex().startswith(self._wanted):
                 continue
-            trace = self.found.get((key, trace_id))
+            trace = self.found.get((spool, trace_id))
             if trace is None:
-                trace = self.found[key, trace_id] = TraceView(trace_id, source)
-            bad += not trace.add(kind, record, self._keep)
-        if bad:
-            self.notes.append(f"{bad:,} records in {source} cannot be read")
+                trace = self.found[spool, trace_id] = TraceView(trace_id, source)
+            unreadable += not trace.add(item, self._keep_records)
+        if unreadable:
+            self.notes.append(f"{unreadable:,} records in {source} cannot be read")
 
     def add_file(self, path: str) -> None:
+        """Take in a ring or a segment.
+
+        Raises:
+            Unreadable: The file is neither.
+        """
         items, notes = file_items(path)
         self.add(items, "", path)
         self.notes += notes
 
-    def add_spool(self, spool: Spool, *, refused: bool, budget: int = 1 << 62) -> None:
-        """Everything that waits in a spool; newest files first, as far as the budget goes."""
-        for path in rings_of(spool):
-            try:
-                items, note = ring_items(path)
-            except Unreadable as reason:
-                if os.path.lexists(path):
-                    self.notes.append(str(reason))
-                continue
-            self.add(items, spool.name, "waiting")
-            if note:
-                self.notes.append(f"{path} is {note}")
+    def add_spool(self, spool: Spool, *, refused: bool, budget: int = _WITHOUT_LIMIT) -> None:
+        """Take in everything that waits in a spool, newest files first.
+
+        Args:
+            spool: The spool.
+            refused: Whether dead letters are wanted too.
+            budget: The bytes of segments after which no further segment is read.
+        """
+        self._add_rings(spool)
         packed, spilled = segment_paths(spool.state, spool.rings)
         letters = dead_letter_paths(spool.state) if refused else []
         for path in [*letters, *reversed(spilled), *reversed(packed)]:
@@ -203,14 +263,27 @@ class Traces:
             try:
                 budget -= os.lstat(path).st_size
                 for batch in segment_items(path):
-                    self.add(batch, spool.name, "refused" if path in letters else "waiting")
+                    self.add(batch, spool.name, REFUSED if path in letters else WAITING)
             except FileNotFoundError:
                 continue
             except Unreadable as reason:
-                if path not in spilled:
+                if path not in spilled:  # of those a frame may be half written
                     self.notes.append(str(reason))
 
+    def _add_rings(self, spool: Spool) -> None:
+        for path in rings_of(spool):
+            try:
+                items, note = ring_items(path)
+            except FileNotFoundError:
+                continue  # its sender has just removed it
+            except Unreadable as reason:
+                self.notes.append(str(reason))
+                continue
+            self.add(items, spool.name, WAITING)
+            if note:
+                self.notes.append(f"{path} is {note}")
+
     def newest(self) -> list[TraceView]:
-        """The one that did something last comes first."""
+        """The traces, the one that did something last first."""
         traces = [trace for trace in self.found.values() if trace.spans or trace.last_ns]
         return sorted(traces, key=lambda trace: trace.last_ns, reverse=True)

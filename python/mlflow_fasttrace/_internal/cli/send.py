@@ -1,0 +1,246 @@
+"""``mlflow-fasttrace send``: delivers in the foreground what waits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import click
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from mlflow_fasttrace._internal.cli.output import (
+    ATTENTION,
+    FAILED,
+    Output,
+    count,
+    cut,
+    one_line,
+    readable_errors,
+    size,
+    spans_of_traces,
+)
+from mlflow_fasttrace._internal.config import otlp
+from mlflow_fasttrace._internal.config.uris import (
+    absolute_uri,
+    without_credentials,
+    without_secrets,
+)
+from mlflow_fasttrace._internal.sender import foreground
+from mlflow_fasttrace._internal.spool.folder import Spool
+from mlflow_fasttrace._internal.spool.overview import (
+    SpoolView,
+    look_at,
+    something_waits,
+    spools_named,
+)
+
+_INTERRUPTED = 130  # the exit code of a shell's command that Ctrl-C ended
+_LINE_SECONDS = 2.0  # between lines of progress where there is no terminal
+_REDRAW_SECONDS = 0.05  # between changes of the bar
+_BAR_NAME_WIDTH = 40
+_EVERYTHING = 1 << 62  # bytes
+
+#: What is told how far delivery is.
+_Report = Callable[[foreground.Progress], None]
+
+
+@click.command()
+@click.argument("spools", metavar="[SPOOL]...", nargs=-1)
+@click.option("--to", metavar="URI", help="Another tracking URI than the traces name.")
+@click.option("--timeout", type=click.FloatRange(0), help="Seconds after which to give up.")
+@click.option("--retry-refused", is_flag=True, help="Put refused traces back in line first.")
+def send(
+    spools: tuple[str, ...], to: str | None, timeout: float | None, retry_refused: bool
+) -> None:
+    """Delivers what waits, in the foreground, with the credentials of this environment.
+
+    SPOOL is a folder or the beginning of a name that `status` shows; all spools by default. Where a
+    sender is already running, this waits for it and shows how far it is. Without --timeout it gives
+    up on a server that has not answered for 20 seconds. What is not delivered stays where it is.
+
+    Exit code 1 when something still waits, 3 when all is delivered or refused.
+    """
+    out = Output()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with readable_errors():
+        chosen = spools_named(spools)
+        if retry_refused:
+            number = sum(foreground.retry_refused(spool) for spool in chosen)
+            out.print(f"{count(number, 'refused trace')} back in line")
+        waiting = [spool for spool in chosen if something_waits(spool)]
+    if not waiting:
+        out.print("Nothing waits.")
+        return
+    _be_a_sender(out)
+    failed = refused = False
+    for spool in waiting:
+        view = look_at(spool, counted_bytes=_EVERYTHING)
+        try:
+            outcome = _send_one(out, spool, view, to, deadline)
+        except KeyboardInterrupt:
+            out.print("\nStopped. What is not delivered stays where it is.", "yellow")
+            sys.exit(_INTERRUPTED)
+        except OSError as error:
+            failed = True
+            out.print(f"{view.folder} cannot be used: {error.strerror or error}", "red")
+            continue
+        failed |= not outcome.complete
+        refused |= outcome.progress.refused > 0
+    if failed or refused:
+        sys.exit(FAILED if failed else ATTENTION)
+
+
+def _be_a_sender(out: Output) -> None:
+    """Make this process what a sender in the background is: it is never traced, and makes each request
+    once. Its log lines go to the terminal, without secrets."""
+    os.environ["MLFLOW_FASTTRACE_DISABLE"] = "1"
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # the sender tries again by itself
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            out.line(one_line(without_secrets(record.getMessage())), "yellow")
+
+    logger = logging.getLogger("mlflow_fasttrace.sender")
+    logger.handlers = [Lines(logging.WARNING)]
+    logger.propagate = False
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _send_one(
+    out: Output, spool: Spool, view: SpoolView, to: str | None, deadline: float | None
+) -> foreground.Outcome:
+    """Deliver a spool and print what came of it.
+
+    Raises:
+        OSError: The spool's folder cannot be used.
+    """
+    if to:
+        uri = absolute_uri(to)
+    elif view.destination is not None:
+        uri = _with_credentials(view.destination)
+    else:
+        reason = "no record in it says where it goes; say it with --to"
+        outcome = foreground.Outcome(foreground.Progress(), False, reason)
+        _print_outcome(out, view, None, outcome)
+        return outcome
+    elsewhere = without_credentials(uri) != view.destination
+    workspace = os.environ.get("MLFLOW_WORKSPACE") if to else view.workspace
+    # MLflow's code that uploads attachments, and that makes headers, asks the environment.
+    with (
+        _environment(MLFLOW_TRACKING_URI=uri, MLFLOW_WORKSPACE=workspace),
+        _progress(out, view, without_credentials(uri)) as report,
+    ):
+        outcome = foreground.deliver(
+            spool,
+            uri,
+            report,
+            deadline=deadline,
+            instead_of=(view.destination or "") if elsewhere else None,
+        )
+    _print_outcome(out, view, uri, outcome)
+    return outcome
+
+
+@contextlib.contextmanager
+def _environment(**values: str | None) -> Iterator[None]:
+    """Set variables for the time of the block; None stands for one that is not set."""
+    before = {name: os.environ.get(name) for name in values}
+    _set_environment(values)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _with_credentials(destination: str) -> str:
+    """The destination that a record names, with the user and password of the environment's URI where
+    that is the same one."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    uris = [absolute_uri(given) if given else None, otlp.collector_uri()]
+    matching = (uri for uri in uris if uri and without_credentials(uri) == destination)
+    return next(matching, destination)
+
+
+def _print_outcome(
+    out: Output, view: SpoolView, uri: str | None, outcome: foreground.Outcome
+) -> None:
+    done = outcome.progress
+    where = one_line(without_credentials(uri) if uri else view.destination or view.folder)
+    text = f"{where}: {spans_of_traces({'spans': done.spans, 'traces': done.traces})} delivered"
+    if done.refused:
+        text += f", {count(done.refused, 'trace')} refused (`mlflow-fasttrace status` says why)"
+    if outcome.running:
+        text += f"; {count(outcome.running, 'trace')} will be sent when finished"
+    out.line(text, "green" if outcome.complete and not done.refused else "yellow")
+    if not outcome.complete:
+        reason = one_line(without_secrets(outcome.reason)).rstrip(".")
+        out.line(
+            f"{view.folder} still holds what is not delivered: {reason}. Nothing is lost; see that "
+            "the server answers, set its credentials in the environment or in --to, and run this "
+            "again.",
+            "red",
+        )
+
+
+# ---- progress ----
+
+
+def _progress(out: Output, view: SpoolView, uri: str) -> contextlib.AbstractContextManager[_Report]:
+    """Shows how far delivery is, while the block runs that reports it."""
+    return _bar(out, view, uri) if out.for_people else _lines(out, view, uri)
+
+
+def _words(done: foreground.Progress, view: SpoolView) -> str:
+    spans = max(view.waiting.spans, done.spans)
+    record_bytes = max(view.waiting.record_bytes, done.bytes)
+    return f"{done.spans:,}/{spans:,} spans, {size(done.bytes)} of {size(record_bytes)}"
+
+
+@contextlib.contextmanager
+def _lines(out: Output, view: SpoolView, uri: str) -> Iterator[_Report]:
+    last = 0.0
+    shown = ""
+
+    def report(done: foreground.Progress) -> None:
+        nonlocal last, shown
+        if time.monotonic() - last >= _LINE_SECONDS and (text := _words(done, view)) != shown:
+            last, shown = time.monotonic(), text
+            out.print(f"{one_line(uri)}: {text}")
+
+    yield report
+
+
+@contextlib.contextmanager
+def _bar(out: Output, view: SpoolView, uri: str) -> Iterator[_Report]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[words]}", markup=False),
+    )
+    last = 0.0
+    total = view.waiting.spans
+    with Progress(*columns, console=out.console, transient=True) as bar:
+        name = cut(one_line(uri), _BAR_NAME_WIDTH)
+        task = bar.add_task(name, total=max(total, 1), words="")
+
+        def report(done: foreground.Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _REDRAW_SECONDS:
+                last = time.monotonic()
+                spans = max(total, done.spans, 1)
+                bar.update(task, completed=done.spans, total=spans, words=_words(done, view))
+
+        yield report
