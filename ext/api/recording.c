@@ -5,6 +5,9 @@
 #include "base/errors.h"
 #include "base/python_side.h"
 #include "trace/span.h"
+#include "trace/span_end.h"
+#include "trace/span_start.h"
+#include "value/encode.h"
 
 /* ---- where traces go, hooks, switches ---- */
 

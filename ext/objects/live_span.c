@@ -1,6 +1,6 @@
 /* live_span.c: the span as the traced program sees it, in place of MLflow's LiveSpan.
  *
- * What a span owns is in trace/span.c. Its dealloc releases that and runs no Python code but what
+ * What a span owns is in trace/span.h. Its dealloc releases that and runs no Python code but what
  * releasing an object that the program put into its __dict__ runs. What MLflow's entities are
  * needed for is asked of _internal/spans/entities.py, by name. */
 #include "objects/live_span.h"
@@ -10,7 +10,11 @@
 #include "base/ids.h"
 #include "base/python_side.h"
 #include "trace/span.h"
+#include "trace/span_end.h"
+#include "trace/span_events.h"
+#include "trace/span_values.h"
 #include "value/decode.h"
+#include "value/encode.h"
 
 static void span_dealloc(Span *span)
 {

@@ -1,6 +1,8 @@
 #include "objects/signature.h"
 
 #include "base/errors.h"
+#include "trace/span_values.h"
+#include "value/encode.h"
 
 /* The values of so many parameters are bound on the C stack. */
 #define INLINE_PARAMETERS 16

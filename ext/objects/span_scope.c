@@ -4,6 +4,10 @@
 #include "base/errors.h"
 #include "base/python_side.h"
 #include "trace/span.h"
+#include "trace/span_end.h"
+#include "trace/span_events.h"
+#include "trace/span_start.h"
+#include "trace/span_values.h"
 
 typedef struct {
     PyObject_HEAD PyObject *name;

@@ -18,6 +18,10 @@
 #include "objects/stream.h"
 
 #include "base/errors.h"
+#include "trace/span_end.h"
+#include "trace/span_events.h"
+#include "trace/span_values.h"
+#include "value/encode.h"
 
 typedef struct {
     PyObject_HEAD CoreState *state;

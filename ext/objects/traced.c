@@ -11,6 +11,11 @@
 #include "base/errors.h"
 #include "objects/signature.h"
 #include "objects/stream.h"
+#include "trace/span_end.h"
+#include "trace/span_events.h"
+#include "trace/span_start.h"
+#include "trace/span_values.h"
+#include "value/encode.h"
 
 typedef struct {
     PyObject_HEAD PyObject *weak_references;

@@ -4,7 +4,7 @@
  *
  *   span    [1, trace id bin16, span id bin8, parent id bin8|nil, name, start ns, end ns,
  *            status 0|1|2, status message, {attribute: value}, [[event, ns, {key: value}]],
- *            [[trace id, span id, {key: value}|nil]]]
+ *            [[trace id, span id, {key: value}]]]
  *   trace   [2, trace id bin16, phase (always uint8), spans so far, start ns, duration ns|nil,
  *            state 1 OK|2 ERROR|3 IN_PROGRESS, {destination}, {info}]
  *

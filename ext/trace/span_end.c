@@ -1,8 +1,9 @@
-/* span_end.c: the end of a span: status, log level, processors, its record, and its trace. */
+#include "trace/span_end.h"
+
 #include "base/clock.h"
 #include "base/errors.h"
-#include "trace/span.h"
 #include "trace/span_record.h"
+#include "trace/span_values.h"
 #include "trace/trace_record.h"
 
 /* DEBUG unless the type is one that users look for; see MLflow's default_log_level. */

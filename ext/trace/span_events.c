@@ -1,7 +1,9 @@
-/* span_events.c: events, exceptions, and the status that they bring. */
+#include "trace/span_events.h"
+
 #include "base/clock.h"
 #include "base/errors.h"
-#include "trace/span.h"
+#include "trace/span_values.h"
+#include "value/encode.h"
 
 #include <stdio.h>
 

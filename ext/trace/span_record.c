@@ -3,6 +3,7 @@
 
 #include "base/errors.h"
 #include "trace/trace_record.h"
+#include "value/encode.h"
 
 static void encode_span_id(Buffer *out, uint64_t id)
 {

@@ -1,7 +1,8 @@
-/* span_values.c: attributes, inputs and outputs, encoded when they are set. */
+#include "trace/span_values.h"
+
 #include "base/errors.h"
 #include "base/python_side.h"
-#include "trace/span.h"
+#include "value/encode.h"
 
 void span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size)
 {

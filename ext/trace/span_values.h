@@ -1,0 +1,36 @@
+/* span_values.h: attributes, inputs and outputs of a span. */
+#ifndef FASTTRACE_SPAN_VALUES_H
+#define FASTTRACE_SPAN_VALUES_H
+
+#include "trace/span.h"
+
+/* An attribute's value, to be read before anything else happens to the span; false when it is not
+ * set. Runs no Python code. */
+bool span_find(const Span *span, KnownKey key, Reader *value);
+
+/* Sets an attribute to an encoded value. Runs no Python code. */
+void span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size);
+
+/* Encodes a value and sets an attribute to it. */
+void span_set(Span *span, KnownKey key, PyObject *value);
+
+/* Appends a value as inputs and outputs hold it: binary content in it has become attachments of the
+ * span. Returns whether there was some. `repr`: as for encode_repr(). */
+bool span_encode_payload(Span *span, Buffer *out, PyObject *value, PyObject *repr);
+
+/* Sets inputs or outputs. */
+void span_set_payload(Span *span, KnownKey key, PyObject *value);
+
+/* Sets outputs unless the program has set some (None does not count). */
+void span_default_outputs(Span *span, PyObject *result);
+
+/* Sets an attribute, or those of a dictionary, as the program gives them; warns of what cannot be
+ * set. */
+void span_set_attribute(Span *span, PyObject *key, PyObject *value);
+void span_set_attributes(Span *span, PyObject *attributes);
+
+/* Copies ready-made attributes into a span that has no attribute of those names. Runs no Python
+ * code. */
+bool span_add_prepared(Span *span, const Attributes *prepared);
+
+#endif
