@@ -7,7 +7,8 @@ BIN    := $(VENV)/bin
 STAMPS := .stamps
 # The SDKs of tests/test_integrations.py: those of `make test`, and the others.
 INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/integrations-crewai
-SOURCES := $(shell find ext -name "*.[ch]") setup.py pyproject.toml
+C_FILES := $(shell find ext -name "*.[ch]")
+SOURCES := $(C_FILES) setup.py pyproject.toml
 
 # What is run under the newest MLflow besides the one that the tests are made for; not what its dictionary
 # of a span changes (docs/compatibility.md).
@@ -24,7 +25,7 @@ help:
 	@echo "make test-long  the longer proofs"
 	@echo "make bench      compare with MLflow, one table"
 	@echo "make wheel      the cp310-abi3 wheel, audited"
-	@echo "make lint       ruff and clang-format"
+	@echo "make lint       style, types, and who may import whom"
 
 demo: $(STAMPS)/built
 	$(BIN)/python examples/rag_pipeline.py
@@ -42,12 +43,16 @@ bench: $(STAMPS)/built
 lint: $(STAMPS)/built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(shell find ext -name "*.[ch]")
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/python .ci/check_layers.py
+	cd python && ../$(BIN)/lint-imports --no-logo ../pyproject.toml
+	$(BIN)/mypy
+	$(BIN)/stubtest mlflow_fasttrace._core --mypy-config-file pyproject.toml
 
 format: $(STAMPS)/built
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(shell find ext -name "*.[ch]")
+	$(BIN)/clang-format -i $(C_FILES)
 
 wheel: $(STAMPS)/built
 	rm -rf dist
