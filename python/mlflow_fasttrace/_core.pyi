@@ -252,7 +252,7 @@ class Stream:
 
 @final
 class RingWriter:
-    """The agent's end of a ring. Capacity in bytes: 64 KiB to 1 GiB in whole pages. Without a path
+    """The program's end of a ring. Capacity in bytes: 64 KiB to 1 GiB in whole pages. Without a path
     it is memory that only this process can read. ``spool_max_bytes``: what the folder of the spill
     segments may hold; 0: nothing is written there. ``memory_prefix``: the same as ``spill_prefix``,
     on tmpfs, where eight times the capacity is spilled to first."""
@@ -302,7 +302,7 @@ class RingReader:
     def add_spill_delivered(self, count: int, /) -> None: ...
     def set_server_state(self, state: int, /) -> None: ...
     def heartbeat(self, spool_is_full: bool, /) -> None:
-        """Tells the agent that it has a sender, and whether new traces still find a place."""
+        """Tells the program that it has a sender, and whether new traces still find a place."""
 
     def take_flush(self) -> bool: ...
     def alive(self) -> bool: ...
