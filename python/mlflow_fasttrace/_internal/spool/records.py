@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 from mlflow_fasttrace import _core
 
-SPAN, TRACE, ATTACHMENT = 1, 2, 3
+
+class Kind(IntEnum):
+    SPAN = 1
+    TRACE = 2
+    ATTACHMENT = 3
+
+
+class Phase(IntEnum):
+    """How far a trace had come when its record was written."""
+
+    OPEN = 0
+    ROOT_ENDED = 1
+    COMPLETE = 2
+
+
+class TraceState(IntEnum):
+    OK = 1
+    ERROR = 2
+    IN_PROGRESS = 3
+
+
+SPAN, TRACE, ATTACHMENT = Kind.SPAN, Kind.TRACE, Kind.ATTACHMENT
 PHASE_OFFSET = 21  # of a trace record, see ext/record.h
 INFO_SENT = 0x80
-PHASE_OPEN, PHASE_ROOT_ENDED, PHASE_COMPLETE = 0, 1, 2
+PHASE_OPEN, PHASE_ROOT_ENDED, PHASE_COMPLETE = Phase.OPEN, Phase.ROOT_ENDED, Phase.COMPLETE
 PHASE_MASK = 0x0F
+
+#: The status code of a span that ended with an error.
+STATUS_ERROR = 2
+
+_SPAN_ID = slice(22, 30)  # of a span record
+_PARENT_OFFSET, _NIL = 30, 0xC0  # of a span record
 
 
 class TraceInfoRecord:
@@ -74,3 +102,30 @@ class TraceInfoRecord:
 def start_of_span(record: bytes) -> int:
     """When the span of a record started (ns)."""
     return _core.decode(record)[5]
+
+
+def span_id_of(record: bytes) -> bytes:
+    """The id of the span that a record holds (8 bytes)."""
+    return record[_SPAN_ID]
+
+
+def is_root(record: bytes) -> bool:
+    """Whether the span of a record has no parent."""
+    return record[_PARENT_OFFSET] == _NIL
+
+
+def status_of(record: bytes) -> int:
+    """The status code of the span that a record holds: 0 unset, 1 OK, 2 an error."""
+    return _core.decode(record)[7]
+
+
+def info_was_sent(record: bytes) -> bool:
+    """Whether a trace record says that the server has acknowledged the trace's info."""
+    return bool(record[PHASE_OFFSET] & INFO_SENT)
+
+
+def with_info_sent(record: bytes) -> bytes:
+    """A trace record that says that the server has acknowledged the trace's info."""
+    changed = bytearray(record)
+    changed[PHASE_OFFSET] |= INFO_SENT
+    return bytes(changed)
