@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_fasttrace._internal.sender.assemble import Assembler, Outcome, TraceBuffer
+from mlflow_fasttrace._internal.sender.assemble import Assembler, Disposition, TraceBuffer
 from mlflow_fasttrace._internal.sender.open_traces import OpenTraces
 from mlflow_fasttrace._internal.sender.status import Status
 
@@ -13,16 +13,16 @@ class Acknowledgements:
         self._status = status
         self._open_traces = open_traces
 
-    def done(self, trace: TraceBuffer, outcome: Outcome) -> None:
+    def done(self, trace: TraceBuffer, disposition: Disposition) -> None:
         """Acknowledges all that is known of a trace. Rings and segments give up what they can when
         the intake settles them next.
 
         Args:
             trace: One of the assembler's.
-            outcome: What has become of it.
+            disposition: What has become of it.
         """
         self._open_traces.store(trace)
-        self._status.done(trace, outcome)
+        self._status.done(trace, disposition)
         for entry in trace.entries():
             entry.acknowledge()
         self._assembler.delivered(trace)

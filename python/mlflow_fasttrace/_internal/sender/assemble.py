@@ -21,7 +21,7 @@ ORPHAN_AFTER_SECONDS = 120.0
 _REMEMBERED = 2000
 
 
-class Outcome(Enum):
+class Disposition(Enum):
     """What has become of a trace as far as it was known."""
 
     DELIVERED = auto()

@@ -19,7 +19,7 @@ from mlflow_fasttrace._internal.sender.assemble import (
     OPEN_AFTER_SECONDS,
     ORPHAN_AFTER_SECONDS,
     Assembler,
-    Outcome,
+    Disposition,
     TraceBuffer,
 )
 from mlflow_fasttrace._internal.sender.batches import BatchSize
@@ -99,7 +99,7 @@ class CollectorDelivery:
             left |= self.verdicts.failed_traces()
             for trace in traces:
                 if trace.trace_id not in left:
-                    self._acknowledgements.done(trace, Outcome.DELIVERED)
+                    self._acknowledgements.done(trace, Disposition.DELIVERED)
             self.verdicts.judge(self._dead_letters.set_aside)
         except Unavailable:
             self._assembler.drop_done()  # what was sent is not sent again

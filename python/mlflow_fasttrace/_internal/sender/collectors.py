@@ -51,9 +51,10 @@ class Collector(Protocol):
 
 
 def open_collector(uri: str) -> Collector:
-    """
+    """The collector of a URI.
+
     Args:
-        uri: A collector's, see config/otlp.py.
+        uri: See config/otlp.py.
 
     Raises:
         Unavailable: gRPC is not installed.
@@ -90,7 +91,7 @@ def _log_partial_success(answer: bytes) -> None:
 
 
 class HttpCollector:
-    """http/protobuf."""
+    """A collector that is reached by http/protobuf."""
 
     def __init__(self, uri: str):
         parts = urlsplit(uri.removeprefix(otlp.SCHEME))
@@ -112,7 +113,8 @@ class HttpCollector:
         self._pool = self._make_pool()
 
     def _make_pool(self) -> urllib3.PoolManager:
-        """Proxies and certificates as requests finds them, which OpenTelemetry's exporter uses."""
+        """Connections by the proxies and certificates that requests finds, which OpenTelemetry's
+        exporter uses."""
         with requests.Session() as session:
             settings = network_settings(session, self._url, otlp.variable("CERTIFICATE") or True)
         verify = settings.verify
@@ -180,7 +182,8 @@ def _compression() -> str | None:
 
 
 class GrpcCollector:
-    """gRPC, by grpcio itself: OpenTelemetry's exporter tells success from failure only."""
+    """A collector that is reached by gRPC, by grpcio itself: OpenTelemetry's exporter tells success
+    from failure only."""
 
     def __init__(self, uri: str):
         try:

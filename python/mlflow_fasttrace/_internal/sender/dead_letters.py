@@ -7,7 +7,7 @@ import os
 import time
 
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
-from mlflow_fasttrace._internal.sender.assemble import Outcome, TraceBuffer
+from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.spool_writer import SpoolWriter
 from mlflow_fasttrace._internal.sender.status import Status
@@ -40,7 +40,7 @@ class DeadLetters:
         trace waits."""
         if self._writer is None:
             logger.error("trace %s is refused and lost: %s", trace.mlflow_id, reason)
-            self._acknowledgements.done(trace, Outcome.SET_ASIDE)
+            self._acknowledgements.done(trace, Disposition.SET_ASIDE)
             return
         records = [entry.record_for_disk() for entry in trace.entries()]
         if not trace.infos and (record := trace.last_record()) is not None:
@@ -49,7 +49,7 @@ class DeadLetters:
             _postpone(trace)
             return
         logger.error("trace %s is refused and set aside: %s", trace.mlflow_id, reason)
-        self._acknowledgements.done(trace, Outcome.SET_ASIDE)
+        self._acknowledgements.done(trace, Disposition.SET_ASIDE)
 
     def set_span_aside(self, trace: TraceBuffer, entry: Entry, reason: Exception) -> bool:
         """Makes a dead letter of one span, with the record that says where it was to go; where that

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mlflow_fasttrace._internal.sender.artifacts import Artifacts
     from mlflow_fasttrace._internal.sender.finish import InfoDict
 
-#: How many infos a tracking server is sent at once. MLflow's client sends 10, from every process.
+#: How many infos a tracking server is sent at once, at most. MLflow's client sends 10, from every
+#: process.
 INFOS_AT_ONCE = 4
 
 

@@ -28,12 +28,13 @@ from mlflow_fasttrace._internal.spool.files import dead_letter_paths, new_segmen
 from mlflow_fasttrace._internal.spool.folder import Spool, remove_if_empty
 from mlflow_fasttrace._internal.spool.lock import Lock, sender_of
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
-from mlflow_fasttrace._internal.spool.status_file import read_status
+from mlflow_fasttrace._internal.spool.status_file import SERVER_STATES, read_status
 
 #: For how long a server that is unavailable is tried, unless a timeout says otherwise.
 PATIENCE_SECONDS = 20.0
 
 _WATCH_SECONDS = 0.1
+_UNAVAILABLE = SERVER_STATES[ServerState.UNAVAILABLE]
 
 
 class Progress(NamedTuple):
@@ -136,7 +137,7 @@ def deliver(
             report(progress)
             if not overview.something_waits(spool):
                 return Outcome(progress, True)
-            unavailable = status is not None and status["server"] == "away"
+            unavailable = status is not None and status["server"] == _UNAVAILABLE
             if patience.ended(progress, unavailable=unavailable):
                 return Outcome(progress, False, _last_error(status))
             time.sleep(_WATCH_SECONDS)

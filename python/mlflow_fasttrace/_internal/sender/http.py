@@ -235,7 +235,8 @@ class HttpDestination:
         """Gives an answer back whose status is 200.
 
         Raises:
-            Unavailable, Forbidden, Rejected, TransientError, TooLarge, Unsupported: what any other answer means.
+            Unavailable, Forbidden, Rejected, TransientError, TooLarge, Unsupported: what any other
+                answer means.
         """
         status = answer.status
         if status == 200:
@@ -262,8 +263,9 @@ class HttpDestination:
                 logger.info("traces go as files, whole, since %s", reason)
                 raise Unsupported(reason)
             raise Unavailable(reason, answer.retry_after(), kind=status)
-        # A trace is wrong where MLflow itself says so. Whether it is to blame for a page that something
-        # else wrote, for an experiment that is not there or for a failure shows when others are taken.
+        # A trace is wrong where MLflow itself says so. Whether it is to blame for a page that
+        # something else wrote, for an experiment that is not there or for a failure shows when
+        # others are taken.
         known = answer.is_of_mlflow() and status < 500 and status != 404
         raise (Rejected if known else TransientError)(reason)
 
@@ -332,6 +334,8 @@ class HttpDestination:
 
 
 class _Answer(NamedTuple):
+    """A whole answer of the server, or of whatever stands before it."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes

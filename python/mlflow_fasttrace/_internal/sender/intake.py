@@ -81,7 +81,7 @@ class Intake:
                 except OSError as error:
                     self._leave_alone(path, error)
         if len(self.segments) > known:
-            # In the order of their records, nearly: fewer traces are delivered in parts.
+            # The order is nearly that of their records: fewer traces are delivered in parts.
             in_order = sorted(self.segments.items(), key=lambda item: written_at(item[0]))
             self.segments = dict(in_order)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
-from mlflow_fasttrace._internal.sender.assemble import Assembler, Outcome, TraceBuffer
+from mlflow_fasttrace._internal.sender.assemble import Assembler, Disposition, TraceBuffer
 from mlflow_fasttrace._internal.sender.availability import Availability
 from mlflow_fasttrace._internal.sender.batches import BatchSize
 from mlflow_fasttrace._internal.sender.bursts import Bursts
@@ -144,7 +144,7 @@ class Sender:
         if decision is Decision.WAITS:
             trace.postpone()
         elif decision is Decision.DROPPED:
-            self.acknowledgements.done(trace, Outcome.SAMPLED_OUT)
+            self.acknowledgements.done(trace, Disposition.SAMPLED_OUT)
         return decision is Decision.SAMPLED
 
     def _send(self, traces: list[TraceBuffer]) -> int:

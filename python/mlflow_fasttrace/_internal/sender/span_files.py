@@ -8,7 +8,7 @@ from collections.abc import Callable
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
 from mlflow_fasttrace._internal.sender.artifacts import Artifacts
-from mlflow_fasttrace._internal.sender.assemble import Outcome, TraceBuffer
+from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
 from mlflow_fasttrace._internal.sender.availability import Availability
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.destinations import Destination
@@ -92,7 +92,7 @@ class TraceFiles:
             self._dead_letters.set_aside(trace, reason)
         else:
             self._verdicts.took()
-            self._acknowledgements.done(trace, Outcome.DELIVERED)
+            self._acknowledgements.done(trace, Disposition.DELIVERED)
 
     def send_or_set_aside(
         self, destination: Destination, trace: TraceBuffer, reason: Exception
@@ -122,7 +122,7 @@ class TraceFiles:
         except (Rejected, TransientError, Forbidden) as reason:
             logger.error("spans of %s: %s", trace.mlflow_id, reason)
             return False
-        self._acknowledgements.done(trace, Outcome.DELIVERED)
+        self._acknowledgements.done(trace, Disposition.DELIVERED)
         return True
 
 

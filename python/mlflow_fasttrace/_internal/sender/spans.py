@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
-from mlflow_fasttrace._internal.sender.assemble import Outcome, TraceBuffer
+from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
 from mlflow_fasttrace._internal.sender.batches import BatchSize
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.destinations import Target
@@ -91,7 +91,7 @@ class SpanRequests:
                 self._files.send_or_set_aside(target.destination, traces[0], reason)
         else:
             for trace in traces:
-                self._acknowledgements.done(trace, Outcome.DELIVERED)
+                self._acknowledgements.done(trace, Disposition.DELIVERED)
 
     def _request(
         self, target: Target, traces: list[TraceBuffer], records: list[bytes], *, exact: bool
@@ -153,6 +153,6 @@ class SpanRequests:
                 self._verdicts.failed(trace, TransientError(str(reason)))
                 return
         if refused is None:
-            self._acknowledgements.done(trace, Outcome.DELIVERED)
+            self._acknowledgements.done(trace, Disposition.DELIVERED)
         else:
             self._dead_letters.set_aside(trace, refused)

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
-from mlflow_fasttrace._internal.sender.assemble import Outcome, TraceBuffer
+from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
 from mlflow_fasttrace._internal.spool.files import DEAD_LETTER_SUFFIX
 from mlflow_fasttrace._internal.spool.records import Phase
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
@@ -89,13 +89,13 @@ class Status:
         self._changed = True
         self._next_write = 0.0
 
-    def done(self, trace: TraceBuffer, outcome: Outcome) -> None:
+    def done(self, trace: TraceBuffer, disposition: Disposition) -> None:
         """Counts a trace of which nothing is left to deliver."""
         self._changed = True
-        if outcome is Outcome.SAMPLED_OUT:
+        if disposition is Disposition.SAMPLED_OUT:
             self._sampled_out += 1
             return
-        if outcome is Outcome.SET_ASIDE:
+        if disposition is Disposition.SET_ASIDE:
             self.refused += 1
             # The reason is left out: a server may quote what it was sent.
             self.error(f"{trace.mlflow_id} is refused; a file beside it says why")
