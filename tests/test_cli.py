@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fault_proxy import FaultProxy, Reply, Request
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.sender import life, loop
+from mlflow_fasttrace._internal.sender import life
 from mlflow_fasttrace._internal.spool import overview
 from mlflow_fasttrace._internal.spool.folder import Spool
 from mlflow_fasttrace._internal.spool.reading import ring_items
@@ -421,7 +421,7 @@ def test_send_waits_for_the_sender_at_work(server, own_spool, agent, cli, tmp_pa
         refused = cli("send", "--to", "http://127.0.0.1:9")
         assert refused.returncode == 1
         assert "stop it first" in refused.stdout
-        sender = loop.Sender(spool.state, spool.rings, server.uri)
+        sender = life.sender_for(spool.state, spool.rings, server.uri)
         wait_until(lambda: sender.step() and sender.status.spans == 6)
         sender.status.end()
         output, _ = process.communicate(timeout=30)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import runtime
-from mlflow_fasttrace._internal.sender import life, loop
+from mlflow_fasttrace._internal.sender import dead_letters, life
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_receiver import Receiver, spans_of, trees
 from pythons import pip_install, venv_of
@@ -300,7 +300,7 @@ def test_span_that_is_refused(receiver, own_spool, agent):
 
 def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
     """Without room on the disk it stays where it is; nothing of the others is sent twice."""
-    monkeypatch.setattr(loop, "RETRY_FILE_SECONDS", 0.5)
+    monkeypatch.setattr(dead_letters, "RETRY_SECONDS", 0.5)
     receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
     bench = Bench(tmp_path)
     uri = f"otlp+{receiver.uri}/v1/traces"
@@ -314,7 +314,7 @@ def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
         bench.run(lambda: bench.left() == 1 and len(receiver.spans()) == 2)
         asked = len(receiver.paths)
         bench.run(lambda: len(receiver.paths) > asked)
-        (ring,) = bench.sender.rings.values()
+        (ring,) = bench.sender.intake.rings.values()
         assert ring.reader.tail < ring.reader.head
         gone.rename(bench.state)
         bench.run()

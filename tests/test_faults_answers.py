@@ -15,11 +15,13 @@ import pytest
 from fault_proxy import FaultProxy, Reply, Request
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.sender import dead_letters, spans, verdicts
 from mlflow_fasttrace._internal.sender import http as sender_http
-from mlflow_fasttrace._internal.sender import loop
-from mlflow_fasttrace._internal.sender.delivery import Backoff
+from mlflow_fasttrace._internal.sender.availability import Backoff
 from mlflow_fasttrace._internal.sender.http import _Answer
+from mlflow_fasttrace._internal.sender.life import sender_for
 from mlflow_fasttrace._internal.sender.loop import Sender
+from mlflow_fasttrace._internal.spool.ring_states import ServerState
 from support import client, free_port, traces_of
 
 SPANS, INFO = "/v1/traces", "/api/3.0/mlflow/traces"
@@ -44,11 +46,11 @@ class Bench:
         named = {"name": experiment} if isinstance(experiment, str) else experiment
         _core.set_destination(self.writer, runtime.destination(uri, named))
         if self.sender is None:
-            self.sender = Sender(str(self.state), self.rings, uri)
+            self.sender = sender_for(str(self.state), self.rings, uri)
 
     def left(self) -> int:
         """Traces that are not delivered; more than there are while not all of them are known."""
-        unread = [s for s in self.sender.segments.values() if not s.loaded]
+        unread = [s for s in self.sender.intake.segments.values() if not s.loaded]
         return 10**6 if unread else len(self.sender.assembler.open)
 
     def run(self, until=None, seconds: float = 20.0) -> None:
@@ -61,8 +63,10 @@ class Bench:
 
     def state_of(self) -> str:
         sender = self.sender
-        waiting = {(t.failures, t.denials) for t in sender.assembler.open.values()}
-        return f"{self.left()} not delivered: {waiting}, server {sender.server_state}"
+        waiting = {
+            (t.schedule.failures, t.schedule.denials) for t in sender.assembler.open.values()
+        }
+        return f"{self.left()} not delivered: {waiting}, server {sender.availability.state}"
 
     def dead_letters(self) -> list[str]:
         return [note.read_text() for note in self.state.glob("refused-*.txt")]
@@ -278,7 +282,7 @@ def test_what_fails_alone_waits_alone_and_not_for_ever(
 ):
     """Nothing else comes, so what the server took last is sent once more: that shows whose fault it
     is, and changes nothing."""
-    monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
+    monkeypatch.setattr(verdicts, "FAILURES_OF_A_TRACE", 2)
 
     def fault(request: Request) -> Reply | None:
         bad = request.path == INFO and b"poison" in request.body
@@ -295,11 +299,11 @@ def test_what_fails_alone_waits_alone_and_not_for_ever(
     assert after.to_dict() == before.to_dict()
     assert "500" in bench.dead_letters()[0]
     assert bench.left() == 0
-    assert bench.sender.server_state == loop.SERVER_ANSWERS
+    assert bench.sender.availability.state == ServerState.ANSWERS
 
 
 def test_several_that_fail_alone(server, bench, experiment, monkeypatch):
-    monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
+    monkeypatch.setattr(verdicts, "FAILURES_OF_A_TRACE", 2)
 
     def fault(request: Request) -> Reply | None:
         return Reply(500) if request.path == INFO and b"poison" in request.body else None
@@ -316,9 +320,9 @@ def test_a_server_that_fails_for_everything_makes_no_dead_letters(
     server, bench, experiment, monkeypatch
 ):
     """However often it fails, and though it took something before."""
-    monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
+    monkeypatch.setattr(verdicts, "FAILURES_OF_A_TRACE", 2)
     monkeypatch.setattr(
-        "mlflow_fasttrace._internal.sender.delivery.random.uniform", lambda a, b: 0.05
+        "mlflow_fasttrace._internal.sender.availability.random.uniform", lambda a, b: 0.05
     )
     down: list[int] = []
 
@@ -350,7 +354,7 @@ def test_what_fails_alone_holds_up_nothing_new(server, bench, experiment):
         bench.to(proxy.uri, experiment)
         record(1, "poison")
         bench.run(lambda: len([r for r in proxy.requests if fault(r)]) == 2)
-        bench.sender.backoff.failed(300.0)
+        bench.sender.availability.backoff.failed(300.0)
         record(3, "good")
         bench.run(lambda: bench.left() == 1, seconds=10)
     assert len(traces_of(server.uri, experiment)) == 3
@@ -391,10 +395,10 @@ def test_a_second_dead_letter_leaves_the_first(server, bench, experiment):
         bench.to(proxy.uri, experiment)
         with mlflow.start_span("root"):
             record(1, "early")
-            bench.sender.flush_wanted = True
+            bench.sender.intake.flush_wanted = True
             bench.run(lambda: len(letters(bench)) == 1)
             record(1, "later")
-            bench.sender.flush_wanted = True
+            bench.sender.intake.flush_wanted = True
             bench.run(lambda: len(letters(bench)) == 2)
         bench.run(lambda: len(letters(bench)) == 3)
         assert bench.left() == 0
@@ -428,11 +432,11 @@ def test_a_dead_letter_of_spans_says_where_they_go(server, bench, experiment):
         bench.to(proxy.uri, experiment)
         around = mlflow.start_span_no_context("root")
         mlflow.start_span_no_context("early", parent_span=around).end()
-        bench.sender.flush_wanted = True
-        bench.run(lambda: bench.sender.server_state == loop.SERVER_ANSWERS)
+        bench.sender.intake.flush_wanted = True
+        bench.run(lambda: bench.sender.availability.state == ServerState.ANSWERS)
         refused.append(1)
         mlflow.start_span_no_context("late", parent_span=around).end()
-        bench.sender.flush_wanted = True
+        bench.sender.intake.flush_wanted = True
         bench.run(lambda: letters(bench))
         (letter,) = letters(bench)
         assert sorted(kind for kind, _data in letter) == [1, 2]
@@ -449,7 +453,7 @@ def test_a_dead_letter_of_spans_says_where_they_go(server, bench, experiment):
 
 def test_a_dead_letter_that_cannot_be_written(server, bench, experiment, monkeypatch, caplog):
     """The trace stays where it is, the others arrive, and it is tried again."""
-    monkeypatch.setattr(loop, "RETRY_FILE_SECONDS", 0.5)
+    monkeypatch.setattr(dead_letters, "RETRY_SECONDS", 0.5)
 
     def fault(request: Request) -> Reply | None:
         return REFUSED if request.path == INFO and b"poison" in request.body else None
@@ -462,7 +466,7 @@ def test_a_dead_letter_that_cannot_be_written(server, bench, experiment, monkeyp
         bench.run(lambda: bench.left() == 1)
         bench.run(lambda: len([r for r in proxy.requests if fault(r)]) >= 3)
         assert len(traces_of(server.uri, experiment)) == 3
-        (ring,) = bench.sender.rings.values()
+        (ring,) = bench.sender.intake.rings.values()
         assert ring.reader.tail == 0, "it is still in the ring"
         assert caplog.text.count("cannot be written") == 1
         gone.rename(bench.state)
@@ -486,31 +490,31 @@ def test_spans_that_come_after_their_record_was_delivered(server, bench, experim
         bench.to(proxy.uri, experiment)
         around = mlflow.start_span_no_context("root")
         mlflow.start_span_no_context("early", parent_span=around).end()
-        bench.sender.flush_wanted = True
+        bench.sender.intake.flush_wanted = True
         bench.run(lambda: bench.left() == 0 and bench.sender.status.traces == 1)
         if way == "long after":
             bench.sender.assembler._remembered.clear()
         else:
             away.extend([1] if way == "packed" else [])
-            bench.sender.server_state = loop.SERVER_UNKNOWN
+            bench.sender.availability.state = ServerState.UNKNOWN
         mlflow.start_span_no_context("late", parent_span=around).end()
         if way == "packed":
-            bench.sender.flush_wanted = True
+            bench.sender.intake.flush_wanted = True
             bench.run(lambda: list(bench.state.glob("packed-*.seg")))
             (ring,) = bench.state.parent.glob("rings/*.ring")
             ring.unlink()
             away.clear()
         if way != "long after":
-            bench.sender = Sender(str(bench.state), bench.rings, proxy.uri)
+            bench.sender = sender_for(str(bench.state), bench.rings, proxy.uri)
         delivered = bench.sender.status.spans
-        bench.sender.flush_wanted = True
+        bench.sender.intake.flush_wanted = True
         bench.run(lambda: bench.sender.status.spans > delivered, seconds=10)
         infos = [r for r in proxy.requests if r.path == INFO]
         assert len(infos) == 1, "it is not sent again"
     (trace,) = traces_of(server.uri, experiment)
     assert sorted(span.name for span in trace.data.spans) == ["early", "late"]
     if way == "packed":
-        bench.sender.sweep()
+        bench.sender.intake.sweep()
         bench.sender.forget_open_traces()
         assert not list(bench.state.glob("*.seg"))
 
@@ -521,11 +525,11 @@ def test_an_older_part_of_a_trace_does_not_open_it_again(server, bench, experime
     with mlflow.start_span("root"):
         record(1, "early")
     bench.sender.scan()
-    (ring,) = bench.sender.rings.values()
+    (ring,) = bench.sender.intake.rings.values()
     entries = ring.read()
     for part in entries[2:], entries[:2]:
         bench.sender.assembler.add(part)
-        bench.sender.flush_wanted = True
+        bench.sender.intake.flush_wanted = True
         bench.run(lambda part=part: all(entry.done for entry in part))
         bench.sender.assembler._remembered.clear()
     (trace,) = traces_of(server.uri, experiment)
@@ -537,7 +541,7 @@ def test_records_of_open_traces_go_with_their_end(server, bench, experiment):
     bench.to(server.uri, experiment)
     with mlflow.start_span("root"):
         record(1, "early")
-        bench.sender.flush_wanted = True
+        bench.sender.intake.flush_wanted = True
         bench.run(lambda: list(bench.state.glob("open-*.seg")))
     bench.run(lambda: bench.left() == 0 and not list(bench.state.glob("open-*.seg")))
     (trace,) = traces_of(server.uri, experiment)
@@ -648,7 +652,7 @@ def _late_records(bench: Bench, trace):
 
     record(1, "second")
     bench.sender.scan()
-    (ring,) = bench.sender.rings.values()
+    (ring,) = bench.sender.intake.rings.values()
     entries = ring.read()
     wanted = bytes.fromhex(trace.info.trace_id.removeprefix("tr-"))
     changed = []
@@ -673,8 +677,8 @@ def test_a_proxy_without_a_backend_is_no_server_without_otlp(server, bench, expe
         bench.to(proxy.uri, experiment)
         with mlflow.start_span("root"):
             record(1, "early")
-            bench.sender.flush_wanted = True
-            bench.run(lambda: bench.sender.server_state == loop.SERVER_ANSWERS)
+            bench.sender.intake.flush_wanted = True
+            bench.run(lambda: bench.sender.availability.state == ServerState.ANSWERS)
             record(1, "late")
         gone.append(1)
         bench.run(lambda: proxy.requests[-1].path == "/version")
@@ -682,7 +686,7 @@ def test_a_proxy_without_a_backend_is_no_server_without_otlp(server, bench, expe
         bench.run()
     (trace,) = traces_of(server.uri, experiment)
     assert {span.name for span in trace.data.spans} == {"root", "early", "late"}
-    assert bench.sender._destination.takes_spans
+    assert bench.sender.delivery.destination.takes_spans
 
 
 def test_a_trace_in_the_database_waits_where_otlp_is_gone(server, bench, experiment, monkeypatch):
@@ -696,8 +700,8 @@ def test_a_trace_in_the_database_waits_where_otlp_is_gone(server, bench, experim
         bench.to(proxy.uri, experiment)
         with mlflow.start_span("root"):
             record(1, "early")
-            bench.sender.flush_wanted = True
-            bench.run(lambda: bench.sender.server_state == loop.SERVER_ANSWERS)
+            bench.sender.intake.flush_wanted = True
+            bench.run(lambda: bench.sender.availability.state == ServerState.ANSWERS)
             gone.append(1)
         record(1, "whole")
         bench.run(lambda: bench.left() == 1)
@@ -778,7 +782,7 @@ def test_what_goes_wrong_in_the_sender_is_not_its_end(
 ):
     bench.to(server.uri, experiment)
     failing = [1, 1]
-    original = loop.Sender._send_spans
+    original = spans.SpanRequests.send
 
     def odd(self, *arguments, **options):
         if failing:
@@ -786,7 +790,7 @@ def test_what_goes_wrong_in_the_sender_is_not_its_end(
             raise KeyError("odd")
         return original(self, *arguments, **options)
 
-    monkeypatch.setattr(loop.Sender, "_send_spans", odd)
+    monkeypatch.setattr(spans.SpanRequests, "send", odd)
     record(2)
     bench.run()
     assert len(traces_of(server.uri, experiment)) == 2
@@ -809,7 +813,7 @@ def test_secrets_of_the_uri(server, bench, experiment, caplog):
     bench.sender = None
     bench.to(f"http://me:s3cret@127.0.0.1:{free_port()}", experiment)
     record(2)
-    bench.run(lambda: bench.sender.server_state == loop.SERVER_AWAY)
+    bench.run(lambda: bench.sender.availability.state == ServerState.UNAVAILABLE)
     assert "does not answer" in caplog.text
     assert "s3cret" not in caplog.text
 
@@ -855,7 +859,7 @@ def test_credentials_that_are_renewed(server, bench, experiment, tmp_path, monke
     with FaultProxy(server.uri, fault) as proxy:
         bench.to(proxy.uri, experiment)
         record(2)
-        bench.run(lambda: bench.sender.server_state == loop.SERVER_AWAY)
+        bench.run(lambda: bench.sender.availability.state == ServerState.UNAVAILABLE)
         file.write_text(entry.format("new"))
         bench.run()
     assert len(traces_of(server.uri, experiment)) == 2

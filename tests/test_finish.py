@@ -10,7 +10,7 @@ from mlflow.entities import Trace, TraceData
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.utils.proto_json_utils import message_to_json
 from mlflow_fasttrace._internal.recording import runtime
-from mlflow_fasttrace._internal.sender.assemble import Assembler
+from mlflow_fasttrace._internal.sender.assemble import Assembler, ready_traces
 from mlflow_fasttrace._internal.sender.finish import (
     _duration,
     _timestamp,
@@ -32,7 +32,7 @@ def finished(tmp_path):
         program()
         assembler = Assembler()
         assembler.add([Entry(None, *item) for item in reader.drain(1 << 20)])
-        (trace,) = assembler.ready(everything=True)
+        (trace,) = ready_traces(assembler, everything=True)
         trace.summarize()
         return trace_info(trace, "7")
 

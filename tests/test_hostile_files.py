@@ -104,7 +104,7 @@ def test_a_record_that_nobody_wrote_costs_itself(server, bench, experiment):
     bench.to(server.uri, experiment)
     record(3)
     bench.sender.scan()
-    (ring,) = bench.sender.rings.values()
+    (ring,) = bench.sender.intake.rings.values()
     good = [entry.record for entry in ring.read()]
     ring.pending.clear()
     ring.reader.release(ring.reader.cursor)
@@ -171,12 +171,12 @@ def test_files_that_are_no_segments(server, bench, experiment, tmp_path, caplog)
     bench.to(server.uri, experiment)
     record(3)
     bench.run()
-    before = bench.sender._last_scan
-    bench.run(lambda: bench.sender._last_scan > before)
+    before = bench.sender.intake.scanned_at
+    bench.run(lambda: bench.sender.intake.scanned_at > before)
     assert len(traces_of(server.uri, experiment)) == 3
     assert all(os.path.lexists(path) for path in bad)
     assert good.exists()
-    assert not bench.sender.segments, "nothing keeps the sender"
+    assert not bench.sender.intake.segments, "nothing keeps the sender"
     for path in bad:
         assert caplog.text.count(f"{path} cannot be read") == 1, path
     assert not bench.dead_letters()
@@ -186,23 +186,23 @@ def test_a_disk_that_does_not_give_back(server, bench, experiment, caplog):
     """What reading this file says is what a broken disk says: EIO."""
     broken = "/proc/self/mem"
     bench.to(server.uri, experiment)
-    bench.sender.segments[broken] = sources.PackedSegment(broken)
+    bench.sender.intake.segments[broken] = sources.PackedSegment(broken)
     record(3)
     bench.run()
     assert len(traces_of(server.uri, experiment)) == 3
     assert caplog.text.count(f"{broken} cannot be read") == 1
-    assert broken not in bench.sender.segments
+    assert broken not in bench.sender.intake.segments
 
 
 READ_IN_LITTLE_MEMORY = """
 import resource, sys
-from mlflow_fasttrace._internal.sender.loop import Sender
-sender = Sender(sys.argv[1], None, "http://127.0.0.1:9")
+from mlflow_fasttrace._internal.sender.life import sender_for
+sender = sender_for(sys.argv[1], None, "http://127.0.0.1:9")
 sender.scan()
 with open("/proc/self/statm") as file:
     size = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (100 << 20),) * 2)
-print(sender.read())
+print(sender.intake.read())
 """
 
 

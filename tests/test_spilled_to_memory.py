@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import runtime
-from mlflow_fasttrace._internal.sender import loop
+from mlflow_fasttrace._internal.sender import bursts as burst_watch
+from mlflow_fasttrace._internal.sender import life
 from mlflow_fasttrace._internal.spool.files import remove_moved, segment_paths
 from support import free_port, rings_of, spans_to_ring, wait_until
 from test_delivery import (
@@ -221,19 +222,19 @@ def test_delivery_lets_a_burst_pass(tmp_path, memory, monkeypatch):
     """An agent that records as fast as it can has the processor for itself; not for long, and not
     when somebody waits."""
     writer, reader = spans_to_ring(memory, 1 << 20)
-    sender = loop.Sender(str(tmp_path), str(memory), "test")
+    sender = life.sender_for(str(tmp_path), str(memory), "test")
     try:
         clock = [100.0]
         monkeypatch.setattr(time, "monotonic", lambda: clock[0])
         sender.scan()
-        sender._agent_bursts()
+        sender.bursts.under_way()
 
         def bursts(records: int) -> bool:
             reader.release(reader.drain(8 << 20)[-1][0])
             for n in range(records):
                 record(n, size=1000)
             clock[0] += 0.02
-            return sender._agent_bursts()
+            return sender.bursts.under_way()
 
         record(0)
         assert not bursts(records=10)
@@ -241,9 +242,9 @@ def test_delivery_lets_a_burst_pass(tmp_path, memory, monkeypatch):
         assert bursts(records=500)
         assert not bursts(records=10), "it is over"
         assert bursts(records=500)
-        clock[0] += loop.BURST_SECONDS / 2
+        clock[0] += burst_watch.BURST_SECONDS / 2
         assert bursts(records=20_000)
-        clock[0] += loop.BURST_SECONDS / 2
+        clock[0] += burst_watch.BURST_SECONDS / 2
         assert not bursts(records=20_000), "nobody waits longer"
         assert not bursts(records=10)
         assert bursts(records=500)

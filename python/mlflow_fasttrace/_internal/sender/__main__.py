@@ -1,4 +1,4 @@
-"""``python -m mlflow_fasttrace.sender STATE_FOLDER RINGS_FOLDER``; an agent starts it."""
+"""``python -m mlflow_fasttrace._internal.sender STATE_FOLDER RINGS_FOLDER``; a program starts it."""
 
 import logging
 import logging.handlers
@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from io import TextIOWrapper
 
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
-from mlflow_fasttrace._internal.sender.delivery import INFOS_AT_ONCE
+from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
 from mlflow_fasttrace._internal.sender.life import run_sender
 
 LOG_BYTES = 1 << 20  # and as much again in sender.log.1
-NICENESS = 5  # where processors are scarce the agent comes first
+NICENESS = 5  # where processors are scarce the program comes first
 
 
 class _Formatter(logging.Formatter):
@@ -25,13 +26,13 @@ class _Formatter(logging.Formatter):
 
 
 class _BoundedLog(logging.handlers.RotatingFileHandler):
-    """The file that the agent gave this process as its output. What is printed past logging (a
-    warning, a traceback) follows to the new file."""
+    """The file that the program gave this process as its output. What is printed past logging (a
+    warning, a traceback) follows to the new file when the log is rotated."""
 
     def __init__(self, path: str):
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
 
-    def _open(self):
+    def _open(self) -> TextIOWrapper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self.baseFilename, flags, 0o600)
         for output in (1, 2):
@@ -40,7 +41,8 @@ class _BoundedLog(logging.handlers.RotatingFileHandler):
 
 
 def _handler(path: str) -> logging.Handler:
-    """The log file if this process prints there; started by hand, it goes on printing."""
+    """Of the log file where this process prints to that; a sender that was started by hand goes on
+    printing."""
     try:
         if os.path.samestat(os.fstat(2), os.lstat(path)):
             return _BoundedLog(path)
@@ -50,6 +52,7 @@ def _handler(path: str) -> logging.Handler:
 
 
 def main() -> int:
+    """Serves the spool of the command line until it is stopped or not needed; the exit code."""
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2
@@ -60,9 +63,9 @@ def main() -> int:
     logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     os.nice(NICENESS)
-    # A terminal's Ctrl-C is meant for the agent.
+    # A terminal's Ctrl-C is meant for the program.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Nothing else is delivered while MLflow's client tries again; the sender does that itself.
+    # MLflow's client must not try again by itself: nothing else would be delivered meanwhile.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))

@@ -1,20 +1,15 @@
-"""Traces in the making: records of one trace, from whatever source, until they can be sent."""
+"""Traces in the making: the records of one trace, from whatever source, until they can be sent."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from enum import Enum, auto
 from typing import Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender.sources import Entry
-from mlflow_fasttrace._internal.spool.records import (
-    ATTACHMENT,
-    PHASE_COMPLETE,
-    SPAN,
-    TRACE,
-    TraceInfoRecord,
-)
+from mlflow_fasttrace._internal.spool.records import Kind, Phase, TraceInfoRecord, span_id_of
 
 #: A trace that is still open after this long is sent as far as it is.
 OPEN_AFTER_SECONDS = 4.0
@@ -22,8 +17,42 @@ OPEN_AFTER_SECONDS = 4.0
 #: Spans without any trace record are given up after this long.
 ORPHAN_AFTER_SECONDS = 120.0
 
-#: Traces whose figures are kept after they were sent, for spans that come late.
+#: Traces whose figures are remembered after they were sent, for spans that come late.
 _REMEMBERED = 2000
+
+
+class Disposition(Enum):
+    """What has become of a trace as far as it was known."""
+
+    DELIVERED = auto()
+    SET_ASIDE = auto()
+    SAMPLED_OUT = auto()
+
+
+class Schedule:
+    """When a trace is tried again, and why it waits."""
+
+    __slots__ = ("denials", "failures", "not_before", "suspect", "tries")
+
+    def __init__(self) -> None:
+        self.tries = 0  # attempts at which the server failed
+        self.failures = 0  # those of them at which it took other traces
+        self.denials = 0  # attempts that the server forbade
+        self.suspect = False  # the trace may be to blame for a failure: other traces go first
+        self.not_before = 0.0  # of time.monotonic()
+
+    def is_due(self, now: float) -> bool:
+        return self.not_before <= now
+
+
+class RecordOnDisk:
+    """What the file of an open trace's record holds (see open_traces.py)."""
+
+    __slots__ = ("asked", "record")
+
+    def __init__(self) -> None:
+        self.asked = False  # whether the disk was asked for a record
+        self.record: bytes | None = None
 
 
 class TraceBuffer:
@@ -37,15 +66,10 @@ class TraceBuffer:
         self.info: TraceInfoRecord | None = None
         self.info_entry: Entry | None = None
         self.record: bytes | None = None  # the last trace record, once that is delivered
-        self.record_on_disk: bytes | None = None
-        self.recalled = False  # what is kept on disk was asked for its record
+        self.on_disk = RecordOnDisk()
         self.since = time.monotonic()
-        self.tries = 0  # at which the server failed
-        self.failures = 0  # those of them at which it took others
-        self.denials = 0  # of its experiment
-        self.suspect = False  # it may be to blame for a failure: others first
-        self.not_before = 0.0  # when it is tried again
-        self.kept: bool | None = None  # what the rules of tail sampling said; None: not yet
+        self.schedule = Schedule()
+        self.sampled_in: bool | None = None  # as tail sampling has decided; None: not decided
         # What the trace's info needs of every span, also of those delivered before.
         self.seen: set[bytes] = set()
         self.sizes: dict[bytes, int] = {}
@@ -59,28 +83,38 @@ class TraceBuffer:
         """The trace's id as MLflow writes it."""
         return "tr-" + self.trace_id.hex()
 
+    @property
+    def destination(self) -> dict[str, Any]:
+        """What the trace's record says of where it goes and where it comes from; empty where no
+        record is known."""
+        return self.info.destination if self.info is not None else {}
+
     def entries(self) -> list[Entry]:
         """All that is still to be delivered."""
         return [*self.attachments, *self.spans, *self.infos]
 
-    def record_to_keep(self) -> bytes | None:
-        """The last trace record that is known."""
-        return self.record if self.info_entry is None else self.info_entry.record_to_keep()
+    def last_record(self) -> bytes | None:
+        """The last trace record that is known, as it goes to disk."""
+        return self.record if self.info_entry is None else self.info_entry.record_for_disk()
 
     def add(self, entry: Entry, info: TraceInfoRecord | None) -> None:
-        """``info``: what the entry holds where it is a trace record."""
-        if not self.entries():
+        """Takes a record.
+
+        Args:
+            entry: The record.
+            info: What the record holds; None where it is no trace record.
+        """
+        if not (self.spans or self.infos or self.attachments):
             self.since = time.monotonic()
-        if entry.kind == ATTACHMENT:
-            self.attachments.append(entry)
-            return
-        if entry.kind == SPAN:
+        if info is not None:
+            self.infos.append(entry)
+            if self.info is None or info.rank >= self.info.rank:
+                self.info, self.info_entry = info, entry
+        elif entry.kind == Kind.SPAN:
             self.spans.append(entry)
-            self.seen.add(entry.record[22:30])  # the span id's place, see ext/record.h
-            return
-        self.infos.append(entry)
-        if self.info is None or info.rank >= self.info.rank:
-            self.info, self.info_entry = info, entry
+            self.seen.add(span_id_of(entry.record))
+        else:
+            self.attachments.append(entry)
 
     @property
     def remote(self) -> bool:
@@ -88,18 +122,28 @@ class TraceBuffer:
         return self.info is not None and self.info.remote
 
     def complete(self) -> bool:
+        """Whether the trace has ended and all of its spans were seen."""
         return (
             self.info is not None
-            and self.info.phase == PHASE_COMPLETE
+            and self.info.phase == Phase.COMPLETE
             and len(self.seen) >= self.info.spans
         )
+
+    def nothing_is_delivered(self) -> bool:
+        """Whether all of the trace's spans are still to be delivered."""
+        return len(self.spans) == len(self.seen)
 
     def info_was_sent(self) -> bool:
         """Whether the server knows the trace."""
         return self.info_entry is None or self.info_entry.info_sent
 
+    def postpone(self) -> None:
+        """Lets no flush wait for what is known of the trace."""
+        for entry in self.entries():
+            entry.postponed = True
+
     def summarize(self) -> None:
-        """Takes from the undelivered spans what finishing needs."""
+        """Takes from the undelivered spans what the trace's info needs of them."""
         under = self.info.info.get("roots_under") if self.info is not None else None
         roots_under = bytes.fromhex(under) if under else None
         for entry in self.spans:
@@ -117,24 +161,34 @@ def _usable(entry: Entry) -> TraceInfoRecord | None:
     """What a trace record holds; None for the other kinds.
 
     Raises:
-        ValueError: it is no record that can be used.
+        ValueError, TypeError, OverflowError: it is no record that can be used.
     """
-    if entry.kind == TRACE:
+    if entry.kind == Kind.TRACE:
         return TraceInfoRecord(entry.record)
-    if entry.kind not in (SPAN, ATTACHMENT):
+    if entry.kind not in (Kind.SPAN, Kind.ATTACHMENT):
         raise ValueError("it is not one of this release")
     return None
 
 
 class Assembler:
-    def __init__(self) -> None:
+    """All traces that something is left to deliver of.
+
+    Args:
+        infos_again: Acknowledgements of infos do not count: they are those of another server.
+    """
+
+    def __init__(self, *, infos_again: bool = False) -> None:
         self.open: dict[bytes, TraceBuffer] = {}
         self._remembered: OrderedDict[bytes, TraceBuffer] = OrderedDict()
+        self._infos_again = infos_again
         self.bytes = 0
-        self.unusable: list[tuple[Entry, str]] = []  # and why; the sender sets them aside
+        self.unusable: list[tuple[Entry, str]] = []  # records that are set aside, and why
 
     def add(self, entries: list[Entry]) -> None:
+        """Takes records that were read."""
         for entry in entries:
+            if self._infos_again:
+                entry.info_sent = False
             try:
                 info = _usable(entry)
             except (ValueError, TypeError, OverflowError) as reason:
@@ -147,35 +201,14 @@ class Assembler:
             trace.add(entry, info)
             self.bytes += len(entry.record)
 
-    def ready(self, everything: bool) -> list[TraceBuffer]:
-        """Traces to send now: complete ones, and those that have been open for long. ``everything``:
-        an agent asked for a flush, so open ones go as far as they are."""
-        now = time.monotonic()
-        return [
-            trace
-            for trace in self.open.values()
-            # Without a trace record nobody knows where a span goes; it precedes the spans.
-            if trace.info is not None
-            and (trace.complete() or everything or now - trace.since >= OPEN_AFTER_SECONDS)
-        ]
-
     def without_record(self) -> list[TraceBuffer]:
         """Traces of which only spans are known."""
         return [trace for trace in self.open.values() if trace.info is None]
 
-    def orphans(self) -> list[TraceBuffer]:
-        """Spans whose trace record was lost: damage took it."""
-        now = time.monotonic()
-        return [
-            trace
-            for trace in self.without_record()
-            if now - trace.since >= ORPHAN_AFTER_SECONDS and trace.not_before <= now
-        ]
-
     def delivered(self, trace: TraceBuffer) -> None:
         """All that the trace held is delivered."""
         self.bytes -= sum(len(entry.record) for entry in trace.entries())
-        trace.record = trace.record_to_keep()
+        trace.record = trace.last_record()
         trace.spans, trace.infos, trace.attachments = [], [], []
         trace.info_entry = None
         del self.open[trace.trace_id]
@@ -183,8 +216,9 @@ class Assembler:
         while len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
 
-    def drop_packed(self) -> None:
-        """Forgets entries that were moved to a segment (they are marked done)."""
+    def drop_done(self) -> None:
+        """Forgets entries that are done while their traces go on: moved to a segment, or sent by
+        themselves."""
         for trace in list(self.open.values()):
             trace.spans = [entry for entry in trace.spans if not entry.done]
             trace.infos = [entry for entry in trace.infos if not entry.done]
@@ -195,3 +229,30 @@ class Assembler:
         self.bytes = sum(
             len(entry.record) for trace in self.open.values() for entry in trace.entries()
         )
+
+
+def ready_traces(assembler: Assembler, *, everything: bool) -> list[TraceBuffer]:
+    """Traces that a server is sent now: complete ones, and those that have been open for long.
+
+    Args:
+        assembler: Of all traces.
+        everything: A flush is wanted, or memory is short: open traces go as far as they are, too.
+    """
+    now = time.monotonic()
+    return [
+        trace
+        for trace in assembler.open.values()
+        # Without a trace record nobody knows where a span goes; it precedes the spans.
+        if trace.info is not None
+        and (everything or trace.complete() or now - trace.since >= OPEN_AFTER_SECONDS)
+    ]
+
+
+def orphans(assembler: Assembler) -> list[TraceBuffer]:
+    """Traces whose record was lost: damage took it."""
+    now = time.monotonic()
+    return [
+        trace
+        for trace in assembler.without_record()
+        if now - trace.since >= ORPHAN_AFTER_SECONDS and trace.schedule.is_due(now)
+    ]

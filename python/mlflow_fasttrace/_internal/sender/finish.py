@@ -37,18 +37,16 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
-from mlflow_fasttrace._internal.spool.records import PHASE_OPEN
+from mlflow_fasttrace._internal.spool.records import Phase, TraceState
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-#: Tags that the server sets on every new trace. A trace that brings one of its own (copied from
-#: another trace, say) would collide with it and be refused.
+#: Tags that the server sets on every new trace. A trace that brings such a tag (of another trace that
+#: it was copied from, say) would be refused.
 _SERVER_TAGS = frozenset(IMMUTABLE_TAGS - {MLFLOW_USER})
 
-_STATES = {1: "OK", 2: "ERROR", 3: "IN_PROGRESS"}
-
-#: An info as ``TraceInfo.to_dict()`` has it; made without a TraceInfo, whose way through protobuf
-#: costs more than everything else that the sender does for a trace.
+#: An info as ``TraceInfo.to_dict()`` has it. It is made without a TraceInfo, whose way through
+#: protobuf costs more than everything else that the sender does for a trace.
 InfoDict = dict[str, Any]
 
 
@@ -66,7 +64,7 @@ def _git_metadata(folder: str) -> dict[str, str]:
 
 
 def _sendable(value: Any) -> Any:
-    """Lone surrogates cannot travel: "?" stands for each, as in MLflow's own spans."""
+    """A value with "?" for each lone surrogate, which cannot travel, as in MLflow's own spans."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):
@@ -85,16 +83,16 @@ def _truncate(value: str | None) -> str:
 
 
 def _size_stats(trace: TraceBuffer, info: InfoDict) -> dict[str, str]:
-    sizes = sorted(trace.sizes.values())
+    sizes: list[float] = sorted(trace.sizes.values())
     if not sizes:
         return {}
     # The JSON of the trace without its spans, as MLflow's client measures it.
     metadata_size = len(json.dumps({"info": info, "data": {"spans": []}}))
-    total = sum(sizes) + metadata_size + (len(sizes) - 1) * 2
+    total = int(sum(sizes)) + metadata_size + (len(sizes) - 1) * 2
     stats = {
         TraceSizeStatsKey.TOTAL_SIZE_BYTES: total,
         TraceSizeStatsKey.NUM_SPANS: len(sizes),
-        TraceSizeStatsKey.MAX_SPAN_SIZE_BYTES: sizes[-1],
+        TraceSizeStatsKey.MAX_SPAN_SIZE_BYTES: int(sizes[-1]),
         TraceSizeStatsKey.P25_SPAN_SIZE_BYTES: int(_calculate_percentile(sizes, 0.25)),
         TraceSizeStatsKey.P50_SPAN_SIZE_BYTES: int(_calculate_percentile(sizes, 0.50)),
         TraceSizeStatsKey.P75_SPAN_SIZE_BYTES: int(_calculate_percentile(sizes, 0.75)),
@@ -130,7 +128,7 @@ def _preview(text: str | None, role: str) -> str | None:
 
 
 def _timestamp(milliseconds: int) -> str:
-    """RFC 3339, as protobuf prints it."""
+    """A time as protobuf prints it (RFC 3339)."""
     seconds, rest = divmod(milliseconds, 1000)
     text = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
@@ -142,11 +140,16 @@ def _duration(milliseconds: int) -> str:
 
 
 def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
-    """The info of a trace as far as it is known. Call ``trace.summarize()`` first."""
+    """The info of a trace as far as it is known.
+
+    Args:
+        trace: One with a trace record, and whose spans are summarized.
+        experiment_id: The id of its experiment at the destination.
+    """
     record = trace.info
     assert record is not None
     origin, given = record.destination, record.info
-    ended = record.phase != PHASE_OPEN
+    ended = record.phase != Phase.OPEN
     metadata: dict[str, Any] = {
         **given.get("inherited", {}),
         MLFLOW_USER: origin["user"],
@@ -173,7 +176,7 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
             "mlflow_experiment": {"experiment_id": experiment_id},
         },
         "request_time": _timestamp(record.start_ns // 1_000_000),
-        "state": _STATES[record.state] if ended else "IN_PROGRESS",
+        "state": TraceState(record.state).name if ended else "IN_PROGRESS",
         "trace_metadata": _truncate_request_metadata(_sendable(metadata)),
         "tags": _truncate_tags(
             _sendable({k: v for k, v in given["tags"].items() if k not in _SERVER_TAGS})
@@ -203,5 +206,5 @@ def start_trace_body(info: InfoDict) -> bytes:
 
 
 def info_entity(info: InfoDict) -> TraceInfo:
-    """The same as MLflow's entity, for its stores."""
+    """An info as MLflow's entity, for its stores."""
     return TraceInfo.from_dict(info)

@@ -11,30 +11,30 @@ import stat
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mlflow_fasttrace._internal.config import otlp
-from mlflow_fasttrace._internal.sender.assemble import Assembler
-from mlflow_fasttrace._internal.sender.delivery import INFOS_AT_ONCE
-from mlflow_fasttrace._internal.sender.life import sender_for
-from mlflow_fasttrace._internal.sender.loop import (
+from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
+from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
+from mlflow_fasttrace._internal.sender.life import (
     POLL_BUSY_SECONDS,
     POLL_IDLE_SECONDS,
-    SERVER_AWAY,
-    Sender,
+    sender_for,
 )
+from mlflow_fasttrace._internal.sender.loop import Sender
 from mlflow_fasttrace._internal.sender.sources import Entry, RingSource, SpillSegment
 from mlflow_fasttrace._internal.sender.status import Status
 from mlflow_fasttrace._internal.spool import overview
 from mlflow_fasttrace._internal.spool.files import dead_letter_paths, new_segment_path, note_of
 from mlflow_fasttrace._internal.spool.folder import Spool, remove_if_empty
 from mlflow_fasttrace._internal.spool.lock import Lock, sender_of
-from mlflow_fasttrace._internal.spool.status_file import read_status
+from mlflow_fasttrace._internal.spool.ring_states import ServerState
+from mlflow_fasttrace._internal.spool.status_file import SERVER_STATES, read_status
 
-#: A server that is away is tried for so long, unless a timeout says otherwise.
+#: For how long a server that is unavailable is tried, unless a timeout says otherwise.
 PATIENCE_SECONDS = 20.0
 
 _WATCH_SECONDS = 0.1
+_UNAVAILABLE = SERVER_STATES[ServerState.UNAVAILABLE]
 
 
 class Progress(NamedTuple):
@@ -47,40 +47,47 @@ class Progress(NamedTuple):
 
 
 class Outcome(NamedTuple):
+    """What a delivery has come to.
+
+    ``complete``: nothing waits that was there; else ``reason`` says why. ``running``: the number of
+    traces that are sent when they end.
+    """
+
     progress: Progress
     complete: bool
-    reason: str = ""  # why it is not complete
-    running: int = 0  # traces that are sent when they end
-
-
-class _Afresh(Assembler):
-    """For another server than the one that may have acknowledged a trace's info: it needs all."""
-
-    def add(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            entry.info_sent = False
-        super().add(entries)
+    reason: str = ""
+    running: int = 0
 
 
 class _Patience:
-    """When to give up: at the deadline, or without one when a server has been away for long."""
+    """When to give up: at the deadline, or without one when a server has been unavailable for long."""
 
     def __init__(self, deadline: float | None):
         self._deadline = deadline
         self._last = time.monotonic()
         self._progress: Progress | None = None
 
-    def ended(self, progress: Progress, away: bool) -> bool:
+    def ended(self, progress: Progress, *, unavailable: bool) -> bool:
+        """Whether it is time to give up.
+
+        Args:
+            progress: As of now.
+            unavailable: Whether the server takes nothing now.
+        """
         now = time.monotonic()
         if self._deadline is not None:
             return now >= self._deadline
-        if not away or progress != self._progress:
+        if not unavailable or progress != self._progress:
             self._progress, self._last = progress, now
         return now - self._last >= PATIENCE_SECONDS
 
 
 def retry_refused(spool: Spool) -> int:
-    """Puts dead letters back in line: as segments, which any sender of the spool will find."""
+    """Puts dead letters back in line: as segments, which any sender of the spool will find.
+
+    Returns:
+        The number of dead letters.
+    """
     count = 0
     for path in dead_letter_paths(spool.state):
         try:
@@ -102,13 +109,13 @@ def deliver(
     deadline: float | None = None,
     instead_of: str | None = None,
 ) -> Outcome:
-    """Delivers all that waits in a spool, as far as it waits now: what live agents add is not
-    waited for.
+    """Delivers all that waits in a spool now. Programs may add more meanwhile, which is not waited
+    for.
 
     Args:
         spool: The spool.
         uri: Where to, with what credentials.
-        report: Is told from time to time how far it is.
+        report: Is called from time to time with how far the delivery is.
         deadline: When to give up (``time.monotonic``).
         instead_of: The destination that the records name, where ``uri`` is another one.
 
@@ -122,7 +129,7 @@ def deliver(
         before = _numbers(read_status(spool.state))
         while not lock.take():
             if instead_of is not None:
-                _running, pid = sender_of(spool)
+                _held, pid = sender_of(spool)
                 reason = f"sender {pid} is delivering it to {instead_of}; stop it first"
                 return Outcome(Progress(), False, reason)
             status = read_status(spool.state)
@@ -130,7 +137,8 @@ def deliver(
             report(progress)
             if not overview.something_waits(spool):
                 return Outcome(progress, True)
-            if patience.ended(progress, bool(status) and status["server"] == "away"):
+            unavailable = status is not None and status["server"] == _UNAVAILABLE
+            if patience.ended(progress, unavailable=unavailable):
                 return Outcome(progress, False, _last_error(status))
             time.sleep(_WATCH_SECONDS)
         try:
@@ -150,15 +158,11 @@ def _deliver(
     patience: _Patience,
     instead_of: str | None,
 ) -> Outcome:
-    sender = sender_for(spool.state, spool.rings, uri, executor)
-    if instead_of is not None:
-        if not otlp.is_collector(uri):
-            sender.assembler = _Afresh()
-        sender.status.destination = instead_of  # the spool's remains what it was
+    sender = sender_for(spool.state, spool.rings, uri, executor, instead_of=instead_of)
     before = _counted(sender.status)
     began = time.time()
     sender.scan()
-    goals = {path: ring.reader.head for path, ring in sender.rings.items()}
+    goals = {path: ring.reader.head for path, ring in sender.intake.rings.items()}
     pause = POLL_BUSY_SECONDS
     try:
         while True:
@@ -166,19 +170,20 @@ def _deliver(
             progress = _since(before, _counted(sender.status))
             report(progress)
             if _reached(sender, goals):
-                sender.sweep()
+                sender.intake.sweep()
                 sender.forget_open_traces()
-                return Outcome(progress, True, running=len(_held(sender)))
-            away = sender.server_state == SERVER_AWAY
-            if patience.ended(progress, away):
+                return Outcome(progress, True, running=len(_running(sender)))
+            unavailable = sender.availability.state is ServerState.UNAVAILABLE
+            if patience.ended(progress, unavailable=unavailable):
                 error = sender.status.last_error
-                fresh = error is not None and error["time"] >= began
-                return Outcome(progress, False, error["text"] if fresh else "the time is up")
+                if error is not None and error["time"] >= began:
+                    return Outcome(progress, False, error["text"])
+                return Outcome(progress, False, "the time is up")
             if busy:
                 pause = POLL_BUSY_SECONDS
                 continue
-            if not away:
-                _all_is_read(sender)
+            if not unavailable:
+                _send_incomplete(sender)
             time.sleep(pause)
             pause = min(pause * 1.25, POLL_IDLE_SECONDS)
     finally:
@@ -186,10 +191,11 @@ def _deliver(
         remove_if_empty(spool.rings)
 
 
-def _all_is_read(sender: Sender) -> None:
-    """What is still incomplete goes as it is, and what no record belongs to is set aside."""
-    sender.flush_wanted = True
-    if not any(ring.reader.alive() for ring in sender.rings.values()):
+def _send_incomplete(sender: Sender) -> None:
+    """Lets traces go as they are when everything is read, and spans without a trace record be set
+    aside."""
+    sender.intake.flush_wanted = True
+    if not sender.intake.has_live_program():
         for trace in sender.assembler.open.values():
             if trace.info is None:
                 trace.since = float("-inf")
@@ -197,25 +203,26 @@ def _all_is_read(sender: Sender) -> None:
 
 def _reached(sender: Sender, goals: dict[str, int]) -> bool:
     """Whether everything is delivered that was there, but for traces that are sent when they end."""
-    if any(ring.reader.cursor < goals.get(path, 0) for path, ring in sender.rings.items()):
+    if any(ring.reader.cursor < goals.get(path, 0) for path, ring in sender.intake.rings.items()):
         return False
-    for segment in sender.segments.values():
-        # The segment that a live agent has begun stays until it begins another one.
+    for segment in sender.intake.segments.values():
+        # The segment that a live program has begun stays until the program begins another one.
         if not segment.loaded and (not isinstance(segment, SpillSegment) or segment.reader.rest):
             return False
-    held = _held(sender)
+    running = _running(sender)
     return all(
-        trace_id in held or all(_is_later(entry, goals) for entry in trace.entries())
+        trace_id in running or all(_is_later(entry, goals) for entry in trace.entries())
         for trace_id, trace in sender.assembler.open.items()
     )
 
 
-def _held(sender: Sender) -> set[bytes]:
-    return {
-        trace_id
-        for trace_id, trace in sender.assembler.open.items()
-        if not trace.failures and all(entry.held for entry in trace.entries())
-    }
+def _running(sender: Sender) -> set[bytes]:
+    """The ids of the traces that are sent when they end."""
+
+    def waits_for_end(trace: TraceBuffer) -> bool:
+        return not trace.schedule.failures and all(entry.postponed for entry in trace.entries())
+
+    return {trace_id for trace_id, trace in sender.assembler.open.items() if waits_for_end(trace)}
 
 
 def _is_later(entry: Entry, goals: dict[str, int]) -> bool:
@@ -227,7 +234,7 @@ def _counted(status: Status) -> Progress:
     return Progress(status.spans, status.bytes, status.traces, status.refused)
 
 
-def _numbers(status: dict | None) -> Progress:
+def _numbers(status: dict[str, Any] | None) -> Progress:
     if status is None:
         return Progress()
     delivered = status["delivered"]
@@ -238,7 +245,7 @@ def _since(before: Progress, now: Progress) -> Progress:
     return Progress(*(max(0, b - a) for a, b in zip(before, now, strict=True)))
 
 
-def _last_error(status: dict | None) -> str:
+def _last_error(status: dict[str, Any] | None) -> str:
     if status and status["last_error"]:
         return status["last_error"]["text"]
     return "the sender at work has not finished"

@@ -30,38 +30,54 @@ from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config.uris import without_credentials
-from mlflow_fasttrace._internal.sender.delivery import (
-    INFOS_AT_ONCE,
-    SIGN_IN_HINT,
-    Artifacts,
-    Away,
-    Denied,
-    Failed,
+from mlflow_fasttrace._internal.sender.artifacts import Artifacts, upload_artifacts
+from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
+from mlflow_fasttrace._internal.sender.exceptions import (
+    Forbidden,
     Inexact,
-    Refused,
+    Rejected,
     TooLarge,
+    TransientError,
+    Unavailable,
     Unsupported,
-    upload_artifacts,
 )
 from mlflow_fasttrace._internal.sender.finish import InfoDict, start_trace_body
+from mlflow_fasttrace._internal.sender.transport import (
+    PartialSuccess,
+    network_settings,
+    partial_success,
+    retry_after,
+)
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
+
+SIGN_IN_HINT = (
+    "(set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; nothing "
+    "is lost meanwhile)"
+)
 
 _TRACES_PATH = "/api/3.0/mlflow/traces"
 _EXPERIMENTS_PATH = "/api/2.0/mlflow/experiments"
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0  # where MLFLOW_HTTP_REQUEST_TIMEOUT does not say
 _ANSWER_BYTES = 8 << 20
-_COMPRESS_FROM = 64 << 10  # on a network; loopback pays more for the compression than for the bytes
+_COMPRESS_FROM = 64 << 10  # bytes, on a network; on loopback compression costs more than it saves
 _HEADERS_SECONDS = 5.0
-_FILES_SECONDS = 600.0  # that a server is taken for one without OTLP before it is asked again
-_AWAY_STATUS = frozenset({401, 407, 408, 425, 429, 502, 503, 504})
+_FILES_SECONDS = 600.0  # for which a server counts as one without OTLP before it is asked again
+_UNAVAILABLE_STATUS = frozenset({401, 407, 408, 425, 429, 502, 503, 504})
 _NO_OTLP_STATUS = frozenset({404, 405, 501})
 _VERSION = re.compile(rb"\d+\.\d+[\w.+-]{0,40}\s*")
 
 
 class HttpDestination:
-    """An MLflow tracking server."""
+    """An MLflow tracking server.
+
+    Args:
+        uri: Its URI, with credentials if it holds any.
+
+    Raises:
+        Exception: whatever MLflow raises for a URI that it cannot use.
+    """
 
     infos_at_once = INFOS_AT_ONCE
 
@@ -83,11 +99,9 @@ class HttpDestination:
             connect=min(_CONNECT_SECONDS, self._read_seconds), read=self._read_seconds
         )
         self._session = requests.Session()
-        adapter = TCPKeepAliveHTTPAdapter(pool_connections=1, pool_maxsize=self.infos_at_once)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._adapter = TCPKeepAliveHTTPAdapter(pool_connections=1, pool_maxsize=self.infos_at_once)
         self._pool: urllib3.HTTPConnectionPool | None = None
-        self._prefix = ""  # of the paths that are asked for
+        self._prefix = ""  # goes before every path
         self._known_headers: dict[str, str] = {}
         self._headers_asked = float("-inf")
         self._files_until = float("-inf")
@@ -95,22 +109,23 @@ class HttpDestination:
 
     @property
     def takes_spans(self) -> bool:
+        """False for a while after the server has shown that it has no OTLP."""
         return time.monotonic() >= self._files_until
 
     # ---- the connection ----
 
     def _open(self) -> urllib3.HTTPConnectionPool:
-        """Proxies and certificates are found by requests."""
+        """The connections, which are made as requests makes them."""
         if self._pool is None:
             session, creds = self._session, self._credentials
-            settings = session.merge_environment_settings(
-                self._host, {}, None, creds.verify, creds.client_cert_path
+            verify, cert, proxies = network_settings(
+                session, self._host, creds.verify, creds.client_cert_path
             )
-            verify, cert, proxies = settings["verify"], settings["cert"], settings["proxies"]
             if verify is False:
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
             sample = session.prepare_request(requests.Request("POST", self._host + "/"))
-            adapter = session.get_adapter(sample.url)
+            adapter = self._adapter
+            assert sample.url is not None
             pool = adapter.get_connection_with_tls_context(sample, verify, proxies, cert)
             adapter.cert_verify(pool, sample.url, verify, cert)
             self._prefix = adapter.request_url(sample, proxies).rstrip("/")
@@ -118,8 +133,8 @@ class HttpDestination:
         return self._pool
 
     def _headers(self) -> dict[str, str]:
-        """What MLflow's header providers and the credentials say; asked again every few seconds,
-        since the providers look around on every call."""
+        """What MLflow's header providers and the credentials say. They are asked again every few
+        seconds only, since the providers look around on every call."""
         now = time.monotonic()
         if now - self._headers_asked >= _HEADERS_SECONDS:
             self._known_headers = self._resolve_headers()
@@ -127,8 +142,8 @@ class HttpDestination:
         return self._known_headers
 
     def _resolve_headers(self) -> dict[str, str]:
-        """As MLflow's request function and requests put them together: the URI's own user and
-        password come first, or else ~/.netrc, then what MLflow was given."""
+        """The headers as MLflow's request function and requests put them together: the URI's own
+        user and password come first, or else ~/.netrc, then what MLflow was given."""
         headers = dict(resolve_request_headers())
         if workspace := get_request_workspace():
             headers.setdefault(WORKSPACE_HEADER_NAME, workspace)
@@ -141,7 +156,11 @@ class HttpDestination:
         sample = self._session.prepare_request(
             requests.Request("POST", self._host + "/", headers=headers)
         )
-        return {name: text for name, text in sample.headers.items() if name != "Content-Length"}
+        return {
+            name: text.decode("latin-1") if isinstance(text, bytes) else text
+            for name, text in sample.headers.items()
+            if name != "Content-Length"
+        }
 
     def _request(
         self, path: str, body: bytes | None, headers: dict[str, str], method: str = "POST"
@@ -173,7 +192,7 @@ class HttpDestination:
                 return self._request_by_mlflow(path, body, headers, method)
             return answer
         except Exception as error:
-            raise Away(
+            raise Unavailable(
                 f"{self._name} does not answer: {type(error).__name__}: {error}",
                 kind=type(error),
                 unanswered=not isinstance(error, urllib3.exceptions.NewConnectionError),
@@ -182,7 +201,7 @@ class HttpDestination:
     def _request_by_mlflow(
         self, path: str, body: bytes | None, headers: dict[str, str], method: str
     ) -> _Answer:
-        """Signs, and follows a server that moved."""
+        """Makes a request by MLflow's own function, which signs, and follows a server that moved."""
         limits = {} if self._credentials.use_databricks_sdk else {"timeout": self._read_seconds}
         answer = http_request(
             self._credentials,
@@ -197,7 +216,11 @@ class HttpDestination:
         return _Answer(answer.status_code, answer.headers, answer.content)
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """All of it, as far as it has an end."""
+        """The whole answer.
+
+        Raises:
+            OSError: it is too long, or takes too long.
+        """
         deadline = time.monotonic() + self._read_seconds
         content = b""
         while part := response.read1(64 << 10):
@@ -209,10 +232,11 @@ class HttpDestination:
         return content
 
     def _checked(self, path: str, answer: _Answer) -> _Answer:
-        """The answer where it is a 200.
+        """Gives an answer back whose status is 200.
 
         Raises:
-            Away, Denied, Refused, Failed, TooLarge, Unsupported: what any other answer means.
+            Unavailable, Forbidden, Rejected, TransientError, TooLarge, Unsupported: what any other
+                answer means.
         """
         status = answer.status
         if status == 200:
@@ -224,11 +248,13 @@ class HttpDestination:
         if status in (401, 403):
             self._headers_asked = float("-inf")
             reason += f" {SIGN_IN_HINT}"
-        if status in _AWAY_STATUS or status < 400:
-            raise Away(reason, answer.retry_after(), kind=status, unknown_to_it=status == 401)
+        if status in _UNAVAILABLE_STATUS or status < 400:
+            raise Unavailable(
+                reason, answer.retry_after(), kind=status, unauthenticated=status == 401
+            )
         if status == 403:
-            # (Also what a gateway says to a signature that has expired.)
-            raise Denied(reason, kind=status, unknown_to_it=True)
+            # A gateway, too, answers 403 to a signature that has expired.
+            raise Forbidden(reason, kind=status, unauthenticated=True)
         if status == 413:
             raise TooLarge(reason)
         if path == OTLP_TRACES_PATH and status in _NO_OTLP_STATUS and not answer.error_code():
@@ -236,24 +262,25 @@ class HttpDestination:
                 self._files_until = time.monotonic() + _FILES_SECONDS
                 logger.info("traces go as files, whole, since %s", reason)
                 raise Unsupported(reason)
-            raise Away(reason, answer.retry_after(), kind=status)
-        # Where MLflow itself says that this trace is wrong, it is. Of a page that something else
-        # wrote, of an experiment that is not there and of a failure one cannot know before others
-        # are taken.
+            raise Unavailable(reason, answer.retry_after(), kind=status)
+        # A trace is wrong where MLflow itself says so. Whether it is to blame for a page that
+        # something else wrote, for an experiment that is not there or for a failure shows when
+        # others are taken.
         known = answer.is_of_mlflow() and status < 500 and status != 404
-        raise (Refused if known else Failed)(reason)
+        raise (Rejected if known else TransientError)(reason)
 
     def _is_mlflow(self) -> bool:
         """Whether MLflow is there now, and not only the proxy before it."""
         answer = self._request("/version", None, {}, "GET")
         return answer.status == 200 and _VERSION.fullmatch(answer.body) is not None
 
-    def _not_of_mlflow(self, path: str, answer: _Answer) -> Away:
+    def _not_of_mlflow(self, path: str, answer: _Answer) -> Unavailable:
         text = answer.body[:100].decode("utf-8", "replace")
-        return Away(f"{self._name}{path} answered what is not MLflow's: {text}", kind=path)
+        return Unavailable(f"{self._name}{path} answered what is not MLflow's: {text}", kind=path)
 
     def experiment_id(self, name: str) -> str:
-        """By requests of our own: MLflow's client would ask for more, and read less of an answer."""
+        """The id of an experiment, which is made where it is missing. The requests are our own, since
+        MLflow's client would ask for more, and read less of an answer."""
         path = f"{_EXPERIMENTS_PATH}/get-by-name?experiment_name={quote(name, safe='')}"
         answer = self._request(path, None, {}, "GET")
         if answer.status == 404 and answer.error_code():
@@ -285,7 +312,7 @@ class HttpDestination:
         if exact and inexact:
             raise Inexact(inexact)
         if refused:
-            raise Refused(f"{len(refused)} span records cannot be encoded")
+            raise Rejected(f"{len(refused)} span records cannot be encoded")
         answer = self._request(
             OTLP_TRACES_PATH,
             body,
@@ -294,66 +321,54 @@ class HttpDestination:
                 MLFLOW_EXPERIMENT_ID_HEADER: experiment_id,
             },
         )
-        rejected = self._checked(OTLP_TRACES_PATH, answer).rejected_spans()
-        if rejected is None:
+        partial = self._checked(OTLP_TRACES_PATH, answer).partial_success()
+        if partial is None:
             raise self._not_of_mlflow(OTLP_TRACES_PATH, answer)
-        if rejected:
-            raise Refused(f"{self._name}{OTLP_TRACES_PATH} rejected {rejected}")
+        if partial.rejected:
+            raise Rejected(
+                f"{self._name}{OTLP_TRACES_PATH} rejected {partial.rejected} spans: {partial.message}"
+            )
 
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         upload_artifacts(self._uri, trace_id, artifacts)
 
 
 class _Answer(NamedTuple):
+    """A whole answer of the server, or of whatever stands before it."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
+        """The body; None where it is no JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
             return None
 
     def error_code(self) -> str | None:
+        """MLflow's code of what is wrong."""
         content = self.json()
         return content.get("error_code") if isinstance(content, dict) else None
 
-    def rejected_spans(self) -> str | None:
-        """Which of the spans an OTLP answer rejects: "" for none. None: it is no such answer."""
+    def partial_success(self) -> PartialSuccess | None:
+        """What an OTLP answer says of spans that were left out; None: it is no such answer."""
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
         if kind == "application/x-protobuf":
-            if not self.body:
-                return ""
-            from google.protobuf.message import DecodeError
-            from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-                ExportTraceServiceResponse,
-            )
-
-            try:
-                partial = ExportTraceServiceResponse.FromString(self.body).partial_success
-            except DecodeError:
-                return None
-            rejected = partial.rejected_spans
-            return f"{rejected} spans: {partial.error_message}" if rejected else ""
+            return partial_success(self.body)
         content = self.json() if kind == "application/json" else None
         if not isinstance(content, dict) or content.keys() - {"partialSuccess"}:
             return None
         partial = content.get("partialSuccess") or {}
         rejected = int(partial.get("rejectedSpans") or 0)
-        return f"{rejected} spans: {partial.get('errorMessage')}" if rejected else ""
+        return PartialSuccess(rejected, str(partial.get("errorMessage")))
 
     def is_of_mlflow(self) -> bool:
-        """Whether MLflow wrote it, and not whatever stands in its place or in between."""
+        """Whether MLflow wrote the answer, and nothing that stands in its place or in between."""
         content = self.json()
         return isinstance(content, dict) and ("error_code" in content or "detail" in content)
 
     def retry_after(self) -> float | None:
         """Seconds until the server wants to be asked again."""
-        text = self.headers.get("Retry-After")
-        if not text:
-            return None
-        try:
-            return max(0.0, urllib3.Retry().parse_retry_after(text))
-        except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
-            return None
+        return retry_after(self.headers.get("Retry-After"))

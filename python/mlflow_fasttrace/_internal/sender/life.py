@@ -8,22 +8,85 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from mlflow_fasttrace._internal.config import otlp
-from mlflow_fasttrace._internal.sender.loop import POLL_BUSY_SECONDS, POLL_IDLE_SECONDS, Sender
+from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
+from mlflow_fasttrace._internal.sender.assemble import Assembler
+from mlflow_fasttrace._internal.sender.availability import Availability
+from mlflow_fasttrace._internal.sender.bursts import Bursts
+from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
+from mlflow_fasttrace._internal.sender.intake import Intake
+from mlflow_fasttrace._internal.sender.loop import Delivery, Sender
+from mlflow_fasttrace._internal.sender.open_traces import OpenTraces
+from mlflow_fasttrace._internal.sender.packing import Packing
+from mlflow_fasttrace._internal.sender.server_delivery import ServerDelivery
 from mlflow_fasttrace._internal.sender.sources import RingSource
+from mlflow_fasttrace._internal.sender.spool_writer import SpoolWriter
+from mlflow_fasttrace._internal.sender.status import Status
 from mlflow_fasttrace._internal.spool.folder import remove_if_empty
 from mlflow_fasttrace._internal.spool.lock import Lock
 
-LINGER_SECONDS = 5.0  # without any agent, before the sender ends
+POLL_BUSY_SECONDS = 0.003
+POLL_IDLE_SECONDS = 0.05
+LINGER_SECONDS = 5.0  # without any program, before the sender ends
+GIVE_UP_SECONDS = 600.0  # without a program and with an unavailable server: until the next start
 
 
 def sender_for(
-    state: str | None, rings: str | None, uri: str, executor: Executor | None = None
+    folder: str | None,
+    rings_folder: str | None,
+    uri: str,
+    executor: Executor | None = None,
+    *,
+    instead_of: str | None = None,
 ) -> Sender:
-    if otlp.is_collector(uri):
-        from mlflow_fasttrace._internal.sender.collectors import CollectorSender
+    """Puts a sender together.
 
-        return CollectorSender(state, rings, uri)
-    return Sender(state, rings, uri, executor)
+    Args:
+        folder: The spool's folder of segments; None: there are no folders, and rings are adopted.
+        rings_folder: The folder of the spool's rings.
+        uri: The tracking URI, or a collector's, with its credentials.
+        executor: For several requests at once.
+        instead_of: The destination that the records name, where ``uri`` is another one.
+    """
+    collector = otlp.is_collector(uri)
+    status = Status(folder, uri, instead_of)
+    # Another server than the one that acknowledged infos needs all of them.
+    assembler = Assembler(infos_again=instead_of is not None and not collector)
+    intake = Intake(folder, rings_folder, assembler, status)
+    bursts = Bursts(intake.rings)
+    availability = Availability(status, intake.report_server_state)
+    writer = SpoolWriter(folder, status) if folder is not None else None
+    # A collector knows spans only, and needs no record of their trace.
+    open_traces = OpenTraces(None if collector else writer)
+    acknowledgements = Acknowledgements(assembler, status, open_traces)
+    dead_letters = DeadLetters(writer, acknowledgements, status)
+    delivery: Delivery
+    if collector:
+        from mlflow_fasttrace._internal.sender.collector_delivery import CollectorDelivery
+
+        delivery = CollectorDelivery(uri, assembler, acknowledgements, dead_letters)
+    else:
+        delivery = ServerDelivery(
+            uri,
+            acknowledgements,
+            dead_letters,
+            availability,
+            bursts.let_pass,
+            intake.is_abandoned,
+            executor,
+        )
+    return Sender(
+        folder=folder,
+        assembler=assembler,
+        intake=intake,
+        bursts=bursts,
+        packing=Packing(folder, rings_folder, intake) if folder is not None else None,
+        delivery=delivery,
+        availability=availability,
+        acknowledgements=acknowledgements,
+        dead_letters=dead_letters,
+        open_traces=open_traces,
+        status=status,
+    )
 
 
 def run_sender(
@@ -33,7 +96,7 @@ def run_sender(
     should_stop: Callable[[], bool] | None = None,
     executor: Executor | None = None,
 ) -> None:
-    """Serves a spool until no agent has needed it for a while.
+    """Serves a spool until no program has needed it for a while.
 
     Args:
         state: The spool's folder of segments, lock and log.
@@ -41,7 +104,7 @@ def run_sender(
         uri: The tracking URI, with its credentials.
         should_stop: Asked between rounds; what is not delivered stays where it is. None: it does not
             end before its time.
-        executor: For several requests at once. A thread of the agent has none: most of what it
+        executor: For several requests at once. A thread of the program has none: most of what it
             delivers it delivers while its interpreter ends, and starts no threads any more.
     """
     lock = Lock(os.path.join(state, "sender.lock"), stays=should_stop is None)
@@ -53,13 +116,13 @@ def run_sender(
                 _serve(sender, should_stop)
             finally:
                 sender.status.end()
-            # An agent that made its ring before this release relied on us; one that makes it
-            # afterwards finds the lock free and starts another sender.
+            # A program that made its ring before this release relied on this sender; one that makes
+            # it afterwards finds the lock free and starts another sender.
             lock.release()
             if should_stop():
                 return
             sender.scan()
-            if sender.idle():
+            if idle(sender):
                 remove_if_empty(rings)
                 return
     finally:
@@ -67,9 +130,14 @@ def run_sender(
 
 
 def run_sender_in_memory(fd: int, uri: str) -> None:
-    """Serves one ring that is memory of this process, as long as it is there."""
+    """Serves one ring that is memory of this process, as long as it is there.
+
+    Args:
+        fd: Of the ring.
+        uri: The tracking URI, with its credentials.
+    """
     sender = sender_for(None, None, uri)
-    sender.adopt(RingSource(None, fd))
+    sender.intake.adopt(RingSource(None, fd))
     _serve(sender, lambda: False)
 
 
@@ -77,15 +145,28 @@ def _serve(sender: Sender, should_stop: Callable[[], bool]) -> None:
     idle_since = time.monotonic()
     pause = POLL_BUSY_SECONDS
     while not should_stop():
-        sender.let_burst_pass()
+        sender.bursts.let_pass()
         if sender.step():
             pause = POLL_BUSY_SECONDS
         else:
             pause = min(pause * 1.25, POLL_IDLE_SECONDS)
-        if sender.idle():
+        if idle(sender):
             if time.monotonic() - idle_since >= LINGER_SECONDS:
                 sender.forget_open_traces()
                 return
         else:
             idle_since = time.monotonic()
         time.sleep(pause)
+
+
+def idle(sender: Sender) -> bool:
+    """Whether nobody needs a sender: there is no ring and no segment, or somebody removed the spool's
+    folder. While anything waits for a server that is unavailable the sender stays and tries again,
+    for a while."""
+    if sender.intake.is_empty():
+        return True
+    if sender.intake.has_live_program():
+        return False
+    if sender.folder is None or not os.path.isdir(sender.folder):
+        return True
+    return sender.availability.unavailable_seconds() >= GIVE_UP_SECONDS

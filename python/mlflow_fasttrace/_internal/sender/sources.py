@@ -13,88 +13,137 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Collection
+from typing import Protocol
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.spool.files import (
     COMPRESSION_LEVEL,
     RING_NAME,
     SPILL_NAME,
-    open_trace_path,
     own_file,
     remove,
     written_at,
 )
-from mlflow_fasttrace._internal.spool.records import INFO_SENT, PHASE_OFFSET, SPAN, TRACE
+from mlflow_fasttrace._internal.spool.records import Kind, info_was_sent, with_info_sent
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 READ_BYTES = 4 << 20
 PACK_AFTER_SECONDS = 1.0
-_SPILLED_BYTES = 300  # of a record, about
+_SPILLED_RECORD_BYTES = 300  # an estimate: rings count spilled records, not their bytes
 _COPIED_AT_ONCE = 1 << 20
 
 
+class Source(Protocol):
+    """A ring or a segment, as its entries see it."""
+
+    def delivered_one(self) -> None:
+        """One of the source's entries is delivered."""
+
+
 class Entry:
-    """A record on its way. ``info_sent`` says that the server has acknowledged a trace's info, which
-    is then never sent again; ``held`` that it waits for nothing but the end of its trace."""
+    """A record on its way.
 
-    __slots__ = ("done", "held", "info_sent", "kind", "position", "record", "source", "trace_id")
+    ``source`` and ``position`` say where the record was read and where it ends there. ``done``: it
+    is delivered, or lies in a segment. ``postponed``: it waits for the end of its trace or for
+    another try, and no flush waits for it. ``info_sent``: the server has acknowledged the info of
+    this trace record, which is then never sent again.
+    """
 
-    def __init__(self, source, position, kind, trace_id, record):
+    __slots__ = (
+        "done",
+        "info_sent",
+        "kind",
+        "position",
+        "postponed",
+        "record",
+        "source",
+        "trace_id",
+    )
+
+    def __init__(self, source: Source, position: int, kind: int, trace_id: bytes, record: bytes):
         self.source = source
         self.position = position
         self.kind = kind
         self.trace_id = trace_id
         self.record = record
         self.done = False
-        self.held = False
-        self.info_sent = kind == TRACE and bool(record[PHASE_OFFSET] & INFO_SENT)
+        self.postponed = False
+        self.info_sent = kind == Kind.TRACE and info_was_sent(record)
 
-    def record_to_keep(self) -> bytes:
-        """The record as it goes to disk: it remembers that its info was acknowledged."""
-        if self.kind == TRACE and self.info_sent:
-            kept = bytearray(self.record)
-            kept[PHASE_OFFSET] |= INFO_SENT
-            return bytes(kept)
+    def acknowledge(self) -> None:
+        """Says to the source, once, that nothing is left to do for this entry."""
+        if not self.done:
+            self.done = True
+            self.source.delivered_one()
+
+    def record_for_disk(self) -> bytes:
+        """The record, with the mark that its info was acknowledged."""
+        if self.kind == Kind.TRACE and self.info_sent:
+            return with_info_sent(self.record)
         return self.record
 
 
+class Marker:
+    """A position in a ring up to which nothing counts as delivered before the marker is done: what
+    stood there has moved to segments, which are delivered by themselves, or was damaged."""
+
+    __slots__ = ("done", "position", "postponed", "ring")
+
+    def __init__(self, ring: RingSource, position: int, *, done: bool):
+        self.ring = ring
+        self.position = position
+        self.done = done
+        self.postponed = False
+
+
 class RingSource:
-    """One agent's ring: a file, or memory of this process that ``fd`` is open for."""
+    """One program's ring: a file, or memory of this process that ``fd`` is open for.
+
+    Raises:
+        OSError: it is no ring of this user.
+    """
 
     def __init__(self, path: str | None, fd: int = -1):
         self.path = path
-        self.stem = RING_NAME.match(os.path.basename(path))["stem"] if path else ""
+        match = RING_NAME.match(os.path.basename(path)) if path else None
+        self.stem: str = match["stem"] if match else ""
         self.reader = _core.RingReader(path, fd)
-        self.pending: deque[Entry] = deque()
+        self.pending: deque[Entry | Marker] = deque()
         self.unpacked_since: float | None = None
         self.flush_wanted = False
         self._recorded = 0
-        self._earlier: tuple[Entry, set[str]] | None = None
+        self._earlier: tuple[Marker, set[str]] | None = None
 
     def await_earlier(self, segments: Collection[str]) -> None:
-        """What an earlier sender moved out of the ring is delivered when the segments are gone that
-        there are now."""
+        """Lets what an earlier sender moved out of the ring count as delivered when the given
+        segments, which are all that there are now, are gone."""
         if self.reader.delivered < self.reader.tail:
-            marker = self._marker(done=False)
+            marker = Marker(self, self.reader.cursor, done=False)
             self.pending.append(marker)
             self._earlier = (marker, set(segments))
             self.settle_earlier(segments)
 
     def settle_earlier(self, segments: Collection[str]) -> None:
+        """Looks whether the segments of ``await_earlier`` are gone.
+
+        Args:
+            segments: The segments that are left.
+        """
         if self._earlier is not None and self._earlier[1].isdisjoint(segments):
             self._earlier[0].done = True
             self._earlier = None
             self.settle()
 
     def grown(self) -> int:
-        """Bytes, about, that the agent recorded since this was last asked."""
+        """The number of bytes, about, that the program recorded since the last call."""
         self.flush_wanted |= self.reader.take_flush()
-        recorded = self.reader.head + self.reader.spilled * _SPILLED_BYTES
+        recorded = self.reader.head + self.reader.spilled * _SPILLED_RECORD_BYTES
         grown, self._recorded = recorded - self._recorded, recorded
         return grown
 
     def read(self) -> list[Entry]:
+        """Reads new records."""
         self.flush_wanted |= self.reader.take_flush()
         entries = [Entry(self, *item) for item in self.reader.drain(READ_BYTES)]
         self.pending.extend(entries)
@@ -103,27 +152,22 @@ class RingSource:
         if self.reader.damaged:
             lost = self.reader.skip_damage()
             logger.error("%s is damaged: %d bytes of it cannot be read", self.path, lost)
-            self.pending.append(self._marker(done=True))
+            self.pending.append(Marker(self, self.reader.cursor, done=True))
         return entries
 
-    def _marker(self, done: bool) -> Entry:
-        marker = Entry(self, self.reader.cursor, SPAN, b"", b"")
-        marker.done = done
-        return marker
-
     def delivered_one(self) -> None:
-        """One of its entries is done; ``settle`` sees that in the entry."""
+        """Does nothing: ``settle`` sees in the entries which of them are done."""
 
     def settle(self) -> None:
-        """Tells the agent how far everything is delivered."""
+        """Tells the program how far everything is delivered."""
         position = None
         while self.pending and self.pending[0].done:
             position = self.pending.popleft().position
         if position is not None:
             self.reader.release(position)
-        if self.flush_wanted:  # whoever waits for delivery does not wait for the end of traces
+        if self.flush_wanted:  # a flush does not wait for the end of traces
             for entry in self.pending:
-                if not (entry.done or entry.held):
+                if not (entry.done or entry.postponed):
                     break
                 position = entry.position
         if position is not None:
@@ -132,10 +176,12 @@ class RingSource:
             self.unpacked_since = None
 
     def filling(self) -> bool:
+        """Whether more than half of the ring is not given back."""
         return self.reader.head - self.reader.tail > self.reader.capacity // 2
 
     def pack_is_due(self) -> bool:
-        """With the server away: soon, but not a file for every few records."""
+        """Whether, with the server unavailable, the ring's records go to disk now: soon, but there
+        is no file for every few records."""
         if not self.pending or self.unpacked_since is None:
             return False
         return (
@@ -145,16 +191,26 @@ class RingSource:
         )
 
     def pack(self, path: str) -> PackedSegment | None:
-        """Moves what is undelivered into a segment and gives its space back to the agent."""
-        kept = [entry for entry in self.pending if not entry.done and entry.record]
-        if not kept:
+        """Moves what is undelivered into a segment and gives its space back to the program.
+
+        Args:
+            path: Of the segment.
+
+        Returns:
+            The segment; None where there is nothing to move.
+
+        Raises:
+            OSError: the segment cannot be written; everything stays in the ring.
+        """
+        moved = [item for item in self.pending if isinstance(item, Entry) and not item.done]
+        if not moved:
             return None
-        _core.write_segment(path, [entry.record_to_keep() for entry in kept], COMPRESSION_LEVEL)
-        for entry in kept:
+        _core.write_segment(path, [entry.record_for_disk() for entry in moved], COMPRESSION_LEVEL)
+        for entry in moved:
             entry.done = True
-        # What the agent waits for is now: the segment, and markers of earlier ones.
-        markers = [entry for entry in self.pending if not entry.done]
-        marker = self._marker(done=False)
+        # A flush waits for the segment now, and for the markers of earlier ones.
+        markers = [item for item in self.pending if not item.done]
+        marker = Marker(self, self.reader.cursor, done=False)
         self.pending = deque([*markers, marker])
         self.reader.release(self.reader.cursor)
         self.unpacked_since = None
@@ -162,40 +218,45 @@ class RingSource:
         return PackedSegment(path, marker)
 
     def finished(self) -> bool:
-        """The agent is gone and nothing of its ring is needed any more."""
+        """Whether the program is gone and nothing of its ring is needed any more."""
         reader = self.reader
         return not reader.alive() and reader.tail >= reader.head
 
     def remove(self) -> None:
+        """Closes the ring and removes its file."""
         self.pending.clear()
         self.reader.close()
         if self.path is not None:
             remove(self.path)
 
 
-class KeptRecord:
-    """The source of a trace record that is known already: nothing waits for it."""
-
-    def delivered_one(self) -> None:
-        pass
-
-
 class PackedSegment:
-    """A segment that a sender wrote; complete from the start."""
+    """A segment that a sender wrote; complete from the start.
 
-    def __init__(self, path: str, marker: Entry | None = None):
+    Args:
+        path: Of its file.
+        marker: What stands for it in the ring that its records come from, where this sender moved
+            them.
+    """
+
+    def __init__(self, path: str, marker: Marker | None = None):
         self.path = path
         self.marker = marker
         self.left = 0
         self.loaded = False
 
     def read(self) -> list[Entry]:
+        """Reads all records.
+
+        Raises:
+            OSError, MemoryError: the file cannot be read.
+        """
         entries: list[Entry] = []
         reader = _core.SegmentReader(self.path)
         while batch := reader.read(READ_BYTES):
             entries += [Entry(self, *item) for item in batch]
         if reader.damaged or reader.rest:
-            _set_aside(self.path)
+            _copy_damaged(self.path)
         self.left = len(entries)
         self.loaded = True
         return entries
@@ -204,53 +265,69 @@ class PackedSegment:
         self.left -= 1
 
     def settle(self) -> None:
+        """Removes the file when all of it is delivered."""
         if self.loaded and self.left == 0:
             remove(self.path)
             if self.marker is not None:
                 self.marker.done = True
-                self.marker.source.settle()
+                self.marker.ring.settle()
 
 
 class SpillSegment:
-    """A segment that an agent writes while its ring is full; read as it grows."""
+    """A segment that a program writes while its ring is full; read as it grows.
+
+    Args:
+        path: Of its file.
+        ring: The program's ring; None where that is gone.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
 
     def __init__(self, path: str, ring: RingSource | None):
         self.path = path
         self.ring = ring
         match = SPILL_NAME.match(os.path.basename(path))
-        self.stem, self.sequence = match["stem"], int(match["sequence"])
+        assert match is not None, "found by its name"
+        self.sequence = int(match["sequence"])
         self.reader = _core.SegmentReader(path)
         self.left = 0
         self.loaded = False
 
     def ended(self) -> bool:
-        """Whether the agent will not write to it any more."""
+        """Whether the program will not write to it any more."""
         if self.ring is None:
             return True
         return self.ring.reader.spill_sequence > self.sequence or not self.ring.reader.alive()
 
     def read(self) -> list[Entry]:
+        """Reads new records.
+
+        Raises:
+            OSError, MemoryError: the file cannot be read.
+        """
         entries: list[Entry] = []
-        ended = self.ended()  # before reading: what is there then is all there is
+        ended = self.ended()  # asked before reading: nothing is added after the read then
         while batch := self.reader.read(READ_BYTES):
             entries += [Entry(self, *item) for item in batch]
         self.left += len(entries)
         if ended or self.reader.damaged:
             self.loaded = True
             if self.reader.damaged or (self.reader.rest and not self._was_being_written()):
-                _set_aside(self.path)
+                _copy_damaged(self.path)
         return entries
 
     def _was_being_written(self) -> bool:
-        """Whether an agent may have been killed in the middle of its last record, whose span had not
-        ended then: a frame that is cut off is no damage there."""
+        """Whether a program may have been killed in the middle of its last record, whose span had
+        not ended then: a frame that is cut off is no damage there."""
         return self.ring is None or self.ring.reader.spill_sequence == self.sequence
 
     def move(self, folder: str) -> None:
-        """From memory to the disk, where a reboot leaves it. It is there whole or not at all.
+        """Moves the file from memory to the disk, where a reboot leaves it. It is there whole or not
+        at all.
 
         Raises:
-            OSError: it cannot be; it stays where it is.
+            OSError: it cannot be moved, and stays where it is.
         """
         there = os.path.join(folder, os.path.basename(self.path))
         fresh = there + ".new"
@@ -273,12 +350,14 @@ class SpillSegment:
             self.ring.reader.add_spill_delivered(1)
 
     def settle(self) -> None:
+        """Removes the file when all of it is delivered."""
         if self.loaded and self.left == 0:
             remove(self.path)
 
 
-def _set_aside(path: str) -> None:
-    """What precedes the damage has been read; the file is kept for whoever wants to look."""
+def _copy_damaged(path: str) -> None:
+    """Leaves the file under another name, for people to look at. What precedes the damage has been
+    read."""
     aside = path.removesuffix(".seg") + ".damaged"
     try:
         if os.path.exists(path) and not os.path.exists(aside):
@@ -286,15 +365,3 @@ def _set_aside(path: str) -> None:
     except OSError:
         pass
     logger.error("%s is damaged; what precedes the damage is delivered, a copy is %s", path, aside)
-
-
-def open_trace_entry(folder: str, trace_id: bytes) -> Entry | None:
-    """What is kept there; None where it is nothing."""
-    try:
-        items = _core.SegmentReader(open_trace_path(folder, trace_id)).read(READ_BYTES)
-    except OSError:
-        return None
-    for position, kind, named, record in items:
-        if kind == TRACE and named == trace_id:
-            return Entry(KeptRecord(), position, kind, named, record)
-    return None

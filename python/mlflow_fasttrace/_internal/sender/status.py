@@ -1,7 +1,7 @@
 """What a sender says of itself: ``status.json`` in its spool's state folder.
 
 Written at most once a second, when something has changed, and at the sender's end; 0600, renamed
-into place. It holds no secret and nothing of a trace but ids, names, times and states. Totals
+into place. It holds no secret, and of a trace only ids, names, times and states. Totals
 carry on from one sender of a spool to the next. Schema (version 1):
 
     version         1
@@ -12,9 +12,9 @@ carry on from one sender of a spool to the next. Schema (version 1):
     refused         traces that the server refused for good, since the spool exists
     dead_letters    how many of them lie in the spool
     kept_out        traces that tail sampling dropped, since the spool exists
-    full            whether the spool has reached its bound: agents begin no new traces
-    no_room         traces that agents did not begin for that, since the spool exists
-    no_room_rings   those of them that rings count which still exist, by ring
+    full            whether the spool has reached its bound: programs begin no new traces
+    no_room         traces that programs did not begin for that, since the spool exists
+    no_room_rings   the part of them that is counted in rings which still exist, by ring
     last_error      {"text", "time"} or null
     recent          the traces delivered last, oldest first: {"trace_id", "name", "start_ns",
                     "duration_ns" (null while open), "state", "spans", "delivered" (a time),
@@ -27,11 +27,14 @@ import json
 import os
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
+from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
 from mlflow_fasttrace._internal.spool.files import DEAD_LETTER_SUFFIX
+from mlflow_fasttrace._internal.spool.records import Phase
+from mlflow_fasttrace._internal.spool.ring_states import ServerState
 from mlflow_fasttrace._internal.spool.status_file import (
     FILE_NAME,
     SCHEMA_VERSION,
@@ -40,24 +43,33 @@ from mlflow_fasttrace._internal.spool.status_file import (
     read_status,
 )
 
-if TYPE_CHECKING:
-    from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
-    from mlflow_fasttrace._internal.sender.loop import Sender
-
-
 _WRITE_SECONDS = 1.0
 _RECENT = 50
 _MAX_NAME = 200
 _MAX_ERROR = 1000
 
 
-class Status:
-    """A sender's account of its work."""
+class Figures(NamedTuple):
+    """What other parts of the sender know."""
 
-    def __init__(self, folder: str | None, uri: str):
-        self._folder = folder  # None: nothing is written
+    server: ServerState
+    spool_is_full: bool
+    refused_by_ring: dict[str, int]  # traces that were not begun, by the stem of each ring
+
+
+class Status:
+    """A sender's account of its work.
+
+    Args:
+        folder: The spool's folder; None: nothing is written.
+        uri: Where the sender delivers to.
+        destination: What the spool's records name, where that is another URI.
+    """
+
+    def __init__(self, folder: str | None, uri: str, destination: str | None = None):
+        self._folder = folder
         self._goes_to = without_credentials(uri)
-        self.destination = self._goes_to  # what the spool's records name; may be another one
+        self.destination = self._goes_to if destination is None else destination
         self._started = time.time()
         before = read_status(folder) if folder is not None else None
         self.traces: int = before["delivered"]["traces"] if before else 0
@@ -65,8 +77,7 @@ class Status:
         self.bytes: int = before["delivered"]["bytes"] if before else 0
         self.refused: int = before["refused"] if before else 0
         self.last_error: dict[str, Any] | None = before["last_error"] if before else None
-        self._kept_out_before: int = before["kept_out"] if before else 0
-        self._kept_out = 0
+        self._sampled_out: int = before["kept_out"] if before else 0
         self._full = False
         self._no_room: dict[str, int] = before["no_room_rings"] if before else {}
         counted = sum(self._no_room.values())
@@ -78,14 +89,15 @@ class Status:
         self._changed = True
         self._next_write = 0.0
 
-    def done(self, trace: TraceBuffer, refusal: Exception | None) -> None:
-        """Nothing of the trace is left to deliver. ``refusal``: it was set aside."""
+    def done(self, trace: TraceBuffer, disposition: Disposition) -> None:
+        """Counts a trace of which nothing is left to deliver."""
         self._changed = True
-        if trace.kept is False:
-            return  # by tail sampling, which counts by itself
-        if refusal is not None:
+        if disposition is Disposition.SAMPLED_OUT:
+            self._sampled_out += 1
+            return
+        if disposition is Disposition.SET_ASIDE:
             self.refused += 1
-            # Not the reason: a server may quote what it was sent.
+            # The reason is left out: a server may quote what it was sent.
             self.error(f"{trace.mlflow_id} is refused; a file beside it says why")
             return
         known = self._recent.pop(trace.mlflow_id, None)
@@ -99,7 +111,7 @@ class Status:
             "name": _printable(info.info.get("name"))[:_MAX_NAME] if info else "",
             "start_ns": info.start_ns if info else 0,
             "duration_ns": info.duration_ns if info else None,
-            "state": TRACE_STATES.get(info.state, "") if info and info.phase else "IN_PROGRESS",
+            "state": _state(trace),
             "spans": len(trace.seen),
             "delivered": time.time(),
             "to": self._goes_to,
@@ -108,35 +120,37 @@ class Status:
             self._recent.popitem(last=False)
 
     def refused_records(self, reason: str) -> None:
-        """Records were set aside that cannot be used."""
+        """Counts records that were set aside since they cannot be used."""
         self.refused += 1
         self.error(f"{reason}; a file says which")
 
     def error(self, reason: object) -> None:
+        """Remembers what went wrong last."""
         text = _printable(without_secrets(str(reason)))[:_MAX_ERROR]
         self.last_error = {"text": text, "time": time.time()}
         self._changed = True
 
-    def tick(self, sender: Sender) -> None:
-        """Called in every round of the sender."""
-        now = time.monotonic()
-        if now < self._next_write:
-            return
-        rings = {ring.stem: ring.reader.refused_traces for ring in sender.rings.values()}
+    def is_due(self) -> bool:
+        """Whether the file may be written again."""
+        return time.monotonic() >= self._next_write
+
+    def tick(self, figures: Figures) -> None:
+        """Writes the file where something has changed. Called when ``is_due``."""
+        rings = figures.refused_by_ring
         for stem in self._no_room.keys() - rings.keys():
             self._no_room_before += self._no_room.pop(stem)
         no_room = {stem: count for stem, count in rings.items() if count}
-        # What another server says is not what is asked here.
-        server = sender.server_state if self.destination == self._goes_to else 0
-        state = (SERVER_STATES[server], sender.kept_out, sender.spool_is_full, no_room)
-        known = (self._server, self._kept_out, self._full, self._no_room)
-        if self._changed or state != known:
-            self._server, self._kept_out, self._full, self._no_room = state
-            self._next_write = now + _WRITE_SECONDS
+        # The state is that of the server which the records name.
+        server = figures.server if self.destination == self._goes_to else ServerState.UNKNOWN
+        state = (SERVER_STATES[server], figures.spool_is_full, no_room)
+        if self._changed or state != (self._server, self._full, self._no_room):
+            self._server, self._full, self._no_room = state
+            self._next_write = time.monotonic() + _WRITE_SECONDS
             self._changed = False
             self._write(ended=None)
 
     def end(self) -> None:
+        """Writes the file for the last time."""
         self._write(ended=time.time())
 
     def _write(self, ended: float | None) -> None:
@@ -157,7 +171,7 @@ class Status:
                     "delivered": {"traces": self.traces, "spans": self.spans, "bytes": self.bytes},
                     "refused": self.refused,
                     "dead_letters": letters,
-                    "kept_out": self._kept_out_before + self._kept_out,
+                    "kept_out": self._sampled_out,
                     "full": self._full,
                     "no_room": self._no_room_before + sum(self._no_room.values()),
                     "no_room_rings": self._no_room,
@@ -173,7 +187,14 @@ class Status:
                 file.write(text)
             os.replace(fresh, path)
         except OSError:
-            pass  # a full disk or a folder that is gone: delivery goes on without
+            pass  # a full disk or a folder that is gone: delivery goes on without the file
+
+
+def _state(trace: TraceBuffer) -> str:
+    info = trace.info
+    if info is None or info.phase == Phase.OPEN:
+        return "IN_PROGRESS"
+    return TRACE_STATES.get(info.state, "")
 
 
 def _printable(value: object) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import sqlalchemy
 from mlflow.entities import Span
@@ -15,23 +17,32 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.uri import get_uri_scheme
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.sender.delivery import (
-    TRANSIENT_CODES,
-    Artifacts,
-    Away,
-    Failed,
-    Refused,
-    upload_artifacts,
+from mlflow_fasttrace._internal.sender.artifacts import Artifacts, upload_artifacts
+from mlflow_fasttrace._internal.sender.exceptions import (
+    DeliveryError,
+    Rejected,
+    TransientError,
+    Unavailable,
 )
 from mlflow_fasttrace._internal.sender.finish import InfoDict, info_entity
 from mlflow_fasttrace._internal.spool import database
+
+#: MLflow's error codes that another try may not see.
+_TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
 
 #: What the code of a store raises for a value that it cannot use, never for a database.
 _VALUE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
 class StoreDestination:
-    """A tracking store that this process opens itself (``sqlite:///``, ``postgresql://``, ...)."""
+    """A tracking store that this process opens itself (``sqlite:///``, ``postgresql://``, ...).
+
+    Args:
+        uri: Its URI.
+
+    Raises:
+        Exception: whatever the store's libraries raise where it cannot be opened.
+    """
 
     takes_spans = True
     infos_at_once = 1
@@ -59,24 +70,25 @@ class StoreDestination:
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         upload_artifacts(self.uri, trace_id, artifacts)
 
-    def _call(self, function, *args):
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
             return function(*args)
         except MlflowException as error:
             raise _judged(error) from error
         except NotImplementedError as error:
-            raise Refused(
+            raise Rejected(
                 "this store keeps no spans; use a tracking server or a database URI"
             ) from error
         except _VALUE_ERRORS as error:
             # The store adds up token usage and costs; a program may set anything as those.
-            raise Refused(f"{type(error).__name__}: {error}") from error
+            raise Rejected(f"{type(error).__name__}: {error}") from error
         except Exception as error:
-            raise Away(f"{type(error).__name__}: {error}") from error
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
 
 
 def _connect_once(uri: str) -> None:
-    """MLflow's store tries for minutes to reach a database; the sender has more to do meanwhile.
+    """Finds out whether a database is there. MLflow's store would try for minutes, and the sender has
+    more to do meanwhile.
 
     Raises:
         Exception: it cannot be reached.
@@ -88,20 +100,20 @@ def _connect_once(uri: str) -> None:
         engine.dispose()
 
 
-def _judged(error: MlflowException) -> Exception:
-    """What it means for the trace. MLflow has a few codes for all that a database may say: what it
-    says itself stands behind them."""
+def _judged(error: MlflowException) -> DeliveryError:
+    """What an error of the store means for the trace. MLflow has a few codes for all that a database
+    may say: the database's own error is the cause of MLflow's."""
     cause = error.__cause__
     if isinstance(cause, (*_VALUE_ERRORS, sqlalchemy.exc.DataError)):
-        return Refused(str(error))
+        return Rejected(str(error))
     if isinstance(cause, sqlalchemy.exc.DBAPIError) and (
         cause.connection_invalidated or isinstance(cause, sqlalchemy.exc.InterfaceError)
     ):
-        return Away(str(error))
+        return Unavailable(str(error))
     if isinstance(cause, sqlalchemy.exc.SQLAlchemyError) and not isinstance(
         cause, sqlalchemy.exc.OperationalError
     ):
-        # A database that only reads after a failover, a right or a table that is missing: of one
-        # trace one cannot tell.
-        return Failed(str(error))
-    return (Away if error.error_code in TRANSIENT_CODES else Refused)(str(error))
+        # The database only reads after a failover, say, or a right or a table is missing: one trace
+        # does not show which.
+        return TransientError(str(error))
+    return (Unavailable if error.error_code in _TRANSIENT_CODES else Rejected)(str(error))

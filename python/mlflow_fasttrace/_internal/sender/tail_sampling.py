@@ -1,40 +1,49 @@
-"""Tail sampling: which finished traces are kept.
+"""Tail sampling: which finished traces are delivered.
 
 ``MLFLOW_FASTTRACE_KEEP`` lists rules with commas between them; a trace that any of them takes is
-kept, the others are dropped when they are complete:
+sampled, the others are dropped when they are complete:
 
     error          a span of it ended with an error
     slow>2s        it took longer (ms, s or m)
     5%             that share of all traces, decided by the trace's id
 
-The rules are an agent's, and travel with each of its traces.
+The rules are a program's, and travel with each of its traces.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
-from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
+from mlflow_fasttrace._internal.spool.records import SpanStatus, status_of
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-_STATUS_FIELD, _STATUS_ERROR = 7, 2  # of a span record, see docs/spool-format.md
 _SLOW = re.compile(r"slow\s*>\s*(\d+(?:\.\d+)?)\s*(ms|s|m)")
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _NANOSECONDS = {"ms": 1e6, "s": 1e9, "m": 60e9}
 
 
+class Decision(Enum):
+    SAMPLED = auto()
+    DROPPED = auto()
+    WAITS = auto()  # for its end
+
+
 class Rules(NamedTuple):
+    """What a program asked for. A trace is sampled where one of the rules takes it."""
+
     error: bool = False
     slower_than_ns: float | None = None
     share: float = 0.0
 
-    def keep(self, trace: TraceBuffer) -> bool:
-        """Whether a trace, as far as it is known, is kept."""
+    def take(self, trace: TraceBuffer) -> bool:
+        """Whether a rule takes a trace, as far as that is known."""
         info = trace.info
         if info is None:
             return True
@@ -42,14 +51,12 @@ class Rules(NamedTuple):
             return True
         if self.slower_than_ns is not None and (info.duration_ns or 0) > self.slower_than_ns:
             return True
-        return self.error and any(
-            _core.decode(entry.record)[_STATUS_FIELD] == _STATUS_ERROR for entry in trace.spans
-        )
+        return self.error and any(status_of(entry.record) == SpanStatus.ERROR for entry in trace.spans)
 
 
 @lru_cache(maxsize=64)
 def parse(text: str) -> Rules | None:
-    """The rules, or None where a word of them is none: then everything is kept.
+    """The rules, or None where a word of them is none: then everything is sampled.
 
     Args:
         text: The value of ``MLFLOW_FASTTRACE_KEEP``.
@@ -73,7 +80,25 @@ def parse(text: str) -> Rules | None:
     return rules
 
 
-def rules_of(trace: TraceBuffer) -> Rules | None:
-    """What the trace's agent asked for; None: all traces are kept."""
-    text = trace.info.destination.get("keep") if trace.info is not None else None
+def decide(trace: TraceBuffer, must_decide: Callable[[], bool]) -> Decision:
+    """What the rules of the trace's program say. A decision stands, also for spans that come later.
+
+    Args:
+        trace: One that is ready to be sent.
+        must_decide: Whether a trace that is not complete waits no longer.
+    """
+    if trace.sampled_in is None:
+        rules = _rules_of(trace)
+        if rules is None:
+            return Decision.SAMPLED
+        complete = trace.complete()
+        if not complete and not must_decide():
+            return Decision.WAITS
+        # The rules may not have seen the half of a trace that will never be complete.
+        trace.sampled_in = not complete or rules.take(trace)
+    return Decision.SAMPLED if trace.sampled_in else Decision.DROPPED
+
+
+def _rules_of(trace: TraceBuffer) -> Rules | None:
+    text = trace.destination.get("keep")
     return parse(text) if isinstance(text, str) else None

@@ -1,0 +1,99 @@
+"""Files of a trace: attachments, and spans where a server does not take them by OTLP. MLflow's own code
+finds the place and uploads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from mlflow_fasttrace._internal.sender.exceptions import (
+    Forbidden,
+    Rejected,
+    TransientError,
+    Unavailable,
+)
+
+#: Statuses below 500 that another try may not see.
+_TRANSIENT_STATUS = frozenset({401, 403, 408, 425, 429})
+
+
+class Artifacts(NamedTuple):
+    """What of a trace is stored as files, wherever its server keeps artifacts.
+
+    ``attachments``: by their ids. ``spans``: the JSON of each; all of them are in one file.
+    ``added``: the spans join those that the file has, rather than take their place.
+    """
+
+    attachments: dict[str, bytes] = {}
+    spans: list[str] = []
+    added: bool = False
+
+
+def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
+    """Uploads a trace's files to the place that its server names.
+
+    Args:
+        uri: The tracking URI.
+        trace_id: The trace's id as MLflow writes it; its info is known to the server.
+        artifacts: What is uploaded.
+
+    Raises:
+        Unavailable, Forbidden, TransientError, Rejected: not all of it is there.
+    """
+    import requests
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.tracing.client import TracingClient
+    from mlflow.tracing.constant import SpansLocation, TraceTagKey
+    from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
+
+    try:
+        info = TracingClient(uri).get_trace_info(trace_id)
+    except MlflowException as error:
+        status = error.get_http_status_code()
+        known = 400 <= status < 500 and status not in _TRANSIENT_STATUS
+        raise (Rejected if known else Unavailable)(f"{trace_id} cannot be read: {error}") from error
+    try:
+        repository = get_artifact_repository(get_artifact_uri_for_trace(info))
+        for attachment_id, content in artifacts.attachments.items():
+            repository.upload_attachment(attachment_id, content)
+        if artifacts.spans:
+            if info.tags.get(TraceTagKey.SPANS_LOCATION) == SpansLocation.TRACKING_STORE:
+                raise Forbidden(
+                    f"spans of {trace_id} are in the server's database, where it reads no file",
+                    kind="file",
+                )
+            spans = _with_earlier(repository, artifacts) if artifacts.added else artifacts.spans
+            repository.upload_trace_data(f'{{"spans": [{", ".join(spans)}]}}')
+    except (Unavailable, TransientError):
+        raise
+    except Exception as error:
+        # The code of an artifact store raises anything: where its package, its credentials or its
+        # folder are missing, say.
+        reason = f"artifacts cannot be uploaded: {type(error).__name__}: {error}"
+        status = None
+        if isinstance(error, requests.HTTPError) and error.response is not None:
+            status = error.response.status_code
+        elif isinstance(error, MlflowException) and isinstance(
+            error.__context__, requests.RequestException
+        ):
+            raise Unavailable(reason) from error  # the server hands artifacts on, and is not there
+        elif isinstance(error, (requests.RequestException, ConnectionError, TimeoutError)):
+            status = 500
+        if status is None or (status < 500 and status not in _TRANSIENT_STATUS):
+            raise Rejected(reason) from error
+        raise TransientError(reason) from error
+
+
+def _with_earlier(repository: Any, artifacts: Artifacts) -> list[str]:
+    """The JSON of the spans, after those of the file that the new one takes the place of."""
+    from mlflow.tracing.utils.artifact_utils import TRACE_DATA_FILE_NAME
+
+    if all(file.path != TRACE_DATA_FILE_NAME for file in repository.list_artifacts()):
+        return artifacts.spans
+    new = {json.loads(text)["span_id"] for text in artifacts.spans}
+    try:
+        earlier = repository.download_trace_data()["spans"]
+    except Exception as error:
+        raise TransientError(f"spans that were uploaded before cannot be read: {error}") from error
+    return [json.dumps(span) for span in earlier if span["span_id"] not in new] + artifacts.spans

@@ -1,0 +1,103 @@
+"""What a sender delivers to: a tracking server (http.py) or a store that it opens itself (store.py).
+
+Collectors are no destinations in this sense, since they know spans only: see collectors.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from mlflow_fasttrace._internal.sender.exceptions import (
+    Forbidden,
+    Rejected,
+    TransientError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from mlflow_fasttrace._internal.sender.artifacts import Artifacts
+    from mlflow_fasttrace._internal.sender.finish import InfoDict
+
+#: How many infos a tracking server is sent at once, at most. MLflow's client sends 10, from every
+#: process.
+INFOS_AT_ONCE = 4
+
+
+class Destination(Protocol):
+    """Every call may raise `Unavailable`, `Forbidden`, `Rejected`, `TransientError` and `TooLarge`."""
+
+    @property
+    def takes_spans(self) -> bool:
+        """False where spans go as files."""
+
+    @property
+    def infos_at_once(self) -> int:
+        """How many calls of `send_info` may be under way, in threads."""
+
+    def experiment_id(self, name: str) -> str:
+        """The id of the experiment of that name, which is made where it is missing."""
+
+    def send_info(self, info: InfoDict) -> None:
+        """Makes the trace of this info known."""
+
+    def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
+        """Sends spans of traces whose infos are known.
+
+        Args:
+            experiment_id: The experiment of all their traces.
+            records: The spans' records.
+            exact: Raise `Inexact` rather than degrade a value.
+
+        Raises:
+            Inexact: a value would be degraded; nothing has been sent.
+            Unsupported: spans go as files.
+        """
+
+    def upload(self, trace_id: str, artifacts: Artifacts) -> None:
+        """Puts files of a trace where its server keeps artifacts."""
+
+
+class Target(NamedTuple):
+    """Where a group of traces goes."""
+
+    destination: Destination
+    experiment_id: str
+
+
+class Experiments:
+    """The ids of the experiments that traces name."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+
+    def id_of(self, experiment: dict[str, str], destination: Destination) -> str:
+        """The id of an experiment.
+
+        Args:
+            experiment: ``{"id": ...}`` or ``{"name": ...}``, as trace records have it.
+            destination: Whose experiment it is.
+
+        Raises:
+            Forbidden: the destination does not say, for this experiment.
+            Unavailable: the destination does not say, for any.
+        """
+        if "id" in experiment:
+            return experiment["id"]
+        name = experiment["name"]
+        if name not in self._ids:
+            try:
+                self._ids[name] = destination.experiment_id(name)
+            except (Rejected, TransientError, Forbidden) as error:
+                reason = f"experiment {name!r} could not be resolved: {error}"
+                unknown = isinstance(error, Forbidden) and error.unauthenticated
+                raise Forbidden(
+                    reason, kind=("experiment", name), unauthenticated=unknown
+                ) from error
+            except Unavailable as error:
+                error.args = (f"experiment {name!r} could not be resolved: {error}",)
+                raise
+        return self._ids[name]
+
+    def forget(self, experiment: dict[str, str]) -> None:
+        """Asks for an experiment's id again: a server that was set up anew has another one."""
+        self._ids.pop(experiment.get("name", ""), None)

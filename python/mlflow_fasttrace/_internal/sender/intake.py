@@ -1,0 +1,214 @@
+"""The intake: rings and segments are found, read, settled with what is delivered, and removed."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
+from mlflow_fasttrace._internal.sender.sources import PackedSegment, RingSource, SpillSegment
+from mlflow_fasttrace._internal.sender.status import Status
+from mlflow_fasttrace._internal.spool.files import (
+    remove_moved,
+    ring_paths,
+    segment_paths,
+    spill_stem,
+    written_at,
+)
+from mlflow_fasttrace._internal.spool.ring_states import ServerState
+
+logger = logging.getLogger("mlflow_fasttrace.sender")
+
+SCAN_SECONDS = 0.05  # between looks for rings of new programs
+MEMORY_BYTES = 32 << 20  # of records, above which no segment is read
+RETRY_SECONDS = 60.0  # after which a file that could not be read is tried again
+
+
+class Intake:
+    """The sources of a spool.
+
+    Args:
+        folder: The spool's folder; None: there are no folders, and rings are handed in.
+        rings_folder: The folder of its rings.
+        assembler: Takes the records.
+        status: Hears of files that cannot be read.
+    """
+
+    def __init__(
+        self, folder: str | None, rings_folder: str | None, assembler: Assembler, status: Status
+    ):
+        self.rings: dict[str, RingSource] = {}
+        self.segments: dict[str, PackedSegment | SpillSegment] = {}
+        self.flush_wanted = False
+        self.scanned_at = 0.0
+        self._folder = folder
+        self._rings_folder = rings_folder
+        self._assembler = assembler
+        self._status = status
+        self._reported = ServerState.UNKNOWN
+        self._left_alone: dict[str, float] = {}  # files, and when each is tried again
+        if folder is not None and rings_folder is not None:
+            remove_moved(folder, rings_folder)
+
+    # ---- finding ----
+
+    def scan(self, *, spool_is_full: bool = False) -> None:
+        """Finds rings of new programs and segments, and tells all programs that they have a sender.
+
+        Args:
+            spool_is_full: What the programs are told of the spool's bound.
+        """
+        self.scanned_at = time.monotonic()
+        found = self._new_rings()
+        for ring in self.rings.values():
+            ring.reader.heartbeat(spool_is_full)
+        if self._folder is None:
+            return
+        known = len(self.segments)
+        packed, spilled = segment_paths(self._folder, self._rings_folder)
+        for path in packed:
+            if path not in self.segments and not self._is_left_alone(path):
+                self.segments[path] = PackedSegment(path)
+        for ring in found:
+            ring.await_earlier(packed)
+        by_stem = {ring.stem: ring for ring in self.rings.values()}
+        for path in spilled:
+            if path not in self.segments and not self._is_left_alone(path):
+                try:
+                    self.segments[path] = SpillSegment(path, by_stem.get(spill_stem(path)))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    self._leave_alone(path, error)
+        if len(self.segments) > known:
+            # The order is nearly that of their records: fewer traces are delivered in parts.
+            in_order = sorted(self.segments.items(), key=lambda item: written_at(item[0]))
+            self.segments = dict(in_order)
+
+    def _new_rings(self) -> list[RingSource]:
+        found = []
+        folders = [path for path in (self._rings_folder, self._folder) if path is not None]
+        for path in ring_paths(*folders):
+            if path in self.rings or self._is_left_alone(path):
+                continue
+            try:
+                ring = RingSource(path)
+            except OSError as error:
+                self._leave_alone(path, error)
+                continue
+            self.adopt(ring)
+            found.append(ring)
+        return found
+
+    def adopt(self, ring: RingSource) -> None:
+        """Serves a ring from now on."""
+        ring.reader.set_server_state(self._reported)
+        self.rings[ring.path or ""] = ring
+
+    def _is_left_alone(self, path: str) -> bool:
+        return time.monotonic() < self._left_alone.get(path, 0.0)
+
+    def _leave_alone(self, path: str, error: Exception, seconds: float = RETRY_SECONDS) -> None:
+        """Looks at a file again after a while: one that is no ring or segment of this user, or that
+        the disk does not give back."""
+        if path not in self._left_alone:
+            logger.error("%s cannot be read and is left alone: %s", path, error)
+            self._status.error(f"{path} cannot be read and is left alone: {error}")
+        self._left_alone[path] = time.monotonic() + seconds
+
+    # ---- reading ----
+
+    def read(self, *, with_segments: bool = True) -> int:
+        """Hands new records to the assembler.
+
+        Args:
+            with_segments: Read segments, too, as memory allows.
+
+        Returns:
+            The number of records.
+        """
+        count = 0
+        for ring in self.rings.values():
+            entries = ring.read()
+            self._assembler.add(entries)
+            count += len(entries)
+            self.flush_wanted |= ring.flush_wanted
+        if with_segments:
+            count += self._read_segments()
+        return count
+
+    def _read_segments(self) -> int:
+        count = 0
+        for path, segment in list(self.segments.items()):
+            if self._assembler.bytes >= MEMORY_BYTES:
+                break
+            if segment.loaded:
+                continue
+            try:
+                entries = segment.read()
+            except (OSError, MemoryError) as error:
+                del self.segments[path]
+                if not isinstance(error, FileNotFoundError):
+                    # A segment of which a part was read is not begun again: that part would be read
+                    # twice.
+                    begun = isinstance(segment, SpillSegment) and segment.reader.offset
+                    self._leave_alone(path, error, float("inf") if begun else RETRY_SECONDS)
+                continue
+            self._assembler.add(entries)
+            count += len(entries)
+        return count
+
+    # ---- settling ----
+
+    def settle(self) -> None:
+        """Tells programs how far everything is delivered, and removes segments that are."""
+        for ring in self.rings.values():
+            ring.settle()
+        for path, segment in list(self.segments.items()):
+            segment.settle()
+            if segment.loaded and segment.left == 0:
+                del self.segments[path]
+        for ring in self.rings.values():
+            ring.settle_earlier(self.segments)
+
+    def flush_is_done(self) -> None:
+        """Everything that a flush waits for has been delivered or tried."""
+        self.flush_wanted = False
+        for ring in self.rings.values():
+            ring.flush_wanted = False
+
+    def sweep(self) -> None:
+        """Removes rings whose programs are gone and that are empty."""
+        for path, ring in list(self.rings.items()):
+            if ring.finished() and not any(
+                isinstance(segment, SpillSegment) and segment.ring is ring
+                for segment in self.segments.values()
+            ):
+                ring.remove()
+                del self.rings[path]
+
+    def report_server_state(self, state: ServerState) -> None:
+        """Writes the state of the server into all rings, also into those that come later."""
+        self._reported = state
+        for ring in self.rings.values():
+            ring.reader.set_server_state(state)
+
+    # ---- what is known of the sources ----
+
+    def is_abandoned(self, trace: TraceBuffer) -> bool:
+        """Whether the trace's program is gone: nothing of the trace will come any more."""
+        pid = trace.destination.get("pid")
+        return not any(
+            ring.reader.pid == pid and ring.reader.alive() for ring in self.rings.values()
+        )
+
+    def has_live_program(self) -> bool:
+        return any(ring.reader.alive() for ring in self.rings.values())
+
+    def is_empty(self) -> bool:
+        """Whether there is no ring and no segment."""
+        return not self.rings and not self.segments
+
+    def has_unread_files(self) -> bool:
+        """Whether files were left alone since they could not be read."""
+        return bool(self._left_alone)

@@ -1,0 +1,79 @@
+"""Records of open traces on disk.
+
+A trace that is delivered as far as it is goes on. Its program does not write again where the trace
+goes: that must outlive this sender, too, and the number of traces that it remembers.
+"""
+
+from __future__ import annotations
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
+from mlflow_fasttrace._internal.sender.sources import READ_BYTES, Entry
+from mlflow_fasttrace._internal.sender.spool_writer import SpoolWriter
+from mlflow_fasttrace._internal.spool.files import open_trace_path, remove, remove_open_traces
+from mlflow_fasttrace._internal.spool.records import Kind
+
+
+class OpenTraces:
+    """
+    Args:
+        writer: Of the spool's folder; None: nothing is stored, since there is no folder, or since
+            spans are of use without the record of their trace.
+    """
+
+    def __init__(self, writer: SpoolWriter | None):
+        self._writer = writer
+
+    def store(self, trace: TraceBuffer) -> None:
+        """Stores the last record of a trace that is not complete; removes that of one that is."""
+        if self._writer is None:
+            return
+        path = open_trace_path(self._writer.folder, trace.trace_id)
+        if trace.complete():
+            if trace.on_disk.record is not None:
+                trace.on_disk.record = None
+                remove(path)
+            return
+        record = trace.last_record()
+        if record is None or record == trace.on_disk.record:
+            return
+        if self._writer.write(path, [record]):
+            trace.on_disk.record = record
+
+    def recall(self, traces: list[TraceBuffer], assembler: Assembler) -> None:
+        """Adds what is stored of traces that this sender, or an earlier one, has delivered in part:
+        spans may come without their record then, or with an older one, which must not be sent after
+        the last."""
+        if self._writer is None:
+            return
+        for trace in traces:
+            if trace.on_disk.asked:
+                continue
+            trace.on_disk.asked = True
+            entry = _stored_record(self._writer.folder, trace.trace_id)
+            if entry is not None:
+                trace.on_disk.record = entry.record
+                assembler.add([entry])
+
+    def forget(self) -> None:
+        """Removes all records; for when nothing is left that one would be needed for."""
+        if self._writer is not None:
+            remove_open_traces(self._writer.folder)
+
+
+class _StoredRecord:
+    """The source of a record that is known already: nothing waits for its delivery."""
+
+    def delivered_one(self) -> None:
+        pass
+
+
+def _stored_record(folder: str, trace_id: bytes) -> Entry | None:
+    try:
+        items = _core.SegmentReader(open_trace_path(folder, trace_id)).read(READ_BYTES)
+    except OSError:
+        return None
+    for position, kind, owner, record in items:
+        if kind == Kind.TRACE and owner == trace_id:
+            return Entry(_StoredRecord(), position, kind, owner, record)
+    return None

@@ -1,0 +1,158 @@
+"""Spans: many traces a request, and smaller requests where one is refused."""
+
+from __future__ import annotations
+
+from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
+from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
+from mlflow_fasttrace._internal.sender.batches import BatchSize
+from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
+from mlflow_fasttrace._internal.sender.destinations import Target
+from mlflow_fasttrace._internal.sender.exceptions import (
+    Forbidden,
+    Inexact,
+    Rejected,
+    TooLarge,
+    TransientError,
+    Unavailable,
+    Unsupported,
+)
+from mlflow_fasttrace._internal.sender.span_files import TraceFiles
+from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts
+
+
+class SpanRequests:
+    """
+    Args:
+        verdicts: On what the server answers.
+        canary: Remembers what the server took.
+        size: Learns how much the server takes at a time.
+        files: The other way that a trace can go.
+        dead_letters: Take what goes in no way.
+        acknowledgements: Hear of the traces that arrived.
+    """
+
+    def __init__(
+        self,
+        verdicts: Verdicts,
+        canary: Canary,
+        size: BatchSize,
+        files: TraceFiles,
+        dead_letters: DeadLetters,
+        acknowledgements: Acknowledgements,
+    ):
+        self._verdicts = verdicts
+        self._canary = canary
+        self._size = size
+        self._files = files
+        self._dead_letters = dead_letters
+        self._acknowledgements = acknowledgements
+
+    def send(self, target: Target, traces: list[TraceBuffer], *, exact: bool = True) -> None:
+        """Sends the spans of traces whose infos the server has: one request; where that is refused,
+        halves, down to the trace that is to blame. Traces with values that OTLP cannot carry go as
+        files.
+
+        Args:
+            target: Where the traces go.
+            traces: All of them are acknowledged, set aside, or scheduled for another try.
+            exact: Whether values that OTLP cannot carry are looked for.
+
+        Raises:
+            Unavailable, Forbidden: traces that nothing was decided about wait.
+        """
+        records = [entry.record for trace in traces for entry in trace.spans]
+        try:
+            if records:
+                self._request(target, traces, records, exact=exact)
+        except Inexact as reason:
+            self._send_inexact(target, traces, reason)
+        except Unsupported:
+            for trace in traces:
+                self._files.send(target.destination, trace)
+        except Forbidden as reason:
+            if len(traces) == 1:
+                self._verdicts.forbade(traces[0], reason)
+            else:
+                self._send_halves(target, traces, exact=exact)
+        except Unavailable as reason:
+            if reason.unanswered:
+                self._size.was_not_answered()
+            raise
+        except (Rejected, TransientError, TooLarge) as reason:
+            if len(traces) > 1:
+                if isinstance(reason, TooLarge):
+                    self._size.was_too_large(sum(map(len, records)))
+                self._send_halves(target, traces, exact=exact)
+            elif isinstance(reason, TransientError):
+                self._verdicts.failed(traces[0], reason)
+            elif isinstance(reason, TooLarge) and len(records) > 1:
+                self._send_in_parts(target, traces[0])
+            else:
+                self._files.send_or_set_aside(target.destination, traces[0], reason)
+        else:
+            for trace in traces:
+                self._acknowledgements.done(trace, Disposition.DELIVERED)
+
+    def _request(
+        self, target: Target, traces: list[TraceBuffer], records: list[bytes], *, exact: bool
+    ) -> None:
+        if not target.destination.takes_spans:
+            raise Unsupported
+        target.destination.send_spans(target.experiment_id, records, exact=exact)
+        self._verdicts.took()
+        self._verdicts.is_let_in()
+        self._size.was_taken()
+        self._canary.remember(target, traces)
+
+    def _send_halves(self, target: Target, traces: list[TraceBuffer], *, exact: bool) -> None:
+        half = len(traces) // 2
+        self.send(target, traces[:half], exact=exact)
+        self.send(target, traces[half:], exact=exact)
+
+    def _send_inexact(self, target: Target, traces: list[TraceBuffer], reason: Inexact) -> None:
+        """Complete traces with values that OTLP cannot carry go as files, others with those values
+        degraded."""
+        owners = [trace.trace_id for trace in traces for _entry in trace.spans]
+        affected = {owners[index] for index in reason.indexes}
+        degraded = []
+        for trace in traces:
+            if trace.trace_id in affected:
+                if not (
+                    trace.complete()
+                    and self._files.send_in_place_of_spans(target.destination, trace)
+                ):
+                    degraded.append(trace)
+        self.send(target, [trace for trace in traces if trace.trace_id not in affected])
+        self.send(target, degraded, exact=False)
+
+    def _send_in_parts(self, target: Target, trace: TraceBuffer) -> None:
+        """Sends one trace that is more than the server takes at a time: parts of it, one after
+        another. The largest span comes first: where even that alone is too large, the trace can go
+        as a file as long as no other span is there. Otherwise it is a dead letter, and its other
+        spans are there."""
+        spans = [entry.record for entry in trace.spans]
+        largest = max(range(len(spans)), key=lambda i: len(spans[i]))
+        parts = [[spans.pop(largest)], spans]
+        refused: Exception | None = None
+        taken = 0
+        while parts:
+            records = parts.pop(0)
+            try:
+                target.destination.send_spans(target.experiment_id, records, exact=False)
+                taken += 1
+                self._verdicts.took()
+            except (Rejected, TooLarge) as reason:
+                half = len(records) // 2
+                if half:
+                    parts[:0] = [records[:half], records[half:]]
+                else:
+                    refused = reason
+                    if not taken and self._files.send_in_place_of_spans(target.destination, trace):
+                        return
+            except (TransientError, Unsupported) as reason:
+                self._verdicts.failed(trace, TransientError(str(reason)))
+                return
+        if refused is None:
+            self._acknowledgements.done(trace, Disposition.DELIVERED)
+        else:
+            self._dead_letters.set_aside(trace, refused)
