@@ -90,7 +90,7 @@ def _what_runs() -> Iterator[Finding]:
         yield Finding(section, "import mlflow", f"runs on MLflow itself: {reason}", BAD)
         return
     yield Finding(section, "import mlflow_fasttrace", "runs on the core")
-    if os.environ.get("MLFLOW_FASTTRACE", "") in ("1", "true"):
+    if environment.installs():
         yield Finding(section, "import mlflow", "runs on the core (MLFLOW_FASTTRACE is set)")
     else:
         yield Finding(
@@ -128,18 +128,18 @@ def _what_passes_by() -> Iterator[Finding]:
 
 def _where_traces_go() -> Iterator[Finding]:
     section = "destination"
-    from mlflow_fasttrace._internal.recording import runtime
+    from mlflow_fasttrace._internal.recording import destination
 
-    uri = absolute_uri(runtime.tracking_uri())
+    uri = absolute_uri(destination.tracking_uri())
     shown = without_credentials(uri)
     collector = otlp.collector_uri()
     if collector is not None:
         yield Finding(section, "collector", without_credentials(collector))
-    if collector is None or otlp.both():
+    if collector is None or environment.dual_export():
         yield Finding(section, "tracking URI", shown, GOOD)
         if uri.startswith(("http://", "https://")):
             yield Finding(section, "server", *_server(uri))
-    experiment = runtime._experiment_in_force()
+    experiment = destination.experiment_in_force()
     yield Finding(section, "experiment", experiment.get("name") or f"id {experiment.get('id')}")
 
 

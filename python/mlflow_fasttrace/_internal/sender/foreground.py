@@ -122,8 +122,8 @@ def deliver(
         before = _numbers(read_status(spool.state))
         while not lock.take():
             if instead_of is not None:
-                _running, pid = sender_of(spool)
-                reason = f"sender {pid} is delivering it to {instead_of}; stop it first"
+                holder = sender_of(spool)
+                reason = f"sender {holder.pid if holder else '?'} is delivering it to {instead_of}; stop it first"
                 return Outcome(Progress(), False, reason)
             status = read_status(spool.state)
             progress = _since(before, _numbers(status))

@@ -235,8 +235,9 @@ def spools_named(names: tuple[str, ...]) -> list[Spool]:
 
 
 def look_at(spool: Spool, counted_bytes: int = COUNTED_BYTES) -> SpoolView:
-    running, pid = sender_of(spool)
-    view = SpoolView(spool.name, spool.state, sender_pid=pid, sender_running=running)
+    holder = sender_of(spool)
+    pid = (holder.pid or None) if holder else None
+    view = SpoolView(spool.name, spool.state, sender_pid=pid, sender_running=holder is not None)
     view.status = read_status(spool.state)
     if view.status is None and os.path.lexists(os.path.join(spool.state, "status.json")):
         view.notes.append("status.json cannot be read: delivered figures are unknown")
