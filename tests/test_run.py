@@ -22,7 +22,7 @@ def child(name):
         span.set_outputs(type(span).__module__)
 
 if __name__ == "__main__":
-    assert not any("_bootstrap" in folder for folder in sys.path)
+    assert not any(folder.endswith("/bootstrap") for folder in sys.path)
     child("program " + " ".join(sys.argv[1:]))
     subprocess.run(
         [sys.executable, "-c", "import program; program.child('subprocess')"], check=True
@@ -132,6 +132,15 @@ def test_doctor_says_why_mlflow_runs_by_itself(tmp_path, own_spool, environment,
         assert reason in findings["active", name]["text"]
     assert "does not answer" in findings["destination", "server"]["text"]
     assert "secret" not in str(findings)
+
+
+def test_doctor_reads_truth_values_as_the_sitecustomize_does(tmp_path, own_spool):
+    for text, wanted in (("TRUE", True), (" 1 ", True), ("0", False)):
+        _, findings = doctor(
+            tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_FASTTRACE=text
+        )
+        said = findings["active", "import mlflow"]["text"]
+        assert ("MLFLOW_FASTTRACE is set" in said) is wanted
 
 
 def test_doctor_without_the_core(tmp_path):

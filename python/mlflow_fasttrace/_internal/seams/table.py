@@ -37,7 +37,7 @@ from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
 from mlflow_fasttrace import _core, fluent, otel, traces, tracing
 from mlflow_fasttrace._internal.base import hooks
 from mlflow_fasttrace._internal.base.patching import (
-    at_uninstall,
+    at_undo,
     original,
     replace,
     replace_attribute,
@@ -772,7 +772,7 @@ def apply() -> None:
     replace_class(mlflow_provider.mlflow_runtime_context, LinkedMlflowContext)
     replace_attribute(MlflowLiveSpan, "from_immutable_span", classmethod(from_immutable_span))
     before = InMemoryTraceManager._instance
-    at_uninstall(lambda: setattr(InMemoryTraceManager, "_instance", before))
+    at_undo(lambda: setattr(InMemoryTraceManager, "_instance", before))
     replace_attribute(InMemoryTraceManager, "get_instance", classmethod(get_instance))
     hooks.take_info.answer(take_info)
     hooks.whole_trace_ended.answer(whole_trace_ended)
@@ -783,7 +783,7 @@ def apply() -> None:
     replace_attribute(otel_context, "_is_recorded_elsewhere", is_recorded_elsewhere)
     replace_attribute(otel, "bridged_provider", core_provider)
     destination.use_mlflow(True)
-    at_uninstall(_forget)
+    at_undo(_forget)
     when_loaded("mlflow.llama_index.tracer", _complete_llama_index)
     database.guard()
 
