@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from mlflow_fasttrace._internal.base import log
 from mlflow_fasttrace._internal.bootstrap import __path__ as bootstrap
 from mlflow_fasttrace._internal.config import environment
