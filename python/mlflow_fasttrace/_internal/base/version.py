@@ -11,7 +11,7 @@ VERSION = "0.1.0"
 
 
 def release_of(version: str) -> tuple[int, ...] | None:
-    """The numbers of a version, to compare; None where it is none."""
+    """The leading numbers of a version, which compare as versions do; None where it has none."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else None
 
