@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import sys
 
@@ -20,6 +19,8 @@ def mlflow_version() -> str:
     """The version of the MLflow that is loaded, or else of the one that is installed."""
     if loaded := getattr(sys.modules.get("mlflow"), "__version__", None):
         return loaded
+    import importlib.metadata  # slow to import, and the first span of a program does not need it
+
     for distribution in ("mlflow-tracing", "mlflow-skinny", "mlflow"):
         try:
             return importlib.metadata.version(distribution)

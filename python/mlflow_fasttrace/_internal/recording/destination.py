@@ -12,7 +12,7 @@ import getpass
 import os
 import sys
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config import environment, otlp
@@ -182,23 +182,20 @@ def experiment_in_force() -> dict[str, str]:
 # ---- what follows ----
 
 
-class Route(NamedTuple):
-    """The URIs that new traces go to."""
-
-    uri: str
-    collector: str | None = None  # gets them besides
-
-
-def route() -> Route:
+def route() -> tuple[str, str | None]:
     """Where new traces go. A collector of OpenTelemetry's variables comes before the tracking URI,
-    and set_destination() before both."""
+    and set_destination() before both.
+
+    Returns:
+        The URI, and that of a collector which gets them besides, or None.
+    """
     uri = absolute_uri(tracking_uri())
     collector = otlp.collector_uri()
     if collector is None or environment.dual_export():
-        return Route(uri, collector)
+        return uri, collector
     if chosen.locations_in_contexts or location():
-        return Route(uri)
-    return Route(collector)
+        return uri, None
+    return collector, None
 
 
 def describe(uri: str, experiment: dict[str, str], collector: str | None = None) -> dict[str, Any]:

@@ -53,20 +53,20 @@ def start() -> None:
 
 
 def _start() -> None:
-    route = destination.route()
-    if not (otlp.is_collector(route.uri) or route.uri.startswith(("http://", "https://"))):
+    uri, collector = destination.route()
+    if not (otlp.is_collector(uri) or uri.startswith(("http://", "https://"))):
         from mlflow_fasttrace._internal.spool import database
 
         database.guard()
-    uris = [route.uri] if route.collector is None else [route.uri, route.collector]
+    uris = [uri] if collector is None else [uri, collector]
     try:
-        first, *second = [rings.ring_for(uri) for uri in uris]
+        first, *second = map(rings.ring_for, uris)
     except OSError as error:
         log.warn(f"Traces are not recorded: no memory for them ({error}).")
         _starting.not_before = time.monotonic() + _RETRY_SECONDS
         return
     rings.second_destinations = frozenset(uris[1:])
-    described = destination.describe(route.uri, destination.experiment_in_force(), route.collector)
+    described = destination.describe(uri, destination.experiment_in_force(), collector)
     root_context.experiment_of_mlflow = destination.active_in_mlflow()
     _core.set_destination(first.writer, described, *(ring.writer for ring in second))
     _core.set_sampling(environment.sampling_ratio())
