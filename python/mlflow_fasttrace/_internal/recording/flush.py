@@ -40,7 +40,7 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
         progress = ring.progress()
         if progress is None or progress.is_delivered:
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             supervisor.ensure_sender(ring)
         ring.writer.request_flush()
         # A trace is read back from MLflow; nobody waits for a collector besides.
@@ -85,7 +85,7 @@ class _Goal(NamedTuple):
         if server_state != ServerState.FORBIDS or ring.spool is None:
             return True
         if has_other_credentials(ring):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):
                 supervisor.ensure_sender(ring)
         return ring.credentials_of_sender == ring.credentials
 

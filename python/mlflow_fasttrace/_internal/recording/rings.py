@@ -120,8 +120,8 @@ class Rings:
         return orphan
 
     def ring_for(self, uri: str) -> Ring:
-        """The ring for a destination and the credentials of now; it is made where there is none.
-        Its ring lies in shared memory and its spool on disk, or as near to that as can be had.
+        """The ring for a destination and the credentials of now; it is made where there is none. It
+        lies in shared memory and its spool on disk, or as near to that as can be had.
 
         Raises:
             OSError: there is not even memory for it.

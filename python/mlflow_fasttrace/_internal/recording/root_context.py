@@ -30,7 +30,7 @@ _encoded = destination.chosen.encoded.get
 
 
 class RootContext:
-    """The answer, and what it is made of that does not change from root to root."""
+    """Answers the core, from what does not change from root to root and what is active now."""
 
     __slots__ = ("_fluent", "_models", "_runs", "experiment_of_mlflow", "model", "wants_whole")
 
@@ -48,9 +48,8 @@ class RootContext:
         self._models: dict[int, Any] = {}
 
     def answer(self, experiment_id: str | None) -> RootAnswer:
-        """Answers the core at the start of a trace, once more than the usual may apply.
-
-        The usual answer, that nothing does, is found out here in half the time of a closer look.
+        """Answers the core at the start of a trace. That nothing is active, the usual answer, is
+        found out here in half the time of a closer look.
 
         Args:
             experiment_id: The experiment that the program gave for this trace.
@@ -83,7 +82,8 @@ class RootContext:
         models = vars(fluent._ACTIVE_MODEL_CONTEXT).get(_VALUES_OF_THREADS)
         if runs is None or models is None:
             return False
-        self._fluent, self._runs, self._models = fluent, runs, models
+        self._runs, self._models = runs, models
+        self._fluent = fluent  # last: another thread that sees it uses the other two
         return True
 
     def _look_closely(self, experiment_id: str | None, fluent: Any) -> RootAnswer:

@@ -54,7 +54,7 @@ class Supervisor:
         """Starts a sender unless one is there that can stay. Never waits for it.
 
         Raises:
-            OSError: no thread can be started either.
+            RuntimeError: a thread is to deliver, and none can be started.
         """
         mode = environment.sender_mode()
         spool = ring.spool
