@@ -62,8 +62,9 @@ class RootContext:
             return self._look_closely(experiment_id, fluent)
         if fluent is None:
             return _NOTHING
-        if self.wants_whole is not None and (
-            fluent._active_experiment_id is not self.experiment_of_mlflow or self.wants_whole()
+        wants_whole = self.wants_whole
+        if wants_whole is not None and (
+            fluent._active_experiment_id is not self.experiment_of_mlflow or wants_whole()
         ):
             return self._look_closely(experiment_id, fluent)
         if self._fluent is not fluent and not self._find_values(fluent):

@@ -21,8 +21,10 @@ from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
 from mlflow_fasttrace._internal.spool.lock import sender_of
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
+#: After so many starts, and so long after the first, without a sender seen none is started any more:
+#: a sender takes its lock within a second.
 _STARTS_IN_VAIN = 3
-STARTS_SECONDS = 10.0  # a sender takes its lock within a second
+STARTS_SECONDS = 10.0
 
 #: The program of a sender process. It finds this package and MLflow where the traced program finds
 #: them, but lets nothing of that program's folder stand in for a module of the standard library.
