@@ -67,7 +67,7 @@ def rings_of(spool: Path) -> list[Path]:
 def spans_to_ring(folder, capacity: int = 1 << 20, memory: str | None = None, **destination):
     """Lets the spans of this process go to a ring of its own in the folder; its two ends. What does
     not fit is spilled to the folder, and before that to ``memory``, one on tmpfs. The test ends that
-    with ``runtime.reset()``."""
+    with ``destination.reset()``."""
     from mlflow_fasttrace import _core
 
     path = str(folder / "1-00000000.ring")

@@ -16,7 +16,7 @@ FILLS = """
 import json, os, sys
 import mlflow_fasttrace as mlflow
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording.rings import rings
 
 mlflow.set_tracking_uri({uri!r})
 os.environ["MLFLOW_EXPERIMENT_NAME"] = {experiment!r}
@@ -32,8 +32,8 @@ def root(n, text):
     return mlflow.get_current_active_span() is not None
 
 recorded = [n for n in range({traces}) if root(n, text)]
-(home,) = runtime._homes.values()
-*_, refused_records, refused_traces = home.ring.progress()
+(ring,) = rings.in_use.values()
+*_, refused_records, refused_traces = ring.progress()
 print(json.dumps([len(recorded), refused_records, refused_traces]))
 """
 
@@ -176,17 +176,19 @@ def test_folder_that_vanishes(server, own_spool, agent, tmp_path):
     """Somebody removes the spool folder and the ring under a running agent, and kills the sender."""
     then = """
 import glob, shutil
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording.rings import rings
+from mlflow_fasttrace._internal.recording.supervisor import supervisor
+from mlflow_fasttrace._internal.spool.lock import sender_of
 mlflow.flush_trace_async_logging()
-(home,) = runtime._homes.values()
-os.kill(runtime._sender_of(home.spool)[0], 9)
+(ring,) = rings.in_use.values()
+os.kill(sender_of(ring.spool)[0], 9)
 for n in range(50, 60):
     root(n)
-shutil.rmtree(home.spool.state)
-shutil.rmtree(home.spool.rings)
+shutil.rmtree(ring.spool.state)
+shutil.rmtree(ring.spool.rings)
 for n in range(60, 70):
     root(n)
-runtime.attend()
+supervisor.restart()
 for n in range(70, 100):
     root(n)
 """

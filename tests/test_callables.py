@@ -15,7 +15,7 @@ import weakref
 import mlflow_fasttrace.fluent as mlflow
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from support import spans_to_ring
 
 
@@ -44,7 +44,7 @@ def recorded(tmp_path):
         return spans
 
     yield read
-    runtime.reset()
+    destination.reset()
 
 
 @mlflow.trace

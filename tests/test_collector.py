@@ -17,7 +17,7 @@ from fault_proxy import FaultProxy, Reply, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.sender import dead_letters, life
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from otlp_receiver import Receiver, spans_of, trees
@@ -320,7 +320,7 @@ def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
         bench.run()
         assert ring.reader.tail == ring.reader.head
     finally:
-        runtime.reset()
+        destination.reset()
     assert len(bench.dead_letters()) == 1
     assert sorted(span["name"] for span in receiver.spans()) == ["good", "good too"]
 

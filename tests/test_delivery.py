@@ -111,8 +111,8 @@ def test_exit_time_with_unreachable_server(own_spool, agent):
     then = """
 import atexit, time
 began = time.monotonic()
-from mlflow_fasttrace._internal.recording import runtime
-runtime._at_exit()
+from mlflow_fasttrace._internal.recording import flush
+flush.at_exit()
 took = time.monotonic() - began
 print(took)
 """
@@ -216,14 +216,15 @@ sys.addaudithook(forbid)
     ),
     "in vain": (
         """
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import supervisor
+from mlflow_fasttrace._internal.recording.rings import rings
 open("sitecustomize.py", "w").write("import os\\n'MLFLOW_FASTTRACE_AGENT_PATH' in os.environ and os._exit(1)")
 os.environ["PYTHONPATH"] = os.getcwd() + os.pathsep + os.environ.get("PYTHONPATH", "")
-runtime._STARTS_SECONDS = 0.1
+supervisor.STARTS_SECONDS = 0.1
 root(-1)
-(home,) = runtime._homes.values()
+(ring,) = rings.in_use.values()
 for _ in range(3):
-    runtime.ensure_sender(home)
+    supervisor.supervisor.ensure_sender(ring)
     time.sleep(0.1)
 """,
         "Sender processes end as soon as they begin",

@@ -12,7 +12,7 @@ import httpx
 import mlflow_fasttrace
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.sender.assemble import Assembler
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace.tracing import (
@@ -112,7 +112,7 @@ def test_a_service_that_calls_another_gives_one_trace(server):
 def ring(tmp_path):
     _writer, reader = spans_to_ring(tmp_path)
     yield reader
-    runtime.reset()
+    destination.reset()
 
 
 def test_headers_without_a_trace(ring, caplog):

@@ -14,7 +14,7 @@ import openai
 import pytest
 from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.seams import autolog
 from support import spans_to_ring
 
@@ -34,7 +34,7 @@ def recorded(tmp_path, monkeypatch):
     yield read
     mlflow.openai.autolog(disable=True)
     AUTOLOGGING_INTEGRATIONS.pop("openai", None)
-    runtime.reset()
+    destination.reset()
 
 
 def ask():

@@ -14,7 +14,7 @@ import mlflow_fasttrace as mlflow
 import pytest
 from fault_proxy import FaultProxy, Reply, Request
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.sender import dead_letters, spans, verdicts
 from mlflow_fasttrace._internal.sender import http as sender_http
 from mlflow_fasttrace._internal.sender.availability import Backoff
@@ -44,7 +44,7 @@ class Bench:
     def to(self, uri: str, experiment: str | dict[str, str]) -> None:
         """Where the traces that start from now on go."""
         named = {"name": experiment} if isinstance(experiment, str) else experiment
-        _core.set_destination(self.writer, runtime.destination(uri, named))
+        _core.set_destination(self.writer, destination.describe(uri, named))
         if self.sender is None:
             self.sender = sender_for(str(self.state), self.rings, uri)
 
@@ -76,7 +76,7 @@ class Bench:
 def bench(tmp_path, caplog):
     caplog.set_level(logging.INFO, "mlflow_fasttrace.sender")
     yield Bench(tmp_path)
-    runtime.reset()
+    destination.reset()
 
 
 @pytest.fixture

@@ -207,8 +207,8 @@ def test_a_server_that_never_answers_does_not_hold_the_agent(own_spool, agent):
         process = agent(
             agent_code(proxy.uri, "silent", 5, then)
             + "import atexit\natexit.register(lambda: print(time.monotonic()))\n"
-            "from mlflow_fasttrace._internal.recording import runtime\n"
-            "atexit.unregister(runtime._at_exit)\natexit.register(runtime._at_exit)\n"
+            "from mlflow_fasttrace._internal.recording import flush\n"
+            "atexit.unregister(flush.at_exit)\natexit.register(flush.at_exit)\n"
             "atexit.register(lambda: print(time.monotonic()))\n",
             MLFLOW_FASTTRACE_EXIT_TIMEOUT="1",
         )

@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import Trace, TraceData
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.utils.proto_json_utils import message_to_json
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.sender.assemble import Assembler, ready_traces
 from mlflow_fasttrace._internal.sender.finish import (
     _duration,
@@ -37,7 +37,7 @@ def finished(tmp_path):
         return trace_info(trace, "7")
 
     yield run
-    runtime.reset()
+    destination.reset()
 
 
 def simple():

@@ -16,7 +16,7 @@ import weakref
 import mlflow_fasttrace.fluent as mlflow
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from support import spans_to_ring
 
 COMPLETE = 2
@@ -59,7 +59,7 @@ def recorded(tmp_path):
     recorded = Recorded(tmp_path)
     yield recorded
     assert mlflow.get_current_active_span() is None, "a span stayed current"
-    runtime.reset()
+    destination.reset()
 
 
 @pytest.fixture(autouse=True)

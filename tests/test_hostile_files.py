@@ -17,7 +17,7 @@ import pytest
 from conftest import clean_up
 from fault_proxy import FaultProxy
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.sender import sources
 from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
 from support import base_environment, traces_of
@@ -31,7 +31,7 @@ NOBODY = 65534
 def bench(tmp_path, caplog):
     caplog.set_level(logging.INFO, "mlflow_fasttrace.sender")
     yield Bench(tmp_path)
-    runtime.reset()
+    destination.reset()
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from mlflow.tracing.utils import get_mlflow_span_for_otel_span
 from mlflow.tracing.utils.copy import copy_trace_to_experiment
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import patching
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.seams import install
 from opentelemetry.sdk.trace import TracerProvider
 from support import base_environment, spans_to_ring
@@ -89,7 +89,7 @@ def installed(tmp_path, monkeypatch):
     _writer, reader = spans_to_ring(tmp_path)
     yield Ring(reader)
     mlflow_fasttrace.uninstall()
-    runtime.reset()
+    destination.reset()
 
 
 # ---- functions that others hold ----
@@ -563,9 +563,7 @@ def test_switching_off(installed):
 def test_the_exporter_is_there(installed):
     exporter = provider._get_trace_exporter()
     assert hasattr(exporter, "_async_queue")
-    with mock.patch(
-        "mlflow_fasttrace._internal.recording.runtime.flush", return_value=True
-    ) as flush:
+    with mock.patch("mlflow_fasttrace._internal.recording.flush.flush", return_value=True) as flush:
         exporter._async_queue.flush(terminate=True)
         mlflow.flush_trace_async_logging()
         mlflow.tracing.fluent._flush_pending_async_trace_writes()
@@ -594,7 +592,7 @@ def test_where_traces_go_follows_mlflow(installed, tmp_path, monkeypatch):
         mlflow_fasttrace.set_tracking_uri("http://three.invalid")
         assert mlflow.get_tracking_uri() == "http://three.invalid"
         with mock.patch("mlflow.get_tracking_uri", return_value="http://four.invalid"):
-            assert runtime.tracking_uri() == "http://four.invalid"
+            assert destination.tracking_uri() == "http://four.invalid"
     finally:
         mlflow.set_tracking_uri(uri)
 

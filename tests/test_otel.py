@@ -12,7 +12,7 @@ import opentelemetry.context
 import opentelemetry.trace as otel
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace.otel import TracerProvider
 from mlflow_fasttrace.tracing import get_bridged_tracer_provider
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
@@ -33,7 +33,7 @@ def recorded(tmp_path):
         return {r[4]: (r[2].hex(), r[3].hex() if r[3] else "", r[1].hex(), r) for r in records}
 
     yield read
-    runtime.reset()
+    destination.reset()
 
 
 @pytest.fixture

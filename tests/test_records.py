@@ -10,7 +10,7 @@ import mlflow_fasttrace.fluent as mlflow
 import pytest
 from conftest import ROOT
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spool import records
 from mlflow_fasttrace._internal.spool.reading import file_items, ring_items
 from mlflow_fasttrace._internal.spool.records import (
@@ -106,7 +106,7 @@ def recorded(tmp_path):
         with mlflow.start_span("child"):
             raise ValueError("no")
     yield tmp_path / "1-00000000.ring"
-    runtime.reset()
+    destination.reset()
 
 
 def test_records_are_read(recorded):

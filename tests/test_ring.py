@@ -7,7 +7,7 @@ import os
 import mlflow_fasttrace.fluent as mlflow
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from support import spans_to_ring
 
 CAPACITY = 64 << 10
@@ -17,7 +17,7 @@ CAPACITY = 64 << 10
 def ring(tmp_path):
     """A ring that the spans of this test go to, and its reader."""
     yield *spans_to_ring(tmp_path, CAPACITY), tmp_path
-    runtime.reset()
+    destination.reset()
 
 
 def record(n: int, size: int = 10) -> None:
@@ -106,7 +106,7 @@ def test_damage_in_the_ring(ring):
 def test_agent_is_seen_to_live_and_die(ring):
     writer, reader, _ = ring
     assert reader.alive()
-    runtime.reset()
+    destination.reset()
     writer.close()
     assert not reader.alive()
 

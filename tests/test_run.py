@@ -134,6 +134,15 @@ def test_doctor_says_why_mlflow_runs_by_itself(tmp_path, own_spool, environment,
     assert "secret" not in str(findings)
 
 
+def test_doctor_reads_truth_values_as_the_sitecustomize_does(tmp_path, own_spool):
+    for text, wanted in (("TRUE", True), (" 1 ", True), ("0", False)):
+        _, findings = doctor(
+            tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_FASTTRACE=text
+        )
+        said = findings["active", "import mlflow"]["text"]
+        assert ("MLFLOW_FASTTRACE is set" in said) is wanted
+
+
 def test_doctor_without_the_core(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import sys; sys.modules['mlflow_fasttrace._core'] = None"

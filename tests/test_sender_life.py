@@ -22,15 +22,16 @@ while not os.path.exists("go"):
 
 def test_a_killed_sender_is_replaced_while_the_agent_runs(server, own_spool, agent):
     then = """
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording.rings import rings
+from mlflow_fasttrace._internal.spool.lock import sender_of
 mlflow.flush_trace_async_logging()
-(home,) = runtime._homes.values()
-os.kill(runtime._sender_of(home.spool)[0], 9)
+(ring,) = rings.in_use.values()
+os.kill(sender_of(ring.spool)[0], 9)
 deadline = time.monotonic() + 60
-while runtime._sender_of(home.spool) is not None:
+while sender_of(ring.spool) is not None:
     time.sleep(0.001)
 n = 20
-while runtime._sender_of(home.spool) is None:
+while sender_of(ring.spool) is None:
     root(n)
     n += 1
     time.sleep(0.1)
@@ -101,9 +102,10 @@ def test_an_agent_that_delivers_itself_is_not_told_to_end(own_spool, agent):
 
 #: One sender, and not a second one that is just starting.
 ONE_SENDER = """
-from mlflow_fasttrace._internal.recording import runtime
-(home,) = runtime._homes.values()
-while runtime._sender_of(home.spool) is None:
+from mlflow_fasttrace._internal.recording.rings import rings
+from mlflow_fasttrace._internal.spool.lock import sender_of
+(ring,) = rings.in_use.values()
+while sender_of(ring.spool) is None:
     time.sleep(0.01)
 mlflow.flush_trace_async_logging()
 """
@@ -112,8 +114,8 @@ OPEN_WHEN_KILLED = f"""
 around = mlflow.start_span_no_context("open")
 mlflow.start_span_no_context("early", parent_span=around).end()
 {ONE_SENDER}
-os.kill(runtime._sender_of(home.spool)[0], 9)
-while runtime._sender_of(home.spool) is not None:
+os.kill(sender_of(ring.spool)[0], 9)
+while sender_of(ring.spool) is not None:
     time.sleep(0.001)
 mlflow.start_span_no_context("late", parent_span=around).end()
 os.kill(os.getpid(), 9)
@@ -141,12 +143,12 @@ def test_spans_whose_record_went_with_a_killed_sender(server, own_spool, agent):
 
 LOOKS = """
 import sys
-from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.spool.folder import Spool
+from mlflow_fasttrace._internal.spool.lock import sender_of
 spool = Spool("x", sys.argv[1], sys.argv[1])
 print("looks", flush=True)
 while True:
-    runtime._sender_of(spool)
+    sender_of(spool)
 """
 
 
@@ -220,12 +222,12 @@ with mlflow.start_span("around"):
     with open({offset!r}, "w") as file:
         file.write("{seconds}")
 assert abs(time.time() - before - {seconds}) < 100
-os.kill(runtime._sender_of(home.spool)[0], 9)
+os.kill(sender_of(ring.spool)[0], 9)
 deadline = time.monotonic() + 30
-while runtime._sender_of(home.spool) is not None:
+while sender_of(ring.spool) is not None:
     time.sleep(0.001)
 n = 11
-while runtime._sender_of(home.spool) is None:
+while sender_of(ring.spool) is None:
     root(n)
     n += 1
     time.sleep(0.1)

@@ -291,10 +291,10 @@ def test_wrong_password(guarded, own_spool, agent, monkeypatch):
 REFRESHED = {
     # The ring tells it, some seconds later; nothing is asked for.
     "while it runs": """
-from mlflow_fasttrace._internal.recording import runtime
-(home,) = runtime._homes.values()
+from mlflow_fasttrace._internal.recording.rings import rings
+(ring,) = rings.in_use.values()
 n = 10
-while home.ring.progress()[2] == 0:
+while ring.progress()[2] == 0:
     root(n)
     n += 1
     time.sleep(0.1)

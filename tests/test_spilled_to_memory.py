@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.sender import bursts as burst_watch
 from mlflow_fasttrace._internal.sender import life
 from mlflow_fasttrace._internal.spool.files import remove_moved, segment_paths
@@ -41,7 +41,7 @@ def memory():
 def ring(tmp_path, memory):
     """A ring that the spans of this test go to: the agent's end and the sender's."""
     yield spans_to_ring(tmp_path, CAPACITY, str(memory))
-    runtime.reset()
+    destination.reset()
 
 
 def spilled(folder: Path) -> list[Path]:
@@ -156,7 +156,7 @@ def test_a_forked_child_leaves_it_to_its_parent(ring, memory):
     before = path.stat().st_size
     pid = os.fork()
     if pid == 0:
-        runtime.reset()  # lets go of the ring
+        destination.reset()  # lets go of the ring
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert path.stat().st_size == before
@@ -251,4 +251,4 @@ def test_delivery_lets_a_burst_pass(tmp_path, memory, monkeypatch):
         writer.request_flush()
         assert not bursts(records=500), "somebody waits"
     finally:
-        runtime.reset()
+        destination.reset()

@@ -15,7 +15,7 @@ import mlflow
 import mlflow_fasttrace
 import pytest
 from mlflow.tracing.export.mlflow_v3 import MlflowV3SpanExporter
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from support import spans_to_ring, traces_of
 from value_cases import CASES, EndlessItems, grows_without_end, same_text
 
@@ -38,7 +38,7 @@ def ring(tmp_path):
     """The core's spans go to a ring that nobody reads."""
     spans_to_ring(tmp_path)
     yield
-    runtime.reset()
+    destination.reset()
 
 
 # ---- the ways in which a program gives a value to a span; each returns what reads back ----

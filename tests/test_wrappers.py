@@ -40,7 +40,7 @@ def no_traces(tmp_path_factory):
     """MLflow's own tracing is off, which leaves its wrappers as they are; the core's spans go to a
     ring that nobody reads."""
     import mlflow
-    from mlflow_fasttrace._internal.recording import runtime
+    from mlflow_fasttrace._internal.recording import destination
     from support import spans_to_ring
 
     folder = tmp_path_factory.mktemp("rings")
@@ -49,7 +49,7 @@ def no_traces(tmp_path_factory):
     mlflow.tracing.disable()
     spans_to_ring(folder)
     yield
-    runtime.reset()
+    destination.reset()
     mlflow.tracing.enable()
     mlflow.set_tracking_uri(before)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spans import entities, wrappers
 from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, NoOpSpan
 from mlflow_fasttrace.entities import SpanType
@@ -400,12 +400,12 @@ def update_current_trace(
 
 def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
     """Set the tracking URI; traces that start from now on go there."""
-    runtime.set_tracking_uri(uri)
+    destination.set_tracking_uri(uri)
 
 
 def get_tracking_uri() -> str:
     """The tracking URI in force."""
-    return runtime.tracking_uri()
+    return destination.tracking_uri()
 
 
 class _UnresolvedExperiment:
@@ -453,17 +453,17 @@ def set_experiment(
     Raises:
         MlflowException: neither or both of name and id are given, or the server refuses.
     """
-    uri = runtime.tracking_uri()
+    uri = destination.tracking_uri()
     if experiment_name is not None and experiment_id is None and not options:
         if not _server_answers(uri):
             log.warn(
                 f"The tracking server does not answer; experiment {experiment_name!r} will be "
                 "looked up when its traces are delivered."
             )
-            runtime.set_experiment(name=experiment_name)
+            destination.set_experiment(name=experiment_name)
             return _UnresolvedExperiment(experiment_name)
     experiment = pure_mlflow("set_experiment")(
         experiment_name=experiment_name, experiment_id=experiment_id, **options
     )
-    runtime.set_experiment(experiment_id=experiment.experiment_id)
+    destination.set_experiment(experiment_id=experiment.experiment_id)
     return experiment

@@ -31,7 +31,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanKind
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans.otel_context import dropped_span, parent_of
 from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
@@ -194,7 +194,7 @@ class TracerProvider(SdkTracerProvider):
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Wait until what has ended is delivered; whether that was reached in time."""
         observed = super().force_flush(timeout_millis)
-        return runtime.flush(timeout_millis / 1000) and observed
+        return flush.flush(timeout_millis / 1000) and observed
 
     def shutdown(self) -> None:
         """Shut the added processors down. The core goes on for the rest of the process."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans import entities
 from mlflow_fasttrace._internal.spans.copies import _TRACE_ID, copy_contents
 from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN_TRACE_ID
@@ -54,9 +54,9 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
     Args:
         terminate: Accepted as MLflow does; this process has no logging threads to end.
     """
-    if not runtime.flush():
+    if not flush.flush():
         log.warn(
-            f"Not everything was delivered within {runtime.FLUSH_SECONDS:g} s; delivery goes on in the "
+            f"Not everything was delivered within {flush.FLUSH_SECONDS:g} s; delivery goes on in the "
             "background, nothing is lost."
         )
 
@@ -72,7 +72,7 @@ def after_flush(name: str) -> Callable[..., Any]:
 
 
 def _mlflow(name: str) -> Callable[..., Any]:
-    runtime.flush()
+    flush.flush()
     return pure_mlflow(name)
 
 

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import log, patching
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.base import hooks, log, patching
+from mlflow_fasttrace._internal.recording.destination import reset as reset_destination
+from mlflow_fasttrace._internal.recording.destination import set_location
 from mlflow_fasttrace._internal.spans import entities
 
 __all__ = [
@@ -166,7 +167,7 @@ def configure(span_processors: list[_SpanProcessor] | None = None) -> _Configura
 def _use_span_processors(span_processors: list[_SpanProcessor]) -> None:
     global _span_processors
     _span_processors = span_processors
-    _core.set_hook("process_span", _process if span_processors else None)
+    hooks.process_span.answer(_process if span_processors else None)
 
 
 def _name(processor: _SpanProcessor) -> str:
@@ -222,18 +223,16 @@ def set_destination(destination: Any, *, context_local: bool = False) -> None:
         )
         return
     experiment_id = destination.experiment_id
-    runtime.set_location(
-        None if experiment_id is None else str(experiment_id), context_local=context_local
-    )
+    set_location(None if experiment_id is None else str(experiment_id), context_local=context_local)
     _core.set_enabled(True)
 
 
 def reset() -> None:
     """Forget destinations and span processors, and read the environment again at the next span."""
-    runtime.set_location(None)
+    set_location(None)
     _use_span_processors([])
     _core.set_enabled(True)
-    runtime.reset()
+    reset_destination()
 
 
 # ---- traces over several processes ----

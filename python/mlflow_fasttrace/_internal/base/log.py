@@ -1,4 +1,4 @@
-"""Log lines of the program's side."""
+"""Log lines of this package in the traced program."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import time
 
 logger = logging.getLogger("mlflow_fasttrace")
 _WARN_EVERY_SECONDS = 60.0
-_warned_at: dict[str, float] = {}
+_warned_at: dict[str, float] = {}  # by message (``time.monotonic``)
+# The lock is not re-entrant: a signal handler, or a finalizer that a garbage collection runs, that
+# warns in a thread that holds it would wait for ever.
 _warned_lock = threading.Lock()
 
 
 def warn(message: str) -> None:
-    """Log a line, each message at most once a minute."""
+    """Logs a warning, each message once a minute at most."""
     now = time.monotonic()
     with _warned_lock:
         last = _warned_at.get(message)

@@ -1,40 +1,103 @@
-"""Replacing what is there, and waiting for what is not: how functions, attributes and classes of
-other modules are given another meaning, and taken back. No policy: what is replaced, and whether it
-may be, is said in seams/."""
+"""Replacing what other modules have, and taking that back: the mechanism. What is replaced, and
+whether it may be, is said where it is done.
+
+``replace`` lets a function lead to another one, ``replace_attribute`` sets an attribute,
+``replace_class`` gives an object another class; ``undo_all`` takes all of it back. ``redirect`` is for
+good. ``when_loaded`` waits for a module.
+"""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-lock = threading.RLock()
-_undo: list[Callable[[], None]] = []  # what uninstall() does, last first
-_originals: dict[Callable[..., Any], Callable[..., Any]] = {}  # by MLflow's function
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+
+
+class _Patches:
+    """What is replaced and what is awaited now."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        #: Actions that take the replacements back; the last is run first.
+        self.undo: list[Callable[[], object]] = []
+        #: By replaced function: a function with the code that it had.
+        self.originals: dict[Callable[..., Any], Callable[..., Any]] = {}
+        #: By module: the action for when it is loaded.
+        self.awaited: dict[str, Callable[[], object]] = {}
+
+
+_patches = _Patches()
+
+#: Held while the action of an awaited module runs. Whoever replaces or takes back several things
+#: holds it too, so that no other thread finds half of them. A thread may take it twice.
+lock = _patches.lock
+
+
+# ---- replacing and taking back ----
 
 
 def is_in_force() -> bool:
-    """Whether MLflow's functions lead to the core now."""
-    return bool(_undo)
+    """Whether anything is replaced now."""
+    return bool(_patches.undo)
 
 
 def original(function: Callable[..., Any]) -> Callable[..., Any]:
-    """MLflow's own function, where it leads to the core; anything else as it is."""
-    return _originals.get(function, function)
+    """What a replaced function was; any other function as it is."""
+    return _patches.originals.get(function, function)
+
+
+def replace(function: types.FunctionType, target: Callable[..., Any]) -> None:
+    """Lets a function, whoever holds it, lead to another one until ``undo_all``."""
+    own = _patches.originals[function] = redirect(function, target)
+    _patches.undo.append(lambda: setattr(function, "__code__", own.__code__))
+
+
+def replace_attribute(owner: Any, name: str, value: Any) -> None:
+    """Sets an attribute of a module, class or object until ``undo_all``."""
+    if name in vars(owner):
+        before = vars(owner)[name]
+        _patches.undo.append(lambda: setattr(owner, name, before))
+    else:
+        _patches.undo.append(lambda: delattr(owner, name))
+    setattr(owner, name, value)
+
+
+def replace_class(instance: Any, cls: type) -> None:
+    """Makes an object one of a subclass until ``undo_all``."""
+    before = type(instance)
+    instance.__class__ = cls
+    _patches.undo.append(lambda: setattr(instance, "__class__", before))
+
+
+def at_undo(action: Callable[[], object]) -> None:
+    """Has an action run by ``undo_all``, before what was replaced earlier is taken back."""
+    _patches.undo.append(action)
 
 
 def undo_all() -> None:
-    while _undo:
-        _undo.pop()()
-    _originals.clear()
+    """Takes back what is replaced, the last replacement first."""
+    while _patches.undo:
+        _patches.undo.pop()()
+    _patches.originals.clear()
 
 
 def redirect(function: types.FunctionType, target: Callable[..., Any]) -> types.FunctionType:
-    """Lets a function, whoever holds it, lead to another one. Returns what it was."""
+    """Lets a function, whoever holds it, lead to another one, for good.
+
+    Args:
+        function: It stays the object that it is, with its name, defaults and attributes.
+        target: It is called with the function's arguments.
+
+    Returns:
+        A function that is what the first one was.
+    """
     own = types.FunctionType(
         function.__code__,
         function.__globals__,
@@ -49,34 +112,7 @@ def redirect(function: types.FunctionType, target: Callable[..., Any]) -> types.
     return own
 
 
-def replace(function: types.FunctionType, target: Callable[..., Any]) -> None:
-    """The same until uninstall()."""
-    own = _originals[function] = redirect(function, target)
-    _undo.append(lambda: setattr(function, "__code__", own.__code__))
-
-
-def replace_attribute(owner: Any, name: str, value: Any) -> None:
-    """Sets an attribute of a module, class or object until uninstall()."""
-    if name in vars(owner):
-        before = vars(owner)[name]
-        _undo.append(lambda: setattr(owner, name, before))
-    else:
-        _undo.append(lambda: delattr(owner, name))
-    setattr(owner, name, value)
-
-
-def replace_class(instance: Any, cls: type) -> None:
-    """Makes an object one of a subclass until uninstall()."""
-    before = type(instance)
-    instance.__class__ = cls
-    _undo.append(lambda: setattr(instance, "__class__", before))
-
-
-def at_uninstall(action: Callable[[], None]) -> None:
-    """Has something done when MLflow gets its own code back."""
-    _undo.append(action)
-
-
+#: Stands for the target among a trampoline's constants until it takes its place there.
 _TARGET = "<target>"
 
 
@@ -117,33 +153,40 @@ def _trampoline(function: types.FunctionType, target: Callable[..., Any]) -> typ
     return code.replace(co_consts=constants, co_name=function.__name__)
 
 
-_awaited: dict[str, Callable[[], object]] = {}  # by module: what is done when it is loaded
-
-
-def await_module(module: str, action: Callable[[], object]) -> None:
-    _awaited[module] = action
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
-
-
-def await_nothing() -> None:
-    _awaited.clear()
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+# ---- waiting for modules ----
 
 
 def when_loaded(module: str, action: Callable[[], object]) -> None:
-    """Does something, until uninstall(), as soon as a module is loaded; now, where it is."""
+    """Runs an action as soon as a module is loaded; now, where it is. A later call for the same
+    module takes the place of an earlier one that still waits."""
     if module in sys.modules:
         action()
-    else:
-        await_module(module, action)
+        return
+    with lock:
+        _patches.awaited[module] = action
+        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+            sys.meta_path.insert(0, _Finder())
+
+
+def is_awaited(module: str) -> bool:
+    """Whether an action waits for a module."""
+    return module in _patches.awaited
+
+
+def await_nothing() -> None:
+    """Forgets the actions that wait."""
+    with lock:
+        _patches.awaited.clear()
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
 
 
 class _Finder:
-    """Finds the awaited modules as everybody else does."""
+    """Finds the awaited modules as the other finders do, and adds their actions."""
 
-    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name not in _awaited:
+    def find_spec(
+        self, name: str, path: Any, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in _patches.awaited:
             return None
         for finder in list(sys.meta_path):
             if isinstance(finder, _Finder) or not hasattr(finder, "find_spec"):
@@ -151,30 +194,28 @@ class _Finder:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Loader(spec.loader)
+                    spec.loader = cast("Loader", _Loader(spec.loader))
                 return spec
         return None
 
 
 class _Loader:
-    def __init__(self, loader: Any):
+    """A module's own loader, followed by the module's action."""
+
+    def __init__(self, loader: Loader):
         self._loader = loader
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: types.ModuleType) -> None:
+        assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         with lock:
-            action = _awaited.pop(module.__name__, None)
+            action = _patches.awaited.pop(module.__name__, None)
             if action is not None:
                 action()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
-
-
-def is_awaited(module: str) -> bool:
-    """Whether something is to be done when the module is loaded."""
-    return module in _awaited

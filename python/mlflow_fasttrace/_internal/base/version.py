@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import sys
 
@@ -11,7 +10,7 @@ VERSION = "0.1.0"
 
 
 def release_of(version: str) -> tuple[int, ...] | None:
-    """The numbers of a version, to compare; None where it is none."""
+    """The leading numbers of a version, which compare as versions do; None where it has none."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else None
 
@@ -20,6 +19,8 @@ def mlflow_version() -> str:
     """The version of the MLflow that is loaded, or else of the one that is installed."""
     if loaded := getattr(sys.modules.get("mlflow"), "__version__", None):
         return loaded
+    import importlib.metadata  # slow to import, and the first span of a program does not need it
+
     for distribution in ("mlflow-tracing", "mlflow-skinny", "mlflow"):
         try:
             return importlib.metadata.version(distribution)

@@ -1,5 +1,9 @@
 """Imported by every Python that starts with this folder in PYTHONPATH, which ``mlflow-fasttrace run``
-puts there: with ``MLFLOW_FASTTRACE=1`` MLflow runs on the core as soon as it is imported."""
+puts there: with ``MLFLOW_FASTTRACE=1`` MLflow runs on the core as soon as it is imported.
+
+Nothing of the package is imported before that: a child may be another environment's Python, which
+does not have it, and most children never import MLflow.
+"""
 
 import importlib
 import os
@@ -13,7 +17,7 @@ def _is_here(folder):
 
 
 def _give_others_their_turn():
-    """One sitecustomize hides the next: that of the distribution, or of another tool like this."""
+    """Imports the sitecustomize that this one hides: that of the distribution, or of another tool."""
     sys.path[:] = [folder for folder in sys.path if not _is_here(folder)]
     own = sys.modules.pop("sitecustomize", None)
     try:
@@ -24,14 +28,16 @@ def _give_others_their_turn():
 
 
 class _Finder:
-    """Waits for ``import mlflow``, so that a Python that never does pays nothing."""
+    """Waits for ``import mlflow``."""
 
     def find_spec(self, name, path, target=None):
         if name != "mlflow":
             return None
         sys.meta_path.remove(self)
         try:
-            importlib.import_module("mlflow_fasttrace").install()
+            import mlflow_fasttrace
+
+            mlflow_fasttrace.install()
         except ImportError:
             pass  # another environment's Python, which does not have it
         except Exception as error:
@@ -43,13 +49,15 @@ class _Finder:
         return None
 
 
-def _wanted():
-    def is_set(name):
+def _installs():
+    """``installs()`` of the package's ``config/environment.py``, without the package."""
+
+    def is_true(name):
         return os.environ.get(name, "").strip().lower() in ("1", "true")
 
-    return is_set("MLFLOW_FASTTRACE") and not is_set("MLFLOW_FASTTRACE_DISABLE")
+    return is_true("MLFLOW_FASTTRACE") and not is_true("MLFLOW_FASTTRACE_DISABLE")
 
 
 _give_others_their_turn()
-if _wanted():
+if _installs():
     sys.meta_path.insert(0, _Finder())

@@ -163,7 +163,7 @@ def _what_is_active() -> Iterator[Finding]:
         yield Finding(section, "import mlflow", f"runs on MLflow itself: {reason}", BAD)
         return
     yield Finding(section, "import mlflow_fasttrace", "runs on the core")
-    if _run_on_core():
+    if environment.installs():
         yield Finding(section, "import mlflow", "runs on the core (MLFLOW_FASTTRACE is set)")
     else:
         yield Finding(
@@ -172,12 +172,6 @@ def _what_is_active() -> Iterator[Finding]:
             "runs on the core after mlflow_fasttrace.install(), or under `mlflow-fasttrace run`",
         )
     yield from _what_mlflow_does()
-
-
-def _run_on_core() -> bool:
-    """Whether the environment asks that ``import mlflow`` runs on the core, as the bootstrap folder's
-    ``sitecustomize`` reads it."""
-    return os.environ.get("MLFLOW_FASTTRACE", "").strip().lower() in ("1", "true")
 
 
 def _seams_that_moved() -> str | None:
@@ -212,18 +206,18 @@ def _what_mlflow_does() -> Iterator[Finding]:
 
 
 def _where_traces_go() -> Iterator[Finding]:
-    from mlflow_fasttrace._internal.recording import runtime
+    from mlflow_fasttrace._internal.recording import destination
 
     section = "destination"
-    uri = absolute_uri(runtime.tracking_uri())
+    uri = absolute_uri(destination.tracking_uri())
     collector = otlp.collector_uri()
     if collector is not None:
         yield Finding(section, "collector", without_credentials(collector))
-    if collector is None or otlp.both():
+    if collector is None or environment.dual_export():
         yield Finding(section, "tracking URI", without_credentials(uri))
         if uri.startswith(("http://", "https://")):
             yield Finding(section, "server", *_server(uri))
-    experiment = runtime._experiment_in_force()
+    experiment = destination.experiment_in_force()
     yield Finding(section, "experiment", experiment.get("name") or f"id {experiment.get('id')}")
 
 

@@ -1,7 +1,7 @@
-"""OpenTelemetry's environment variables, as MLflow reads them: whether traces go to a collector,
-where that is, and what is said of the process that they come from.
+"""OpenTelemetry's environment variables, read as MLflow reads them: whether traces go to a
+collector, where that is, and the resource that they come from.
 
-A collector is a destination like any other; its URI is the endpoint's, marked by ``otlp+``:
+A collector is a destination like any other; its URI is the endpoint's with ``otlp+`` before it:
 ``otlp+http://host:4318/v1/traces``, ``otlp+https://...``, ``otlp+grpc://host:4317`` (plain text) and
 ``otlp+grpcs://host:4317`` (TLS).
 """
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from mlflow_fasttrace._internal.base import log
 from mlflow_fasttrace._internal.base.version import mlflow_version
+from mlflow_fasttrace._internal.config import environment
 
 SCHEME = "otlp+"
 _TRACES_PATH = "/v1/traces"
@@ -30,30 +31,32 @@ _NAMES = (
 )
 
 #: Variables that decide how a sender reaches a collector; their values never leave the environment.
-VARIABLES = tuple(
+_VARIABLES = tuple(
     f"OTEL_EXPORTER_OTLP_{signal}{name}" for name in _NAMES for signal in ("TRACES_", "")
 )
 
 
 def variable(name: str) -> str | None:
-    """The variable for traces, or the one for all signals."""
+    """``OTEL_EXPORTER_OTLP_TRACES_<name>``, or else the variable for all signals."""
     return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or os.environ.get(
         f"OTEL_EXPORTER_OTLP_{name}"
     )
 
 
-def _enabled(name: str, default: bool) -> bool:
-    text = os.environ.get(name, "").strip().lower()
-    return default if text not in ("true", "1", "false", "0") else text in ("true", "1")
+def credentials() -> list[str]:
+    """``NAME=value`` of all that decides how a sender reaches a collector. Secrets: they go into a
+    hash and nowhere else."""
+    return [f"{name}={os.environ.get(name, '')}" for name in _VARIABLES]
 
 
 def is_collector(uri: str) -> bool:
+    """Whether a destination's URI is a collector's."""
     return uri.startswith(SCHEME)
 
 
 def collector_uri() -> str | None:
-    """The collector that traces go to, if MLflow would send them to one."""
-    if not _enabled("MLFLOW_ENABLE_OTLP_EXPORTER", True):
+    """The collector that traces go to; None where MLflow would send them to none."""
+    if not environment.exports_otlp():
         return None
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     if not endpoint:
@@ -61,7 +64,7 @@ def collector_uri() -> str | None:
         if not base:
             return None
         endpoint = base.rstrip("/") + _TRACES_PATH
-    # gRPC unless something else is said, as in MLflow.
+    # MLflow takes gRPC where nothing else is said; OpenTelemetry's specification takes HTTP.
     protocol = variable("PROTOCOL") or "grpc"
     if protocol == "grpc":
         return _grpc_uri(endpoint)
@@ -82,6 +85,7 @@ def _grpc_uri(endpoint: str) -> str:
         )
     scheme = urlsplit(endpoint).scheme if "://" in endpoint else ""
     target = endpoint.partition("://")[2] if scheme else endpoint
+    # By OpenTelemetry's specification "true" is true, and anything else is not.
     insecure = variable("INSECURE")
     plain = scheme != "https" and (
         insecure.lower() == "true" if insecure is not None else scheme == "http"
@@ -89,27 +93,14 @@ def _grpc_uri(endpoint: str) -> str:
     return f"{SCHEME}{'grpc' if plain else 'grpcs'}://{target.partition('/')[0]}"
 
 
-def warn_of_metrics() -> None:
-    """MLflow also exports a histogram of the spans' durations; here nothing does."""
-    if os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"):
-        log.warn(
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is set, but durations of spans are not exported."
-        )
-
-
-def both() -> bool:
-    """Whether traces that go to a collector go where they would go without it, too."""
-    return _enabled("MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT", False)
-
-
-def genai_names() -> bool:
-    """Whether a collector gets spans in the words of OpenTelemetry's conventions for generative AI."""
-    return _enabled("MLFLOW_ENABLE_OTEL_GENAI_SEMCONV", False)
+def exports_metrics() -> bool:
+    """Whether MLflow would also export a histogram of the spans' durations; here nothing does."""
+    return bool(os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"))
 
 
 def resource() -> dict[str, Any]:
-    """What a collector is told of this process. Without OTEL_SERVICE_NAME and
-    OTEL_RESOURCE_ATTRIBUTES: of the library alone, as from MLflow."""
+    """OpenTelemetry's resource: what a collector is told of this process. Without OTEL_SERVICE_NAME
+    and OTEL_RESOURCE_ATTRIBUTES it names the library alone, as from MLflow."""
     sdk = {
         "telemetry.sdk.language": "python",
         "telemetry.sdk.name": "mlflow",

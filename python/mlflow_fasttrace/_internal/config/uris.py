@@ -9,14 +9,15 @@ from urllib.parse import urlsplit, urlunsplit
 from mlflow_fasttrace._internal.config import otlp
 
 _CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
-#: Of a database's URI, as SQLAlchemy reads it: a password may hold anything but an "@".
 _DATABASES = ("postgresql", "mysql", "mssql")
+#: User and password of a database's URI, as SQLAlchemy reads it: the password may hold anything but
+#: an "@".
 _DATABASE_CREDENTIALS = re.compile(r"^([\w+]+://)[^:/@]*(?::[^@]*)?@")
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be written to disk: no user or password; of a collector's and a database
-    server's, no query, which may hold them too."""
+    """A URI as it may be written to disk: without user and password. A query may hold them too, and
+    that of a collector or a database server is left out."""
     if not uri.startswith(("http://", "https://", otlp.SCHEME)):
         plain = _DATABASE_CREDENTIALS.sub(r"\1", uri)
         return plain.partition("?")[0] if uri.startswith(_DATABASES) else plain
@@ -29,12 +30,13 @@ def without_credentials(uri: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """A message as it may be written to disk or shown: no user or password in its URIs."""
+    """A message as it may be written to disk or shown: without users and passwords in its URIs."""
     return _CREDENTIALS.sub("://", text)
 
 
 def absolute_uri(uri: str) -> str:
-    """Relative SQLite and file paths depend on the agent's folder: made absolute."""
+    """A tracking URI that means the same in another folder: relative SQLite and file paths are made
+    absolute."""
     if uri.startswith("sqlite:///"):
         path = uri[len("sqlite:///") :]
         if path and not path.startswith("/") and not path.startswith(":memory:"):

@@ -11,29 +11,18 @@ import time
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.config import environment
 
-_thread_pid: int | None = None
-
-
-def _seconds(name: str) -> float | None:
-    text = os.environ.get(name)
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        log.warn(f"{name} is no number of seconds: {text!r}; it is ignored.")
-        return None
-    return seconds if seconds > 0 else None
+_thread_pid: int | None = None  # the process that has the thread; a forked child has none
 
 
 def watch() -> None:
     """Starts the thread where the environment asks for it and it is not running yet."""
     global _thread_pid
-    timeout = _seconds("MLFLOW_TRACE_TIMEOUT_SECONDS")
+    timeout = environment.trace_timeout_seconds()
     if timeout is None or _thread_pid == os.getpid():
         return
-    interval = _seconds("MLFLOW_TRACE_TIMEOUT_CHECK_INTERVAL_SECONDS") or 1.0
+    interval = environment.trace_timeout_interval_seconds()
     _thread_pid = os.getpid()
     threading.Thread(
         target=_watch, args=(timeout, interval), name="mlflow-fasttrace-timeout", daemon=True
@@ -41,16 +30,29 @@ def watch() -> None:
 
 
 def _watch(timeout: float, interval: float) -> None:
-    since: dict[str, float] = {}  # when a trace was first seen
+    first_seen: dict[str, float] = {}  # by trace id (``time.monotonic``)
     while True:
-        now = time.monotonic()
-        live = {trace.trace_id: trace for trace in _core.live_traces()}
-        since = {trace_id: since.get(trace_id, now) for trace_id in live}
-        for trace_id, trace in live.items():
-            if now - since[trace_id] >= timeout:
-                _end(trace, timeout)
-        del live
+        first_seen = _look(first_seen, timeout)
         time.sleep(interval)
+
+
+def _look(seen: dict[str, float], timeout: float) -> dict[str, float]:
+    """Ends what has taken too long. A function of its own, so that no trace is kept alive between
+    two looks.
+
+    Args:
+        seen: When each trace was first seen, by its id.
+
+    Returns:
+        When each live trace was first seen.
+    """
+    now = time.monotonic()
+    live = {trace.trace_id: trace for trace in _core.live_traces()}
+    first_seen = {trace_id: seen.get(trace_id, now) for trace_id in live}
+    for trace_id, trace in live.items():
+        if now - first_seen[trace_id] >= timeout:
+            _end(trace, timeout)
+    return first_seen
 
 
 def _end(trace: _core.Trace, timeout: float) -> None:

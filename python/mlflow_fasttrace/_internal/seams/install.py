@@ -44,7 +44,7 @@ def install() -> bool:
             _say(reason)
             return False
         if "mlflow" not in sys.modules:
-            patching.await_module("mlflow", _apply)
+            patching.when_loaded("mlflow", _apply)
             return True
         return _apply()
 

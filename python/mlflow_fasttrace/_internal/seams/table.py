@@ -35,15 +35,18 @@ from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
 
 from mlflow_fasttrace import _core, fluent, otel, traces, tracing
+from mlflow_fasttrace._internal.base import hooks
 from mlflow_fasttrace._internal.base.patching import (
-    at_uninstall,
+    at_undo,
     original,
     replace,
     replace_attribute,
     replace_class,
     when_loaded,
 )
-from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.recording import destination, flush
+from mlflow_fasttrace._internal.recording.root_context import root_context
+from mlflow_fasttrace._internal.recording.supervisor import supervisor
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
 from mlflow_fasttrace._internal.spans import copies, otel_context
 from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
@@ -184,7 +187,7 @@ class CoreSpanExporter(MlflowV3SpanExporter):
         return True
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return runtime.flush(timeout_millis / 1000)
+        return flush.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
         """Nothing: no thread of this process delivers."""
@@ -250,7 +253,7 @@ class CoreSpanProcessor(MlflowV3SpanProcessor):
         """Nothing to end."""
 
     def force_flush(self, timeout_millis: float = 30000) -> bool:
-        return runtime.flush(timeout_millis / 1000)
+        return flush.flush(timeout_millis / 1000)
 
 
 class CoreTracerProvider(otel.TracerProvider):
@@ -298,7 +301,7 @@ class CoreProviderWrapper(mlflow_provider._TracerProviderWrapper):
     def reset(self) -> None:
         self.once._done = False
         _core.set_enabled(True)
-        runtime.reset()
+        destination.reset()
 
 
 # ---- traces in flight ----
@@ -509,7 +512,7 @@ def take_info(trace: _core.Trace, info: TraceInfo) -> None:
 def _link_prompts(trace_id: str, prompts: list[Any]) -> None:
     from mlflow.tracing.export.utils import try_link_prompts_to_trace
 
-    runtime.flush()
+    flush.flush()
     try_link_prompts_to_trace(TracingClient(), trace_id, prompts)
 
 
@@ -544,7 +547,7 @@ def whole_trace_ended(trace: _core.Trace, spans: list[Any]) -> None:
     set_request_response_preview(info, data)
     whole = Trace(info, data)
     if request_id := info.tags.get("mlflow.eval.requestId"):
-        runtime.flush()
+        flush.flush()
         mlflow.tracing.fluent._EVAL_REQUEST_ID_TO_TRACE_ID[request_id] = info.trace_id
     elif _notebook_display is not None:
         _notebook_display.get_instance().display_traces([whole])
@@ -568,7 +571,7 @@ def _display_of_notebook() -> Any:
 def reset() -> None:
     mlflow_provider.provider.once._done = False
     mlflow_provider._MLFLOW_TRACE_USER_DESTINATION.reset()
-    runtime.follow_tracking_uri()
+    destination.follow_tracking_uri()
     tracing.reset()
 
 
@@ -602,7 +605,7 @@ def _flush_what_was_before(terminate: bool) -> None:
 
 
 def flush_pending(terminate: bool = False) -> None:
-    runtime.flush()
+    flush.flush()
     _flush_what_was_before(terminate)
 
 
@@ -633,8 +636,8 @@ _WRITES = frozenset({"__init__", "start_trace", "log_spans"})
 def store(self: TracingClient) -> Any:
     """``TracingClient.store``: what was recorded before the call can be read."""
     caller = sys._getframe(2).f_code.co_name  # the frame between is MLflow's property
-    if caller not in _WRITES and not runtime.is_sender_thread():
-        runtime.flush(accept_spooled=True)
+    if caller not in _WRITES and not supervisor.is_sender_thread():
+        flush.flush(accept_spooled=True)
     return original(TracingClient.store.fget)(self)
 
 
@@ -769,18 +772,18 @@ def apply() -> None:
     replace_class(mlflow_provider.mlflow_runtime_context, LinkedMlflowContext)
     replace_attribute(MlflowLiveSpan, "from_immutable_span", classmethod(from_immutable_span))
     before = InMemoryTraceManager._instance
-    at_uninstall(lambda: setattr(InMemoryTraceManager, "_instance", before))
+    at_undo(lambda: setattr(InMemoryTraceManager, "_instance", before))
     replace_attribute(InMemoryTraceManager, "get_instance", classmethod(get_instance))
-    _core.set_hook("take_info", take_info)
-    _core.set_hook("whole_trace_ended", whole_trace_ended)
+    hooks.take_info.answer(take_info)
+    hooks.whole_trace_ended.answer(whole_trace_ended)
     global _notebook_display
     _notebook_display = _display_of_notebook()
-    runtime.wants_whole = wants_whole
+    root_context.wants_whole = wants_whole
     replace_attribute(otel_context, "_find_mirror", find_mirror)
     replace_attribute(otel_context, "_is_recorded_elsewhere", is_recorded_elsewhere)
     replace_attribute(otel, "bridged_provider", core_provider)
-    runtime.use_mlflow(True)
-    at_uninstall(_forget)
+    destination.use_mlflow(True)
+    at_undo(_forget)
     when_loaded("mlflow.llama_index.tracer", _complete_llama_index)
     database.guard()
 
@@ -794,8 +797,8 @@ def _complete_llama_index() -> None:
 
 
 def _forget() -> None:
-    runtime.wants_whole = None
-    runtime.use_mlflow(False)
+    root_context.wants_whole = None
+    destination.use_mlflow(False)
 
 
 __all__ = ["FUNCTIONS", "apply", "check"]

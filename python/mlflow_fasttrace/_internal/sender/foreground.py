@@ -129,7 +129,8 @@ def deliver(
         before = _numbers(read_status(spool.state))
         while not lock.take():
             if instead_of is not None:
-                _held, pid = sender_of(spool)
+                holder = sender_of(spool)
+                pid = holder.pid if holder else "?"
                 reason = f"sender {pid} is delivering it to {instead_of}; stop it first"
                 return Outcome(Progress(), False, reason)
             status = read_status(spool.state)

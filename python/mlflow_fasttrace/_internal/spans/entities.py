@@ -9,7 +9,6 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
 
 if TYPE_CHECKING:
@@ -259,7 +258,3 @@ def extract_attachments(span: LiveSpan, value: Any) -> Any:
     from mlflow_fasttrace._internal.spans.attachments import extract
 
     return extract(span, value)
-
-
-_core.set_hook("payload_repr", payload_repr)
-_core.set_hook("extract_attachments", extract_attachments)

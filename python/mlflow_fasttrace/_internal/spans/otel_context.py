@@ -13,6 +13,7 @@ from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import hooks
 from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
 SPAN_KEY = trace_api.propagation._SPAN_KEY
@@ -119,5 +120,5 @@ def link_contexts(linked: bool) -> bool:
         runtime_context.__class__ = wanted
     if type(runtime_context) is not wanted:
         return False
-    _core.set_hook("external_parent", _external_parent if linked else None)
+    hooks.external_parent.answer(_external_parent if linked else None)
     return True

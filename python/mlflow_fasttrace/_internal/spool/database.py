@@ -1,5 +1,5 @@
-"""A new database: MLflow makes its tables when it opens one, without a lock. A program and its sender
-open the same one at about the same time; here they take turns, or both would make them."""
+"""A new database: MLflow makes its tables when it opens one, without a lock. A program and its
+sender open the same one at about the same time; here they take turns, or both would make them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.spool.folder import state_root
+from mlflow_fasttrace._internal.spool.private_files import open_private
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+    from sqlalchemy.engine import Engine
 
 _UTILS = "mlflow.store.db.utils"
 
-_guarded = False
-_mine = threading.local()  # the turns that this thread has
+_guarded = False  # whether guard() was called
+_mine = threading.local()  # .paths: lock files of the turns that a thread has, which may nest
 
 
 @contextlib.contextmanager
-def turn(url: Any) -> Iterator[None]:
-    """Keeps a database for this thread until the end of the block, as far as programs of this user
-    and their senders are concerned. Where there is no place for a lock it is not kept.
+def turn(url: URL) -> Iterator[None]:
+    """Waits for this thread's turn at a database, which lasts until the end of the block. Programs of
+    this user and their senders keep to turns. Where the lock file cannot be made there are none.
 
     Args:
-        url: Its ``sqlalchemy.URL``.
+        url: The database's.
     """
     path = _lock_of(url)
     held = _mine.__dict__.setdefault("paths", set())
     if path in held:
         yield
         return
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError:
+    fd = _open_lock(path)
+    if fd is None:
         yield
         return
     held.add(path)
@@ -50,7 +53,15 @@ def turn(url: Any) -> Iterator[None]:
         os.close(fd)
 
 
-def _lock_of(url: Any) -> str:
+def _open_lock(path: str) -> int | None:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return open_private(path, os.O_RDWR | os.O_CREAT)
+    except OSError:
+        return None
+
+
+def _lock_of(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
         place = os.path.abspath(url.database or "")
     else:
@@ -60,7 +71,7 @@ def _lock_of(url: Any) -> str:
 
 
 def guard() -> None:
-    """Lets MLflow's own code in this process take turns with senders, from now on."""
+    """Has MLflow's own code in this process make tables only in turn, from now on."""
     global _guarded
     if not _guarded:
         _guarded = True
@@ -74,11 +85,11 @@ def _guard() -> None:
     if not isinstance(exist, types.FunctionType) or not isinstance(make, types.FunctionType):
         return  # another MLflow
 
-    def all_tables_exist(engine: Any) -> Any:
+    def all_tables_exist(engine: Engine) -> Any:
         with turn(engine.url):
             return own_exist(engine)
 
-    def initialize_tables(engine: Any) -> None:
+    def initialize_tables(engine: Engine) -> None:
         with turn(engine.url):
             if not own_exist(engine):
                 own_make(engine)

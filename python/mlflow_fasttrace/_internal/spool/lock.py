@@ -10,68 +10,67 @@ from typing import NamedTuple
 
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.spool.folder import Spool
+from mlflow_fasttrace._internal.spool.private_files import open_private
+
+_TAKE_OVER_SECONDS = 10.0  # for a sender of another release to end
+_HAND_OVER_SECONDS = 1.0  # for a sender of this release, which may just have been asked to end
+_LOOKS_AT_LOCK_SECONDS = 5.0  # for others to have done with their looks at the lock
 
 
 class Holder(NamedTuple):
-    """Who an open lock file says is the sender; 0 and "" where it names none."""
+    """The sender that a lock file names."""
 
-    pid: int = 0
+    pid: int = 0  # 0: the file names none
     version: str = ""
-    stays: bool = False  # an agent's thread, or a command: nobody may ask it to end
+    #: It is a thread of a program, or a command, and nobody may ask it to end.
+    stays: bool = False
 
 
-def holder_of(lock: int) -> Holder:
-    words = os.pread(lock, 100, 0).decode("ascii", "replace").split()
-    if len(words) < 2 or not words[0].isdigit():
-        return Holder()
-    return Holder(int(words[0]), words[1], words[2:] == ["stays"])
-
-
-def sender_of(spool: Spool) -> tuple[bool, int | None]:
-    """Whether somebody holds the sender's lock, and who."""
+def sender_of(spool: Spool) -> Holder | None:
+    """The sender that holds a spool's lock; None where none does, or the file cannot be opened.
+    Makes no file. For a moment the lock is held, shared, for which a sender that comes waits."""
     try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(spool.lock, flags)
+        fd = open_private(spool.lock, os.O_RDONLY)
     except OSError:
-        return False, None
+        return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False, None
-    except OSError:
-        words = os.pread(fd, 100, 0).split()
-        return True, int(words[0]) if words and words[0].isdigit() else None
+        return None if _try(fd, fcntl.LOCK_SH) else _named_in(fd)
     finally:
         os.close(fd)
 
 
-TAKE_OVER_SECONDS = 10.0  # that a sender of another release has to end
-HAND_OVER_SECONDS = 1.0  # the same of one of this release, which may just have been asked to
-LOOKS_AT_LOCK_SECONDS = 5.0  # that others' looks at the lock may stand in the way
-
-
 class Lock:
-    """The right to be this spool's sender. The file says who has it: process id and version, and
-    whether it stays whatever it is asked."""
+    """The right to be a spool's sender, for as long as this process lives.
+
+    Args:
+        path: The lock file; it is made where it is missing.
+        stays: Nobody may ask this sender to end.
+    """
 
     def __init__(self, path: str, *, stays: bool):
         self._stays = stays
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd = open_private(path, os.O_RDWR | os.O_CREAT)
 
     def take(self) -> bool:
-        """Waits a little where a sender that was asked to end still has it, and where others look at
-        it: that takes them a moment each (a shared lock)."""
-        holder = holder_of(self._fd)
+        """Takes the lock and writes who has it: process id, version, and whether it stays.
+
+        A sender that was asked to end gets a moment, and so does whoever looks at the lock.
+
+        Returns:
+            Whether this process has the lock now.
+        """
+        holder = _named_in(self._fd)
         wait = 0.0
         if holder.version not in ("", VERSION):
-            wait = TAKE_OVER_SECONDS
+            wait = _TAKE_OVER_SECONDS
         elif not (self._stays or holder.stays):
-            wait = HAND_OVER_SECONDS
+            wait = _HAND_OVER_SECONDS
         began = time.monotonic()
-        while not self._try(fcntl.LOCK_EX):
+        while not _try(self._fd, fcntl.LOCK_EX):
             waited = time.monotonic() - began
-            if self._try(fcntl.LOCK_SH):
+            if _try(self._fd, fcntl.LOCK_SH):  # no sender: others look at the lock
                 self.release()
-                if waited >= max(wait, LOOKS_AT_LOCK_SECONDS):
+                if waited >= max(wait, _LOOKS_AT_LOCK_SECONDS):
                     return False
                 time.sleep(random.uniform(0.0, 0.002))
             elif waited >= wait:
@@ -83,15 +82,25 @@ class Lock:
         os.pwrite(self._fd, f"{os.getpid()} {VERSION}{stays}\n".encode(), 0)
         return True
 
-    def _try(self, kind: int) -> bool:
-        try:
-            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
     def release(self) -> None:
+        """Gives the lock back. It may be taken again."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
+        """Gives the lock back and closes its file."""
         os.close(self._fd)
+
+
+def _named_in(fd: int) -> Holder:
+    words = os.pread(fd, 100, 0).decode("ascii", "replace").split()
+    if len(words) < 2 or not words[0].isdigit():
+        return Holder()
+    return Holder(int(words[0]), words[1], words[2:] == ["stays"])
+
+
+def _try(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -328,8 +328,9 @@ def look_at(spool: Spool, counted_bytes: int = COUNTED_BYTES) -> SpoolView:
         spool: The spool.
         counted_bytes: The bytes of its segments whose records are counted.
     """
-    running, pid = sender_of(spool)
-    view = SpoolView(spool.name, spool.state, sender_pid=pid, sender_running=running)
+    holder = sender_of(spool)
+    pid = (holder.pid or None) if holder else None
+    view = SpoolView(spool.name, spool.state, sender_pid=pid, sender_running=holder is not None)
     tally = _Tally()
     _look_at_status(view)
     _look_at_rings(view, spool, tally)

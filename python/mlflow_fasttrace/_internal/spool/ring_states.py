@@ -1,4 +1,4 @@
-"""The states of a server, as a sender writes them into the rings that it reads."""
+"""What the header of a ring says of the server that its records go to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ServerState(IntEnum):
-    """The numbers are part of the ring's format (docs/spool-format.md)."""
+    """Written by the sender, read by the program; the numbers are part of the ring's format."""
 
     UNKNOWN = 0  # nothing has been sent to it yet
     ANSWERS = 1

@@ -1,0 +1,245 @@
+"""Where this program's traces go: tracking URI, experiment, location, and what the record of a
+trace says of them.
+
+The setters only note what they are given. At the next root the core asks for a destination again
+(``start.py``), and then it is worked out from what was noted and from the environment.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import getpass
+import os
+import sys
+import threading
+from typing import Any
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.config import environment, otlp
+from mlflow_fasttrace._internal.config.uris import absolute_uri, without_credentials
+
+
+class _Chosen:
+    """What the program chose, by this package's functions or by MLflow's."""
+
+    def __init__(self) -> None:
+        #: Held while something is chosen, and while the destination is worked out.
+        self.lock = threading.RLock()
+        #: Whether the core has the destination that follows from all that is chosen.
+        self.in_force = False
+        #: The argument of set_tracking_uri().
+        self.tracking_uri: str | None = None
+        #: Of set_experiment(): ``{"id": ...}`` or ``{"name": ...}``.
+        self.experiment: dict[str, str] = {}
+        #: MLflow's active experiment at that moment; once it is another one, that was chosen later.
+        self.experiment_beside: str | None = None
+        #: The experiment of set_destination().
+        self.location: str | None = None
+        #: Whether set_destination() was called for a context.
+        self.locations_in_contexts = False
+        #: Whether MLflow itself runs on the core: then its tracking URI counts.
+        self.mlflow_runs_here = False
+        #: By experiment id: encoded destinations of traces that go to another experiment. Emptied,
+        #: never replaced: root_context.py holds its ``get``.
+        self.encoded: dict[str, bytes] = {}
+
+
+chosen = _Chosen()
+
+#: The experiment of set_destination() for a context.
+location_of_context: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "mlflow_fasttrace.location", default=None
+)
+
+
+def reset() -> None:
+    """Has where traces go worked out anew at the next root span."""
+    chosen.in_force = False
+    chosen.encoded.clear()
+    _core.set_destination(None, None)
+
+
+# ---- the tracking URI ----
+
+
+def tracking_uri() -> str:
+    """The tracking URI in force, as MLflow's ``get_tracking_uri`` resolves it."""
+    if chosen.tracking_uri is not None:
+        return chosen.tracking_uri
+    if chosen.mlflow_runs_here:
+        return sys.modules["mlflow"].get_tracking_uri()
+    if uri := environment.tracking_uri():
+        return uri
+    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    if module is not None:
+        return module.get_tracking_uri()
+    if _has_file_store_data():
+        return "file://" + os.path.abspath("mlruns")
+    return "sqlite:///" + os.path.abspath("mlflow.db")
+
+
+def _has_file_store_data() -> bool:
+    """MLflow keeps using a ./mlruns folder that holds experiments."""
+    try:
+        with os.scandir("mlruns") as entries:
+            return any(
+                entry.name.isdigit() and os.path.lexists(os.path.join(entry.path, "meta.yaml"))
+                for entry in entries
+            )
+    except OSError:
+        return False
+
+
+def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
+    """Sets the tracking URI of new traces, also for MLflow in this process, and for its children."""
+    if isinstance(uri, os.PathLike):
+        import pathlib
+
+        uri = pathlib.Path(uri).absolute().resolve().as_uri()
+    with chosen.lock:
+        chosen.tracking_uri = uri
+        environment.set_tracking_uri(uri)
+        module = sys.modules.get("mlflow.tracking._tracking_service.utils")
+        if module is not None:
+            module.set_tracking_uri(uri)
+        reset()
+
+
+def follow_tracking_uri() -> None:
+    """Forgets the argument of set_tracking_uri(): MLflow was told another tracking URI."""
+    chosen.tracking_uri = None
+
+
+def use_mlflow(here: bool) -> None:
+    """Notes whether MLflow itself runs on the core."""
+    chosen.mlflow_runs_here = here
+    reset()
+
+
+# ---- the experiment ----
+
+
+def set_experiment(*, experiment_id: str | None = None, name: str | None = None) -> None:
+    """Sets the experiment of new traces, by its id or else by its name."""
+    with chosen.lock:
+        chosen.location = None
+        chosen.experiment_beside = active_in_mlflow()
+        chosen.experiment.clear()
+        if experiment_id is not None:
+            chosen.experiment["id"] = str(experiment_id)
+        elif name is not None:
+            chosen.experiment["name"] = name
+        reset()
+
+
+def set_location(experiment_id: str | None, *, context_local: bool = False) -> None:
+    """Sets the experiment of new traces, whatever the active one is.
+
+    Args:
+        experiment_id: Its id; None: the active experiment counts again.
+        context_local: For this thread or task alone.
+    """
+    if context_local:
+        _core.use_scopes()
+        location_of_context.set(experiment_id)
+        if not chosen.locations_in_contexts:
+            chosen.locations_in_contexts = True
+            reset()  # a collector of OpenTelemetry's variables gets no more traces, see route()
+        return
+    chosen.location = experiment_id
+    if experiment_id is None:
+        location_of_context.set(None)
+        chosen.locations_in_contexts = False
+    reset()
+
+
+def location() -> str | None:
+    """The experiment that set_destination() or the environment names for the whole process."""
+    return chosen.location or environment.trace_location()
+
+
+def active_in_mlflow() -> str | None:
+    """The id of the experiment that MLflow's own code takes for the active one."""
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    return getattr(fluent, "_active_experiment_id", None)
+
+
+def experiment_in_force() -> dict[str, str]:
+    """The experiment of new traces, ``{"id": ...}`` or ``{"name": ...}``."""
+    if experiment_id := location():
+        return {"id": experiment_id}
+    experiment_id = active_in_mlflow()
+    if chosen.experiment and experiment_id == chosen.experiment_beside:
+        return dict(chosen.experiment)
+    if experiment_id:
+        return {"id": str(experiment_id)}
+    # MLflow lets the name win over the id.
+    if name := environment.experiment_name():
+        return {"name": name}
+    return {"id": environment.experiment_id() or "0"}
+
+
+# ---- what follows ----
+
+
+def route() -> tuple[str, str | None]:
+    """Where new traces go. A collector of OpenTelemetry's variables comes before the tracking URI,
+    and set_destination() before both.
+
+    Returns:
+        The URI, and that of a collector which gets them besides, or None.
+    """
+    uri = absolute_uri(tracking_uri())
+    collector = otlp.collector_uri()
+    if collector is None or environment.dual_export():
+        return uri, collector
+    if chosen.locations_in_contexts or location():
+        return uri, None
+    return collector, None
+
+
+def describe(uri: str, experiment: dict[str, str], collector: str | None = None) -> dict[str, Any]:
+    """The destination of a trace, as its record has it: where it goes and where it comes from.
+
+    Args:
+        uri: Where it goes.
+        experiment: Its experiment, ``{"id": ...}`` or ``{"name": ...}``.
+        collector: Where it goes besides.
+    """
+    result: dict[str, Any] = {
+        "uri": without_credentials(uri),
+        "experiment": experiment,
+        "user": _user(),
+        "source": sys.argv[0] if sys.argv and sys.argv[0] else "<console>",
+        "cwd": os.getcwd(),
+        "pid": os.getpid(),
+    }
+    if workspace := environment.workspace():
+        result["workspace"] = workspace
+    if rules := environment.keep_rules():
+        result["keep"] = rules
+    if collector is not None:
+        result["collector"] = without_credentials(collector)
+    if collector is not None or otlp.is_collector(uri):
+        result["resource"] = otlp.resource()
+        if environment.genai_names():
+            result["genai"] = True
+    return result
+
+
+def encode_for(experiment_id: str) -> bytes:
+    """Encodes the destination of traces of an experiment that is not the usual one, and keeps it in
+    ``chosen.encoded`` until the next reset()."""
+    uri, collector = route()
+    encoded = _core.encode(describe(uri, {"id": experiment_id}, collector))
+    chosen.encoded[experiment_id] = encoded
+    return encoded
+
+
+def _user() -> str:
+    if name := environment.user_name():
+        return name
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        return "unknown"

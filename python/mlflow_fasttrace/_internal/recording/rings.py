@@ -1,0 +1,183 @@
+"""The rings of this process: one for each destination that it records for. A ring is where ended
+spans wait until a sender takes them: shared memory, or memory of this process alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.spool.folder import Spool, spool_for, spool_max_bytes
+from mlflow_fasttrace._internal.spool.ring_states import ServerState
+
+_BYTES_WITHOUT_SPOOL = 16 << 20  # of a ring from which nothing can be spilled, at least
+
+
+class Progress(NamedTuple):
+    """How far a ring's records have come. Positions are bytes since the ring was made; segments are
+    those that this process spilled."""
+
+    head: int  # recorded up to here
+    tail: int  # taken by the sender, which keeps it on disk at least, up to here
+    delivered: int  # acknowledged by the server up to here
+    spilled: int  # segments
+    spill_delivered: int  # segments
+    server_state: int  # a ServerState, which the sender writes
+    refused_records: int  # found no room
+    refused_traces: int
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.delivered >= self.head and self.spill_delivered >= self.spilled
+
+
+class Ring:
+    """A ring of this process, and what its sender needs to know.
+
+    Args:
+        spool: Its spool; None: the ring is memory of this process alone.
+        uri: Its destination.
+        writer: The core's end.
+        path: Its file.
+        credentials: The name of the spool that stands for the credentials it was made with.
+    """
+
+    def __init__(
+        self,
+        spool: Spool | None,
+        uri: str,
+        writer: _core.RingWriter,
+        path: str | None,
+        credentials: str,
+    ):
+        self.spool = spool
+        self.uri = uri
+        self.writer = writer
+        self.path = path
+        self.credentials = credentials
+        #: Those that the sender got last, named in the same way.
+        self.credentials_of_sender = credentials
+
+    def progress(self) -> Progress | None:
+        """None when the ring is closed or a parent process's."""
+        numbers = self.writer.progress()
+        return None if numbers is None else Progress(*numbers)
+
+    def server_forbids(self) -> bool:
+        """Whether the sender has said that the server does not let it in."""
+        progress = self.progress()
+        return progress is not None and progress.server_state == ServerState.FORBIDS
+
+    def spilled_to_memory(self) -> bool:
+        """Whether segments of this process are where a reboot would find nothing."""
+        if self.spool is None or self.path is None:
+            return False
+        stem = os.path.basename(self.path).removesuffix(".ring")
+        _, prefix = self.spool.spill_prefixes(stem)
+        if prefix is None:
+            return False
+        folder, name = os.path.split(prefix)
+        try:
+            return any(found.startswith(name) for found in os.listdir(folder))
+        except OSError:
+            return False
+
+
+class Rings:
+    """All rings of this process."""
+
+    def __init__(self) -> None:
+        #: The process that made them. Another one is a child that has forked without Python.
+        self.pid = os.getpid()
+        #: By the name of their spool.
+        self.in_use: dict[str, Ring] = {}
+        #: Rings whose files somebody has removed. What they hold is still delivered.
+        self.orphaned: list[Ring] = []
+        #: URIs of destinations that get traces besides another one.
+        self.second_destinations: frozenset[str] = frozenset()
+
+    def __iter__(self) -> Iterator[Ring]:
+        return iter([*self.in_use.values(), *self.orphaned])
+
+    def forget(self) -> None:
+        """Begins anew in a forked child. The parent's rings are not touched."""
+        self.pid = os.getpid()
+        self.in_use.clear()
+        self.orphaned.clear()
+
+    def orphan(self, spool_name: str) -> Ring:
+        """Takes a ring whose file is gone out of use.
+
+        Returns:
+            The ring as memory of this process alone, which it is now.
+        """
+        ring = self.in_use.pop(spool_name)
+        orphan = Ring(None, ring.uri, ring.writer, None, ring.credentials)
+        self.orphaned.append(orphan)
+        return orphan
+
+    def ring_for(self, uri: str) -> Ring:
+        """The ring for a destination and the credentials of now; it is made where there is none. It
+        lies in shared memory and its spool on disk, or as near to that as can be had.
+
+        Raises:
+            OSError: there is not even memory for it.
+        """
+        spool = spool_for(uri)
+        wanted = [spool] if environment.spool_on_disk() else []
+        candidates = [*wanted, *filter(None, [spool.in_memory()])]
+        for name in [*(candidate.name for candidate in candidates), spool.name]:
+            if name in self.in_use:
+                return self.in_use[name]
+        reason = None
+        for candidate in candidates:
+            try:
+                writer, path = _make(candidate)
+            except OSError as error:
+                reason = reason or error
+                continue
+            ring = Ring(candidate, uri, writer, path, spool.name)
+            break
+        else:
+            capacity = max(environment.ring_bytes(), _BYTES_WITHOUT_SPOOL)
+            ring = Ring(None, uri, _core.RingWriter(None, capacity, "/"), None, spool.name)
+        if reason is not None and wanted and ring.spool is not spool:
+            log.warn(
+                f"The spool folder cannot be used ({reason}): what cannot be delivered at once is "
+                "kept in memory, up to a bound, and does not outlive the machine. Free space, or "
+                "set MLFLOW_FASTTRACE_SPOOL_DIR to a folder that this user can write to."
+            )
+        self.in_use[ring.spool.name if ring.spool else spool.name] = ring
+        return ring
+
+
+def _make(spool: Spool) -> tuple[_core.RingWriter, str]:
+    """A ring in shared memory, or else in the state folder, and its path."""
+    stem = f"{os.getpid()}-{os.urandom(4).hex()}"
+    spool.make_state()
+    try:
+        spool.make_rings()
+        return _make_in(spool.rings, spool, stem)
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            log.warn(f"Rings lie in {spool.state}, which is slower: {error}.")
+    return _make_in(spool.state, spool, stem)
+
+
+def _make_in(folder: str, spool: Spool, stem: str) -> tuple[_core.RingWriter, str]:
+    path = os.path.join(folder, f"{stem}.ring")
+    on_disk, in_memory = spool.spill_prefixes(stem)
+    ring = _core.RingWriter(
+        path,
+        environment.ring_bytes(),
+        on_disk,
+        spool_max_bytes(spool.state),
+        in_memory if folder == spool.rings else None,
+    )
+    return ring, path
+
+
+rings = Rings()

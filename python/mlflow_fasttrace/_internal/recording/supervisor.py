@@ -1,0 +1,179 @@
+"""The sender that drains this process's rings: started where none is, started again when it gives
+no heartbeat or has credentials that the server does not accept, and where no process can be started
+a thread in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base.version import VERSION, release_of
+from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.recording import destination
+from mlflow_fasttrace._internal.recording.rings import Ring, rings
+from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
+from mlflow_fasttrace._internal.spool.lock import sender_of
+from mlflow_fasttrace._internal.spool.private_files import open_private
+
+#: After so many starts, and so long after the first, without a sender seen none is started any more:
+#: a sender takes its lock within a second.
+_STARTS_IN_VAIN = 3
+STARTS_SECONDS = 10.0
+
+#: The program of a sender process. It finds this package and MLflow where the traced program finds
+#: them, but lets nothing of that program's folder stand in for a module of the standard library.
+_SENDER = """\
+import os, sys
+sys.path[:] = [path for path in sys.path if path]
+program = os.environ.pop("MLFLOW_FASTTRACE_AGENT_PATH").split(os.pathsep)
+sys.path += [path for path in program if path not in sys.path]
+from mlflow_fasttrace._internal.sender.__main__ import main
+sys.exit(main())
+"""
+
+
+class Supervisor:
+    """Sees to it that each ring has a sender."""
+
+    def __init__(self) -> None:
+        # By spool: how many senders were started since one was seen, and when the first was.
+        self._starts: dict[str, tuple[int, float]] = {}
+        # By spool, or by descriptor where a ring has none: the threads that deliver.
+        self._threads: dict[str, threading.Thread] = {}
+
+    def forget(self) -> None:
+        """Begins anew in a forked child, which has none of its parent's threads."""
+        self._starts.clear()
+        self._threads.clear()
+
+    def ensure_sender(self, ring: Ring) -> None:
+        """Starts a sender unless one is there that can stay. Never waits for it.
+
+        Raises:
+            RuntimeError: a thread is to deliver, and none can be started.
+        """
+        mode = environment.sender_mode()
+        spool = ring.spool
+        if mode == "none":
+            return
+        if spool is None:
+            self._start_thread(ring)
+            return
+        running = sender_of(spool)
+        if running is not None:
+            self._starts.pop(spool.name, None)
+            if running.stays or running.pid in (0, os.getpid()):
+                return
+            if not (_is_older(running.version) or has_other_credentials(ring)):
+                return
+            with contextlib.suppress(OSError):
+                os.kill(running.pid, signal.SIGTERM)
+        if mode == "process" and (why_not := self._cannot_spawn(spool)) is None:
+            try:
+                self._spawn(spool, ring)
+                return
+            except (OSError, subprocess.SubprocessError) as error:
+                why_not = f"No sender process could be started ({error})"
+        if mode == "process":
+            log.warn(f"{why_not}: a thread of this program delivers.")
+        self._start_thread(ring)
+
+    def restart(self) -> None:
+        """Answers the core where the sender of a ring has given no heartbeat for some seconds, or
+        may not sign in."""
+        with destination.chosen.lock:
+            for name, ring in list(rings.in_use.items()):
+                if ring.path is not None and not os.path.exists(ring.path):
+                    # No sender to come will find it, so this process sends what it holds.
+                    self._start_thread(rings.orphan(name))
+                    destination.reset()
+                else:
+                    self.ensure_sender(ring)
+
+    def is_sender_thread(self) -> bool:
+        """Whether this thread delivers, so that it must not wait for delivery."""
+        return threading.current_thread() in self._threads.values()
+
+    def _cannot_spawn(self, spool: Spool) -> str | None:
+        """Why this program starts no sender process; None: it does. ``sys.executable`` of a program
+        that embeds Python, or is frozen, is that program: it would start anew."""
+        name = os.path.basename(sys.executable or "")
+        if "python" not in name.lower() or getattr(sys, "frozen", False):
+            return f"{name or 'This program'} is no Python that could run a sender"
+        count, since = self._starts.get(spool.name, (0, 0.0))
+        if count >= _STARTS_IN_VAIN and time.monotonic() - since >= STARTS_SECONDS:
+            return f"Sender processes end as soon as they begin ({spool.log} says why)"
+        return None
+
+    def _spawn(self, spool: Spool, ring: Ring) -> None:
+        ring.credentials_of_sender = spool_for(ring.uri).name
+        count, since = self._starts.get(spool.name, (0, time.monotonic()))
+        self._starts[spool.name] = (count + 1, since)
+        variables = environment.of_child(
+            MLFLOW_TRACKING_URI=ring.uri,
+            MLFLOW_FASTTRACE_DISABLE="1",  # the sender itself is never traced
+            MLFLOW_FASTTRACE_AGENT_PATH=os.pathsep.join(path for path in sys.path if path),
+        )
+        output = open_private(spool.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        sender = [sys.executable, "-c", _SENDER, spool.state, spool.rings]
+        try:
+            # The shell ends at once and leaves the sender to init: the program never has a child
+            # that it would have to wait for.
+            subprocess.run(
+                ["/bin/sh", "-c", '"$@" &', "sh", *sender],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=variables,
+                close_fds=True,
+                start_new_session=True,
+            )
+        finally:
+            os.close(output)
+
+    def _start_thread(self, ring: Ring) -> None:
+        spool = ring.spool
+        key = spool.name if spool else str(ring.writer.fileno())
+        thread = self._threads.get(key)
+        if thread is not None and thread.is_alive():
+            return
+
+        # MLflow imports this, and it cannot be imported any more once the main thread has ended,
+        # while the thread may still have everything to deliver.
+        import concurrent.futures.thread  # noqa: F401
+
+        def run() -> None:
+            from mlflow_fasttrace._internal.sender.life import run_sender, run_sender_in_memory
+
+            if spool is not None:
+                run_sender(spool.state, spool.rings, ring.uri)
+            else:
+                run_sender_in_memory(ring.writer.fileno(), ring.uri)
+
+        thread = threading.Thread(target=run, name="mlflow-fasttrace-sender", daemon=True)
+        self._threads[key] = thread
+        thread.start()
+
+
+def has_other_credentials(ring: Ring) -> bool:
+    """Whether the server does not let the sender in and this process's environment has changed since
+    the sender got it: a token that was refreshed, say."""
+    if ring.spool is None or not ring.server_forbids():
+        return False
+    return spool_for(ring.uri).name != ring.credentials_of_sender
+
+
+def _is_older(version: str) -> bool:
+    """Whether a sender's release is older than this one."""
+    theirs, ours = release_of(version), release_of(VERSION)
+    return theirs is not None and ours is not None and theirs < ours
+
+
+supervisor = Supervisor()
