@@ -15,7 +15,7 @@ program's own provider is not touched.
 
 from __future__ import annotations
 
-import importlib
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,22 +32,13 @@ from opentelemetry.trace import NonRecordingSpan, SpanKind
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import runtime
-from mlflow_fasttrace._internal.spans.otel_context import dropped_span, parent_of
+from mlflow_fasttrace._internal.spans.otel_context import not_sampled_span, parent_of
 from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
 __all__ = ["Tracer", "TracerProvider"]
 
 _EXPERIMENT = "mlflow.experimentId"
 _START_TIME = "mlflow.spanStartTimeNs"
-
-
-_NOWHERE = object()
-
-
-# ---- from one kind of span to the other ----
-
-
-# ---- tracer and provider ----
 
 
 class Tracer(SdkTracer):
@@ -108,7 +99,7 @@ class Tracer(SdkTracer):
             b"" if parent is None else None,
         )
         if type(live) is not _core.LiveSpan:
-            return trace_api.INVALID_SPAN if live is None else dropped_span()
+            return trace_api.INVALID_SPAN if live is None else not_sampled_span()
         if start_time is not None and _START_TIME not in attributes:
             live._remove_attribute(_START_TIME)
         live.set_span_type(None)
@@ -205,26 +196,33 @@ class TracerProvider(SdkTracerProvider):
         pass  # the resource says nothing of the process
 
 
-_default_provider: TracerProvider | None = None
+@functools.cache
+def _default_provider() -> TracerProvider:
+    return TracerProvider()
 
 
-def default_provider() -> TracerProvider:
-    """One provider for the whole process."""
-    global _default_provider
-    if _default_provider is None:
-        _default_provider = TracerProvider()
-    return _default_provider
+_make_process_provider: Callable[[], TracerProvider] = _default_provider
 
 
-#: Makes what ``get_bridged_tracer_provider()`` returns; another one while MLflow runs on the core.
-bridged_provider: Callable[[], TracerProvider] = default_provider
+def process_provider() -> TracerProvider:
+    """The provider that serves the whole process: ``mlflow.tracing.get_bridged_tracer_provider()``."""
+    return _make_process_provider()
 
 
-# ---- the process-wide context of OpenTelemetry ----
+def use_process_provider(make: Callable[[], TracerProvider] | None) -> None:
+    """Say which provider serves the process.
+
+    Args:
+        make: Returns the provider; it is called whenever one is asked for. None for this module's own.
+    """
+    global _make_process_provider
+    _make_process_provider = make or _default_provider
 
 
 def __getattr__(name: str) -> Any:
-    # mlflow.otel: MLflow's export of what other tracers record
+    # mlflow.otel, which exports to MLflow what other tracers record.
     if name.startswith("__"):
         raise AttributeError(name)
-    return getattr(importlib.import_module("mlflow.otel"), name)
+    import mlflow.otel
+
+    return getattr(mlflow.otel, name)

@@ -15,7 +15,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
 from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.spans import entities
-from mlflow_fasttrace._internal.spans.copies import _TRACE_ID, copy_contents
+from mlflow_fasttrace._internal.spans.copies import TRACE_ID_KEY, copy_contents
 from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN_TRACE_ID
 from mlflow_fasttrace.fluent import (
     IMMUTABLE_TAGS,
@@ -275,7 +275,7 @@ def add_trace(trace: Any, target: Any | None = None) -> None:
     span = start_span_no_context(
         name=f"Remote Trace <{root.name}>",
         inputs=root.inputs,
-        attributes={key: value for key, value in root.attributes.items() if key != _TRACE_ID},
+        attributes={key: value for key, value in root.attributes.items() if key != TRACE_ID_KEY},
         start_time_ns=root.start_time_ns - 1,  # it sorts before what it holds
     )
     _merge(trace, span)

@@ -37,9 +37,9 @@ __all__ = [
 #: Modules below it are MLflow's, see _internal/seams/aliases.py.
 __path__: list[str] = []
 
-_SpanProcessor = Callable[[Any], None]
+SpanProcessor = Callable[[Any], None]
 
-_span_processors: list[_SpanProcessor] = []
+_span_processors: list[SpanProcessor] = []
 _disabled_lock = threading.Lock()
 _disabled_depth = 0  # of trace_disabled calls
 
@@ -132,7 +132,7 @@ def context(
 class _Configuration:
     """What ``configure`` returns: as a context manager it takes the change back at its end."""
 
-    def __init__(self, previous: list[_SpanProcessor]):
+    def __init__(self, previous: list[SpanProcessor]):
         self._previous = previous
 
     def __enter__(self) -> _Configuration:
@@ -147,7 +147,7 @@ class _Configuration:
         _use_span_processors(self._previous)
 
 
-def configure(span_processors: list[_SpanProcessor] | None = None) -> _Configuration:
+def configure(span_processors: list[SpanProcessor] | None = None) -> _Configuration:
     """Set what every span passes through before anything of it leaves the process.
 
     Args:
@@ -163,13 +163,18 @@ def configure(span_processors: list[_SpanProcessor] | None = None) -> _Configura
     return _Configuration(previous)
 
 
-def _use_span_processors(span_processors: list[_SpanProcessor]) -> None:
+def span_processors() -> list[SpanProcessor]:
+    """The span processors in force."""
+    return list(_span_processors)
+
+
+def _use_span_processors(span_processors: list[SpanProcessor]) -> None:
     global _span_processors
     _span_processors = span_processors
     _core.set_hook("process_span", _process if span_processors else None)
 
 
-def _name(processor: _SpanProcessor) -> str:
+def _name(processor: SpanProcessor) -> str:
     return getattr(processor, "__name__", type(processor).__name__)
 
 
@@ -202,7 +207,8 @@ def set_destination(destination: Any, *, context_local: bool = False) -> None:
     Raises:
         MlflowException: it is no trace location.
     """
-    from mlflow.entities.trace_location import MlflowExperimentLocation, TraceLocationBase
+    from mlflow.entities import MlflowExperimentLocation
+    from mlflow.entities.trace_location import TraceLocationBase
     from mlflow.tracing.destination import TraceDestination
 
     if isinstance(destination, TraceDestination):
@@ -337,7 +343,7 @@ def get_bridged_tracer_provider() -> Any:
     nest in each other."""
     from mlflow_fasttrace import otel
 
-    return otel.bridged_provider()
+    return otel.process_provider()
 
 
 def __getattr__(name: str) -> Any:
