@@ -16,6 +16,7 @@ from pathlib import Path
 import mlflow_fasttrace
 import pytest
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.cli import doctor
 from mlflow_fasttrace._internal.seams import apply, table
 from mlflow_fasttrace._internal.seams.autolog import INTEGRATIONS
 from mlflow_fasttrace._internal.seams.table import NAMES, PROGRAM, SENDER, Kind
@@ -406,4 +407,5 @@ def test_what_is_lost_without_an_optional_name(monkeypatch):
     ((entry, reason),) = table.missing(SENDER)
     assert entry.lost == "MLFLOW_ENABLE_OTEL_GENAI_SEMCONV"
     assert reason.endswith("translate_span_to_genai is missing")
+    assert [finding.label for finding in doctor._names_that_moved()] == [entry.path]
     table.check()

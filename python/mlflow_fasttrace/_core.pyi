@@ -200,6 +200,8 @@ class Traced:
         attributes: list[tuple[str, Any]],
         parameters: list[tuple] | None,
         reducer: Callable[[list[Any]], Any] | None,
+        rare: tuple[str | None, str | None, list[Link] | None] | None = ...,
+        sampling_ratio: float | None = ...,
         /,
     ) -> None: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...

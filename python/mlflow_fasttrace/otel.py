@@ -1,5 +1,4 @@
-"""OpenTelemetry over the core: a ``TracerProvider`` whose spans are MLflow's, and the links between
-OpenTelemetry's context and the core's.
+"""OpenTelemetry over the core: a ``TracerProvider`` whose spans are MLflow's.
 
 Used by itself::
 
@@ -7,7 +6,7 @@ Used by itself::
 
     SomeInstrumentor().instrument(tracer_provider=TracerProvider())
 
-A span started under another library's, by a context that holds it, joins that trace by its ids.
+A span that is started under another library's, by a context that holds that one, joins its trace by its ids.
 With ``MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT=true`` the process-wide context of OpenTelemetry and the
 core see each other: spans of any library start under MLflow's, and MLflow's under theirs. The
 program's own provider is not touched.
@@ -29,6 +28,7 @@ from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanKind
+from opentelemetry.util.types import Attributes
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import runtime
@@ -37,12 +37,18 @@ from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
 __all__ = ["Tracer", "TracerProvider"]
 
+#: Attributes by which a span of another library says where its trace goes, and when it started.
 _EXPERIMENT = "mlflow.experimentId"
 _START_TIME = "mlflow.spanStartTimeNs"
 
 
 class Tracer(SdkTracer):
-    """Starts spans of the core. Made by :py:meth:`TracerProvider.get_tracer`."""
+    """Starts spans of the core. Made by :py:meth:`TracerProvider.get_tracer`.
+
+    Args:
+        provider: The provider that made it.
+        scope: The library that it is for.
+    """
 
     def __init__(self, provider: TracerProvider, scope: InstrumentationScope):
         self._provider = provider
@@ -50,7 +56,7 @@ class Tracer(SdkTracer):
         self.resource = provider.resource
         self.span_processor = provider._active_span_processor
         self.id_generator = provider.id_generator
-        self.instrumentation_info = None
+        self.instrumentation_info = None  # type: ignore[assignment]  # deprecated: a scope came in its place
         self._span_limits = provider._span_limits
         self._instrumentation_scope = scope
 
@@ -59,7 +65,7 @@ class Tracer(SdkTracer):
         name: str,
         context: Context | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Any = None,
+        attributes: Attributes = None,
         links: Sequence[trace_api.Link] | None = (),
         start_time: int | None = None,
         record_exception: bool = True,
@@ -81,14 +87,14 @@ class Tracer(SdkTracer):
             A recording span, or one that records nothing where tracing is off or the trace is not
             sampled.
         """
-        attributes = dict(attributes or {})
+        own_attributes = dict(attributes or {})
         around = trace_api.get_current_span(context)
         parent = parent_of(around)
         if type(parent) is _core.NonRecordingSpan:
             return NonRecordingSpan(around.get_span_context())
         experiment = None
-        if parent is None and _EXPERIMENT in attributes:
-            experiment = _decoded(attributes.pop(_EXPERIMENT))
+        if parent is None and _EXPERIMENT in own_attributes:
+            experiment = _decoded(own_attributes.pop(_EXPERIMENT))
         live = _core.start_span(
             str(name),
             parent,
@@ -100,7 +106,7 @@ class Tracer(SdkTracer):
         )
         if type(live) is not _core.LiveSpan:
             return trace_api.INVALID_SPAN if live is None else not_sampled_span()
-        if start_time is not None and _START_TIME not in attributes:
+        if start_time is not None and _START_TIME not in own_attributes:
             live._remove_attribute(_START_TIME)
         live.set_span_type(None)
         view = OtelSpanView(live)
@@ -109,7 +115,7 @@ class Tracer(SdkTracer):
         view._instrumentation_scope = self._instrumentation_scope
         view._record_exception = record_exception
         view._set_status_on_exception = set_status_on_exception
-        view.set_attributes(attributes)
+        view.set_attributes(own_attributes)
         for link in links or ():
             view.add_link(link.context, link.attributes)
         return self._provider._started(view, context)
@@ -119,6 +125,7 @@ class Tracer(SdkTracer):
 
 
 def _decoded(value: Any) -> Any:
+    """An attribute that may be MLflow's, which is a JSON text, or another library's, which is the value."""
     try:
         return json.loads(value)
     except (TypeError, ValueError):
@@ -126,7 +133,7 @@ def _decoded(value: Any) -> Any:
 
 
 class _ObservedSpan(OtelSpanView):
-    """Of a provider that others have added span processors to."""
+    """A span of a provider that others have added span processors to."""
 
     _processor: SpanProcessor
 
@@ -158,9 +165,19 @@ class TracerProvider(SdkTracerProvider):
         instrumenting_module_name: str,
         instrumenting_library_version: str | None = None,
         schema_url: str | None = None,
-        attributes: Any = None,
+        attributes: Attributes = None,
     ) -> trace_api.Tracer:
-        """A tracer of that name; one that does nothing while tracing is off."""
+        """A tracer for a library.
+
+        Args:
+            instrumenting_module_name: Name of the library.
+            instrumenting_library_version: Its version.
+            schema_url: Which conventions its spans follow.
+            attributes: Attributes of the library.
+
+        Returns:
+            A tracer of the core's; one that does nothing while tracing is off.
+        """
         if not _core.enabled():
             return trace_api.NoOpTracer()
         scope = InstrumentationScope(
@@ -169,11 +186,16 @@ class TracerProvider(SdkTracerProvider):
         return Tracer(self, scope)
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Lets a processor see the spans that tracers of this provider start, besides the core."""
+        """Let a processor see the spans that tracers of this provider start, besides the core.
+
+        Args:
+            span_processor: The processor. It is shut down with the provider.
+        """
         self._observers = (*self._observers, span_processor)
         super().add_span_processor(span_processor)
 
     def _started(self, view: OtelSpanView, context: Context | None) -> OtelSpanView:
+        """The span as its tracer returns it, after the added processors have seen it."""
         if not self._observers:
             return view
         observed = _ObservedSpan(view._live)
@@ -183,7 +205,14 @@ class TracerProvider(SdkTracerProvider):
         return observed
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Wait until what has ended is delivered; whether that was reached in time."""
+        """Wait until what has ended is delivered.
+
+        Args:
+            timeout_millis: Milliseconds to wait at most.
+
+        Returns:
+            Whether that was reached in time.
+        """
         observed = super().force_flush(timeout_millis)
         return runtime.flush(timeout_millis / 1000) and observed
 
@@ -193,7 +222,7 @@ class TracerProvider(SdkTracerProvider):
             observer.shutdown()
 
     def _handle_fork(self) -> None:
-        pass  # the resource says nothing of the process
+        """Do nothing: the resource says nothing of the process."""
 
 
 @functools.cache

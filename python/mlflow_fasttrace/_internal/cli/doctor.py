@@ -99,18 +99,30 @@ def _what_runs() -> Iterator[Finding]:
             "runs on the core after mlflow_fasttrace.install(), or under `mlflow-fasttrace run`",
         )
     yield from _what_passes_by()
+    yield from _names_that_moved()
 
 
 def _seams_that_moved() -> str | None:
     try:
         importlib.import_module("mlflow.tracing.fluent")
         install.check_version()
-        importlib.import_module("mlflow_fasttrace._internal.seams.table").check()
+        from mlflow_fasttrace._internal.seams import table
+
+        table.check()
     except install.MovedSeam as moved:
         return f"MLflow {install.mlflow_version()} is not as it is known here: {moved}"
     except Exception as error:
         return f"MLflow cannot be imported: {type(error).__name__}: {error}"
     return None
+
+
+def _names_that_moved() -> Iterator[Finding]:
+    """The private names of MLflow that are missing although the core is active, and what is lost."""
+    from mlflow_fasttrace._internal.seams import table
+
+    for process in (table.PROGRAM, table.SENDER):
+        for name, reason in table.missing(process):
+            yield Finding("MLflow", name.path, f"{reason}; lost: {name.lost}", NOTED)
 
 
 def _what_passes_by() -> Iterator[Finding]:

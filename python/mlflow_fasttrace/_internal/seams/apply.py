@@ -131,7 +131,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def function_of(module: str, name: str) -> types.FunctionType:
-    """MLflow's function of that name, whoever it leads to."""
+    """MLflow's function of that name, replaced or not."""
     return vars(importlib.import_module(module))[name]
 
 

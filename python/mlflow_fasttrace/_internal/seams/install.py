@@ -27,7 +27,7 @@ _refused: str | None = None  # why MLflow runs on its own code
 
 
 def install() -> bool:
-    """Run MLflow itself on the core: its API, its integrations, and whoever holds its functions.
+    """Run MLflow itself on the core: its API, its integrations, and all code that holds its functions.
 
     An MLflow that is not imported yet follows when it is. Calling it again does nothing. Spans that
     are open at that moment go on in MLflow, and what is started under them joins their trace.

@@ -51,7 +51,7 @@ class CoreSpanExporter(MlflowV3SpanExporter):
         return TracingClient()
 
     @property
-    def _display_handler(self) -> IPythonTraceDisplayHandler:  # type: ignore[override]  # the same
+    def _display_handler(self) -> IPythonTraceDisplayHandler:  # type: ignore[override]  # MLflow's is made once
         return get_display_handler()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # type: ignore[override]  # MLflow's returns None

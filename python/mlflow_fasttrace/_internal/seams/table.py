@@ -37,11 +37,11 @@ class Kind(enum.Enum):
     CALLED = "called"
     #: A function that leads to one of this package; ``parameters`` are those that ours takes.
     REPLACED = "replaced"
-    #: A property of a class.
+    #: A property of a class, whose getter is replaced.
     PROPERTY = "property"
     #: A value of a module, or a member of a class.
     VALUE = "value"
-    #: An attribute that a class's instances get in ``__init__``, or a field of a dataclass.
+    #: An attribute of a class's instances, which ``__init__`` sets, a dataclass declares or a property has.
     FIELD = "field"
 
 
@@ -63,7 +63,7 @@ class Name(NamedTuple):
     needed_by: tuple[str, ...] = ()
     #: The process that needs it: ``PROGRAM``, which ``install()`` checks, or ``SENDER``.
     needed_in: str = PROGRAM
-    #: Whether its module is too dear to be imported for the check: it is checked once it is loaded.
+    #: Whether importing its module costs too much for a check: the name is checked once that is loaded.
     late: bool = False
 
     @property
@@ -85,7 +85,16 @@ def _in(
     needed_in: str = PROGRAM,
     late: bool = False,
 ) -> list[Name]:
-    """The names of one module. ``lost`` is that of the names that do not say it themselves."""
+    """The names of one module.
+
+    Args:
+        module: Its dotted name.
+        needed_by: The layers that use the names, with a space between two.
+        names: The names, made by one of the functions below.
+        lost: What is lost without one of them that does not say it itself.
+        needed_in: The process that needs them.
+        late: See ``Name.late``.
+    """
     layers = tuple(needed_by.split())
     return [
         name._replace(
@@ -123,12 +132,13 @@ def _field(name: str, *, lost: str | None = None) -> Name:
     return Name(name, Kind.FIELD, None, lost)
 
 
-#: ``lost`` of what a class of this package overrides so that MLflow's own does nothing.
+#: ``lost`` of a member that a class of this package overrides for MLflow's code to find.
 _NOTHING = "nothing: MLflow's code does not ask for it any more"
 _AUTOLOG = "autolog() where only mlflow-tracing is installed"
 _TURNS = "turns at a new database, whose tables a program and its sender may make at the same time"
 _CONTEXT = "opentelemetry.context.contextvars_context.ContextVarsRuntimeContext"
 
+#: Names that the seams replace, call and stand in for.
 _REPLACED_AND_CALLED = [
     *_in("mlflow.tracing.fluent", "cli", _module()),
     *_in(
@@ -180,7 +190,7 @@ _REPLACED_AND_CALLED = [
         _value("_TracerProviderWrapper.reset"),
         _value("_TracerProviderWrapper._swap_raw"),
         _value("_TracerProviderWrapper._retire_current_batch_processors", lost=_NOTHING),
-        _property("_TracerProviderWrapper.once"),
+        _field("_TracerProviderWrapper.once"),
         _value("provider", of="mlflow.tracing.provider._TracerProviderWrapper"),
         _value("mlflow_runtime_context", of=_CONTEXT),
         _value("_MLFLOW_TRACE_USER_DESTINATION"),
@@ -317,6 +327,7 @@ _REPLACED_AND_CALLED = [
     ),
 ]
 
+#: Names that the other layers of the program's side read.
 _READ = [
     *_in(
         "mlflow.tracking.fluent",
@@ -328,7 +339,7 @@ _READ = [
         _called("_get_latest_active_run", ""),
         _called("_get_active_model_id_global", ""),
         _called("_get_experiment_id", ""),
-        _property("ActiveModelContext.model_id"),
+        _field("ActiveModelContext.model_id"),
     ),
     *_in(
         "mlflow.utils.thread_utils",
@@ -366,8 +377,8 @@ _READ = [
         "spans",
         _module(),
         _called("Attachment", "content_type= content_bytes="),
-        _property("Attachment.id"),
-        _property("Attachment.content_bytes"),
+        _field("Attachment.id"),
+        _field("Attachment.content_bytes"),
         _called("Attachment.ref", "self trace_id"),
     ),
     *_in(
@@ -381,7 +392,7 @@ _READ = [
     ),
 ]
 
-#: OpenTelemetry's, which stand beside MLflow's in the same way.
+#: Private names of OpenTelemetry that are read or set in the same places.
 _OPENTELEMETRY = [
     *_in("opentelemetry.trace.propagation", "spans", _value("_SPAN_KEY")),
     *_in("opentelemetry.context", "spans", _value("_RUNTIME_CONTEXT")),
@@ -404,6 +415,7 @@ _HTTP = "delivery to tracking servers"
 _DATABASE = "delivery to databases"
 _FILES = "attachments, and spans that go as files"
 
+#: Names that the sender calls: it makes a trace's info and delivers by MLflow's own code.
 _SENDERS = [
     *_in(
         "mlflow.entities.trace_info_v2",
@@ -587,7 +599,7 @@ _SENDERS = [
     ),
 ]
 
-#: All of them. A name that two processes need stands here for each.
+#: All private names. One that both processes need stands here for each.
 NAMES: tuple[Name, ...] = (*_REPLACED_AND_CALLED, *_READ, *_OPENTELEMETRY, *_SENDERS)
 
 
@@ -607,7 +619,7 @@ def check() -> None:
 
 
 def check_module(module: str) -> None:
-    """The same for the required names of one module, which is loaded.
+    """Find out whether one module of MLflow, which is loaded, is as this package knows it.
 
     Args:
         module: Its dotted name.
@@ -626,8 +638,8 @@ def late_modules() -> set[str]:
 
 
 def missing(needed_in: str) -> Iterator[tuple[Name, str]]:
-    """Look for the names that are not required too, in modules that are imported for it: a command has
-    time for that, a program does not.
+    """Look for all names of a process, the optional ones too. Their modules are imported for it, but for
+    the ``late`` ones: a command has time for that, a program does not.
 
     Args:
         needed_in: ``PROGRAM`` or ``SENDER``.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from mlflow_fasttrace import _core
@@ -205,11 +205,11 @@ class RootOptions(NamedTuple):
     experiment_id: str | None = None
     #: Id of the run that the trace belongs to.
     run_id: str | None = None
-    links: Sequence[Link] | None = None
+    links: list[Link] | None = None
 
 
 def apply_root_options(
-    span: LiveSpan, options: tuple[str | None, str | None, Sequence[Link] | None]
+    span: LiveSpan, options: tuple[str | None, str | None, list[Link] | None]
 ) -> None:
     """Give a new span its links; and say so, in a log line, where a span that is no root was given options
     of a root.
