@@ -122,6 +122,8 @@ def wrap(traced: Traced, function: Any) -> Callable[..., Any]:
 
 
 def _plain_function(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A signature function, which passes its calls on."""
+
     def wrapper(*args, **kwargs):
         return call(*args, **kwargs)
 
@@ -166,6 +168,7 @@ copyreg.pickle(Traced, _reduce)
 
 
 def _coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The wrapper of a coroutine function."""
     begin, finish, fail = traced._begin, traced._finish, traced._fail
 
     async def wrapper(*args, **kwargs):
@@ -182,6 +185,7 @@ def _coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callabl
 
 
 def _generator_function(traced: Traced) -> Callable[..., Any]:
+    """The wrapper of a generator function."""
     begin = traced._stream
 
     def wrapper(*args, **kwargs):
@@ -215,6 +219,7 @@ def _first_step(body: Any) -> Any:
 
 
 def _async_generator_function(traced: Traced) -> Callable[..., Any]:
+    """The wrapper of an async generator function."""
     begin, first_step = traced._stream, _first_step
 
     async def wrapper(*args, **kwargs):
