@@ -119,11 +119,11 @@ def test_signatures_stay(installed):
 def everything():
     """What install() touches, as it is."""
     from mlflow.tracing.client import TracingClient
-    from mlflow_fasttrace._internal.seams import table
+    from mlflow_fasttrace._internal.seams import apply
 
     functions = [
         getattr(sys.modules[module], name)
-        for module, names in table.FUNCTIONS.items()
+        for module, names in apply.FUNCTIONS.items()
         for name in names
     ]
     functions.append(TracingClient.store.fget)

@@ -45,7 +45,7 @@ _TRACES = frozenset(
     }
 )
 
-#: MLflow's own functions on traces that may still be on their way.
+#: MLflow's own functions that read traces, which may still be on their way to the server.
 _AFTER_FLUSH = frozenset(
     {
         "delete_assessment",
@@ -63,6 +63,7 @@ _INSTALL = frozenset({"install", "is_installed", "uninstall"})
 _SUBMODULES = frozenset({"entities", "fluent", "otel", "traces", "tracing"})
 
 _reason = environment.not_covered()
+#: Whether every name is MLflow's own: where the core is not wanted, or cannot be.
 _PURE = environment.disabled() or _reason is not None
 if _reason is not None and not environment.disabled():
     import logging
@@ -79,15 +80,15 @@ if not _PURE:
         )
         _PURE = True
 
-aliases.enable(frozenset({"cli"}) | (frozenset() if _PURE else _SUBMODULES))
+aliases.enable(frozenset() if _PURE else _SUBMODULES)
 
 
 def __getattr__(name: str) -> Any:
-    # "from mlflow_fasttrace import x" asks here before it looks for a submodule x: ours must not be
-    # looked for in MLflow, which would import it.
+    # "from mlflow_fasttrace import x" asks here before it looks for a submodule x. A private one must not be
+    # looked for in MLflow, which would import MLflow.
     if name.startswith("_"):
         raise AttributeError(f"module 'mlflow_fasttrace' has no attribute {name!r}")
-    if name == "sender" or (name in _SUBMODULES and not _PURE):
+    if name in _SUBMODULES and not _PURE:
         return importlib.import_module(f"mlflow_fasttrace.{name}")
     if name in _INSTALL:
         value = getattr(importlib.import_module("mlflow_fasttrace._internal.seams.install"), name)
@@ -107,7 +108,7 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module("mlflow_fasttrace.entities").SpanType
     else:
         importlib.import_module("mlflow_fasttrace._internal.seams.install").install()
-        # Not kept: what MLflow's own module says may change.
+        # Not stored here, since a program may set the name in MLflow's own module.
         return getattr(importlib.import_module("mlflow"), name)
     globals()[name] = value
     return value

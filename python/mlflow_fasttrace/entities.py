@@ -1,23 +1,22 @@
 """MLflow's names for spans, without importing MLflow.
 
-``SpanType`` and ``NoOpSpan`` are this package's own; any other name of ``mlflow.entities`` comes
+``LiveSpan``, ``NoOpSpan`` and ``SpanType`` are this package's own; any other name of ``mlflow.entities`` comes
 from MLflow itself when it is asked for.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from mlflow_fasttrace._core import LiveSpan
 from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
 
-#: Modules below it are MLflow's, see _internal/seams/aliases.py.
+#: Empty, so that modules below are looked for: ``_internal/seams/aliases.py`` finds MLflow's.
 __path__: list[str] = []
 
 
 class SpanType:
-    """Predefined types of spans; any other string is a type as well."""
+    """Predefined types of spans. Any other string is a type as well."""
 
     LLM = "LLM"
     CHAIN = "CHAIN"
@@ -39,7 +38,9 @@ class SpanType:
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
-    return getattr(importlib.import_module("mlflow.entities"), name)
+    import mlflow.entities
+
+    return getattr(mlflow.entities, name)
 
 
 __all__ = ["LiveSpan", "NoOpSpan", "SpanType"]

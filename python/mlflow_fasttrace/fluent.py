@@ -1,6 +1,7 @@
 """The functions of MLflow's tracing API: argument checks and documentation over the C core.
 
-Signatures and behaviour are those of ``mlflow.tracing.fluent`` in MLflow 3.17.
+Signatures and behaviour are those of ``mlflow.tracing.fluent`` in MLflow 3.17. None of these functions raises
+into the program but where ``Raises`` says so.
 """
 
 from __future__ import annotations
@@ -9,15 +10,27 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spans import entities, wrappers
+from mlflow_fasttrace._internal.spans.entities import RootOptions
 from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, NoOpSpan
 from mlflow_fasttrace.entities import SpanType
+
+if TYPE_CHECKING:
+    from mlflow.entities import (
+        Experiment,
+        Link,
+        MlflowExperimentLocation,
+        SpanLogLevel,
+        TraceState,
+    )
+
+    from mlflow_fasttrace._core import LiveSpan, SpanScope
 
 #: Tags that only MLflow itself sets (``IMMUTABLE_TAGS`` of its store).
 IMMUTABLE_TAGS = frozenset(
@@ -31,8 +44,8 @@ IMMUTABLE_TAGS = frozenset(
 )
 
 
-def _usable_log_level(level: Any) -> int | None:
-    """The level's number; a bad level costs a log line and not the span."""
+def _usable_log_level(level: SpanLogLevel | str | None) -> int | None:
+    """The level's number. A bad level costs a log line and not the span."""
     if level is None:
         return None
     try:
@@ -43,7 +56,8 @@ def _usable_log_level(level: Any) -> int | None:
 
 
 def _usable_attributes(attributes: Any) -> list[tuple[str, Any]]:
-    """The items of a mapping, or the pairs; anything else costs a log line."""
+    """The items of a mapping, or a list of pairs, whose keys can be recorded. Anything else costs a log
+    line."""
     if not attributes:
         return []
     try:
@@ -56,7 +70,9 @@ def _usable_attributes(attributes: Any) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in items if isinstance(key, str) and key]
 
 
-def _parameters(function: Any) -> list[tuple] | None:
+def _parameters(function: Callable[..., Any]) -> list[tuple] | None:
+    """A function's parameters as the core takes them: (name, kind) or (name, kind, default). None, with a
+    log line, where the function tells no signature."""
     try:
         signature = inspect.signature(function)
     except Exception:
@@ -73,13 +89,12 @@ def _parameters(function: Any) -> list[tuple] | None:
 
 
 def pure_mlflow(name: str) -> Any:
-    """MLflow's own, as it is now: programs and tests replace such names."""
+    """MLflow's own function of that name, looked up now: programs and tests put others in its place."""
     return patching.original(getattr(importlib.import_module("mlflow"), name))
 
 
-def _experiment_of(destination: Any) -> str | None:
-    """The experiment's id of a trace location, as MLflow takes it: whatever has none counts as not
-    given."""
+def _experiment_of(destination: MlflowExperimentLocation | None) -> str | None:
+    """The id of a location's experiment. A location that has none counts as not given, as in MLflow."""
     experiment_id = getattr(destination, "experiment_id", None)
     return None if experiment_id is None else str(experiment_id)
 
@@ -90,17 +105,16 @@ def trace(
     span_type: str = SpanType.UNKNOWN,
     attributes: dict[str, Any] | None = None,
     output_reducer: Callable[[list[Any]], Any] | None = None,
-    trace_destination: Any | None = None,
+    trace_destination: MlflowExperimentLocation | None = None,
     sampling_ratio_override: float | None = None,
-    log_level: Any | None = None,
-    links: list[Any] | None = None,
+    log_level: SpanLogLevel | str | None = None,
+    links: list[Link] | None = None,
     description: str | None = None,
 ) -> Callable[..., Any]:
     """Record a span for every call of a function: its arguments, its result, its exception.
 
-    Used as ``@trace``, as ``@trace(name=..., ...)``, or as ``trace(function)`` on a function that is
-    not yours. Synchronous functions, coroutine functions, generators and async generators keep
-    being what they are.
+    Used as ``@trace``, as ``@trace(name=..., ...)``, or as ``trace(function)`` on a function that is not yours.
+    Synchronous functions, coroutine functions, generators and async generators keep being what they are.
 
     Args:
         func: The function, when used without arguments.
@@ -108,52 +122,49 @@ def trace(
         span_type: A :py:class:`SpanType` or any string.
         attributes: Attributes of every span, copied at decoration.
         output_reducer: For generators: makes the outputs of the list of items.
-        trace_destination: A ``MlflowExperimentLocation``: where the trace goes that the function
-            begins. Ignored, with a log line, where it is called inside of another span.
-        sampling_ratio_override: The share, from 0 to 1, of the traces that the function begins
-            which are recorded, instead of ``MLFLOW_TRACE_SAMPLING_RATIO``.
-        log_level: A ``SpanLogLevel`` or its name.
-        links: ``Link`` objects that every span carries.
+        trace_destination: Where the trace goes that the function begins. Ignored, with a log line, where it
+            is called inside of another span.
+        sampling_ratio_override: The share, from 0 to 1, of the traces that the function begins which are
+            recorded, instead of ``MLFLOW_TRACE_SAMPLING_RATIO``.
+        log_level: The level of every span, or its name.
+        links: Links that every span carries.
         description: Human-readable description of the span.
 
+    Returns:
+        The traced function; a decorator where ``func`` is not given. Of a class method, a static method or
+        a property, the same kind of descriptor. What cannot be called comes back as it is, with a log line.
+
     Raises:
-        MlflowException: ``output_reducer`` with a function that is no generator, or a sampling
-            ratio outside 0 to 1.
+        MlflowException: ``output_reducer`` with a function that is no generator, or a sampling ratio outside
+            0 to 1.
     """
     if sampling_ratio_override is not None and not 0.0 <= sampling_ratio_override <= 1.0:
         raise entities.invalid(
             f"sampling_ratio_override must be between 0.0 and 1.0, got {sampling_ratio_override}"
         )
     experiment_id = _experiment_of(trace_destination)
-    rare = (experiment_id, None, links) if experiment_id is not None or links else None
+    options = (
+        RootOptions(experiment_id, None, links) if experiment_id is not None or links else None
+    )
 
-    def decorator(fn):
+    def decorator(fn: Any) -> Any:
         descriptor = wrappers.of_descriptor(fn, decorator)
         if descriptor is not None:
             return descriptor
         if not callable(fn):
             log.warn(f"{type(fn).__name__} objects cannot be traced: it works on untraced.")
             return fn
-        streams = wrappers.is_stream(fn)
-        if output_reducer is not None and not streams:
+        if output_reducer is not None and not wrappers.is_stream(fn):
             raise entities.invalid(
                 "The output_reducer argument is only supported for generator functions."
             )
-        prepared: list[tuple[str, Any]] = [("mlflow.spanType", span_type)]
-        prepared += _usable_attributes(attributes)
-        if description is not None:
-            prepared.append(("mlflow.spanDescription", description))
-        if (level := _usable_log_level(log_level)) is not None:
-            prepared.append(("mlflow.spanLogLevel", level))
-        if not streams:
-            prepared.append(("mlflow.spanFunctionName", wrappers.name_of(fn)))
         traced = _core.Traced(
             fn,
             str(name or wrappers.name_of(fn)),
-            prepared,
+            _prepared_attributes(fn, span_type, attributes, description, log_level),
             _parameters(fn),
             output_reducer,
-            rare,
+            options,
             sampling_ratio_override,
         )
         return wrappers.wrap(traced, fn)
@@ -161,42 +172,61 @@ def trace(
     return decorator if func is None else decorator(func)
 
 
+def _prepared_attributes(
+    function: Callable[..., Any],
+    span_type: str,
+    attributes: dict[str, Any] | None,
+    description: str | None,
+    log_level: SpanLogLevel | str | None,
+) -> list[tuple[str, Any]]:
+    """The attributes that every span of a traced function begins with, in MLflow's order."""
+    prepared: list[tuple[str, Any]] = [("mlflow.spanType", span_type)]
+    prepared += _usable_attributes(attributes)
+    if description is not None:
+        prepared.append(("mlflow.spanDescription", description))
+    if (level := _usable_log_level(log_level)) is not None:
+        prepared.append(("mlflow.spanLogLevel", level))
+    if not wrappers.is_stream(function):
+        prepared.append(("mlflow.spanFunctionName", wrappers.name_of(function)))
+    return prepared
+
+
 def start_span(
     name: str = "span",
     span_type: str | None = SpanType.UNKNOWN,
     attributes: dict[str, Any] | None = None,
-    trace_destination: Any | None = None,
-    log_level: Any | None = None,
+    trace_destination: MlflowExperimentLocation | None = None,
+    log_level: SpanLogLevel | str | None = None,
     run_id: str | None = None,
-    links: list[Any] | None = None,
+    links: list[Link] | None = None,
     description: str | None = None,
-) -> Any:
+) -> SpanScope:
     """A context manager that records a span around its body and makes it current.
 
-    An exception that leaves the body sets the status to ERROR and is recorded as an event, and is
-    raised on, untouched.
+    An exception that leaves the body sets the status to ERROR and is recorded as an event, and is raised on,
+    untouched.
 
     Args:
         name: Name of the span.
         span_type: A :py:class:`SpanType` or any string.
         attributes: Attributes of the span.
-        trace_destination: A ``MlflowExperimentLocation``, for a root span.
-        log_level: A ``SpanLogLevel`` or its name.
+        trace_destination: Where the trace goes, for a root span.
+        log_level: The level of the span, or its name.
         run_id: Id of the run that the trace belongs to, for a root span.
-        links: ``Link`` objects that the span carries.
+        links: Links that the span carries.
         description: Human-readable description of the span.
 
     Returns:
-        A context manager whose value is the span; also a decorator.
+        A context manager whose value is the span, a :py:class:`NoOpSpan` where nothing is recorded; also a
+        decorator.
     """
-    if log_level is not None:
-        log_level = _usable_log_level(log_level)
+    level = None if log_level is None else _usable_log_level(log_level)
     if name.__class__ is not str:
         name = str(name)
     if trace_destination is None and run_id is None and not links:
-        return _core.SpanScope(name, span_type, attributes, description, log_level, NO_OP_SPAN)
-    rare = (_experiment_of(trace_destination), run_id, links)
-    return _core.SpanScope(name, span_type, attributes, description, log_level, NO_OP_SPAN, rare)
+        return _core.SpanScope(name, span_type, attributes, description, level, NO_OP_SPAN)
+    options = RootOptions(_experiment_of(trace_destination), run_id, links)
+    return _core.SpanScope(name, span_type, attributes, description, level, NO_OP_SPAN, options)
 
 
 def start_span_no_context(
@@ -209,44 +239,38 @@ def start_span_no_context(
     metadata: dict[str, str] | None = None,
     experiment_id: str | None = None,
     start_time_ns: int | None = None,
-    log_level: Any | None = None,
-    links: list[Any] | None = None,
+    log_level: SpanLogLevel | str | None = None,
+    links: list[Link] | None = None,
     description: str | None = None,
-) -> Any:
+) -> LiveSpan | NoOpSpan:
     """Start a span that does not become current. It is ended by its ``end()``.
 
     Args:
         name: Name of the span.
         span_type: A :py:class:`SpanType` or any string.
-        parent_span: The span above it. Without one it goes under the span that is current, if any,
-            and otherwise begins a trace.
+        parent_span: The span above it: a ``LiveSpan``, a copy of one whose trace is in flight, or a
+            ``NoOpSpan``. Without one it goes under the span that is current, if any, and otherwise begins a
+            trace.
         inputs: Inputs of the span.
         attributes: Attributes of the span.
         tags: Tags of the trace. MLflow's own tags are left out.
         metadata: Metadata of the trace.
-        experiment_id: Where the trace goes, for a root span.
+        experiment_id: Id of the experiment that the trace goes to, for a root span.
         start_time_ns: Nanoseconds since the Unix epoch; by default now.
-        log_level: A ``SpanLogLevel`` or its name.
-        links: ``Link`` objects that the span carries.
+        log_level: The level of the span, or its name.
+        links: Links that the span carries.
         description: Human-readable description of the span.
 
     Returns:
-        The span; one that takes everything and records nothing where tracing is off, the trace is
-        not sampled, or the parent is such a span.
+        The span; one that takes everything and records nothing where tracing is off, the trace is not
+        sampled, or the parent is such a span.
     """
     if type(parent_span) is not _core.LiveSpan:
         parent_span = _live_span(parent_span) or parent_span or None
-    if parent_span is not None:
+    if parent_span is not None and type(parent_span) is not _core.LiveSpan:
         if parent_span.trace_id == NO_OP_SPAN_TRACE_ID:
             return NO_OP_SPAN
-        if type(parent_span) is not _core.LiveSpan and patching.is_in_force():
-            # Of MLflow's own making, from before: the core's span joins its trace.
-            from mlflow_fasttrace._internal.spans.otel_context import parent_of
-
-            parent_span = parent_of(parent_span._span)
-            if type(parent_span) is _core.NonRecordingSpan:
-                return NoOpSpan(parent_span)
-        elif type(parent_span) is not _core.LiveSpan:
+        if not patching.is_in_force():
             # A span that MLflow itself started: the tree goes on there.
             return pure_mlflow("start_span_no_context")(
                 name,
@@ -262,6 +286,9 @@ def start_span_no_context(
                 links=links,
                 description=description,
             )
+        parent_span = _parent_in_core(parent_span)
+        if type(parent_span) is _core.NonRecordingSpan:
+            return NoOpSpan(parent_span)
     experiment = None if experiment_id is None else str(experiment_id)
     span = _core.start_span(
         str(name), parent_span, experiment, _usable_time(start_time_ns), None, None
@@ -282,12 +309,12 @@ def start_span_no_context(
     if metadata:
         span._trace.metadata.update(metadata)
     if links or experiment is not None:
-        entities.apply_root_options(span, (experiment, None, links))
+        entities.apply_root_options(span, RootOptions(experiment, None, links))
     return span
 
 
-def _live_span(span: Any) -> Any:
-    """The span of a trace in flight that an immutable copy stands for."""
+def _live_span(span: Any) -> LiveSpan | None:
+    """The span of a trace in flight that an immutable copy stands for; None for anything else."""
     trace_id = getattr(span, "trace_id", None)
     trace = _core.live_trace(trace_id) if isinstance(trace_id, str) else None
     if trace is None:
@@ -295,20 +322,37 @@ def _live_span(span: Any) -> Any:
     return next((live for live in trace.spans() if live.span_id == span.span_id), None)
 
 
+def _parent_in_core(span: Any) -> Any:
+    """What stands in the core for a span that MLflow itself started before the core was installed: the new
+    span joins its trace."""
+    from mlflow_fasttrace._internal.spans.otel_context import parent_of
+
+    return parent_of(span._span)
+
+
 def _usable_time(time_ns: Any) -> int | None:
+    """A time in nanoseconds since the Unix epoch; None, with a log line, where it is no such number."""
     if time_ns is None or (isinstance(time_ns, int) and 0 <= time_ns < 1 << 64):
         return time_ns
     log.warn(f"A span's start time is no number of nanoseconds: {time_ns!r}; it starts now.")
     return None
 
 
-def get_current_active_span() -> Any:
-    """The span that is current in this context, or None."""
+def get_current_active_span() -> LiveSpan | None:
+    """The span that is current in this context.
+
+    Returns:
+        The span; None where there is none, or it is not recorded.
+    """
     return _core.current_span()
 
 
 def get_active_trace_id() -> str | None:
-    """The id of the current span's trace, or None."""
+    """The id of the current span's trace.
+
+    Returns:
+        The id, ``tr-`` and 32 hexadecimal digits; None where no span is current.
+    """
     span = _core.current_span()
     return None if span is None else span.trace_id
 
@@ -318,6 +362,9 @@ def get_last_active_trace_id(thread_local: bool = False) -> str | None:
 
     Args:
         thread_local: Look at this thread's (this context's) traces only.
+
+    Returns:
+        The id; None before a trace has ended.
     """
     return _core.last_trace_id_var.get() if thread_local else _core.last_trace_id()
 
@@ -328,16 +375,28 @@ def update_current_trace(
     client_request_id: str | None = None,
     request_preview: str | None = None,
     response_preview: str | None = None,
-    state: Any | None = None,
+    state: TraceState | str | None = None,
     model_id: str | None = None,
     session_id: str | list[str] | None = None,
     user: str | None = None,
 ) -> None:
-    """Set what the current trace as a whole carries. A warning, and nothing else, when there is no
-    current trace.
+    """Set what the current trace as a whole carries. A warning, and nothing else, when there is no current
+    trace.
+
+    Args:
+        tags: Tags to add.
+        metadata: Metadata to add.
+        client_request_id: The program's own id of the request.
+        request_preview: Text that is shown for the inputs.
+        response_preview: Text that is shown for the outputs.
+        state: ``OK`` or ``ERROR``, in the place of the root span's status.
+        model_id: Id of the model that the trace belongs to.
+        session_id: Session of the trace; a list names it level by level, the outermost first.
+        user: User of the trace.
 
     Raises:
-        MlflowException: a preview is no string, or ``state`` is neither OK nor ERROR.
+        MlflowException: a preview is no string, ``state`` is neither OK nor ERROR, or a level of the session
+            is no string.
     """
     span = _core.current_span()
     if span is None:
@@ -346,13 +405,7 @@ def update_current_trace(
             "`@mlflow.trace` before calling `mlflow.update_current_trace`."
         )
         return
-    metadata = dict(metadata) if metadata else {}
-    if session_id is not None:
-        metadata["mlflow.trace.session"] = entities.session_text(session_id)
-    if user is not None:
-        metadata["mlflow.trace.user"] = user
-    if model_id:
-        metadata["mlflow.modelId"] = model_id
+    metadata = _with_metadata_of(metadata, session_id, user, model_id)
     for field, values in (("tags", tags or {}), ("metadata", metadata)):
         if others := {k: v for k, v in values.items() if not isinstance(v, str)}:
             log.logger.warning(
@@ -360,46 +413,64 @@ def update_current_trace(
                 field,
                 others,
             )
-    for field, value in (
-        ("request_preview", request_preview),
-        ("response_preview", response_preview),
-    ):
+    previews = {"request_preview": request_preview, "response_preview": response_preview}
+    for field, value in previews.items():
         if value is not None and not isinstance(value, str):
             raise entities.invalid(f"The `{field}` parameter must be a string.")
     trace = span._trace
-    info = trace.info  # counts, where it was handed out
     if tags:
         trace.tags.update(tags)
     if metadata:
         trace.metadata.update(metadata)
-    if request_preview:
-        trace.request_preview = request_preview
-        if info is not None:
-            info.request_preview = request_preview
-    if response_preview:
-        trace.response_preview = response_preview
-        if info is not None:
-            info.response_preview = response_preview
+    for field, value in previews.items():
+        if value:
+            _set_of_trace(trace, field, value)
     if state is not None:
         code = {"OK": 1, "ERROR": 2}.get(str(getattr(state, "value", state)))
         if code is None:
             raise entities.invalid(f"State must be either 'OK' or 'ERROR', but got '{state}'.")
         trace.state = code
-        if info is not None:
-            info.state = state
+        if trace.info is not None:
+            trace.info.state = state
     if client_request_id is not None:
-        trace.client_request_id = str(client_request_id)
-        if info is not None:
-            info.client_request_id = str(client_request_id)
+        _set_of_trace(trace, "client_request_id", str(client_request_id))
     if trace.complete:
         trace.rewrite()
+
+
+def _with_metadata_of(
+    metadata: dict[str, str] | None,
+    session_id: str | list[str] | None,
+    user: str | None,
+    model_id: str | None,
+) -> dict[str, str]:
+    """A copy of the metadata, with that of the parameters that stand for some."""
+    metadata = dict(metadata) if metadata else {}
+    if session_id is not None:
+        metadata["mlflow.trace.session"] = entities.session_text(session_id)
+    if user is not None:
+        metadata["mlflow.trace.user"] = user
+    if model_id:
+        metadata["mlflow.modelId"] = model_id
+    return metadata
+
+
+def _set_of_trace(trace: _core.Trace, field: str, value: str) -> None:
+    """Set a field of a trace, and of its info: one that was handed out is the one that counts."""
+    setattr(trace, field, value)
+    if trace.info is not None:
+        setattr(trace.info, field, value)
 
 
 # ---- where traces go ----
 
 
 def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
-    """Set the tracking URI; traces that start from now on go there."""
+    """Set the tracking URI; traces that start from now on go there.
+
+    Args:
+        uri: ``http(s)://...``, the URI of a database, or a folder.
+    """
     destination.set_tracking_uri(uri)
 
 
@@ -409,8 +480,12 @@ def get_tracking_uri() -> str:
 
 
 class _UnresolvedExperiment:
-    """Stands for an experiment whose server did not answer: the sender makes it. Its other fields
-    are looked up when they are asked for."""
+    """An experiment whose server did not answer: the sender makes it. Its other fields are looked up when they
+    are asked for.
+
+    Args:
+        name: Its name.
+    """
 
     def __init__(self, name: str):
         self.name = name
@@ -425,7 +500,8 @@ class _UnresolvedExperiment:
 
 
 def _server_answers(uri: str) -> bool:
-    """Whether something listens there. Only asked for http: a database is opened anyway."""
+    """Whether something listens at a tracking URI. Only http is tried, for two seconds at most: a database is
+    opened anyway."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return True
@@ -441,14 +517,19 @@ def _server_answers(uri: str) -> bool:
 
 def set_experiment(
     experiment_name: str | None = None, experiment_id: str | None = None, **options: Any
-) -> Any:
+) -> Experiment | _UnresolvedExperiment:
     """Set the experiment that traces (and runs) go to, and make it if it is missing.
 
-    Where the server cannot be reached the name is kept, traces are recorded, and the sender makes
-    the experiment when it delivers them.
+    Where the server cannot be reached the name is remembered, traces are recorded, and the sender makes the
+    experiment when it delivers them.
+
+    Args:
+        experiment_name: Name of the experiment.
+        experiment_id: Id of the experiment, in the place of its name.
+        **options: Others of ``mlflow.set_experiment``: ``trace_location``.
 
     Returns:
-        The ``mlflow.entities.Experiment``.
+        The ``mlflow.entities.Experiment``; one that knows its name alone where the server cannot be reached.
 
     Raises:
         MlflowException: neither or both of name and id are given, or the server refuses.

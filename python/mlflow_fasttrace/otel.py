@@ -1,5 +1,4 @@
-"""OpenTelemetry over the core: a ``TracerProvider`` whose spans are MLflow's, and the links between
-OpenTelemetry's context and the core's.
+"""OpenTelemetry over the core: a ``TracerProvider`` whose spans are MLflow's.
 
 Used by itself::
 
@@ -7,7 +6,7 @@ Used by itself::
 
     SomeInstrumentor().instrument(tracer_provider=TracerProvider())
 
-A span started under another library's, by a context that holds it, joins that trace by its ids.
+A span that is started under another library's, by a context that holds that one, joins its trace by its ids.
 With ``MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT=true`` the process-wide context of OpenTelemetry and the
 core see each other: spans of any library start under MLflow's, and MLflow's under theirs. The
 program's own provider is not touched.
@@ -15,7 +14,7 @@ program's own provider is not touched.
 
 from __future__ import annotations
 
-import importlib
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,29 +28,27 @@ from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanKind
+from opentelemetry.util.types import Attributes
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import flush
-from mlflow_fasttrace._internal.spans.otel_context import dropped_span, parent_of
+from mlflow_fasttrace._internal.spans.otel_context import not_sampled_span, parent_of
 from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
 __all__ = ["Tracer", "TracerProvider"]
 
+#: Attributes by which a span of another library says where its trace goes, and when it started.
 _EXPERIMENT = "mlflow.experimentId"
 _START_TIME = "mlflow.spanStartTimeNs"
 
 
-_NOWHERE = object()
-
-
-# ---- from one kind of span to the other ----
-
-
-# ---- tracer and provider ----
-
-
 class Tracer(SdkTracer):
-    """Starts spans of the core. Made by :py:meth:`TracerProvider.get_tracer`."""
+    """Starts spans of the core. Made by :py:meth:`TracerProvider.get_tracer`.
+
+    Args:
+        provider: The provider that made it.
+        scope: The library that it is for.
+    """
 
     def __init__(self, provider: TracerProvider, scope: InstrumentationScope):
         self._provider = provider
@@ -59,7 +56,7 @@ class Tracer(SdkTracer):
         self.resource = provider.resource
         self.span_processor = provider._active_span_processor
         self.id_generator = provider.id_generator
-        self.instrumentation_info = None
+        self.instrumentation_info = None  # type: ignore[assignment]  # deprecated: a scope came in its place
         self._span_limits = provider._span_limits
         self._instrumentation_scope = scope
 
@@ -68,7 +65,7 @@ class Tracer(SdkTracer):
         name: str,
         context: Context | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Any = None,
+        attributes: Attributes = None,
         links: Sequence[trace_api.Link] | None = (),
         start_time: int | None = None,
         record_exception: bool = True,
@@ -90,14 +87,14 @@ class Tracer(SdkTracer):
             A recording span, or one that records nothing where tracing is off or the trace is not
             sampled.
         """
-        attributes = dict(attributes or {})
+        own_attributes = dict(attributes or {})
         around = trace_api.get_current_span(context)
         parent = parent_of(around)
         if type(parent) is _core.NonRecordingSpan:
             return NonRecordingSpan(around.get_span_context())
         experiment = None
-        if parent is None and _EXPERIMENT in attributes:
-            experiment = _decoded(attributes.pop(_EXPERIMENT))
+        if parent is None and _EXPERIMENT in own_attributes:
+            experiment = _decoded(own_attributes.pop(_EXPERIMENT))
         live = _core.start_span(
             str(name),
             parent,
@@ -108,8 +105,8 @@ class Tracer(SdkTracer):
             b"" if parent is None else None,
         )
         if type(live) is not _core.LiveSpan:
-            return trace_api.INVALID_SPAN if live is None else dropped_span()
-        if start_time is not None and _START_TIME not in attributes:
+            return trace_api.INVALID_SPAN if live is None else not_sampled_span()
+        if start_time is not None and _START_TIME not in own_attributes:
             live._remove_attribute(_START_TIME)
         live.set_span_type(None)
         view = OtelSpanView(live)
@@ -118,7 +115,7 @@ class Tracer(SdkTracer):
         view._instrumentation_scope = self._instrumentation_scope
         view._record_exception = record_exception
         view._set_status_on_exception = set_status_on_exception
-        view.set_attributes(attributes)
+        view.set_attributes(own_attributes)
         for link in links or ():
             view.add_link(link.context, link.attributes)
         return self._provider._started(view, context)
@@ -128,6 +125,7 @@ class Tracer(SdkTracer):
 
 
 def _decoded(value: Any) -> Any:
+    """An attribute that may be MLflow's, which is a JSON text, or another library's, which is the value."""
     try:
         return json.loads(value)
     except (TypeError, ValueError):
@@ -135,7 +133,7 @@ def _decoded(value: Any) -> Any:
 
 
 class _ObservedSpan(OtelSpanView):
-    """Of a provider that others have added span processors to."""
+    """A span of a provider that others have added span processors to."""
 
     _processor: SpanProcessor
 
@@ -167,9 +165,19 @@ class TracerProvider(SdkTracerProvider):
         instrumenting_module_name: str,
         instrumenting_library_version: str | None = None,
         schema_url: str | None = None,
-        attributes: Any = None,
+        attributes: Attributes = None,
     ) -> trace_api.Tracer:
-        """A tracer of that name; one that does nothing while tracing is off."""
+        """A tracer for a library.
+
+        Args:
+            instrumenting_module_name: Name of the library.
+            instrumenting_library_version: Its version.
+            schema_url: Which conventions its spans follow.
+            attributes: Attributes of the library.
+
+        Returns:
+            A tracer of the core's; one that does nothing while tracing is off.
+        """
         if not _core.enabled():
             return trace_api.NoOpTracer()
         scope = InstrumentationScope(
@@ -178,11 +186,16 @@ class TracerProvider(SdkTracerProvider):
         return Tracer(self, scope)
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Lets a processor see the spans that tracers of this provider start, besides the core."""
+        """Let a processor see the spans that tracers of this provider start, besides the core.
+
+        Args:
+            span_processor: The processor. It is shut down with the provider.
+        """
         self._observers = (*self._observers, span_processor)
         super().add_span_processor(span_processor)
 
     def _started(self, view: OtelSpanView, context: Context | None) -> OtelSpanView:
+        """The span as its tracer returns it, after the added processors have seen it."""
         if not self._observers:
             return view
         observed = _ObservedSpan(view._live)
@@ -192,7 +205,14 @@ class TracerProvider(SdkTracerProvider):
         return observed
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Wait until what has ended is delivered; whether that was reached in time."""
+        """Wait until what has ended is delivered.
+
+        Args:
+            timeout_millis: Milliseconds to wait at most.
+
+        Returns:
+            Whether that was reached in time.
+        """
         observed = super().force_flush(timeout_millis)
         return flush.flush(timeout_millis / 1000) and observed
 
@@ -202,29 +222,36 @@ class TracerProvider(SdkTracerProvider):
             observer.shutdown()
 
     def _handle_fork(self) -> None:
-        pass  # the resource says nothing of the process
+        """Do nothing: the resource says nothing of the process."""
 
 
-_default_provider: TracerProvider | None = None
+@functools.cache
+def _default_provider() -> TracerProvider:
+    return TracerProvider()
 
 
-def default_provider() -> TracerProvider:
-    """One provider for the whole process."""
-    global _default_provider
-    if _default_provider is None:
-        _default_provider = TracerProvider()
-    return _default_provider
+_make_process_provider: Callable[[], TracerProvider] = _default_provider
 
 
-#: Makes what ``get_bridged_tracer_provider()`` returns; another one while MLflow runs on the core.
-bridged_provider: Callable[[], TracerProvider] = default_provider
+def process_provider() -> TracerProvider:
+    """The provider that serves the whole process: ``mlflow.tracing.get_bridged_tracer_provider()``."""
+    return _make_process_provider()
 
 
-# ---- the process-wide context of OpenTelemetry ----
+def use_process_provider(make: Callable[[], TracerProvider] | None) -> None:
+    """Say which provider serves the process.
+
+    Args:
+        make: Returns the provider; it is called whenever one is asked for. None for this module's own.
+    """
+    global _make_process_provider
+    _make_process_provider = make or _default_provider
 
 
 def __getattr__(name: str) -> Any:
-    # mlflow.otel: MLflow's export of what other tracers record
+    # mlflow.otel, which exports to MLflow what other tracers record.
     if name.startswith("__"):
         raise AttributeError(name)
-    return getattr(importlib.import_module("mlflow.otel"), name)
+    import mlflow.otel
+
+    return getattr(mlflow.otel, name)

@@ -1,7 +1,7 @@
 """The functions on traces by their ids: reading them, tags, assessments, adding one to another.
 
-A trace of this process that is still in flight is changed in memory; any other is MLflow's own
-business, after what this process recorded is delivered.
+A trace of this process that is still in flight is changed in memory. Any other is left to MLflow's own function,
+which is called when what this process recorded is delivered.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans import entities
-from mlflow_fasttrace._internal.spans.copies import _TRACE_ID, copy_contents
+from mlflow_fasttrace._internal.spans.copies import TRACE_ID_KEY, copy_contents
 from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN_TRACE_ID
 from mlflow_fasttrace.fluent import (
     IMMUTABLE_TAGS,
@@ -25,11 +25,25 @@ from mlflow_fasttrace.fluent import (
     start_span_no_context,
 )
 
+if TYPE_CHECKING:
+    from mlflow.entities import (
+        Assessment,
+        AssessmentError,
+        AssessmentSource,
+        Span,
+        Trace,
+    )
+
+    from mlflow_fasttrace._core import LiveSpan
+    from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 _ARCHIVAL_FAILURE = "mlflow.trace.archivalFailure"
 
 
-def _also_as_request_id(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Takes a trace's id under its former name too, with a warning, as MLflow does."""
+def _also_as_request_id(function: _Function) -> _Function:
+    """A decorator that takes a trace's id under its former name too, with a warning, as MLflow does."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -45,7 +59,7 @@ def _also_as_request_id(function: Callable[..., Any]) -> Callable[..., Any]:
             kwargs["trace_id"] = request_id
         return function(*args, **kwargs)
 
-    return call
+    return cast(_Function, call)
 
 
 def flush_trace_async_logging(terminate: bool = False) -> None:
@@ -62,7 +76,11 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
 
 
 def after_flush(name: str) -> Callable[..., Any]:
-    """MLflow's function of that name, seeing what this process recorded before the call."""
+    """MLflow's function of that name, which sees what this process recorded before a call.
+
+    Args:
+        name: Its name in ``mlflow``.
+    """
 
     @functools.wraps(pure_mlflow(name))
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -72,16 +90,22 @@ def after_flush(name: str) -> Callable[..., Any]:
 
 
 def _mlflow(name: str) -> Callable[..., Any]:
+    """MLflow's function of that name, after what this process recorded is delivered."""
     flush.flush()
     return pure_mlflow(name)
 
 
 @_also_as_request_id
-def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Any:
+def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Trace | None:
     """A trace by its id, as the server has it; what this process recorded is delivered first.
 
+    Args:
+        trace_id: Id of the trace.
+        silent: Whether a trace that is not found costs no warning.
+        flush: Accepted as MLflow does; delivery is waited for in any case.
+
     Returns:
-        The ``mlflow.entities.Trace``, or None.
+        The trace; None where it is not found.
     """
     return _mlflow("get_trace")(trace_id, silent=silent, flush=flush)
 
@@ -95,8 +119,8 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
 
     Args:
         trace_id: Id of the trace.
-        key: Key, up to 250 characters.
-        value: Value; anything but a string is made one.
+        key: Key, up to 250 characters. MLflow's own tags are left alone, with a log line.
+        value: Value; anything but a string is made one, with a log line.
     """
     trace = _core.live_trace(trace_id)
     if trace is None:
@@ -116,6 +140,10 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
 @_also_as_request_id
 def delete_trace_tag(trace_id: str, key: str) -> None:
     """Delete a tag of a trace, in flight or delivered.
+
+    Args:
+        trace_id: Id of the trace.
+        key: Key of the tag. MLflow's own tags are left alone, with a log line.
 
     Raises:
         MlflowException: the trace has no such tag.
@@ -141,13 +169,20 @@ def delete_trace_tag(trace_id: str, key: str) -> None:
 # ---- assessments ----
 
 
-def log_assessment(trace_id: str, assessment: Any) -> Any:
+def log_assessment(trace_id: str, assessment: Assessment) -> Assessment:
     """Log a ``Feedback``, an ``Expectation`` or another ``Assessment`` to a trace.
 
-    That of the current span's trace travels with the trace; any other goes to the server now.
+    An assessment of the current span's trace travels with the trace; any other goes to the server now.
+
+    Args:
+        trace_id: Id of the trace.
+        assessment: The assessment; its ``trace_id`` is set.
 
     Returns:
-        The assessment.
+        The assessment; the server's, where it went there.
+
+    Raises:
+        MlflowException: the server refuses it.
     """
     assessment.trace_id = trace_id
     if trace_id is None or trace_id == NO_OP_SPAN_TRACE_ID:
@@ -169,23 +204,29 @@ def log_feedback(
     trace_id: str,
     name: str = "feedback",
     value: Any = None,
-    source: Any = None,
-    error: Any = None,
+    source: AssessmentSource | None = None,
+    error: Exception | AssessmentError | None = None,
     rationale: str | None = None,
     metadata: dict[str, Any] | None = None,
     span_id: str | None = None,
-) -> Any:
+) -> Assessment:
     """Log feedback to a trace: what a judge, a person or a program thinks of it.
 
     Args:
         trace_id: Id of the trace.
         name: Name of the assessment.
         value: A number, string, bool, or a list or dictionary of them.
-        source: An ``AssessmentSource``; by default code.
-        error: An exception or ``AssessmentError`` that the assessment ran into.
+        source: Who gives it; by default code.
+        error: What the assessment ran into.
         rationale: Why.
         metadata: Additional data.
         span_id: Id of the span that it is about.
+
+    Returns:
+        The ``Feedback``.
+
+    Raises:
+        MlflowException: the server refuses it.
     """
     from mlflow.entities import Feedback
 
@@ -208,19 +249,25 @@ def log_expectation(
     trace_id: str,
     name: str,
     value: Any,
-    source: Any = None,
+    source: AssessmentSource | None = None,
     metadata: dict[str, Any] | None = None,
     span_id: str | None = None,
-) -> Any:
+) -> Assessment:
     """Log what a trace was expected to give.
 
     Args:
         trace_id: Id of the trace.
         name: Name of the assessment.
         value: Any JSON value.
-        source: An ``AssessmentSource``; by default a person.
+        source: Who expects it; by default a person.
         metadata: Additional data.
         span_id: Id of the span that it is about.
+
+    Returns:
+        The ``Expectation``.
+
+    Raises:
+        MlflowException: the server refuses it.
     """
     from mlflow.entities import Expectation
 
@@ -233,19 +280,40 @@ def log_expectation(
 # ---- whole traces ----
 
 
-def add_trace(trace: Any, target: Any | None = None) -> None:
+def add_trace(trace: Trace | dict[str, Any], target: LiveSpan | None = None) -> None:
     """Put a completed trace, of a remote service say, under a span of this process.
 
     Args:
-        trace: A ``mlflow.entities.Trace``, or its dictionary. Parents come before their children.
-        target: The span that it goes under; by default the current one; without any, a trace
-            "Remote Trace <name>" is made for it.
+        trace: The trace, or its dictionary. Parents come before their children.
+        target: The span that it goes under; by default the current one; without any, a trace "Remote Trace
+            <name>" is made for it.
 
     Raises:
         MlflowException: it is no trace, has not ended, or a parent is missing.
     """
     if not _core.enabled():
         return
+    trace = _completed(trace)
+    if span := target or get_current_active_span():
+        _merge(trace, span)
+        return
+    root = trace.data.spans[0]
+    around = start_span_no_context(
+        name=f"Remote Trace <{root.name}>",
+        inputs=root.inputs,
+        attributes={key: value for key, value in root.attributes.items() if key != TRACE_ID_KEY},
+        start_time_ns=root.start_time_ns - 1,  # it sorts before what it holds
+    )
+    _merge(trace, around)
+    around.end(status=trace.info.status, outputs=root.outputs, end_time_ns=root.end_time_ns)
+
+
+def _completed(trace: Any) -> Trace:
+    """The trace that was given, or that a dictionary stands for.
+
+    Raises:
+        MlflowException: it is no trace, or has not ended.
+    """
     from mlflow.entities import Trace
     from mlflow.entities.trace_status import TraceStatus
 
@@ -268,22 +336,17 @@ def add_trace(trace: Any, target: Any | None = None) -> None:
             "The trace must be ended before adding it to another trace. "
             f"Current status: {trace.info.status}."
         )
-    if span := target or get_current_active_span():
-        _merge(trace, span)
-        return
-    root = trace.data.spans[0]
-    span = start_span_no_context(
-        name=f"Remote Trace <{root.name}>",
-        inputs=root.inputs,
-        attributes={key: value for key, value in root.attributes.items() if key != _TRACE_ID},
-        start_time_ns=root.start_time_ns - 1,  # it sorts before what it holds
-    )
-    _merge(trace, span)
-    span.end(status=trace.info.status, outputs=root.outputs, end_time_ns=root.end_time_ns)
+    return trace
 
 
-def _merge(trace: Any, target: Any) -> None:
-    if type(target) is not _core.LiveSpan or target._trace.complete:
+def _merge(trace: Trace, target: LiveSpan | NoOpSpan) -> None:
+    """Record a trace's spans, tags and metadata in the target's trace. A warning, and nothing else, where that
+    is not in flight.
+
+    Raises:
+        MlflowException: a span comes before its parent.
+    """
+    if not isinstance(target, _core.LiveSpan) or target._trace.complete:
         log.logger.warning("Parent trace with ID %s not found. Skipping merge.", target.trace_id)
         return
     into = target._trace
@@ -298,18 +361,18 @@ def _merge(trace: Any, target: Any) -> None:
         known.add(span.span_id)
         _add_clone(span, target, parent_id)
     for key, value in trace.info.tags.items():
-        if key not in IMMUTABLE_TAGS:  # where the other trace is kept, not this one
+        if key not in IMMUTABLE_TAGS:  # they say where the other trace is stored
             into.tags.setdefault(key, value)
     for key, value in trace.info.request_metadata.items():
         into.inherited_metadata.setdefault(key, value)
 
 
-def _add_clone(span: Any, target: Any, parent_id: str) -> None:
-    """Records a span of another trace, with its own id, in the target's trace."""
+def _add_clone(span: Span, target: LiveSpan, parent_id: str) -> None:
+    """Record a span of another trace, with its own id, in the target's trace."""
     clone = _core.start_span(
         span.name, target, None, span.start_time_ns, int(span.span_id, 16), int(parent_id, 16)
     )
-    if type(clone) is _core.LiveSpan:
+    if isinstance(clone, _core.LiveSpan):
         copy_contents(span, clone)
         clone.end(end_time_ns=span.end_time_ns)
 
@@ -334,7 +397,7 @@ def log_trace(
         attributes: Attributes of the span.
         tags: Tags of the trace.
         start_time_ms: Milliseconds since the Unix epoch; by default now.
-        execution_time_ms: Duration in milliseconds.
+        execution_time_ms: Duration in milliseconds; without it, or without a start, the span ends now.
 
     Returns:
         The id of the trace.

@@ -1,6 +1,8 @@
-"""``mlflow.tracing`` on the core: switching it, scopes, span processors, destinations.
+"""``mlflow.tracing`` on the core: switching it, scopes, span processors, destinations, traces over several
+processes.
 
-What is not here (notebook display, Databricks) is MLflow's own, imported when it is asked for.
+Other names of ``mlflow.tracing`` (notebook display, Databricks) are MLflow's own, imported when one is asked
+for.
 """
 
 from __future__ import annotations
@@ -13,13 +15,20 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import hooks, log, patching
 from mlflow_fasttrace._internal.recording.destination import reset as reset_destination
 from mlflow_fasttrace._internal.recording.destination import set_location
 from mlflow_fasttrace._internal.spans import entities
+
+if TYPE_CHECKING:
+    from mlflow.entities.trace_location import TraceLocationBase
+    from mlflow.tracing.destination import TraceDestination
+
+    from mlflow_fasttrace._core import LiveSpan, NonRecordingSpan
+    from mlflow_fasttrace.otel import TracerProvider
 
 __all__ = [
     "configure",
@@ -35,12 +44,13 @@ __all__ = [
     "trace_disabled",
 ]
 
-#: Modules below it are MLflow's, see _internal/seams/aliases.py.
+#: Empty, so that modules below are looked for: ``_internal/seams/aliases.py`` finds MLflow's.
 __path__: list[str] = []
 
-_SpanProcessor = Callable[[Any], None]
+#: Changes a span before it leaves the process; its result is ignored.
+SpanProcessor = Callable[[Any], None]
 
-_span_processors: list[_SpanProcessor] = []
+_span_processors: list[SpanProcessor] = []
 _disabled_lock = threading.Lock()
 _disabled_depth = 0  # of trace_disabled calls
 
@@ -49,7 +59,7 @@ _disabled_depth = 0  # of trace_disabled calls
 
 
 def disable() -> None:
-    """Stop recording. Spans that are open go on to their end."""
+    """Stop recording, in the whole process. Spans that are open go on to their end."""
     _core.set_enabled(False)
 
 
@@ -66,7 +76,11 @@ def is_tracing_enabled() -> bool:
 
 
 def trace_disabled(f: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator: nothing is recorded, in the whole process, while the function runs."""
+    """A decorator by which nothing is recorded, in the whole process, while the function runs.
+
+    Args:
+        f: The function.
+    """
 
     @functools.wraps(f)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -96,9 +110,8 @@ def context(
     session_id: str | list[str] | None = None,
     user: str | None = None,
 ) -> Iterator[None]:
-    """Give metadata and tags to every trace that begins inside; or record nothing inside.
-
-    Scopes nest: the inner one's values win.
+    """Give metadata and tags to every trace that begins inside, or record nothing inside. Contexts nest; the
+    inner one's values win.
 
     Args:
         metadata: Metadata of the traces.
@@ -106,6 +119,9 @@ def context(
         enabled: False records nothing inside; True undoes an outer False; None leaves it.
         session_id: Session of the traces; a list names it level by level, the outermost first.
         user: User of the traces.
+
+    Raises:
+        MlflowException: a level of the session is no string, or there is none.
     """
     _core.use_scopes()
     own = dict(metadata or {})
@@ -131,9 +147,13 @@ def context(
 
 
 class _Configuration:
-    """What ``configure`` returns: as a context manager it takes the change back at its end."""
+    """A change that ``configure`` made; as a context manager it takes the change back at its end.
 
-    def __init__(self, previous: list[_SpanProcessor]):
+    Args:
+        previous: The span processors from before.
+    """
+
+    def __init__(self, previous: list[SpanProcessor]):
         self._previous = previous
 
     def __enter__(self) -> _Configuration:
@@ -148,8 +168,8 @@ class _Configuration:
         _use_span_processors(self._previous)
 
 
-def configure(span_processors: list[_SpanProcessor] | None = None) -> _Configuration:
-    """Set what every span passes through before anything of it leaves the process.
+def configure(span_processors: list[SpanProcessor] | None = None) -> _Configuration:
+    """Set the functions that every span passes through before anything of it leaves the process.
 
     Args:
         span_processors: Functions of one argument, the span, which may change it; their results are
@@ -164,17 +184,24 @@ def configure(span_processors: list[_SpanProcessor] | None = None) -> _Configura
     return _Configuration(previous)
 
 
-def _use_span_processors(span_processors: list[_SpanProcessor]) -> None:
+def span_processors() -> list[SpanProcessor]:
+    """The span processors in force."""
+    return list(_span_processors)
+
+
+def _use_span_processors(span_processors: list[SpanProcessor]) -> None:
     global _span_processors
     _span_processors = span_processors
     hooks.process_span.answer(_process if span_processors else None)
 
 
-def _name(processor: _SpanProcessor) -> str:
+def _name(processor: SpanProcessor) -> str:
+    """The name of a span processor in log lines."""
     return getattr(processor, "__name__", type(processor).__name__)
 
 
-def _process(span: Any) -> None:
+def _process(span: LiveSpan) -> None:
+    """Let every span processor see a span. The core calls it when the span ends."""
     returned = []
     for processor in _span_processors:
         try:
@@ -192,18 +219,21 @@ def _process(span: Any) -> None:
 # ---- where traces go ----
 
 
-def set_destination(destination: Any, *, context_local: bool = False) -> None:
+def set_destination(
+    destination: TraceLocationBase | TraceDestination, *, context_local: bool = False
+) -> None:
     """Send the traces that begin from now on to an experiment.
 
     Args:
-        destination: A ``MlflowExperimentLocation`` (or the older ``MlflowExperiment``). Locations of
-            Databricks run on MLflow itself.
+        destination: A ``MlflowExperimentLocation``, or the older ``MlflowExperiment``. Locations of Databricks
+            run on MLflow itself.
         context_local: For this thread or task alone.
 
     Raises:
         MlflowException: it is no trace location.
     """
-    from mlflow.entities.trace_location import MlflowExperimentLocation, TraceLocationBase
+    from mlflow.entities import MlflowExperimentLocation
+    from mlflow.entities.trace_location import TraceLocationBase
     from mlflow.tracing.destination import TraceDestination
 
     if isinstance(destination, TraceDestination):
@@ -218,9 +248,10 @@ def set_destination(destination: Any, *, context_local: bool = False) -> None:
             f"{type(destination).__name__} is a location of Databricks: only what MLflow itself "
             "records goes there."
         )
-        patching.original(importlib.import_module("mlflow.tracing").set_destination)(
-            destination, context_local=context_local
-        )
+        import mlflow.tracing
+
+        mlflow_function = patching.original(mlflow.tracing.set_destination)
+        mlflow_function(destination, context_local=context_local)
         return
     experiment_id = destination.experiment_id
     set_location(None if experiment_id is None else str(experiment_id), context_local=context_local)
@@ -237,14 +268,22 @@ def reset() -> None:
 
 # ---- traces over several processes ----
 
-#: Of the trace that this context continues: its id, state and flags.
+#: The trace of another process that this context continues: its id, and W3C Trace Context's state and flags.
 _continued: contextvars.ContextVar[tuple[str, Any, int]] = contextvars.ContextVar(
     "mlflow_fasttrace.continued", default=("", None, 0)
 )
 
 
-def flags_of(span: Any, own: int) -> int:
-    """The flags of W3C Trace Context that a recorded span's trace came with, or ``own``."""
+def flags_of(span: LiveSpan, own: int) -> int:
+    """The flags of W3C Trace Context for a recorded span.
+
+    Args:
+        span: The span.
+        own: The flags of a trace that this process began.
+
+    Returns:
+        Those that the span's trace came with; ``own`` where it began here.
+    """
     trace_id, _state, flags = _continued.get()
     if trace_id == span._trace_id:
         return flags
@@ -252,11 +291,12 @@ def flags_of(span: Any, own: int) -> int:
 
 
 def get_tracing_context_headers_for_http_request() -> dict[str, str]:
-    """The headers by which the service that is called continues this trace.
+    """The headers by which a service that is called continues this trace.
 
     Returns:
-        ``traceparent`` of W3C Trace Context, and ``tracestate`` where the trace came with one. Empty,
-        with a warning, where no span is current.
+        ``traceparent`` of W3C Trace Context, and ``tracestate`` where the trace came with one. Empty, with a
+        warning, where no span is current; where the trace is not sampled, headers by which the service does
+        not sample it either.
     """
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -271,7 +311,7 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
     if isinstance(current, _core.NonRecordingSpan):
         if not current.not_sampled:
             return {}
-        # Not sampled here, so nowhere.
+        # Ids of no trace: they tell the service that is called not to sample.
         ids, flags = (secrets.randbits(128) | 1, secrets.randbits(64) | 1), TraceFlags.DEFAULT
     elif current is None:
         return {}
@@ -289,7 +329,7 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
 
 @contextlib.contextmanager
 def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> Iterator[None]:
-    """Let the spans that start inside continue the trace of whoever sent a request.
+    """Let the spans that start inside continue the trace of the process that sent a request.
 
     Args:
         headers: The request's headers, in any case.
@@ -307,13 +347,13 @@ def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> It
             "please generate the request headers by "
             "'mlflow.tracing.distributed.get_tracing_context_headers_for_http_request' API."
         )
-    # Whatever is current here has nothing to do with it.
     from opentelemetry.context import Context
 
+    # An empty context, since a span that is current here has nothing to do with the request.
     remote = get_current_span(
         TraceContextTextMapPropagator().extract(carrier, Context())
     ).get_span_context()
-    current = None
+    current: LiveSpan | NonRecordingSpan | None = None
     if remote.is_valid and not remote.trace_flags.sampled:
         current = _core.non_recording_span(True)
     elif remote.is_valid:
@@ -330,20 +370,24 @@ def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> It
             _continued.reset(continued)
 
 
-def get_bridged_tracer_provider() -> Any:
-    """An OpenTelemetry ``TracerProvider`` whose spans are recorded by the core, for instrumentors
-    that take one. With ``MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT=true`` they and the core's own spans
-    nest in each other."""
+def get_bridged_tracer_provider() -> TracerProvider:
+    """An OpenTelemetry ``TracerProvider`` whose spans are recorded by the core, for instrumentors that take
+    one. With ``MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT=true`` their spans and the core's own nest in each other.
+
+    Returns:
+        One provider for the whole process.
+    """
     from mlflow_fasttrace import otel
 
-    return otel.bridged_provider()
+    return otel.process_provider()
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
-    module = importlib.import_module("mlflow.tracing")
+    import mlflow.tracing
+
     try:
-        return getattr(module, name)
+        return getattr(mlflow.tracing, name)
     except AttributeError:
         return importlib.import_module(f"mlflow.tracing.{name}")

@@ -172,6 +172,7 @@ def _what_is_active() -> Iterator[Finding]:
             "runs on the core after mlflow_fasttrace.install(), or under `mlflow-fasttrace run`",
         )
     yield from _what_mlflow_does()
+    yield from _names_that_moved()
 
 
 def _seams_that_moved() -> str | None:
@@ -187,6 +188,15 @@ def _seams_that_moved() -> str | None:
     except Exception as error:
         return f"MLflow cannot be imported: {type(error).__name__}: {error}"
     return None
+
+
+def _names_that_moved() -> Iterator[Finding]:
+    """The private names of MLflow that are missing although the core is active, and what is lost."""
+    from mlflow_fasttrace._internal.seams import table
+
+    for process in (table.PROGRAM, table.SENDER):
+        for name, reason in table.missing(process):
+            yield Finding("MLflow", name.path, f"{reason}; lost: {name.lost}", NOTED)
 
 
 def _what_mlflow_does() -> Iterator[Finding]:

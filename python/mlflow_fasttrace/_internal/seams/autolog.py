@@ -1,5 +1,5 @@
-"""``mlflow.autolog``: MLflow's own where there is one, and for its generative AI integrations also
-where only ``mlflow-tracing`` is installed, which has none."""
+"""``mlflow.autolog``: MLflow's own where there is one. Where only ``mlflow-tracing`` is installed, which has
+none, the function here does it for the integrations of generative AI libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["INTEGRATIONS", "autolog"]
 
 _logger = logging.getLogger("mlflow_fasttrace")
 
-#: By the library that is traced: the module of MLflow that does it.
+#: The modules of MLflow that trace a library, by the library's module.
 INTEGRATIONS = {
     "agno": "mlflow.agno",
     "anthropic": "mlflow.anthropic",
@@ -49,10 +49,11 @@ def autolog(*args: Any, **kwargs: Any) -> None:
             ``log_traces``, ``exclude_flavors`` (names of integrations) and ``silent``.
     """
     install.install()
-    mlflow = importlib.import_module("mlflow")
+    import mlflow
+
     if hasattr(mlflow, "autolog"):
         mlflow.autolog(*args, **kwargs)
-        # MLflow's leaves on what was switched on by itself.
+        # MLflow's autolog leaves on an integration whose own autolog the program called.
         if kwargs.get("disable"):
             _autolog(disable=True, exclude_flavors=kwargs.get("exclude_flavors"))
     else:
@@ -67,9 +68,14 @@ def _autolog(
     silent: bool = False,
     **ignored: Any,
 ) -> None:
-    from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
-    from mlflow.utils.import_hooks import register_post_import_hook
-
+    """Trace the libraries where MLflow has no ``autolog``. What else its callers pass is about models and
+    data sets, which ``mlflow-tracing`` does not log."""
+    try:
+        from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
+        from mlflow.utils.import_hooks import register_post_import_hook
+    except ImportError as error:
+        _logger.warning("Autologging is not to be had: %s", error)
+        return
     excluded = {f"mlflow.{name}" for name in exclude_flavors or ()}
     for library, integration in INTEGRATIONS.items():
         if integration in excluded:

@@ -1,14 +1,14 @@
 """Makes ``import mlflow`` itself run on the core: ``install()``, ``uninstall()``, ``is_installed()``.
 
-MLflow's functions stay the objects that they are, since other modules, integrations and programs
-hold them by name; their code becomes a trampoline to the function that answers in their place. What
-answers is named in ``table.py``. Nothing of MLflow is imported before the program imports it: until then
-an import hook waits for it.
+MLflow's functions stay the objects that they are, since other modules, integrations and programs hold them
+by name; their code becomes a trampoline to the function that answers in their place. ``table.py`` says what
+must be there for it, ``apply.py`` what is replaced. Nothing of MLflow is imported before the program imports
+it: until then an import hook waits.
 """
 
 from __future__ import annotations
 
-import importlib
+import functools
 import logging
 import sys
 
@@ -27,7 +27,7 @@ _refused: str | None = None  # why MLflow runs on its own code
 
 
 def install() -> bool:
-    """Run MLflow itself on the core: its API, its integrations, and whoever holds its functions.
+    """Run MLflow itself on the core: its API, its integrations, and all code that holds its functions.
 
     An MLflow that is not imported yet follows when it is. Calling it again does nothing. Spans that
     are open at that moment go on in MLflow, and what is started under them joins their trace.
@@ -70,7 +70,7 @@ def why_not() -> str | None:
     if (reason := environment.not_covered()) is not None:
         return reason
     try:
-        importlib.import_module("mlflow_fasttrace._core")
+        import mlflow_fasttrace._core  # noqa: F401  # whether it loads is the question
     except ImportError as error:
         return f"the C core cannot be loaded ({error})"
     return _refused
@@ -85,23 +85,46 @@ def _say(reason: str) -> None:
 
 
 def _apply() -> bool:
-    global _refused
-    try:
-        importlib.import_module("mlflow.tracing.fluent")
-        check_version()
-        from mlflow_fasttrace._internal.seams import table
+    """Put the core in the place of MLflow's code, which is loaded, if all that it needs is there."""
+    from mlflow_fasttrace._internal.seams import table
 
+    try:
+        check_version()
         table.check()
-        table.apply()
+        from mlflow_fasttrace._internal.seams.apply import apply
+
+        apply()
+        for module in table.late_modules():
+            patching.when_loaded(module, functools.partial(_check_late, module))
     except MovedSeam as moved:
-        _refused = f"MLflow {mlflow_version()} is not as it is known here: {moved}"
+        _refuse(_moved(moved))
     except Exception as error:
-        _refused = f"MLflow's code could not be replaced: {type(error).__name__}: {error}"
-    else:
-        return True
+        _refuse(f"MLflow's code could not be replaced: {type(error).__name__}: {error}")
+    return patching.is_in_force()
+
+
+def _check_late(module: str) -> None:
+    """Check a module of MLflow's that is loaded after the core was installed. Where it has moved, MLflow
+    gets its own code back: what the core would record lacks what the module says."""
+    from mlflow_fasttrace._internal.seams import table
+
+    try:
+        table.check_module(module)
+    except MovedSeam as moved:
+        _refuse(_moved(moved))
+
+
+def _moved(moved: MovedSeam) -> str:
+    return f"MLflow {mlflow_version()} is not as it is known here: {moved}"
+
+
+def _refuse(reason: str) -> None:
+    """Give MLflow its own code back, for good, and say why."""
+    global _refused
+    _refused = reason
+    patching.await_nothing()  # what was to follow with a module of MLflow's
     patching.undo_all()
-    _say(_refused)
-    return False
+    _say(reason)
 
 
 def check_version() -> None:

@@ -1,4 +1,4 @@
-"""What is said where MLflow is not as this package knows it."""
+"""The error for an MLflow that is not as this package knows it."""
 
 
 class MovedSeam(Exception):

@@ -1,804 +1,727 @@
-"""What answers in MLflow's place while the core is installed, see ``install.py``.
+"""The private names of MLflow: every name that this package uses and MLflow does not document, in one
+table, and the check that they are there.
 
-Most functions of MLflow's tracing lead to this package's own of the same name. What is here besides:
-the trace manager, tracer provider and context that MLflow's code and its integrations reach for,
-over the core, and a span processor for spans that OpenTelemetry's SDK made.
+MLflow documents ``mlflow``, ``mlflow.entities``, ``mlflow.exceptions`` and ``mlflow.tracing``; it keeps what
+these modules export. Any other name may move with a release. Such a name stands here once, with the
+layers of this package that use it, and with what its absence means: a required name that is missing
+keeps MLflow on its own code, an optional one costs what ``lost`` says. ``tests/test_private_names.py`` reads
+the package's source, and fails for a name that is used and not listed, or listed and not used.
+
+The table imports nothing of MLflow, so that a name that is missing is found here and not by an import.
 """
 
 from __future__ import annotations
 
-import contextlib
+import enum
 import importlib
 import inspect
 import sys
-import threading
 import types
-from collections.abc import Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-import mlflow
-from mlflow.entities import Assessment, Trace, TraceData, TraceInfo
-from mlflow.entities.span import LiveSpan as MlflowLiveSpan
-from mlflow.entities.trace_location import TraceLocation
-from mlflow.entities.trace_state import TraceState
-from mlflow.tracing import provider as mlflow_provider
-from mlflow.tracing.client import TracingClient
-from mlflow.tracing.config import TracingConfig
-from mlflow.tracing.export.mlflow_v3 import MlflowV3SpanExporter
-from mlflow.tracing.processor import base_mlflow
-from mlflow.tracing.processor.mlflow_v3 import MlflowV3SpanProcessor
-from mlflow.tracing.trace_manager import InMemoryTraceManager, ManagerTrace, _Trace
-from mlflow.tracing.utils.truncation import set_request_response_preview
-from opentelemetry import trace as trace_api
-from opentelemetry.context.context import Context
-from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
-from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
-
-from mlflow_fasttrace import _core, fluent, otel, traces, tracing
-from mlflow_fasttrace._internal.base import hooks
-from mlflow_fasttrace._internal.base.patching import (
-    at_undo,
-    original,
-    replace,
-    replace_attribute,
-    replace_class,
-    when_loaded,
-)
-from mlflow_fasttrace._internal.recording import destination, flush
-from mlflow_fasttrace._internal.recording.root_context import root_context
-from mlflow_fasttrace._internal.recording.supervisor import supervisor
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
-from mlflow_fasttrace._internal.spans import copies, otel_context
-from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
-from mlflow_fasttrace._internal.spans.otel_span import OWN_FLAGS, OtelSpanView, resource
-from mlflow_fasttrace._internal.spool import database
 
-_set_current = _core.current_span_var.set
+__all__ = ["NAMES", "Kind", "Name", "check", "check_module", "missing"]
 
-
-# ---- what is current ----
+PROGRAM = "program"
+SENDER = "sender"
 
 
-def set_span_in_context(span: Any) -> tuple[Any, None]:
-    kind = type(span)
-    if kind is _core.LiveSpan:
-        return _set_current(span), None
-    if kind is NoOpSpan:
-        return _set_current(span._non_recording), None
-    return _set_current(otel_context.parent_of(span._span)), None
+class Kind(enum.Enum):
+    """What a name is, which decides how it is checked."""
+
+    #: A module that is imported.
+    MODULE = "module"
+    #: A function or a class that is called; ``parameters`` is how.
+    CALLED = "called"
+    #: A function that leads to one of this package; ``parameters`` are those that ours takes.
+    REPLACED = "replaced"
+    #: A property of a class, whose getter is replaced.
+    PROPERTY = "property"
+    #: A value of a module, or a member of a class.
+    VALUE = "value"
+    #: An attribute of a class's instances, which ``__init__`` sets, a dataclass declares or a property has.
+    FIELD = "field"
 
 
-def detach_span_from_context(token: tuple[Any, Any]) -> None:
-    own, other = token
-    if getattr(own, "var", None) is not _core.current_span_var:
-        original(mlflow_provider.detach_span_from_context)((own, other))
-        return
-    try:
-        own.var.reset(own)
-    except ValueError as error:
-        # As in MLflow: what was attached in another task or thread ends with that.
-        if "different Context" not in str(error):
-            raise
+class Name(NamedTuple):
+    """One private name, and what depends on it."""
 
-
-@contextlib.contextmanager
-def safe_set_span_in_context(span: Any) -> Iterator[None]:
-    token = set_span_in_context(span)
-    try:
-        yield
-    finally:
-        detach_span_from_context(token)
-
-
-@contextlib.contextmanager
-def with_active_span(span: Any) -> Iterator[None]:
-    try:
-        with safe_set_span_in_context(span):
-            yield
-    except Exception as error:
-        span.record_exception(error)
-        raise
-
-
-class _Token:
-    __slots__ = ("current", "own")
-
-    def __init__(self, own: Any, current: Any):
-        self.own = own
-        self.current = current
-
-
-class LinkedMlflowContext(ContextVarsRuntimeContext):
-    """``provider.mlflow_runtime_context``: its current span is the core's."""
-
-    def get_current(self) -> Context:
-        context = self._current_context.get()
-        current = _core.current()
-        if current is None:
-            return context
-        return Context({**context, otel_context.SPAN_KEY: otel_context.otel_span_of(current)})
-
-    def attach(self, context: Context) -> Any:
-        parent = otel_context.parent_of(trace_api.get_current_span(context))
-        return _Token(super().attach(context), _set_current(parent))
-
-    def detach(self, token: Any) -> None:
-        if not isinstance(token, _Token):  # from before the core was installed
-            super().detach(token)
-            return
-        try:
-            super().detach(token.own)
-        finally:
-            _core.current_span_var.reset(token.current)
-
-
-# ---- spans of OpenTelemetry's SDK ----
-
-_mirrors: dict[tuple[int, int], Any] = {}  # the core's span for another library's that is open
-
-
-def find_mirror(trace_id: int, span_id: int) -> Any:
-    return _mirrors.get((trace_id, span_id))
-
-
-def is_recorded_elsewhere(trace_id: str) -> bool:
-    manager = InMemoryTraceManager._instance
-    return isinstance(manager, CoreTraceManager) and trace_id in manager._own
-
-
-def create_mlflow_span(otel_span: Any, trace_id: str, span_type: str | None = None) -> Any:
-    if isinstance(otel_span, OtelSpanView):
-        if span_type is not None:
-            otel_span._live.set_span_type(span_type)
-        return otel_span._live
-    return original(mlflow.entities.span.create_mlflow_span)(otel_span, trace_id, span_type)
-
-
-class CoreSpanExporter(MlflowV3SpanExporter):
-    """What ``_get_trace_exporter()`` returns. Delivery is the sender's; this stands for it."""
-
-    def __init__(self) -> None:
-        self._is_async_enabled = True
-        self._store_supports_log_spans = True
-        self._deferred_root_spans = {}
-        self._deferred_lock = threading.Lock()
-        self._async_queue = self
+    #: Dotted name below the module, ``Class.member`` for one of a class; empty for the module itself.
+    name: str
+    kind: Kind
+    #: For CALLED: how it is called, a name for a positional argument and ``name=`` for a keyword. For
+    #: REPLACED: the names of the parameters that this package's function takes, in order.
+    parameters: str | None = None
+    #: What is lost without it; None where it is required.
+    lost: str | None = None
+    #: The dotted name of the class that the value must be an instance of, exactly.
+    of: str | None = None
+    module: str = ""
+    #: The layers (a folder of ``_internal``, or a public module) that use it.
+    needed_by: tuple[str, ...] = ()
+    #: The process that needs it: ``PROGRAM``, which ``install()`` checks, or ``SENDER``.
+    needed_in: str = PROGRAM
+    #: Whether importing its module costs too much for a check: the name is checked once that is loaded.
+    late: bool = False
 
     @property
-    def _client(self) -> TracingClient:
-        return TracingClient()
+    def path(self) -> str:
+        """The full dotted name."""
+        return f"{self.module}.{self.name}" if self.name else self.module
 
     @property
-    def _display_handler(self) -> Any:
-        from mlflow.tracing.display import get_display_handler
-
-        return get_display_handler()
-
-    def export(self, spans: Any) -> None:
-        """Nothing: what ends is recorded when it ends."""
-
-    def flush(self, terminate: bool = False) -> None:
-        traces.flush_trace_async_logging()
-
-    def put(self, task: Any) -> None:
-        task.handle()
-
-    def is_active(self) -> bool:
-        return True
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return flush.flush(timeout_millis / 1000)
-
-    def shutdown(self) -> None:
-        """Nothing: no thread of this process delivers."""
+    def required(self) -> bool:
+        """Whether MLflow stays on its own code without it."""
+        return self.lost is None and self.needed_in == PROGRAM
 
 
-class CoreSpanProcessor(MlflowV3SpanProcessor):
-    """Records the spans that integrations let OpenTelemetry's SDK make (Strands, Haystack, Semantic
-    Kernel): a mirror in the core starts and ends with each, and takes what it holds at its end."""
+def _in(
+    module: str,
+    needed_by: str,
+    *names: Name,
+    lost: str | None = None,
+    needed_in: str = PROGRAM,
+    late: bool = False,
+) -> list[Name]:
+    """The names of one module.
 
-    def __init__(self) -> None:
-        self.span_exporter = CoreSpanExporter()
-        self._batch_delegate = None
-        self._export_metrics = False
-
-    @property
-    def _trace_manager(self) -> InMemoryTraceManager:
-        return InMemoryTraceManager.get_instance()
-
-    def on_start(self, span: Any, parent_context: Any = None) -> None:
-        if isinstance(span, OtelSpanView):
-            return
-        context = span.get_span_context()
-        parent = None
-        if span.parent is not None:
-            parent = otel_context.parent_of(trace_api.NonRecordingSpan(span.parent))
-            if type(parent) is not _core.LiveSpan:
-                return
-        mirror = _core.start_span(
-            span.name,
-            parent,
-            None,
-            span.start_time,
-            context.span_id,
-            None,
-            None if parent is not None else context.trace_id.to_bytes(16, "big"),
+    Args:
+        module: Its dotted name.
+        needed_by: The layers that use the names, with a space between two.
+        names: The names, made by one of the functions below.
+        lost: What is lost without one of them that does not say it itself.
+        needed_in: The process that needs them.
+        late: See ``Name.late``.
+    """
+    layers = tuple(needed_by.split())
+    return [
+        name._replace(
+            module=module,
+            needed_by=layers,
+            lost=name.lost or lost,
+            needed_in=needed_in,
+            late=late,
         )
-        if type(mirror) is not _core.LiveSpan:
-            return
-        mirror._remove_attribute("mlflow.spanStartTimeNs")
-        # Not by mlflow.entities' name: this makes the span that MLflow's own processor would make.
-        mirror._set_twin(MlflowLiveSpan(span, mirror.trace_id, None))
-        _mirrors[context.trace_id, context.span_id] = mirror
+        for name in names
+    ]
 
-    def on_end(self, span: Any) -> None:
-        context = span.get_span_context()
-        mirror = _mirrors.pop((context.trace_id, context.span_id), None)
-        if mirror is None:
-            return
-        source = mirror._twin._span
-        view = OtelSpanView(mirror)
-        mirror._rename(source.name)
-        for key in [key for key in view.attributes if key not in source.attributes]:
-            mirror._remove_attribute(key)
-        view.set_attributes(source.attributes)
-        for event in span.events:
-            view.add_event(event.name, event.attributes, event.timestamp)
-        for link in span.links:
-            view.add_link(link.context, link.attributes)
-        view.set_status(span.status)
-        mirror._close(span.end_time)
 
-    def shutdown(self) -> None:
-        """Nothing to end."""
+def _module() -> Name:
+    return Name("", Kind.MODULE)
 
-    def force_flush(self, timeout_millis: float = 30000) -> bool:
-        return flush.flush(timeout_millis / 1000)
 
+def _called(name: str, parameters: str | None = None, *, lost: str | None = None) -> Name:
+    return Name(name, Kind.CALLED, parameters, lost)
 
-class CoreTracerProvider(otel.TracerProvider):
-    """What MLflow's ``provider.provider`` holds."""
 
-    def __init__(self) -> None:
-        super().__init__(resource())
-        processors = SynchronousMultiSpanProcessor()
-        processors.add_span_processor(CoreSpanProcessor())
-        self._active_span_processor = processors
+def _replaced(name: str, parameters: str = "") -> Name:
+    return Name(name, Kind.REPLACED, parameters)
 
 
-_core_provider: CoreTracerProvider | None = None
+def _property(name: str) -> Name:
+    return Name(name, Kind.PROPERTY)
 
 
-def core_provider() -> CoreTracerProvider:
-    """The provider behind ``get_bridged_tracer_provider()``: one for the process."""
-    global _core_provider
-    if _core_provider is None:
-        _core_provider = CoreTracerProvider()
-    return _core_provider
+def _value(name: str, *, of: str | None = None, lost: str | None = None) -> Name:
+    return Name(name, Kind.VALUE, None, lost, of)
 
 
-class CoreProviderWrapper(mlflow_provider._TracerProviderWrapper):
-    """``provider.provider``: hands out the core's tracers."""
+def _field(name: str, *, lost: str | None = None) -> Name:
+    return Name(name, Kind.FIELD, None, lost)
 
-    def get(self) -> Any:
-        return core_provider() if _core.enabled() else trace_api.NoOpTracerProvider()
 
-    def get_or_init_tracer(self, module_name: str) -> Any:
-        self.once._done = True
-        return self.get().get_tracer(module_name)
+#: ``lost`` of a member that a class of this package overrides for MLflow's code to find.
+_NOTHING = "nothing: MLflow's code does not ask for it any more"
+_AUTOLOG = "autolog() where only mlflow-tracing is installed"
+_TURNS = "turns at a new database, whose tables a program and its sender may make at the same time"
+_CONTEXT = "opentelemetry.context.contextvars_context.ContextVarsRuntimeContext"
 
-    def _retire_current_batch_processors(self) -> None:
-        pass
-
-    def set(self, tracer_provider: Any) -> None:
-        _core.set_enabled(not isinstance(tracer_provider, trace_api.NoOpTracerProvider))
-
-    def _swap_raw(self, tracer_provider: Any) -> Any:
-        old = self.get()
-        self.set(tracer_provider)
-        return old
-
-    def reset(self) -> None:
-        self.once._done = False
-        _core.set_enabled(True)
-        destination.reset()
-
-
-# ---- traces in flight ----
-
-
-class _Traces(MutableMapping[str, _Trace]):
-    """``manager._traces``: the core's, and those of MLflow's own that are not complete yet."""
-
-    def __init__(self, manager: CoreTraceManager):
-        self._manager = manager
-
-    @property
-    def timeout(self) -> Any:
-        return getattr(self._manager._own, "timeout", None)
-
-    def __getitem__(self, trace_id: str) -> _Trace:
-        if (trace := self._manager._trace_of_core(trace_id)) is not None:
-            return self._manager._handed_out(trace)
-        return self._manager._own[trace_id]
-
-    def __setitem__(self, trace_id: str, trace: _Trace) -> None:
-        self._manager._own[trace_id] = trace
-
-    def __delitem__(self, trace_id: str) -> None:
-        if _core.live_trace(trace_id) is None:
-            del self._manager._own[trace_id]
-
-    def __iter__(self) -> Iterator[str]:
-        yield from [trace.trace_id for trace in _core.live_traces()]
-        yield from list(self._manager._own)
-
-    def __len__(self) -> int:
-        return len(_core.live_traces()) + len(self._manager._own)
-
-    def clear(self) -> None:
-        self._manager._own.clear()
-
-
-class CoreTraceManager(InMemoryTraceManager):
-    """``InMemoryTraceManager`` over the core. A trace's info that was handed out is the one that
-    counts from then on; see ``take_info``."""
-
-    def __init__(self, before: InMemoryTraceManager | None = None):
-        super().__init__()
-        self._own: Any = self._traces
-        if before is not None and not isinstance(before, CoreTraceManager):
-            self._own = before._traces  # of spans that MLflow started and that are still open
-            self._otel_id_to_mlflow_trace_id = before._otel_id_to_mlflow_trace_id
-            self._lock = before._lock
-        self._traces = _Traces(self)
-        self.prompts: dict[str, list[Any]] = {}
-
-    def _trace_of_core(self, trace_id: str) -> _core.Trace | None:
-        """A trace that the core records; what it adds to one of MLflow's own is not."""
-        return None if trace_id in self._own else _core.live_trace(trace_id)
-
-    def _handed_out(self, trace: _core.Trace) -> _Trace:
-        if trace.info is None:
-            trace.info = info_of(trace)
-        return _Trace(
-            trace.info,
-            {span.span_id: _as_known(span) for span in trace.spans()},
-            self.prompts.setdefault(trace.trace_id, []),
-            is_remote_trace=trace.remote,
-        )
-
-    @contextlib.contextmanager
-    def get_trace(self, trace_id: str) -> Iterator[_Trace | None]:
-        trace = self._trace_of_core(trace_id)
-        if trace is None:
-            with self._lock:
-                yield self._own.get(trace_id)
-            return
-        try:
-            yield self._handed_out(trace)
-        finally:
-            take_info(trace, trace.info)
-
-    def get_span_from_id(self, trace_id: str, span_id: str) -> Any:
-        trace = self._trace_of_core(trace_id)
-        if trace is not None:
-            for span in trace.spans():
-                if span.span_id == span_id:
-                    return _as_known(span)
-        with self._lock:
-            found = self._own.get(trace_id)
-        return found.span_dict.get(span_id) if found else None
-
-    def get_root_span_id(self, trace_id: str) -> str | None:
-        trace = self._trace_of_core(trace_id)
-        spans = trace.spans() if trace is not None else []
-        if trace is None and (found := self._own.get(trace_id)):
-            spans = found.span_dict.values()
-        return next((span.span_id for span in spans if span.parent_id is None), None)
-
-    def get_mlflow_trace_id_from_otel_id(self, otel_trace_id: int) -> str | None:
-        if (trace := self._trace_of_core(_trace_id_of(otel_trace_id))) is not None:
-            return trace.trace_id
-        return self._otel_id_to_mlflow_trace_id.get(otel_trace_id)
-
-    def register_trace(
-        self, otel_trace_id: int, trace_info: TraceInfo, is_remote_trace: bool = False
-    ) -> None:
-        with self._lock:
-            self._own[trace_info.trace_id] = _Trace(trace_info, is_remote_trace=is_remote_trace)
-            self._otel_id_to_mlflow_trace_id[otel_trace_id] = trace_info.trace_id
-
-    def register_span(self, span: Any) -> None:
-        if type(span) is _core.LiveSpan or not isinstance(span, MlflowLiveSpan):
-            return
-        if _mirrors:
-            context = span._span.get_span_context()
-            if (mirror := find_mirror(context.trace_id, context.span_id)) is not None:
-                mirror._set_twin(span)
-                return
-        with self._lock:
-            if (trace := self._own.get(span.trace_id)) is not None:
-                trace.span_dict[span.span_id] = span
-
-    def pop_trace(self, otel_trace_id: int) -> ManagerTrace | None:
-        trace = self._trace_of_core(_trace_id_of(otel_trace_id))
-        if trace is not None:
-            handed_out = self._handed_out(trace)
-            return ManagerTrace(
-                handed_out.to_mlflow_trace(), handed_out.prompts, handed_out.is_remote_trace
-            )
-        with self._lock:
-            trace_id = self._otel_id_to_mlflow_trace_id.pop(otel_trace_id, None)
-            found = self._own.pop(trace_id, None) if trace_id else None
-        if found is None:
-            return None
-        return ManagerTrace(
-            found.to_mlflow_trace(), found.prompts, found.is_remote_trace, found.workspace
-        )
-
-    def _check_timeout_update(self) -> None:
-        pass
-
-
-def _trace_id_of(otel_trace_id: Any) -> str:
-    # Not always a number: a test's may be anything.
-    return f"tr-{otel_trace_id:032x}" if isinstance(otel_trace_id, int) else str(otel_trace_id)
-
-
-def _as_known(span: Any) -> Any:
-    """The span as the program knows it: a mirror's is another one."""
-    return getattr(span, "_twin", span)
-
-
-def get_instance(cls: type) -> InMemoryTraceManager:
-    """``InMemoryTraceManager.get_instance``."""
-    if not isinstance(InMemoryTraceManager._instance, CoreTraceManager):
-        with InMemoryTraceManager._instance_lock:
-            if not isinstance(InMemoryTraceManager._instance, CoreTraceManager):
-                InMemoryTraceManager._instance = CoreTraceManager(InMemoryTraceManager._instance)
-    return InMemoryTraceManager._instance
-
-
-_STATES = {1: TraceState.OK, 2: TraceState.ERROR}
-_STATE_NUMBERS = {state: number for number, state in _STATES.items()}
-
-
-def info_of(trace: _core.Trace) -> TraceInfo:
-    """A ``TraceInfo`` of what the core knows; tags and metadata are the trace's own dictionaries."""
-    experiment = _core.decode(trace.destination)["experiment"].get("id")
-    return TraceInfo(
-        trace_id=trace.trace_id,
-        trace_location=TraceLocation.from_experiment_id(experiment),
-        request_time=trace.start_time_ns // 1_000_000,
-        state=_STATES.get(trace.state, TraceState.IN_PROGRESS),
-        request_preview=trace.request_preview,
-        response_preview=trace.response_preview,
-        client_request_id=trace.client_request_id,
-        trace_metadata=trace.metadata,
-        tags=trace.tags,
-        assessments=[Assessment.from_dictionary(dict(item)) for item in trace.assessments],
-    )
-
-
-def take_info(trace: _core.Trace, info: TraceInfo) -> None:
-    """Brings what the program changed of an info that was handed out into the trace. The core calls
-    this before it records what it knows of the trace."""
-    for field, kept in (("tags", trace.tags), ("trace_metadata", trace.metadata)):
-        given = getattr(info, field)
-        if given is not kept:
-            kept.clear()
-            kept.update(given)
-            setattr(info, field, kept)
-    for field in ("request_preview", "response_preview", "client_request_id"):
-        if (value := getattr(info, field)) is not None:
-            setattr(trace, field, str(value))
-    state = getattr(info.state, "value", info.state)
-    for known, number in _STATE_NUMBERS.items():
-        if state == known.value:
-            trace.state = number
-    if info.assessments or trace.assessments:
-        trace.assessments[:] = [assessment.to_dictionary() for assessment in info.assessments]
-    manager = InMemoryTraceManager._instance
-    if trace.complete and isinstance(manager, CoreTraceManager):
-        if prompts := manager.prompts.pop(trace.trace_id, None):
-            threading.Thread(
-                target=_link_prompts,
-                args=(trace.trace_id, prompts),
-                name="mlflow-fasttrace-prompts",
-            ).start()
-
-
-def _link_prompts(trace_id: str, prompts: list[Any]) -> None:
-    from mlflow.tracing.export.utils import try_link_prompts_to_trace
-
-    flush.flush()
-    try_link_prompts_to_trace(TracingClient(), trace_id, prompts)
-
-
-# ---- traces that MLflow's own code has to do with ----
-
-_notebook_display: Any = None  # the class of MLflow's handler, in a notebook
-_members_of_client = vars(TracingClient)
-_own_start_trace = TracingClient.start_trace
-_own_log_spans = TracingClient.log_spans
-
-
-def wants_whole() -> bool:
-    """In notebooks, which show traces, and where a program has put a function of its own in the
-    place of one that exports. Evaluation wants them too, see root_context()."""
-    return (
-        _members_of_client["start_trace"] is not _own_start_trace
-        or _members_of_client["log_spans"] is not _own_log_spans
-        or (_notebook_display is not None and not _notebook_display.disabled)
-    )
-
-
-def whole_trace_ended(trace: _core.Trace, spans: list[Any]) -> None:
-    """Called by the core when a trace that wants_whole() spoke of is complete."""
-    info = trace.info or info_of(trace)
-    spans = sorted(spans, key=lambda span: span.start_time_ns)
-    data = TraceData([span.to_immutable_span() for span in spans])
-    root = next((span for span in spans if span.parent_id is None), spans[0])
-    if info.state == TraceState.IN_PROGRESS:
-        info.state = _STATES.get(trace.state, TraceState.OK)
-    info.request_time = root.start_time_ns // 1_000_000
-    info.execution_duration = (root.end_time_ns - root.start_time_ns) // 1_000_000
-    set_request_response_preview(info, data)
-    whole = Trace(info, data)
-    if request_id := info.tags.get("mlflow.eval.requestId"):
-        flush.flush()
-        mlflow.tracing.fluent._EVAL_REQUEST_ID_TO_TRACE_ID[request_id] = info.trace_id
-    elif _notebook_display is not None:
-        _notebook_display.get_instance().display_traces([whole])
-    if TracingClient.log_spans is not _own_log_spans:
-        TracingClient().log_spans(info.experiment_id, data.spans)
-    if TracingClient.start_trace is not _own_start_trace:
-        TracingClient().start_trace(info)
-
-
-def _display_of_notebook() -> Any:
-    if "IPython" not in sys.modules:
-        return None
-    from mlflow.tracing.display import display_handler
-
-    return display_handler.IPythonTraceDisplayHandler if display_handler._is_jupyter() else None
-
-
-# ---- switches, destinations, reading ----
-
-
-def reset() -> None:
-    mlflow_provider.provider.once._done = False
-    mlflow_provider._MLFLOW_TRACE_USER_DESTINATION.reset()
-    destination.follow_tracking_uri()
-    tracing.reset()
-
-
-def set_destination(destination: Any, *, context_local: bool = False) -> None:
-    tracing.set_destination(destination, context_local=context_local)
-    to_location = getattr(destination, "to_location", None)
-    mlflow_provider._MLFLOW_TRACE_USER_DESTINATION.set(
-        to_location() if to_location else destination, context_local=context_local
-    )
-
-
-def set_experiment(
-    experiment_name: str | None = None,
-    experiment_id: str | None = None,
-    trace_location: Any | None = None,
-) -> Any:
-    options = {} if trace_location is None else {"trace_location": trace_location}
-    return fluent.set_experiment(experiment_name, experiment_id, **options)
-
-
-def get_config() -> TracingConfig:
-    config = TracingConfig()
-    config.span_processors = list(tracing._span_processors)
-    return config
-
-
-def _flush_what_was_before(terminate: bool) -> None:
-    """What MLflow's own code recorded before the core was there, or records for a test."""
-    if base_mlflow._batch_processor_registry:
-        base_mlflow.flush_all_batch_processors(terminate=terminate)
-
-
-def flush_pending(terminate: bool = False) -> None:
-    flush.flush()
-    _flush_what_was_before(terminate)
-
-
-def flush_trace_async_logging(terminate: bool = False) -> None:
-    traces.flush_trace_async_logging(terminate)
-    _flush_what_was_before(terminate)
-
-
-def set_last_active_trace_id(trace_id: str) -> None:
-    _core.set_last_trace_id(trace_id)
-
-
-def from_immutable_span(
-    cls: type,
-    span: Any,
-    parent_span_id: str | None = None,
-    trace_id: str | None = None,
-    experiment_id: str | None = None,
-    otel_trace_id: str | None = None,
-) -> Any:
-    return copies.clone_span(span, parent_span_id, trace_id, experiment_id, otel_trace_id)
-
-
-#: Methods of the client that ask the store for nothing that this process may still hold.
-_WRITES = frozenset({"__init__", "start_trace", "log_spans"})
-
-
-def store(self: TracingClient) -> Any:
-    """``TracingClient.store``: what was recorded before the call can be read."""
-    caller = sys._getframe(2).f_code.co_name  # the frame between is MLflow's property
-    if caller not in _WRITES and not supervisor.is_sender_thread():
-        flush.flush(accept_spooled=True)
-    return original(TracingClient.store.fget)(self)
-
-
-def tracing_headers_from_span(span: Any) -> dict[str, str]:
-    if type(span) is _core.LiveSpan:
-        flags = tracing.flags_of(span, OWN_FLAGS)
-        return {"traceparent": f"00-{span._trace_id}-{span.span_id}-{flags:02x}"}
-    distributed = importlib.import_module("mlflow.tracing.distributed")
-    return original(distributed._get_tracing_headers_from_span)(span)
-
-
-#: By module: MLflow's functions, and what they lead to.
-FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
-    "mlflow.tracing.fluent": {
-        "trace": fluent.trace,
-        "start_span": fluent.start_span,
-        "start_span_no_context": fluent.start_span_no_context,
-        "get_current_active_span": fluent.get_current_active_span,
-        "get_active_trace_id": fluent.get_active_trace_id,
-        "get_last_active_trace_id": fluent.get_last_active_trace_id,
-        "update_current_trace": fluent.update_current_trace,
-        "add_trace": traces.add_trace,
-        "_set_last_active_trace_id": set_last_active_trace_id,
-        "_flush_pending_async_trace_writes": flush_pending,
-    },
-    "mlflow.tracing.provider": {
-        "set_span_in_context": set_span_in_context,
-        "detach_span_from_context": detach_span_from_context,
-        "safe_set_span_in_context": safe_set_span_in_context,
-        "with_active_span": with_active_span,
-        "set_destination": set_destination,
-        "enable": tracing.enable,
-        "disable": tracing.disable,
-        "is_tracing_enabled": tracing.is_tracing_enabled,
-        "reset": reset,
-    },
-    "mlflow.tracing.config": {"configure": tracing.configure, "get_config": get_config},
-    "mlflow.tracing.context": {"context": tracing.context},
-    "mlflow.tracing.distributed": {
-        "get_tracing_context_headers_for_http_request": (
-            tracing.get_tracing_context_headers_for_http_request
+#: Names that the seams replace, call and stand in for.
+_REPLACED_AND_CALLED = [
+    *_in("mlflow.tracing.fluent", "cli", _module()),
+    *_in(
+        "mlflow.tracing.fluent",
+        "seams",
+        _replaced(
+            "trace",
+            "func name span_type attributes output_reducer trace_destination"
+            " sampling_ratio_override log_level links description",
         ),
-        "set_tracing_context_from_http_request_headers": (
-            tracing.set_tracing_context_from_http_request_headers
+        _replaced(
+            "start_span",
+            "name span_type attributes trace_destination log_level run_id links description",
         ),
-        "_get_tracing_headers_from_span": tracing_headers_from_span,
-    },
-    "mlflow.tracking.fluent": {
-        "set_experiment": set_experiment,
-        "flush_trace_async_logging": flush_trace_async_logging,
-    },
-    "mlflow.entities.span": {"create_mlflow_span": create_mlflow_span},
-}
+        _replaced(
+            "start_span_no_context",
+            "name span_type parent_span inputs attributes tags metadata experiment_id"
+            " start_time_ns log_level links description",
+        ),
+        _replaced("get_current_active_span"),
+        _replaced("get_active_trace_id"),
+        _replaced("get_last_active_trace_id", "thread_local"),
+        _replaced(
+            "update_current_trace",
+            "tags metadata client_request_id request_preview response_preview state model_id"
+            " session_id user",
+        ),
+        _replaced("add_trace", "trace target"),
+        _replaced("_set_last_active_trace_id", "trace_id"),
+        _replaced("_flush_pending_async_trace_writes", "terminate"),
+        _value("_EVAL_REQUEST_ID_TO_TRACE_ID"),
+    ),
+    *_in(
+        "mlflow.tracing.provider",
+        "seams",
+        _replaced("set_span_in_context", "span"),
+        _replaced("detach_span_from_context", "token"),
+        _replaced("safe_set_span_in_context", "span"),
+        _replaced("with_active_span", "span"),
+        _replaced("set_destination", "destination context_local"),
+        _replaced("enable"),
+        _replaced("disable"),
+        _replaced("is_tracing_enabled"),
+        _replaced("reset"),
+        _value("_TracerProviderWrapper"),
+        _value("_TracerProviderWrapper.get"),
+        _value("_TracerProviderWrapper.get_or_init_tracer"),
+        _value("_TracerProviderWrapper.set"),
+        _value("_TracerProviderWrapper.reset"),
+        _value("_TracerProviderWrapper._swap_raw"),
+        _value("_TracerProviderWrapper._retire_current_batch_processors", lost=_NOTHING),
+        _field("_TracerProviderWrapper.once"),
+        _value("provider", of="mlflow.tracing.provider._TracerProviderWrapper"),
+        _value("mlflow_runtime_context", of=_CONTEXT),
+        _value("_MLFLOW_TRACE_USER_DESTINATION"),
+    ),
+    *_in(
+        "mlflow.tracing.config",
+        "seams",
+        _replaced("configure", "span_processors"),
+        _replaced("get_config"),
+        _called("TracingConfig", ""),
+        _field("TracingConfig.span_processors"),
+    ),
+    *_in(
+        "mlflow.tracing.context",
+        "seams",
+        _replaced("context", "metadata tags enabled session_id user"),
+    ),
+    *_in(
+        "mlflow.tracing.distributed",
+        "seams",
+        _replaced("get_tracing_context_headers_for_http_request"),
+        _replaced("set_tracing_context_from_http_request_headers", "headers"),
+        _replaced("_get_tracing_headers_from_span", "span"),
+    ),
+    *_in(
+        "mlflow.tracking.fluent",
+        "seams",
+        _replaced("set_experiment", "experiment_name experiment_id trace_location"),
+        _replaced("flush_trace_async_logging", "terminate"),
+    ),
+    *_in(
+        "mlflow.entities.span",
+        "seams",
+        _replaced("create_mlflow_span", "otel_span trace_id span_type"),
+        _called("LiveSpan", "otel_span trace_id span_type"),
+        _value("LiveSpan.from_immutable_span"),
+    ),
+    *_in("mlflow.entities.span", "seams fluent", _field("LiveSpan._span")),
+    *_in(
+        "mlflow.entities.span",
+        "spans",
+        _field("Span._span"),
+        _field("Span._attachments"),
+    ),
+    *_in(
+        "mlflow.tracing.client",
+        "seams",
+        _called("TracingClient", ""),
+        _property("TracingClient.store"),
+        _called("TracingClient.start_trace", "self trace_info"),
+        _called("TracingClient.log_spans", "self location spans"),
+    ),
+    *_in(
+        "mlflow.tracing.trace_manager",
+        "seams",
+        _called("ManagerTrace", "trace prompts is_remote_trace workspace"),
+        _called("_Trace", "info span_dict prompts is_remote_trace="),
+        _value("_Trace.to_mlflow_trace"),
+        _field("_Trace.span_dict"),
+        _field("_Trace.workspace"),
+        _called("InMemoryTraceManager", ""),
+        _value("InMemoryTraceManager._instance"),
+        _value("InMemoryTraceManager._instance_lock"),
+        _value("InMemoryTraceManager.get_instance"),
+        _value("InMemoryTraceManager.get_mlflow_trace_id_from_otel_id"),
+        _value("InMemoryTraceManager.get_root_span_id"),
+        _value("InMemoryTraceManager.get_span_from_id"),
+        _value("InMemoryTraceManager.get_trace"),
+        _value("InMemoryTraceManager.pop_trace"),
+        _value("InMemoryTraceManager.register_span"),
+        _value("InMemoryTraceManager.register_trace"),
+        _value("InMemoryTraceManager._check_timeout_update", lost=_NOTHING),
+        _field("InMemoryTraceManager._traces"),
+        _field("InMemoryTraceManager._otel_id_to_mlflow_trace_id"),
+        _field("InMemoryTraceManager._lock"),
+    ),
+    *_in(
+        "mlflow.tracing.export.mlflow_v3",
+        "seams",
+        _value("MlflowV3SpanExporter"),
+        _field("MlflowV3SpanExporter._async_queue"),
+        _field("MlflowV3SpanExporter._is_async_enabled", lost=_NOTHING),
+        _field("MlflowV3SpanExporter._client", lost=_NOTHING),
+        _field("MlflowV3SpanExporter._display_handler", lost=_NOTHING),
+    ),
+    *_in(
+        "mlflow.tracing.export.utils",
+        "seams",
+        _called("try_link_prompts_to_trace", "client trace_id prompts"),
+    ),
+    *_in(
+        "mlflow.tracing.processor.mlflow_v3",
+        "seams",
+        _value("MlflowV3SpanProcessor"),
+        _field("MlflowV3SpanProcessor._trace_manager", lost=_NOTHING),
+        _field("MlflowV3SpanProcessor._batch_delegate", lost=_NOTHING),
+        _field("MlflowV3SpanProcessor._export_metrics", lost=_NOTHING),
+    ),
+    *_in(
+        "mlflow.tracing.processor.base_mlflow",
+        "seams",
+        _value("_batch_processor_registry"),
+        _called("flush_all_batch_processors", "terminate="),
+    ),
+    *_in(
+        "mlflow.tracing.utils.truncation",
+        "seams",
+        _called("set_request_response_preview", "trace_info trace_data"),
+    ),
+    *_in("mlflow.tracing.display", "seams", _called("get_display_handler", "")),
+    *_in(
+        "mlflow.tracing.display.display_handler",
+        "seams",
+        _called("_is_jupyter", ""),
+        _value("IPythonTraceDisplayHandler.disabled"),
+        _called("IPythonTraceDisplayHandler.get_instance", ""),
+        _called("IPythonTraceDisplayHandler.display_traces", "self traces"),
+    ),
+    *_in(
+        "mlflow.llama_index.tracer",
+        "seams",
+        _value("MlflowSpanHandler"),
+        lost="traces that go on in another task or process with a workflow of LlamaIndex",
+        late=True,
+    ),
+    *_in(
+        "mlflow.utils.autologging_utils", "seams", _value("AUTOLOGGING_INTEGRATIONS"), lost=_AUTOLOG
+    ),
+    *_in(
+        "mlflow.utils.import_hooks",
+        "seams",
+        _called("register_post_import_hook", "hook name overwrite="),
+        lost=_AUTOLOG,
+    ),
+]
 
-#: What MLflow's classes must have for the classes here to stand in.
-_MEMBERS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "mlflow.tracing.trace_manager.InMemoryTraceManager": (
-        InMemoryTraceManager,
-        (
-            "_instance",
-            "_instance_lock",
-            "get_instance",
-            "get_mlflow_trace_id_from_otel_id",
-            "get_root_span_id",
-            "get_span_from_id",
-            "get_trace",
-            "pop_trace",
-            "register_prompt",
-            "register_span",
-            "register_trace",
-            "set_trace_metadata",
+#: Names that the other layers of the program's side read.
+_READ = [
+    *_in(
+        "mlflow.tracking.fluent",
+        "recording",
+        _module(),
+        _value("_active_experiment_id"),
+        _value("_active_run_stack"),
+        _value("_ACTIVE_MODEL_CONTEXT"),
+        _called("_get_latest_active_run", ""),
+        _called("_get_active_model_id_global", ""),
+        _called("_get_experiment_id", ""),
+        _field("ActiveModelContext.model_id"),
+    ),
+    *_in(
+        "mlflow.utils.thread_utils",
+        "recording",
+        _field(
+            "ThreadLocalVariable._ThreadLocalVariable__global_thread_values",
+            lost="time: MLflow's functions are asked for the active run and model at every root span",
         ),
     ),
-    "mlflow.tracing.provider._TracerProviderWrapper": (
-        mlflow_provider._TracerProviderWrapper,
-        ("_swap_raw", "get", "get_or_init_tracer", "once", "reset", "set"),
+    *_in(
+        "mlflow.tracking._tracking_service.utils",
+        "recording",
+        _module(),
+        _called("get_tracking_uri", ""),
+        _called("set_tracking_uri", "uri"),
     ),
-    "mlflow.tracing.provider": (
-        mlflow_provider,
-        ("_MLFLOW_TRACE_USER_DESTINATION", "_get_tracer", "mlflow_runtime_context", "provider"),
+    *_in(
+        "mlflow.pyfunc.context",
+        "recording",
+        _module(),
+        _called("get_prediction_context", ""),
+        _field("Context.request_id"),
+        _field("Context.is_evaluate"),
+        _field("Context.dependencies_schemas"),
+        _field("Context.model_id"),
+        late=True,
     ),
-    "mlflow.entities.LiveSpan": (MlflowLiveSpan, ("from_immutable_span",)),
-    "mlflow.tracing.client.TracingClient": (TracingClient, ("store",)),
-}
+    *_in("mlflow.tracing.destination", "tracing", _value("TraceDestination.to_location")),
+    *_in("mlflow.entities.trace_location", "tracing", _value("TraceLocationBase")),
+    *_in("mlflow.entities.trace_status", "traces", _called("TraceStatus.end_statuses", "")),
+    *_in("mlflow.protos.databricks_pb2", "traces", _value("RESOURCE_DOES_NOT_EXIST")),
+    *_in("mlflow.environment_variables", "spans", _value("MLFLOW_TRACE_EXTRACT_ATTACHMENTS")),
+    *_in(
+        "mlflow.tracing.attachments",
+        "spans",
+        _module(),
+        _called("Attachment", "content_type= content_bytes="),
+        _field("Attachment.id"),
+        _field("Attachment.content_bytes"),
+        _called("Attachment.ref", "self trace_id"),
+    ),
+    *_in(
+        "mlflow.store.db.utils",
+        "spool",
+        _module(),
+        _called("_all_tables_exist", "engine"),
+        _called("_initialize_tables", "engine"),
+        lost=_TURNS,
+        late=True,
+    ),
+]
+
+#: Private names of OpenTelemetry that are read or set in the same places.
+_OPENTELEMETRY = [
+    *_in("opentelemetry.trace.propagation", "spans", _value("_SPAN_KEY")),
+    *_in("opentelemetry.context", "spans", _value("_RUNTIME_CONTEXT")),
+    *_in(
+        "opentelemetry.context.contextvars_context",
+        "seams spans",
+        _field("ContextVarsRuntimeContext._current_context"),
+    ),
+    *_in("opentelemetry.util._once", "seams", _field("Once._done")),
+    *_in(
+        "opentelemetry.sdk.trace",
+        "seams otel",
+        _field("TracerProvider._active_span_processor"),
+    ),
+    *_in("opentelemetry.sdk.trace", "otel", _field("TracerProvider._span_limits")),
+]
+
+_INFO = "a trace's info as MLflow's client makes it: no trace is delivered"
+_HTTP = "delivery to tracking servers"
+_DATABASE = "delivery to databases"
+_FILES = "attachments, and spans that go as files"
+
+#: Names that the sender calls: it makes a trace's info and delivers by MLflow's own code.
+_SENDERS = [
+    *_in(
+        "mlflow.entities.trace_info_v2",
+        "sender",
+        _called("_truncate_request_metadata", "d"),
+        _called("_truncate_tags", "tags"),
+        needed_in=SENDER,
+        lost=_INFO,
+    ),
+    *_in(
+        "mlflow.tracing.constant",
+        "sender",
+        _value("MAX_CHARS_IN_TRACE_INFO_METADATA", lost=_INFO),
+        _value("TRACE_SCHEMA_VERSION", lost=_INFO),
+        _value("TRACE_SCHEMA_VERSION_KEY", lost=_INFO),
+        _value("TRUNCATION_SUFFIX", lost=_INFO),
+        _value("TraceMetadataKey", lost=_INFO),
+        _value("TraceSizeStatsKey", lost=_INFO),
+        _value("SpansLocation.TRACKING_STORE", lost=_FILES),
+        _value("TraceTagKey.SPANS_LOCATION", lost=_FILES),
+        needed_in=SENDER,
+    ),
+    *_in(
+        "mlflow.tracing.utils",
+        "sender",
+        _called("SpanAggregationNode", "span_id= parent_id= data="),
+        _called("_calculate_percentile", "sorted_data percentile"),
+        _called("aggregate_usage_from_span_nodes", "nodes"),
+        needed_in=SENDER,
+        lost=_INFO,
+    ),
+    *_in(
+        "mlflow.tracing.utils.truncation",
+        "sender",
+        _called("_get_truncated_preview", "request_or_response role="),
+        needed_in=SENDER,
+        lost=_INFO,
+    ),
+    *_in(
+        "mlflow.utils.git_utils",
+        "sender",
+        _called("get_git_branch", "path"),
+        _called("get_git_commit", "path"),
+        _called("get_git_repo_url", "path"),
+        needed_in=SENDER,
+        lost=_INFO,
+    ),
+    *_in(
+        "mlflow.utils.mlflow_tags",
+        "sender",
+        _value("IMMUTABLE_TAGS"),
+        _value("MLFLOW_GIT_BRANCH"),
+        _value("MLFLOW_GIT_COMMIT"),
+        _value("MLFLOW_GIT_REPO_URL"),
+        _value("MLFLOW_SOURCE_NAME"),
+        _value("MLFLOW_SOURCE_TYPE"),
+        _value("MLFLOW_USER"),
+        needed_in=SENDER,
+        lost=_INFO,
+    ),
+    *_in(
+        "mlflow.environment_variables",
+        "sender",
+        _value("MLFLOW_ALLOW_HTTP_REDIRECTS"),
+        _value("MLFLOW_HTTP_REQUEST_TIMEOUT"),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.store.tracking.rest_store",
+        "sender",
+        _value("RestStore"),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.tracing.utils.otlp",
+        "sender",
+        _value("MLFLOW_EXPERIMENT_ID_HEADER"),
+        _value("OTLP_TRACES_PATH"),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.tracking._tracking_service.utils",
+        "sender",
+        _called("_get_store", "store_uri"),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.tracking.request_header.registry",
+        "sender",
+        _called("resolve_request_headers", ""),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.utils.request_utils",
+        "sender",
+        _called("TCPKeepAliveHTTPAdapter", "pool_connections= pool_maxsize="),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.utils.rest_utils",
+        "sender",
+        _called(
+            "http_request",
+            "host_creds endpoint method max_retries= raise_on_status= extra_headers= data="
+            " timeout=",
+        ),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.utils.workspace_context",
+        "sender",
+        _called("get_request_workspace", ""),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.utils.workspace_utils",
+        "sender",
+        _value("WORKSPACE_HEADER_NAME"),
+        needed_in=SENDER,
+        lost=_HTTP,
+    ),
+    *_in(
+        "mlflow.store.db.db_types",
+        "sender",
+        _value("DATABASE_ENGINES"),
+        _value("SQLITE"),
+        needed_in=SENDER,
+        lost=_DATABASE,
+    ),
+    *_in(
+        "mlflow.store.db.utils",
+        "sender",
+        _called("create_sqlalchemy_engine", "db_uri"),
+        needed_in=SENDER,
+        lost=_DATABASE,
+    ),
+    *_in(
+        "mlflow.utils.uri",
+        "sender",
+        _called("get_uri_scheme", "uri"),
+        needed_in=SENDER,
+        lost=_DATABASE,
+    ),
+    *_in(
+        "mlflow.tracing.client",
+        "sender",
+        _called("TracingClient", "tracking_uri"),
+        _called("TracingClient.get_trace_info", "self trace_id"),
+        needed_in=SENDER,
+        lost=_FILES,
+    ),
+    *_in(
+        "mlflow.store.artifact.artifact_repository_registry",
+        "sender",
+        _called("get_artifact_repository", "artifact_uri"),
+        needed_in=SENDER,
+        lost=_FILES,
+    ),
+    *_in(
+        "mlflow.tracing.utils.artifact_utils",
+        "sender",
+        _called("get_artifact_uri_for_trace", "trace_info"),
+        _value("TRACE_DATA_FILE_NAME"),
+        needed_in=SENDER,
+        lost=_FILES,
+    ),
+    *_in(
+        "mlflow.tracing.export.genai_semconv.translator",
+        "sender",
+        _called("translate_span_to_genai", "span"),
+        needed_in=SENDER,
+        lost="MLFLOW_ENABLE_OTEL_GENAI_SEMCONV",
+    ),
+]
+
+#: All private names. One that both processes need stands here for each.
+NAMES: tuple[Name, ...] = (*_REPLACED_AND_CALLED, *_READ, *_OPENTELEMETRY, *_SENDERS)
 
 
-def _function(module: str, name: str) -> types.FunctionType:
-    function = vars(importlib.import_module(module)).get(name)
-    if not isinstance(function, types.FunctionType):
-        raise MovedSeam(f"{module}.{name} is missing")
-    return function
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
-
-
-def _check_parameters(where: str, function: Callable[..., Any], target: Callable[..., Any]) -> None:
-    theirs, ours = _parameters(function), _parameters(target)
-    for place, parameter in enumerate(theirs):
-        own = ours[place] if place < len(ours) else None
-        if own is None or own.name != parameter.name:
-            raise MovedSeam(f"{where} takes {parameter.name!r}, which is not known here")
+# ---- the check ----
 
 
 def check() -> None:
-    """Raises:
-    MovedSeam: MLflow has moved something that is replaced.
+    """Find out whether MLflow is as this package knows it. A module that is ``late`` and not loaded is
+    left for ``check_module``.
+
+    Raises:
+        MovedSeam: a required name is missing, or is not what it was; the message says which.
     """
-    for module, functions in FUNCTIONS.items():
-        for name, target in functions.items():
-            _check_parameters(f"{module}.{name}", _function(module, name), target)
-    for where, (owner, names) in _MEMBERS.items():
-        for name in names:
-            if not hasattr(owner, name):
-                raise MovedSeam(f"{where}.{name} is missing")
-    if not isinstance(TracingClient.__dict__["store"], property):
-        raise MovedSeam("mlflow.tracing.client.TracingClient.store is no property")
-    if type(mlflow_provider.mlflow_runtime_context) is not ContextVarsRuntimeContext:
-        raise MovedSeam("mlflow.tracing.provider.mlflow_runtime_context is of another class")
-    if type(mlflow_provider.provider) is not mlflow_provider._TracerProviderWrapper:
-        raise MovedSeam("mlflow.tracing.provider.provider is of another class")
+    for name in NAMES:
+        if name.required and (not name.late or name.module in sys.modules):
+            _check(name)
 
 
-def apply() -> None:
-    """Replaces what is to be replaced; what undoes it is noted as it goes."""
-    for module, functions in FUNCTIONS.items():
-        for name, target in functions.items():
-            replace(_function(module, name), target)
-    replace(TracingClient.store.fget, store)
-    replace_class(mlflow_provider.provider, CoreProviderWrapper)
-    replace_class(mlflow_provider.mlflow_runtime_context, LinkedMlflowContext)
-    replace_attribute(MlflowLiveSpan, "from_immutable_span", classmethod(from_immutable_span))
-    before = InMemoryTraceManager._instance
-    at_undo(lambda: setattr(InMemoryTraceManager, "_instance", before))
-    replace_attribute(InMemoryTraceManager, "get_instance", classmethod(get_instance))
-    hooks.take_info.answer(take_info)
-    hooks.whole_trace_ended.answer(whole_trace_ended)
-    global _notebook_display
-    _notebook_display = _display_of_notebook()
-    root_context.wants_whole = wants_whole
-    replace_attribute(otel_context, "_find_mirror", find_mirror)
-    replace_attribute(otel_context, "_is_recorded_elsewhere", is_recorded_elsewhere)
-    replace_attribute(otel, "bridged_provider", core_provider)
-    destination.use_mlflow(True)
-    at_undo(_forget)
-    when_loaded("mlflow.llama_index.tracer", _complete_llama_index)
-    database.guard()
+def check_module(module: str) -> None:
+    """Find out whether one module of MLflow, which is loaded, is as this package knows it.
+
+    Args:
+        module: Its dotted name.
+
+    Raises:
+        MovedSeam: as by ``check``.
+    """
+    for name in NAMES:
+        if name.required and name.module == module:
+            _check(name)
 
 
-def _complete_llama_index() -> None:
-    handler = sys.modules["mlflow.llama_index.tracer"].MlflowSpanHandler
-    ours = importlib.import_module("mlflow_fasttrace._internal.seams.llama_index")
-    for name in ("capture_propagation_context", "restore_propagation_context"):
-        if name not in vars(handler):  # MLflow's own, in a later version
-            replace_attribute(handler, name, getattr(ours, name))
+def late_modules() -> set[str]:
+    """The modules whose required names are checked when they are loaded."""
+    return {name.module for name in NAMES if name.required and name.late}
 
 
-def _forget() -> None:
-    root_context.wants_whole = None
-    destination.use_mlflow(False)
+def missing(needed_in: str) -> Iterator[tuple[Name, str]]:
+    """Look for all names of a process, the optional ones too. Their modules are imported for it, but for
+    the ``late`` ones: a command has time for that, a program does not.
+
+    Args:
+        needed_in: ``PROGRAM`` or ``SENDER``.
+
+    Returns:
+        The names that are missing, each with one line that says how.
+    """
+    for name in NAMES:
+        if name.needed_in == needed_in and (not name.late or name.module in sys.modules):
+            try:
+                _check(name)
+            except MovedSeam as moved:
+                yield name, str(moved)
 
 
-__all__ = ["FUNCTIONS", "apply", "check"]
+def _check(name: Name) -> None:
+    """Raises:
+    MovedSeam: the name is missing, or is not what it was.
+    """
+    try:
+        module = sys.modules.get(name.module) or importlib.import_module(name.module)
+    except ImportError as error:
+        raise MovedSeam(f"{name.module} cannot be imported ({error})") from error
+    if name.kind is Kind.MODULE:
+        return
+    owner, _, member = name.name.rpartition(".")
+    holder: Any = module
+    if owner and (holder := getattr(module, owner, None)) is None:
+        raise MovedSeam(f"{name.module}.{owner} is missing")
+    if name.kind is Kind.FIELD:
+        if not _sets(holder, member):
+            raise MovedSeam(f"{name.path} is missing")
+        return
+    if not hasattr(holder, member):
+        raise MovedSeam(f"{name.path} is missing")
+    value = getattr(holder, member)
+    if name.kind is Kind.PROPERTY and not isinstance(value, property):
+        raise MovedSeam(f"{name.path} is no property")
+    if name.kind is Kind.REPLACED:
+        _check_replaced(name, value)
+    if name.kind is Kind.CALLED and name.parameters is not None:
+        _check_called(name, value)
+    if name.of is not None and _path_of(type(value)) != name.of:
+        raise MovedSeam(f"{name.path} is of another class")
+
+
+def _path_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _sets(cls: type, field: str) -> bool:
+    """Whether instances of a class have an attribute: a class's own, a dataclass's field, or one that an
+    ``__init__`` of it or of a class above sets. No instance is made to find out."""
+    if hasattr(cls, field) or field in getattr(cls, "__dataclass_fields__", ()):
+        return True
+    for base in cls.__mro__:
+        code = getattr(vars(base).get("__init__"), "__code__", None)
+        if code is not None and field in code.co_names:
+            return True
+    return False
+
+
+def _check_replaced(name: Name, function: Any) -> None:
+    """Raises:
+    MovedSeam: it is no function, or takes what ours does not take in that place.
+    """
+    if not isinstance(function, types.FunctionType):
+        raise MovedSeam(f"{name.path} is no function")
+    ours = (name.parameters or "").split()
+    for place, theirs in enumerate(inspect.signature(function).parameters):
+        if place >= len(ours) or ours[place] != theirs:
+            raise MovedSeam(f"{name.path} takes {theirs!r}, which is not known here")
+
+
+def _check_called(name: Name, function: Callable[..., Any]) -> None:
+    """Raises:
+    MovedSeam: it cannot be called as this package calls it.
+    """
+    given = (name.parameters or "").split()
+    positional = [argument for argument in given if not argument.endswith("=")]
+    keywords = {argument[:-1]: None for argument in given if argument.endswith("=")}
+    try:
+        inspect.signature(function).bind(*positional, **keywords)
+    except (TypeError, ValueError) as error:
+        raise MovedSeam(f"{name.path} is called otherwise ({error})") from error

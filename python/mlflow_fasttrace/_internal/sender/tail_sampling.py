@@ -51,7 +51,9 @@ class Rules(NamedTuple):
             return True
         if self.slower_than_ns is not None and (info.duration_ns or 0) > self.slower_than_ns:
             return True
-        return self.error and any(status_of(entry.record) == SpanStatus.ERROR for entry in trace.spans)
+        return self.error and any(
+            status_of(entry.record) == SpanStatus.ERROR for entry in trace.spans
+        )
 
 
 @lru_cache(maxsize=64)

@@ -10,19 +10,29 @@ import ast
 import base64
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
 
 if TYPE_CHECKING:
+    from mlflow.tracing.attachments import Attachment
+
     from mlflow_fasttrace._core import LiveSpan
 
 _REFERENCE = "mlflow-attachment://"
 
 
 def extract(span: LiveSpan, value: Any) -> Any:
-    """The value with a reference wherever content was taken out; ``span._attachments`` gets it."""
+    """Take binary content out of inputs or outputs.
+
+    Args:
+        span: The span whose ``_attachments`` gets the content. One that has ended keeps none.
+        value: The inputs or outputs; they are not changed.
+
+    Returns:
+        The value with a reference wherever content was taken out.
+    """
     extractor = _Extractor(span)
     first = extractor.replace(value)
     if not extractor.providers:
@@ -34,15 +44,23 @@ def extract(span: LiveSpan, value: Any) -> Any:
 
 
 class _Extractor:
+    """Replaces content by references, in a value of any depth.
+
+    Args:
+        span: The span that gets the content.
+    """
+
     def __init__(self, span: LiveSpan):
         from mlflow.environment_variables import MLFLOW_TRACE_EXTRACT_ATTACHMENTS
         from mlflow.tracing.attachments import Attachment
 
         self._span = span
         self._attachment = Attachment
+        #: Whether data URIs and payloads of providers count as content.
         self.providers: bool = MLFLOW_TRACE_EXTRACT_ATTACHMENTS.get()
 
     def replace(self, value: Any) -> Any:
+        """A copy of the value with references."""
         if isinstance(value, self._attachment):
             return self._store(value)
         if isinstance(value, str):
@@ -55,7 +73,8 @@ class _Extractor:
             return [self.replace(item) for item in value]
         return value
 
-    def _store(self, attachment: Any) -> str:
+    def _store(self, attachment: Attachment) -> str:
+        """Give the span an attachment; the reference that stands for it."""
         span = self._span
         limit = _size_limit()
         size = len(attachment.content_bytes)
@@ -82,8 +101,8 @@ class _Extractor:
         return None if content is None else self._store_content(content, content_type)
 
     def _of_provider(self, value: dict[str, Any]) -> dict[str, Any] | None:
-        """A copy with a reference, where the dictionary is one that providers put content into. The
-        first form that fits decides."""
+        """A copy with a reference, where providers put content into a dictionary of that form; None where
+        they do not. The first form that fits decides."""
         for find in _FORMS:
             found = find(value)
             if found is None:
@@ -97,7 +116,7 @@ class _Extractor:
 
 
 def _size_limit() -> int | None:
-    """Bytes that one attachment may have; None: any number."""
+    """The bytes that one attachment may have at most; None where there is no limit."""
     text = os.environ.get("MLFLOW_TRACE_MAX_ATTACHMENT_SIZE")
     if not text:
         return None
@@ -110,6 +129,7 @@ def _size_limit() -> int | None:
 
 
 def _decoded(data: str) -> bytes | None:
+    """The content of a base64 text; None where the text is no base64."""
     try:
         return base64.b64decode(data, validate=True)
     except ValueError:
@@ -117,7 +137,7 @@ def _decoded(data: str) -> bytes | None:
 
 
 def _gemini_content(data: str) -> bytes | None:
-    """The Gemini SDK writes bytes as base64 or as their repr."""
+    """The content that the Gemini SDK writes as base64 or as the repr of bytes."""
     if data.startswith(("b'", 'b"')):
         try:
             parsed = ast.literal_eval(data)
@@ -129,20 +149,22 @@ def _gemini_content(data: str) -> bytes | None:
 
 
 def _with(value: dict[str, Any], path: tuple[str, ...], reference: str) -> dict[str, Any]:
-    inner = _with(value[path[0]], path[1:], reference) if len(path) > 1 else reference
+    """A copy of a dictionary with a reference at the end of a path of keys."""
+    inner: Any = _with(value[path[0]], path[1:], reference) if len(path) > 1 else reference
     return {**value, path[0]: inner}
 
 
-#: Path of the content, the content, its type.
+#: Keys that lead to the content, the content, its media type.
 _Found = tuple[tuple[str, ...], str, str]
 
 
-def _content(value: Any) -> bool:
-    """Text that is still content: not empty, and no reference already."""
+def _is_content(value: Any) -> TypeGuard[str]:
+    """Whether a text is still content: not empty, and no reference already."""
     return isinstance(value, str) and value != "" and not value.startswith(_REFERENCE)
 
 
 def _part(value: Any, *path: str) -> Any:
+    """What is at the end of a path of keys; None where there is no such path."""
     for name in path:
         if not isinstance(value, dict):
             return None
@@ -151,6 +173,7 @@ def _part(value: Any, *path: str) -> Any:
 
 
 def _name(value: Any, default: str) -> str:
+    """A format's name, where the provider gives one."""
     return value if isinstance(value, str) and value else default
 
 
@@ -164,7 +187,9 @@ def _openai_input_audio(value: dict[str, Any]) -> _Found | None:
 
 def _anthropic_image(value: dict[str, Any]) -> _Found | None:
     source = value.get("source")
-    if value.get("type") != "image" or _part(source, "type") != "base64":
+    if not isinstance(source, dict):
+        return None
+    if value.get("type") != "image" or source.get("type") != "base64":
         return None
     data = source.get("data")
     if not isinstance(data, str) or not data:
@@ -179,12 +204,12 @@ def _openai_image(value: dict[str, Any]) -> _Found | None:
 
 def _openai_audio(value: dict[str, Any]) -> _Found | None:
     data = _part(value, "audio", "data")
-    return (("audio", "data"), data, "audio/wav") if _content(data) else None
+    return (("audio", "data"), data, "audio/wav") if _is_content(data) else None
 
 
 def _bedrock_image(value: dict[str, Any]) -> _Found | None:
     data = _part(value, "image", "source", "bytes")
-    if not _content(data):
+    if not _is_content(data):
         return None
     kind = _name(value["image"].get("format", "png"), "png")
     return ("image", "source", "bytes"), data, f"image/{kind}"
@@ -192,7 +217,7 @@ def _bedrock_image(value: dict[str, Any]) -> _Found | None:
 
 def _gemini_inline_data(value: dict[str, Any]) -> _Found | None:
     data = _part(value, "inline_data", "data")
-    if not _content(data):
+    if not _is_content(data):
         return None
     default = "application/octet-stream"
     kind = _name(value["inline_data"].get("mime_type", default), default)
@@ -201,12 +226,12 @@ def _gemini_inline_data(value: dict[str, Any]) -> _Found | None:
 
 def _openai_generated_image(value: dict[str, Any]) -> _Found | None:
     data = value.get("result")
-    if value.get("type") != "image_generation_call" or not _content(data):
+    if value.get("type") != "image_generation_call" or not _is_content(data):
         return None
     return ("result",), data, f"image/{_name(value.get('output_format', 'png'), 'png')}"
 
 
-#: In MLflow's order.
+#: The forms that providers put content into, in MLflow's order: each finds its content, or None.
 _FORMS: tuple[Callable[[dict[str, Any]], _Found | None], ...] = (
     _openai_input_audio,
     _anthropic_image,

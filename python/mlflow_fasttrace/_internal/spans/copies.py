@@ -1,19 +1,32 @@
-"""An open span made of one that has ended."""
+"""An open span made of one that has ended. The C core calls ``clone_span`` by name."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
-from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN
+from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN, NoOpSpan
 
-_TRACE_ID = "mlflow.traceRequestId"
+if TYPE_CHECKING:
+    from mlflow.entities import Span
+
+    from mlflow_fasttrace._core import LiveSpan
+
+#: The attribute that holds the id of a span's own trace.
+TRACE_ID_KEY = "mlflow.traceRequestId"
 
 
-def copy_contents(span: Any, clone: Any) -> None:
+def copy_contents(span: Span, clone: LiveSpan) -> None:
+    """Give an open span what another one holds: status, attributes, inputs, outputs and events. Links stay
+    behind, with a log line, as in MLflow.
+
+    Args:
+        span: The span that is read.
+        clone: The open span.
+    """
     clone.set_status(span.status)
-    clone.set_attributes({k: v for k, v in span.attributes.items() if k != _TRACE_ID})
+    clone.set_attributes({k: v for k, v in span.attributes.items() if k != TRACE_ID_KEY})
     if span.inputs:
         clone.set_inputs(span.inputs)
     if span.outputs:
@@ -29,20 +42,23 @@ def copy_contents(span: Any, clone: Any) -> None:
 
 
 def clone_span(
-    span: Any,
+    span: Span,
     parent_span_id: str | None = None,
     trace_id: str | None = None,
     experiment_id: str | None = None,
     otel_trace_id: str | None = None,
-) -> Any:
+) -> LiveSpan | NoOpSpan:
     """``LiveSpan.from_immutable_span``: an open span that holds what the other one holds.
 
     Args:
         span: The span to copy, with its id.
         parent_span_id: Id of the span above it in that trace.
         trace_id: Id of the trace, of this process and in flight, that it joins.
-        experiment_id: Where it goes if it begins a trace.
+        experiment_id: Id of the experiment of the trace, if the span begins one.
         otel_trace_id: Accepted as MLflow does; the trace's id decides.
+
+    Returns:
+        The open span; one that records nothing where tracing is off.
     """
     trace = None if trace_id is None else _core.live_trace(trace_id)
     spans = [] if trace is None else trace.spans()
@@ -51,7 +67,7 @@ def clone_span(
     clone = _core.start_span(
         span.name, parent, experiment, span.start_time_ns, int(span.span_id, 16), None
     )
-    if type(clone) is not _core.LiveSpan:
+    if not isinstance(clone, _core.LiveSpan):
         return NO_OP_SPAN
     copy_contents(span, clone)
     return clone

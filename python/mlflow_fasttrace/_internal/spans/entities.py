@@ -1,32 +1,37 @@
 """MLflow's entities made of what a span holds, and checks that need them.
 
-The C core calls these by name. MLflow is imported when one is needed, never before.
+The C core calls these functions by name (``ext/live_span.c``, ``ext/span.c``): name and place stay. MLflow is
+imported when one of its entities is needed, never before.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from mlflow_fasttrace._internal.base import log
 
 if TYPE_CHECKING:
     from mlflow.entities import Link, Span, SpanEvent, SpanLogLevel, SpanStatus
+    from mlflow.exceptions import MlflowException
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtelProtoSpan
 
     from mlflow_fasttrace._core import LiveSpan
+    from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
 _LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 
-def invalid(message: str) -> Exception:
+def invalid(message: str) -> MlflowException:
     """An ``MlflowException`` with the code INVALID_PARAMETER_VALUE."""
     from mlflow.exceptions import MlflowException
 
     return MlflowException.invalid_parameter_value(message)
 
 
-def log_level_number(level: Any) -> int:
+def log_level_number(level: SpanLogLevel | str) -> int:
     """The number of a ``SpanLogLevel`` or of its name.
 
     Raises:
@@ -39,8 +44,11 @@ def log_level_number(level: Any) -> int:
     return int(SpanLogLevel.from_value(level))
 
 
-def session_text(session_id: Any) -> Any:
+def session_text(session_id: str | list[str]) -> str:
     """A session as metadata; one of several levels as a JSON list, as MLflow 3.18 has it.
+
+    Args:
+        session_id: The session, or its levels, the outermost first.
 
     Raises:
         MlflowException: a level is no string, or there is none.
@@ -59,6 +67,7 @@ def session_text(session_id: Any) -> Any:
 
 
 def status(span: LiveSpan) -> SpanStatus:
+    """``LiveSpan.status``."""
     from mlflow.entities import SpanStatus, SpanStatusCode
 
     code, message = span._status_pair
@@ -66,15 +75,17 @@ def status(span: LiveSpan) -> SpanStatus:
 
 
 def events(span: LiveSpan) -> list[SpanEvent]:
+    """``LiveSpan.events``."""
     from mlflow.entities import SpanEvent
 
     return [
-        SpanEvent(name=name, timestamp=time_ns, attributes=attributes)
+        SpanEvent(name=name, timestamp=time_ns, attributes=attributes)  # type: ignore[abstract]  # MLflow makes its events so
         for name, time_ns, attributes in span._event_tuples
     ]
 
 
 def log_level(span: LiveSpan) -> SpanLogLevel | None:
+    """``LiveSpan.log_level``."""
     from mlflow.entities import SpanLogLevel
 
     level = span.get_attribute("mlflow.spanLogLevel")
@@ -82,15 +93,26 @@ def log_level(span: LiveSpan) -> SpanLogLevel | None:
 
 
 def links(span: LiveSpan) -> list[Link]:
+    """``LiveSpan.links``: copies, whose changes are nobody's."""
+    return [_link(link.trace_id, link.span_id, link.attributes) for link in span._links]
+
+
+def _link(trace_id: str, span_id: str, attributes: Mapping[str, Any] | None) -> Link:
+    """A ``Link`` with attributes of its own.
+
+    Args:
+        trace_id: Id of the trace, as MLflow writes it.
+        span_id: Id of the span, 16 hexadecimal digits.
+        attributes: Attributes of the link; they are copied.
+    """
     from mlflow.entities import Link
 
-    return [
-        Link(link.trace_id, link.span_id, dict(link.attributes) if link.attributes else None)
-        for link in span._links
-    ]
+    own = dict(attributes) if attributes else None
+    return Link(trace_id, span_id, own)  # type: ignore[abstract]  # MLflow makes its links so
 
 
 def to_dict(span: LiveSpan) -> dict[str, Any]:
+    """``LiveSpan.to_dict``: ids in base64, times in nanoseconds, attributes as JSON texts."""
     code, message = span._status_pair
 
     def encoded(hexadecimal: str | None) -> str | None:
@@ -116,6 +138,7 @@ def to_dict(span: LiveSpan) -> dict[str, Any]:
 
 
 def to_immutable_span(span: LiveSpan) -> Span:
+    """``LiveSpan.to_immutable_span``: a copy, with the attachments."""
     from mlflow.entities import Span
 
     made = Span.from_dict(to_dict(span))
@@ -123,11 +146,17 @@ def to_immutable_span(span: LiveSpan) -> Span:
     return made
 
 
-def to_otel_proto(span: LiveSpan) -> Any:
+def to_otel_proto(span: LiveSpan) -> OtelProtoSpan:
+    """``LiveSpan.to_otel_proto``."""
     return to_immutable_span(span).to_otel_proto()
 
 
 def no_subscript(span: LiveSpan, item: Any) -> NoReturn:
+    """``span[item]``: refused with a hint, as in MLflow.
+
+    Raises:
+        TypeError: always.
+    """
     hint = "Use attribute access instead, e.g. `span.inputs`, `span.outputs`, or `span.attributes`."
     if isinstance(item, str):
         if item.isidentifier() and not item.startswith("_") and hasattr(span, item):
@@ -141,6 +170,11 @@ def no_subscript(span: LiveSpan, item: Any) -> NoReturn:
 
 
 def no_pickle(span: LiveSpan) -> NoReturn:
+    """``pickle.dumps(span)``: refused with a hint, as in MLflow.
+
+    Raises:
+        TypeError: always.
+    """
     raise TypeError(
         "'LiveSpan' cannot be pickled while active. "
         "Call `span.to_immutable_span()` to serialize finished span data."
@@ -148,6 +182,11 @@ def no_pickle(span: LiveSpan) -> NoReturn:
 
 
 def no_deepcopy(span: LiveSpan) -> NoReturn:
+    """``copy.deepcopy(span)``: refused with a hint, as in MLflow.
+
+    Raises:
+        TypeError: always.
+    """
     raise TypeError(
         "'LiveSpan' cannot be deepcopied while active. "
         "Call `span.to_immutable_span()` to copy finished span data."
@@ -157,11 +196,28 @@ def no_deepcopy(span: LiveSpan) -> NoReturn:
 # ---- starting ----
 
 
+class RootOptions(NamedTuple):
+    """Options of a new span that few spans have: two of a root span alone, and the links of any. The
+    core takes it as a tuple, in this order."""
+
+    #: Id of the experiment that the trace goes to.
+    experiment_id: str | None = None
+    #: Id of the run that the trace belongs to.
+    run_id: str | None = None
+    links: list[Link] | None = None
+
+
 def apply_root_options(
-    span: LiveSpan, rare: tuple[str | None, str | None, list[Any] | None]
+    span: LiveSpan, options: tuple[str | None, str | None, list[Link] | None]
 ) -> None:
-    """What only a root can have, said where it is no root; and the links of a new span."""
-    experiment_id, run_id, given_links = rare
+    """Give a new span its links; and say so, in a log line, where a span that is no root was given options
+    of a root.
+
+    Args:
+        span: The new span.
+        options: ``RootOptions``.
+    """
+    experiment_id, run_id, given_links = options
     if span.parent_id is not None:
         for parameter, value in (("experiment_id", experiment_id), ("run_id", run_id)):
             if value is not None:
@@ -177,7 +233,12 @@ def apply_root_options(
             log.logger.warning("Skipping invalid link: %s", link)
 
 
-def add_link(span: LiveSpan, link: Any) -> None:
+def add_link(span: LiveSpan, link: Link) -> None:
+    """``LiveSpan.add_link``. A link to another location of Unity Catalog is left out, with a log line.
+
+    Raises:
+        MlflowException: it is no link, or one of its ids is none.
+    """
     from mlflow.entities import Link
 
     if not isinstance(link, Link):
@@ -199,15 +260,16 @@ def add_link(span: LiveSpan, link: Any) -> None:
             f"to trace '{link.trace_id}' will be skipped."
         )
         return
-    attributes = dict(link.attributes) if link.attributes else None
-    span._links.append(Link(link.trace_id, link.span_id, attributes))
-    span._append_link(link.trace_id, link.span_id, attributes)
+    own = _link(link.trace_id, link.span_id, link.attributes)
+    span._links.append(own)
+    span._append_link(own.trace_id, own.span_id, own.attributes)
 
 
 # ---- a span as OpenTelemetry's, for code that reaches for `span._span` ----
 
 
-def otel_span(span: LiveSpan) -> Any:
+def otel_span(span: LiveSpan) -> OtelSpanView:
+    """``span._span``."""
     from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
     return OtelSpanView(span)
@@ -230,6 +292,7 @@ class _AttributeRegistry:
 
 
 def attribute_registry(span: LiveSpan) -> _AttributeRegistry:
+    """``span._attributes``."""
     return _AttributeRegistry(span)
 
 
@@ -237,6 +300,7 @@ def attribute_registry(span: LiveSpan) -> _AttributeRegistry:
 
 
 def _plain(value: Any) -> Any:
+    """The value with tuples made lists, at every depth."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -255,6 +319,7 @@ def payload_repr(value: Any) -> str:
 
 
 def extract_attachments(span: LiveSpan, value: Any) -> Any:
+    """Inputs or outputs without the binary content, which ``span._attachments`` gets."""
     from mlflow_fasttrace._internal.spans.attachments import extract
 
     return extract(span, value)

@@ -1,23 +1,32 @@
-"""What a program holds where its span is not recorded."""
+"""The span that a program holds where nothing is recorded."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span as OtelSpan
+
+    from mlflow_fasttrace._core import NonRecordingSpan
 
 NO_OP_SPAN_TRACE_ID = "MLFLOW_NO_OP_SPAN_TRACE_ID"
 
 
 class NoOpSpan:
-    """What a program holds where its span is not recorded: takes everything, keeps nothing."""
+    """A span that takes everything and keeps nothing, as MLflow's of that name.
+
+    Args:
+        non_recording: What is made current where this span is: the core's non-recording span, or None
+            where nothing is.
+    """
 
     trace_id = request_id = NO_OP_SPAN_TRACE_ID
     span_id = name = start_time_ns = end_time_ns = parent_id = status = context = None
     inputs = outputs = span_type = description = log_level = model_name = llm_cost = None
     _trace_id = None
 
-    def __init__(self, non_recording: Any = None):
-        #: What is made current where this span is: nothing, or the core's non-recording span.
+    def __init__(self, non_recording: NonRecordingSpan | None = None):
         self._non_recording = non_recording
 
     @property
@@ -33,16 +42,15 @@ class NoOpSpan:
         return []
 
     @property
-    def _span(self) -> Any:
+    def _span(self) -> OtelSpan:
         from opentelemetry.trace import INVALID_SPAN
 
         return INVALID_SPAN
 
-    @property
+    @property  # type: ignore[misc]  # object's can be written
     def __class__(self) -> type:
         # isinstance(span, NoOpSpan) holds for MLflow's class too, once it is loaded.
-        module = sys.modules.get("mlflow.entities.span")
-        return getattr(module, "NoOpSpan", NoOpSpan)
+        return getattr(sys.modules.get("mlflow.entities"), "NoOpSpan", NoOpSpan)
 
     def _ignore(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -60,5 +68,5 @@ class NoOpSpan:
         return f"NoOpSpan(name=None, trace_id={self.trace_id!r}, span_id=None, parent_id=None)"
 
 
-#: It holds nothing, so one serves wherever tracing is off.
+#: The one that serves wherever tracing is off: it holds nothing.
 NO_OP_SPAN = NoOpSpan()

@@ -1,10 +1,16 @@
-"""OpenTelemetry's context and the core's: from one kind of span to the other, and their link."""
+"""OpenTelemetry's context and the core's: from one kind of span to the other, and the link between the two
+contexts.
+
+A span that OpenTelemetry's SDK made for one of MLflow's integrations has a twin in the core with the same
+ids. While MLflow runs on the core, ``seams/sdk_spans.py`` keeps ``twins``, and ``seams/apply.py`` tells by
+``ask_mlflow`` who knows the traces of MLflow's own code.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
 from opentelemetry import trace as trace_api
@@ -16,20 +22,40 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import hooks
 from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
+if TYPE_CHECKING:
+    from mlflow_fasttrace._core import LiveSpan
+
 SPAN_KEY = trace_api.propagation._SPAN_KEY
-#: In a context of OpenTelemetry: what was current in the core when it was attached.
+#: Key in a context of OpenTelemetry for what was current in the core when the context was attached.
 _AT = "mlflow_fasttrace.current"
-#: What knows the core's span of another library's: (trace id, span id) -> span or None.
-_find_mirror: Callable[[int, int], Any] | None = None
-#: Whether somebody else sends the info of a trace of this process, by its id.
-_is_recorded_elsewhere: Callable[[str], bool] | None = None
+
+#: The core's span for each open span of OpenTelemetry's SDK that has one, by (trace id, span id).
+twins: dict[tuple[int, int], LiveSpan] = {}
 
 
-def otel_span_of(current: Any) -> trace_api.Span:
+def _mlflow_records_nothing(trace_id: str) -> bool:
+    return False
+
+
+_mlflow_records: Callable[[str], bool] = _mlflow_records_nothing
+
+
+def ask_mlflow(records: Callable[[str], bool] | None) -> None:
+    """Say who knows the traces that MLflow's own code records, and whose info it sends.
+
+    Args:
+        records: Whether MLflow's own code records the trace of an id in this process; None where it
+            records none.
+    """
+    global _mlflow_records
+    _mlflow_records = records or _mlflow_records_nothing
+
+
+def otel_span_of(current: LiveSpan | _core.NonRecordingSpan | None) -> trace_api.Span:
     """The OpenTelemetry span for what is current in the core."""
-    if type(current) is _core.LiveSpan:
-        if (other := getattr(current, "_twin", None)) is not None:
-            return other._span
+    if isinstance(current, _core.LiveSpan):
+        if (sdk_span := getattr(current, "_twin", None)) is not None:
+            return sdk_span._span
         if not current._remote:
             return OtelSpanView(current)
         return NonRecordingSpan(
@@ -40,13 +66,14 @@ def otel_span_of(current: Any) -> trace_api.Span:
                 trace_flags=TraceFlags(TraceFlags.SAMPLED),
             )
         )
-    if type(current) is _core.NonRecordingSpan and current.not_sampled:
-        return dropped_span()
+    if current is not None and current.not_sampled:
+        return not_sampled_span()
     return trace_api.INVALID_SPAN
 
 
-def dropped_span() -> trace_api.Span:
-    """Of a trace that is not sampled: whoever it is told to does not sample it either."""
+def not_sampled_span() -> trace_api.Span:
+    """A span of a trace that is not sampled, with ids that nobody has: a service that gets them does not
+    sample the trace either."""
     context = SpanContext(
         secrets.randbits(128) | 1,
         secrets.randbits(64) | 1,
@@ -57,9 +84,11 @@ def dropped_span() -> trace_api.Span:
 
 
 def parent_of(span: trace_api.Span) -> Any:
-    """What stands in the core for an OpenTelemetry span that is to be a parent: a span, a
-    non-recording one, or
-    None where it is no parent."""
+    """What stands in the core for an OpenTelemetry span that is to be a parent.
+
+    Returns:
+        A span of the core, a non-recording one, or None where the span is no parent.
+    """
     if isinstance(span, OtelSpanView):
         return span._live
     context = span.get_span_context()
@@ -67,18 +96,15 @@ def parent_of(span: trace_api.Span) -> Any:
         return None
     if not context.trace_flags.sampled:
         return _core.non_recording_span(True)
-    if _find_mirror is not None:
-        if (mirror := _find_mirror(context.trace_id, context.span_id)) is not None:
-            return mirror
+    if (twin := twins.get((context.trace_id, context.span_id))) is not None:
+        return twin
     trace_id = f"tr-{context.trace_id:032x}"
     if (trace := _core.live_trace(trace_id)) is not None:
         span_id = f"{context.span_id:016x}"
         for live in trace.spans():
             if live.span_id == span_id:
                 return live
-    own_info = not context.is_remote and not (
-        _is_recorded_elsewhere is not None and _is_recorded_elsewhere(trace_id)
-    )
+    own_info = not context.is_remote and not _mlflow_records(trace_id)
     return _core.remote_span(context.trace_id.to_bytes(16, "big"), context.span_id, own_info)
 
 
@@ -96,13 +122,20 @@ class LinkedRuntimeContext(ContextVarsRuntimeContext):
         return super().attach(Context({**context, _AT: _core.current()}))
 
 
-def _external_parent(at: Any) -> Any:
-    """Called at the start of a span while the contexts are linked: the parent, where that is a span
-    of OpenTelemetry's context that was attached inside of what is current in the core."""
-    context = context_api._RUNTIME_CONTEXT._current_context.get()
+def _external_parent(at: LiveSpan | None) -> LiveSpan | None:
+    """The parent for a span that starts while the contexts are linked, where that is a span of
+    OpenTelemetry's context which was attached inside of what is current in the core. The core calls it.
+
+    Args:
+        at: What is current in the core.
+    """
+    runtime_context = context_api._RUNTIME_CONTEXT
+    if not isinstance(runtime_context, ContextVarsRuntimeContext):
+        return None
+    context = runtime_context._current_context.get()
     if context.get(_AT) is not at:
         return None
-    span = context.get(SPAN_KEY)
+    span: Any = context.get(SPAN_KEY)
     if span is None or (isinstance(span, OtelSpanView) and span._live is at):
         return None
     parent = parent_of(span)
@@ -110,10 +143,14 @@ def _external_parent(at: Any) -> Any:
 
 
 def link_contexts(linked: bool) -> bool:
-    """Makes the core and OpenTelemetry's process-wide context see each other, or ends that. Whether
-    it could: a context that is not OpenTelemetry's own is left alone."""
+    """Make the core and OpenTelemetry's process-wide context see each other, or end that.
+
+    Returns:
+        Whether it could be done: a context that is not OpenTelemetry's own is left alone.
+    """
     runtime_context = context_api._RUNTIME_CONTEXT
-    wanted, other = LinkedRuntimeContext, ContextVarsRuntimeContext
+    wanted: type[ContextVarsRuntimeContext] = LinkedRuntimeContext
+    other: type[ContextVarsRuntimeContext] = ContextVarsRuntimeContext
     if not linked:
         wanted, other = other, wanted
     if type(runtime_context) is other:

@@ -1,8 +1,8 @@
-"""A span of the core as an OpenTelemetry span: what ``span._span`` is, and what a tracer of
-``mlflow_fasttrace.otel`` starts.
+"""A span of the core as an OpenTelemetry span: ``span._span``, and the spans that tracers of
+``mlflow_fasttrace.otel`` start.
 
-Reading shows what the span holds now; writing arrives in the span. MLflow keeps attributes as JSON
-texts in OpenTelemetry's; those that another library set read back as it set them.
+Reading shows what the core's span holds now; writing arrives in it. An attribute of MLflow's is a JSON text
+here, as in MLflow's own spans; one that another library set reads back as it was set.
 """
 
 from __future__ import annotations
@@ -26,25 +26,32 @@ if TYPE_CHECKING:
 
 @functools.cache
 def resource() -> Resource:
-    """What MLflow's provider says of itself, with what OpenTelemetry's variables add."""
+    """The resource of MLflow's provider, with the attributes that OpenTelemetry's variables add."""
     return Resource(otlp.resource())
 
 
 _SCOPE = InstrumentationScope("mlflow_fasttrace")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
-#: Of the core's own traces: their ids are random, which newer versions of OpenTelemetry say.
+#: The flags of the core's own traces. Their ids are random, which newer versions of OpenTelemetry say.
 OWN_FLAGS = TraceFlags(TraceFlags.SAMPLED | getattr(TraceFlags, "RANDOM_TRACE_ID", 0))
 
-#: Where a span keeps what other libraries set, as (their value, its JSON text) by key.
+#: The attribute of a span that keeps what other libraries set: (their value, its JSON text) by key.
 _RAW = "_otel_attributes"
 
 
 class _AttributeView(MutableMapping[str, Any]):
+    """The attributes of a span as OpenTelemetry's SDK has them.
+
+    Args:
+        span: The core's span.
+    """
+
     def __init__(self, span: LiveSpan):
         self._live = span
 
     def _as_set(self, key: str, text: str) -> Any:
+        """The value that another library set, if the attribute has not changed since; else its text."""
         raw = getattr(self._live, _RAW, {}).get(key)
         return raw[0] if raw is not None and raw[1] == text else text
 
@@ -82,7 +89,11 @@ class _AttributeView(MutableMapping[str, Any]):
 
 
 class OtelSpanView(Span):
-    """Not a span of its own: everything is the core span's."""
+    """A view of a span of the core; it holds nothing of its own but what OpenTelemetry alone knows.
+
+    Args:
+        span: The core's span.
+    """
 
     _record_exception = True
     _set_status_on_exception = True
@@ -97,7 +108,7 @@ class OtelSpanView(Span):
         self._live = span
 
     @property
-    def _resource(self) -> Resource:
+    def _resource(self) -> Resource:  # type: ignore[override]  # every span's is the same
         return resource()
 
     def __eq__(self, other: object) -> bool:
@@ -177,9 +188,12 @@ class OtelSpanView(Span):
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
         live = self._live
         has_level = "mlflow.spanLogLevel" in live._attribute_texts
-        live.add_event(Event(name, dict(attributes or {}), timestamp))
+        # The core reads name, attributes and timestamp, which both kinds of event have.
+        event: Any = Event(name, dict(attributes or {}), timestamp)
+        live.add_event(event)
         if not has_level and "mlflow.spanLogLevel" in live._attribute_texts:
-            live._remove_attribute("mlflow.spanLogLevel")  # which MLflow's own spans alone get
+            # An error's log level is an attribute of MLflow's spans alone.
+            live._remove_attribute("mlflow.spanLogLevel")
 
     @property
     def links(self) -> list[Link]:
@@ -201,7 +215,7 @@ class OtelSpanView(Span):
         from mlflow.entities import Link as MlflowLink
 
         self._live.add_link(
-            MlflowLink(
+            MlflowLink(  # type: ignore[abstract]  # MLflow makes its links so
                 f"tr-{context.trace_id:032x}",
                 f"{context.span_id:016x}",
                 dict(attributes) if attributes else None,
@@ -238,13 +252,17 @@ class OtelSpanView(Span):
 
     @_end_time.setter
     def _end_time(self, time_ns: int | None) -> None:
-        """An ended span stays ended: its record has left."""
+        """Do nothing: a span that has ended stays so, since its record has left."""
 
     def is_recording(self) -> bool:
         return self._live._is_recording()
 
     def end(self, end_time: int | None = None) -> None:
-        """As OpenTelemetry ends a span: its status and its attributes are what was set."""
+        """End the span as OpenTelemetry does: status and attributes stay as they were set.
+
+        Args:
+            end_time: Nanoseconds since the Unix epoch; by default now.
+        """
         self._live._close(end_time)
 
     def _readable_span(self) -> Any:

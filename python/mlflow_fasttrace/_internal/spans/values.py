@@ -1,4 +1,5 @@
-"""What the C core asks of Python: values that C does not know, exceptions, and log lines.
+"""Values that the C core cannot encode by itself, and exceptions: the core's hooks ``encode_default`` and
+``format_exception``.
 
 The rules are those of MLflow's encoder (``mlflow.tracing.utils.TraceJSONEncoder``) and of
 ``SpanEvent.from_exception``, with one difference: nothing in here raises into the traced program.
@@ -15,11 +16,12 @@ from mlflow_fasttrace._internal.base.log import warn
 
 
 def encode_default(value: Any) -> Any:
-    """What stands for a value that is not JSON: ``JSONEncoder.default`` of MLflow's encoder.
+    """The value that is recorded for one that is not JSON: ``JSONEncoder.default`` of MLflow's encoder.
+    Any other error than those below, which the value's own code raises, would reach the traced program
+    under MLflow; here it costs that value alone.
 
-    A ``ValueError`` or ``TypeError`` goes back to the core, which then keeps the ``repr`` of the
-    whole value, as MLflow does. Anything else that the value's own code raises would reach the
-    traced program under MLflow; here it costs that value alone.
+    Raises:
+        ValueError, TypeError: the core then keeps the ``repr`` of the whole value, as MLflow does.
     """
     try:
         return _stand_in(value)
@@ -42,11 +44,12 @@ def encode_default(value: Any) -> Any:
 
 
 def _stand_in(value: Any) -> Any:
+    """The value that MLflow's encoder would take; raises what the value's own code raises."""
     # A module that is still being imported may lack the class.
     model = getattr(sys.modules.get("pydantic"), "BaseModel", None)
     if model is not None and isinstance(value, model):
         return value.model_dump()
-    # A dataclass, or one of its instances; its module is loaded where there is one.
+    # The dataclasses module is loaded wherever there is a dataclass.
     if hasattr(type(value), "__dataclass_fields__") or isinstance(value, type):
         dataclasses = sys.modules.get("dataclasses")
         if dataclasses is not None and dataclasses.is_dataclass(value):
@@ -56,7 +59,7 @@ def _stand_in(value: Any) -> Any:
                 pass
     attachment = getattr(sys.modules.get("mlflow.tracing.attachments"), "Attachment", None)
     if attachment is not None and isinstance(value, attachment):
-        return _core.LiveSpan  # the core's sign for an attachment, see encode.c
+        return _core.LiveSpan  # the sign by which the core's encoder knows an attachment
     if _consumes_stream(value):
         return str(type(value))
     return str(value)
@@ -68,7 +71,7 @@ def type_name(value: Any) -> str:
 
 
 def _consumes_stream(value: Any) -> bool:
-    """Objects of LlamaIndex whose ``__str__`` would use up the stream that they carry."""
+    """Whether it is an object of LlamaIndex whose ``__str__`` would use up the stream that it carries."""
     schema = sys.modules.get("llama_index.core.base.response.schema")
     engine = sys.modules.get("llama_index.core.chat_engine.types")
     kinds = [

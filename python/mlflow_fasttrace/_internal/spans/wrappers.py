@@ -1,13 +1,12 @@
-"""What a traced callable looks like from Python.
+"""The Python functions around a traced callable. The C core calls ``function_in_scope`` by name.
 
-``inspect.iscoroutinefunction`` and its kin look at code flags, which a C callable does not have. So
-coroutine functions and generators get shells: real ``async def`` and generator functions, whose work
-is done in C: a coroutine's by ``Traced._begin``, ``_finish`` and ``_fail``, a generator's by the
-steps of a ``Stream``.
+``inspect.iscoroutinefunction`` and its kin look at code flags, which a C callable does not have. So coroutine
+functions and generators get *wrappers*: real ``async def`` and generator functions, whose work is done in C,
+a coroutine's by ``Traced._begin``, ``_finish`` and ``_fail``, a generator's by the steps of a ``Stream``.
 
-A synchronous function needs no shell to be called, but tools ask it for what only functions have
-(pydantic and ``unittest.mock`` ask ``isinstance(f, FunctionType)``). It gets a *shape*: a function
-that looks as MLflow's wrapper does and answers in its place, see traced.c.
+A synchronous function needs no wrapper to be called: the traced callable is called itself. But tools ask it
+for what only functions have (pydantic and ``unittest.mock`` ask ``isinstance(f, FunctionType)``). It gets a
+*signature function*: one that looks as MLflow's wrapper does, and that the traced callable lets answer for it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,12 @@ from mlflow_fasttrace._core import SpanScope, Traced
 
 
 def function_in_scope(scope: SpanScope, function: Callable[..., Any]) -> Callable[..., Any]:
-    """For ``start_span(...)`` as a decorator: every call in a scope of its own."""
+    """A function whose every call is in a scope of its own: ``start_span(...)`` as a decorator.
+
+    Args:
+        scope: The scope that was made when the function was decorated; it is never entered.
+        function: The function.
+    """
 
     @functools.wraps(function)
     def call(*args, **kwargs):
@@ -34,13 +38,13 @@ def function_in_scope(scope: SpanScope, function: Callable[..., Any]) -> Callabl
     return call
 
 
-#: Functions that a class body turns into class methods or a static method by itself: only true
-#: functions, so the shape is handed out.
+#: Names of functions that a class body turns into class methods or a static method by itself. It does so
+#: with true functions only, so these get the signature function in the place of the traced callable.
 _IMPLICIT = frozenset({"__new__", "__init_subclass__", "__class_getitem__"})
 
 
 def name_of(function: Any) -> str:
-    """The function's name; a ``functools.partial`` has its function's, an object its class's."""
+    """A function's name. That of a ``functools.partial`` is its function's, that of an object its class's."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__name__", None)
@@ -48,7 +52,7 @@ def name_of(function: Any) -> str:
 
 
 def is_a(predicate: Callable[[Any], bool], function: Any) -> bool:
-    """A predicate of inspect, asked of a function or of an object's ``__call__``."""
+    """Whether a predicate of ``inspect`` holds for a function, or for an object's ``__call__``."""
     return predicate(function) or predicate(type(function).__call__)
 
 
@@ -58,9 +62,14 @@ def is_stream(function: Any) -> bool:
 
 
 def of_descriptor(descriptor: Any, trace: Callable[[Any], Any]) -> Any:
-    """The same kind of descriptor around the traced function; None where it is no such thing.
+    """Trace the function inside a descriptor; of a property, the getter.
 
-    Of a property the getter is traced.
+    Args:
+        descriptor: Anything.
+        trace: Makes the traced function.
+
+    Returns:
+        A descriptor of that kind around the traced function; None where it is no descriptor.
     """
     if isinstance(descriptor, (classmethod, staticmethod)):
         return type(descriptor)(trace(descriptor.__func__))
@@ -76,34 +85,45 @@ def of_descriptor(descriptor: Any, trace: Callable[[Any], Any]) -> Any:
 
 
 def wrap(traced: Traced, function: Any) -> Callable[..., Any]:
-    """What stands in for the function: the traced callable, or a shell around it."""
+    """The callable that takes a function's place.
+
+    Args:
+        traced: The traced callable of the function.
+        function: The function.
+
+    Returns:
+        The traced callable itself; a wrapper around it for a coroutine function or a generator.
+    """
+    wrapper: Any
     if is_a(inspect.isgeneratorfunction, function):
-        shell = _generator_function(traced)
+        wrapper = _generator_function(traced)
         code = getattr(function, "__code__", None)
         if code is not None and code.co_flags & inspect.CO_ITERABLE_COROUTINE:
-            shell = types.coroutine(shell)
+            wrapper = types.coroutine(wrapper)
     elif is_a(inspect.isasyncgenfunction, function):
-        shell = _async_generator_function(traced)
+        wrapper = _async_generator_function(traced)
     elif is_a(inspect.iscoroutinefunction, function):
-        shell = _coroutine_function(traced, function)
+        wrapper = _coroutine_function(traced, function)
     else:
-        shell = _plain_function(_Again(traced._arguments))
+        wrapper = _plain_function(_Again(traced._arguments))
     # Callable objects and partials have no name of their own.
-    shell.__name__ = name_of(function)
-    shell.__qualname__ = shell.__name__
-    functools.update_wrapper(shell, function)
+    wrapper.__name__ = name_of(function)
+    wrapper.__qualname__ = wrapper.__name__
+    functools.update_wrapper(wrapper, function)
     try:
-        shell.__signature__ = inspect.signature(function)
+        wrapper.__signature__ = inspect.signature(function)
     except Exception:
         pass
-    shell.__mlflow_traced__ = True
-    if shell.__code__ is not _PLAIN or shell.__name__ in _IMPLICIT:
-        return shell
-    traced._look_like(shell)
+    wrapper.__mlflow_traced__ = True
+    if wrapper.__code__ is not _PLAIN or wrapper.__name__ in _IMPLICIT:
+        return wrapper
+    traced._look_like(wrapper)
     return traced
 
 
 def _plain_function(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A signature function, which passes its calls on."""
+
     def wrapper(*args, **kwargs):
         return call(*args, **kwargs)
 
@@ -114,16 +134,18 @@ _PLAIN = _plain_function(len).__code__
 
 
 class _Again:
-    """What a shape calls where it is called itself: one more traced callable of the same making.
+    """What a signature function calls when it is called itself: one more traced callable, made as the first
+    was. It does not refer to the first, which may then go without the garbage collector.
 
-    It does not refer to the one whose shape it is, which may then go without the garbage collector.
+    Args:
+        arguments: Those of the first one's ``Traced``.
     """
 
     __slots__ = ("arguments", "traced")
 
     def __init__(self, arguments: tuple):
         self.arguments = arguments
-        self.traced = None
+        self.traced: Traced | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         if self.traced is None:
@@ -135,8 +157,8 @@ class _Again:
 
 
 def _reduce(traced: Traced) -> str | tuple:
-    """Pickled and copied by name, as a function is. One inside a shell, which only picklers that
-    copy functions by value come to see, by value."""
+    """How a traced callable is pickled and copied: by name, as a function is. One inside a wrapper goes by
+    value; only picklers that copy functions by value come to see it."""
     if isinstance(traced, types.FunctionType):
         return traced.__qualname__
     return Traced, traced._arguments
@@ -146,6 +168,7 @@ copyreg.pickle(Traced, _reduce)
 
 
 def _coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The wrapper of a coroutine function."""
     begin, finish, fail = traced._begin, traced._finish, traced._fail
 
     async def wrapper(*args, **kwargs):
@@ -162,6 +185,7 @@ def _coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callabl
 
 
 def _generator_function(traced: Traced) -> Callable[..., Any]:
+    """The wrapper of a generator function."""
     begin = traced._stream
 
     def wrapper(*args, **kwargs):
@@ -181,10 +205,10 @@ def _generator_function(traced: Traced) -> Callable[..., Any]:
 
 
 def _first_step(body: Any) -> Any:
-    """``body.asend``, and its first step taken note of by no event loop.
+    """The first step of an async generator, which no event loop takes note of.
 
-    A loop closes the async generators that are left over, all at once. The shell is one of them and
-    closes its body; were the body another, one of the two would find it running already.
+    A loop closes the async generators that are left over, all at once. The wrapper is one of them and closes
+    its body; were the body another, one of the two would find it running already.
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
@@ -195,6 +219,7 @@ def _first_step(body: Any) -> Any:
 
 
 def _async_generator_function(traced: Traced) -> Callable[..., Any]:
+    """The wrapper of an async generator function."""
     begin, first_step = traced._stream, _first_step
 
     async def wrapper(*args, **kwargs):
@@ -221,7 +246,7 @@ def _async_generator_function(traced: Traced) -> Callable[..., Any]:
                 raise
             stream.leave(token)
             stream.item(item)
-            if closing:  # it goes on all the same, but nobody listens
+            if closing:  # the body yields although it was closed: nobody takes the item
                 stream.end(None)
                 closing = False
             try:

@@ -1,0 +1,115 @@
+"""The current span, as MLflow's functions and OpenTelemetry's context of MLflow set and read it: a span of
+any kind that is made current there is current in the core, itself or by what stands for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import Token
+from typing import Any
+
+from mlflow.tracing import provider as mlflow_provider
+from opentelemetry import trace as trace_api
+from opentelemetry.context.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base.patching import original
+from mlflow_fasttrace._internal.spans import otel_context
+from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
+
+_set_current = _core.current_span_var.set
+
+#: What ``set_span_in_context`` returns: the core's token, or MLflow's own, and what MLflow keeps beside it.
+SpanToken = tuple[Any, Any]
+
+
+def set_span_in_context(span: Any) -> SpanToken:
+    """Make a span current, as ``mlflow.tracing.provider.set_span_in_context``.
+
+    Args:
+        span: A span of the core, a ``NoOpSpan``, or a ``mlflow.entities.LiveSpan`` of MLflow's making.
+
+    Returns:
+        What ``detach_span_from_context`` takes.
+    """
+    kind = type(span)
+    if kind is _core.LiveSpan:
+        return _set_current(span), None
+    if kind is NoOpSpan:
+        return _set_current(span._non_recording), None
+    return _set_current(otel_context.parent_of(span._span)), None
+
+
+def detach_span_from_context(token: SpanToken) -> None:
+    """Make current again what was so before. A token from before the core was installed is MLflow's.
+
+    Args:
+        token: What ``set_span_in_context`` returned.
+    """
+    own, other = token
+    if getattr(own, "var", None) is not _core.current_span_var:
+        original(mlflow_provider.detach_span_from_context)((own, other))
+        return
+    try:
+        own.var.reset(own)
+    except ValueError as error:
+        # As in MLflow: a span that was attached in another task or thread is current no longer than
+        # that.
+        if "different Context" not in str(error):
+            raise
+
+
+@contextlib.contextmanager
+def safe_set_span_in_context(span: Any) -> Iterator[None]:
+    """A span is current within the block."""
+    token = set_span_in_context(span)
+    try:
+        yield
+    finally:
+        detach_span_from_context(token)
+
+
+@contextlib.contextmanager
+def with_active_span(span: Any) -> Iterator[None]:
+    """A span is current within the block, and gets the exception that leaves it."""
+    try:
+        with safe_set_span_in_context(span):
+            yield
+    except Exception as error:
+        span.record_exception(error)
+        raise
+
+
+class _Tokens:
+    """The two tokens of one ``attach``: OpenTelemetry's and the core's."""
+
+    __slots__ = ("current", "own")
+
+    def __init__(self, own: Token[Context], current: Token[Any]):
+        self.own = own
+        self.current = current
+
+
+class LinkedMlflowContext(ContextVarsRuntimeContext):
+    """``mlflow.tracing.provider.mlflow_runtime_context``, whose current span is the core's."""
+
+    def get_current(self) -> Context:
+        context = self._current_context.get()
+        current = _core.current()
+        if current is None:
+            return context
+        return Context({**context, otel_context.SPAN_KEY: otel_context.otel_span_of(current)})
+
+    def attach(self, context: Context) -> Any:
+        parent = otel_context.parent_of(trace_api.get_current_span(context))
+        return _Tokens(super().attach(context), _set_current(parent))
+
+    def detach(self, token: Any) -> None:
+        if not isinstance(token, _Tokens):  # from before the core was installed
+            super().detach(token)
+            return
+        try:
+            super().detach(token.own)
+        finally:
+            _core.current_span_var.reset(token.current)

@@ -1,0 +1,80 @@
+"""What answers in the place of ``mlflow.tracing.provider``: the provider of the core's tracers, and the
+functions that switch and direct tracing."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from mlflow.tracing import provider as mlflow_provider
+from opentelemetry import trace as trace_api
+from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
+
+from mlflow_fasttrace import _core, otel, tracing
+from mlflow_fasttrace._internal.recording import destination
+from mlflow_fasttrace._internal.seams.sdk_spans import CoreSpanProcessor
+from mlflow_fasttrace._internal.spans.otel_span import resource
+
+
+class CoreTracerProvider(otel.TracerProvider):
+    """The provider that MLflow's wrapper holds. Its processor is what MLflow's code looks for in it."""
+
+    def __init__(self) -> None:
+        super().__init__(resource())
+        processors = SynchronousMultiSpanProcessor()
+        processors.add_span_processor(CoreSpanProcessor())
+        self._active_span_processor = processors
+
+
+@functools.cache
+def core_provider() -> CoreTracerProvider:
+    """The provider of this process, while MLflow runs on the core."""
+    return CoreTracerProvider()
+
+
+class CoreProviderWrapper(mlflow_provider._TracerProviderWrapper):
+    """``mlflow.tracing.provider.provider``, which hands out the core's tracers."""
+
+    def get(self) -> Any:
+        """The provider; one that does nothing while tracing is off."""
+        return core_provider() if _core.enabled() else trace_api.NoOpTracerProvider()
+
+    def get_or_init_tracer(self, module_name: str) -> trace_api.Tracer:
+        """A tracer of that name."""
+        self.once._done = True
+        return self.get().get_tracer(module_name)
+
+    def _retire_current_batch_processors(self) -> None:
+        """Do nothing: the core's provider has no such processor."""
+
+    def set(self, tracer_provider: Any) -> None:
+        """Switch tracing off by a provider that does nothing, and on by any other."""
+        _core.set_enabled(not isinstance(tracer_provider, trace_api.NoOpTracerProvider))
+
+    def _swap_raw(self, tracer_provider: Any) -> Any:
+        old = self.get()
+        self.set(tracer_provider)
+        return old
+
+    def reset(self) -> None:
+        """Switch tracing on, and work out anew where traces go."""
+        self.once._done = False
+        _core.set_enabled(True)
+        destination.reset()
+
+
+def reset() -> None:
+    """``mlflow.tracing.reset``."""
+    mlflow_provider.provider.once._done = False
+    mlflow_provider._MLFLOW_TRACE_USER_DESTINATION.reset()
+    destination.follow_tracking_uri()
+    tracing.reset()
+
+
+def set_destination(destination: Any, *, context_local: bool = False) -> None:
+    """``mlflow.tracing.set_destination``, which MLflow's own code remembers too."""
+    tracing.set_destination(destination, context_local=context_local)
+    to_location = getattr(destination, "to_location", None)
+    mlflow_provider._MLFLOW_TRACE_USER_DESTINATION.set(
+        to_location() if to_location else destination, context_local=context_local
+    )
