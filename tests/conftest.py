@@ -13,10 +13,11 @@ import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-sys.path.insert(0, str(TESTS))
+sys.path[:0] = [str(TESTS), *(str(TESTS / layer) for layer in ("sender", "spool", "api", "values"))]
+pytest.register_assert_rewrite("support", "programs")
 
-from databases import Mysql, Postgres  # noqa: E402
-from support import MlflowServer, base_environment, rings_of  # noqa: E402
+from support.databases import Mysql, Postgres  # noqa: E402
+from support.traces import MlflowServer, base_environment, rings_of  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

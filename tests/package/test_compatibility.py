@@ -1,0 +1,84 @@
+"""The table of docs/compatibility.md holds every name of MLflow's tracing API, and what it names exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import mlflow
+import mlflow.tracing
+import mlflow_fasttrace
+import pytest
+from mlflow.entities import LiveSpan
+
+ROOT = Path(__file__).parents[2]
+ROW = re.compile(r"^\| `((?:mlflow|LiveSpan)\.[\w.]+)` \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+ROWS = {
+    name: (runs_on.strip(), shown_by)
+    for name, runs_on, shown_by in ROW.findall((ROOT / "docs/compatibility.md").read_text())
+}
+
+
+def names_of_mlflow() -> set[str]:
+    """Every public name of the tracing API of the MLflow that is installed."""
+    names = {
+        f"mlflow.{name}"
+        for name, value in vars(mlflow).items()
+        if not name.startswith("_")
+        and (getattr(value, "__module__", None) or "").startswith("mlflow.tracing")
+    }
+    names |= {f"mlflow.{name}" for name in mlflow.__all__ if "trace" in name or "span" in name}
+    names |= {f"mlflow.tracing.{name}" for name in mlflow.tracing.__all__}
+    names |= {f"LiveSpan.{name}" for name in dir(LiveSpan) if not name.startswith("_")}
+    return names
+
+
+def test_no_name_is_missing():
+    assert len(names_of_mlflow()) > 70
+    assert names_of_mlflow() - set(ROWS) == set()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_shows_it_exists(name):
+    shown_by = ROWS[name][1]
+    paths = re.findall(r"tests/[\w/]+\.py", shown_by)
+    assert paths
+    text = "".join((ROOT / path).read_text() for path in paths)
+    for function in re.findall(r"`(\w+)`", shown_by):
+        assert f"def {function}(" in text
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("LiveSpan.")])
+def test_every_name_of_a_span_is_there(name):
+    assert hasattr(mlflow_fasttrace.entities.LiveSpan, name.removeprefix("LiveSpan."))
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("mlflow.")])
+def test_what_the_core_runs_is_not_mlflows(name):
+    module, _, function = name.rpartition(".")
+    ours = getattr(importlib.import_module(module.replace("mlflow", "mlflow_fasttrace")), function)
+    theirs = getattr(importlib.import_module(module), function)
+    assert (ours is theirs) == ROWS[name][0].startswith("MLflow") or "after delivery" in ROWS[name][
+        0
+    ]
+
+
+def test_names_of_mlflow_pass_through():
+    passed = [name for name, (runs_on, _) in ROWS.items() if runs_on.startswith("MLflow")]
+    assert passed
+    for name in passed:
+        module, _, function = name.rpartition(".")
+        ours = importlib.import_module(module.replace("mlflow", "mlflow_fasttrace"))
+        assert callable(getattr(ours, function))
+
+
+def test_immutable_only():
+    span = mlflow_fasttrace.start_span_no_context("span", inputs={"a": 1})
+    span.end()
+    for function in ("from_dict", "from_dict_v2", "from_otel_proto"):
+        with pytest.raises(NotImplementedError):
+            getattr(type(span), function)({})
+    proto = span.to_otel_proto()
+    assert proto.name == "span"
+    assert proto.end_time_unix_nano == span.end_time_ns

@@ -1,0 +1,41 @@
+"""Runs every program, or those named, each into an experiment of its own:
+run_programs.py MODULE URI PREFIX [PROGRAM]...
+
+"mlflow:installed" is MLflow itself, made to run on the core.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import programs.api
+import programs.callables
+import programs.otel  # noqa: F401
+from programs.basic import PROGRAMS
+
+
+def main() -> None:
+    module_name, uri, prefix, *names = sys.argv[1:]
+    module_name, _, installed = module_name.partition(":")
+    if installed:
+        import mlflow_fasttrace
+
+        assert mlflow_fasttrace.install()
+    mlflow = importlib.import_module(module_name)
+    if installed:
+        assert mlflow.trace.__code__.co_filename.endswith("patching.py")
+    mlflow.set_tracking_uri(uri)
+    os.environ["PROGRAM_PREFIX"] = prefix
+    for name, run in PROGRAMS.items():
+        if names and name not in names:
+            continue
+        os.environ["PROGRAM_NAME"] = name
+        mlflow.set_experiment(f"{prefix}-{name}")
+        run(mlflow)
+    mlflow.flush_trace_async_logging()
+
+
+if __name__ == "__main__":
+    main()

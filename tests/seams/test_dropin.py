@@ -1,0 +1,150 @@
+"""The drop-in namespace beyond the tracing functions: MLflow's modules under its name, autologging,
+and everything that MLflow hands out on the core."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import subprocess
+import sys
+
+import mlflow
+import mlflow_fasttrace
+import openai
+import pytest
+from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.seams import autolog
+from support.traces import spans_to_ring
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """The names of the spans that were recorded since the last call, with their parents' names."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow_fasttrace.install()  # what is reached through the namespace would do so later
+    _writer, reader = spans_to_ring(tmp_path)
+
+    def read():
+        records = [_core.decode(item[3]) for item in reader.drain(1 << 20) if item[1] == 1]
+        names = {record[2]: record[4] for record in records}
+        return sorted((record[4], names.get(record[3], "")) for record in records)
+
+    yield read
+    mlflow.openai.autolog(disable=True)
+    AUTOLOGGING_INTEGRATIONS.pop("openai", None)
+    runtime.reset()
+
+
+def ask():
+    """Nobody answers: the span is there all the same."""
+    client = openai.OpenAI(api_key="x", base_url="http://127.0.0.1:9/v1", max_retries=0)
+    with pytest.raises(openai.APIConnectionError):
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+
+
+def ask_in_a_trace():
+    with mlflow_fasttrace.start_span("root"):
+        ask()
+
+
+TRACED = [("Completions", "root"), ("root", "")]
+UNTRACED = [("root", "")]
+
+
+def test_an_integration_on_and_off(recorded):
+    ask_in_a_trace()
+    assert recorded() == UNTRACED
+    mlflow_fasttrace.openai.autolog()
+    ask_in_a_trace()
+    assert recorded() == TRACED
+    ask()
+    assert recorded() == [("Completions", "")]
+    mlflow_fasttrace.openai.autolog(disable=True)
+    ask_in_a_trace()
+    assert recorded() == UNTRACED
+
+
+@pytest.mark.parametrize("tracing_alone", [False, True])
+def test_all_on_and_off(recorded, monkeypatch, tracing_alone):
+    if tracing_alone:  # the package mlflow-tracing has none
+        monkeypatch.delattr(mlflow, "autolog")
+    mlflow_fasttrace.autolog(silent=True, exclude_flavors=["langchain"])
+    ask_in_a_trace()
+    assert recorded() == TRACED
+    mlflow_fasttrace.autolog(disable=True)
+    ask_in_a_trace()
+    assert recorded() == UNTRACED
+    mlflow_fasttrace.openai.autolog()  # also one that was switched on by itself
+    mlflow_fasttrace.autolog(disable=True)
+    ask_in_a_trace()
+    assert recorded() == UNTRACED
+
+
+def test_an_integration_that_fails_harms_no_other(recorded, monkeypatch, caplog):
+    monkeypatch.delattr(mlflow, "autolog")
+    broken = {"pytest": "mlflow.no_such_integration", **autolog.INTEGRATIONS}
+    monkeypatch.setattr(autolog, "INTEGRATIONS", broken)
+    with caplog.at_level(logging.WARNING):
+        mlflow_fasttrace.autolog()
+    assert "Autologging of pytest failed" in caplog.text
+    ask_in_a_trace()
+    assert recorded() == TRACED
+
+
+def test_every_integration_exists():
+    for module in set(autolog.INTEGRATIONS.values()):
+        assert importlib.util.find_spec(module) is not None, module
+
+
+ALIASES = """
+import sys
+import mlflow_fasttrace as mlflow
+assert "mlflow" not in sys.modules
+from mlflow_fasttrace.entities import SpanType, NoOpSpan
+from mlflow_fasttrace.tracing import context, configure, get_tracing_context_headers_for_http_request
+assert "mlflow" not in sys.modules
+import mlflow_fasttrace.openai as integration
+import mlflow as real
+assert integration is mlflow.openai is sys.modules["mlflow.openai"]
+assert integration.__spec__.name == "mlflow.openai"
+assert mlflow.is_installed()
+from mlflow_fasttrace.openai.autolog import patched_call
+from mlflow_fasttrace.tracing.constant import SpanAttributeKey
+from mlflow_fasttrace.entities.span import LiveSpan
+from mlflow_fasttrace.entities import Trace
+from mlflow_fasttrace.langchain import autolog
+import mlflow_fasttrace.otel
+assert callable(mlflow.openai.autolog)
+assert patched_call.__module__ == "mlflow.openai.autolog"
+assert LiveSpan is real.entities.LiveSpan and Trace is real.entities.Trace
+assert mlflow_fasttrace.otel.autolog is real.otel.autolog
+assert SpanAttributeKey.INPUTS == "mlflow.spanInputs"
+try:
+    import mlflow_fasttrace.no_such_module
+except ModuleNotFoundError as error:
+    assert error.name == "mlflow_fasttrace.no_such_module"
+else:
+    raise AssertionError
+with mlflow.start_span("outer") as outer:
+    with real.start_span("inner") as inner:
+        assert mlflow.get_current_active_span() is inner is real.get_current_active_span()
+        assert inner.parent_id == outer.span_id
+"""
+
+
+def test_mlflows_modules_under_this_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    result = subprocess.run([sys.executable, "-c", ALIASES], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_sessions_of_several_levels(recorded):
+    with mlflow_fasttrace.tracing.context(session_id=["trip", "leg"]):
+        with mlflow_fasttrace.start_span("a") as span:
+            assert span._trace.metadata["mlflow.trace.session"] == '["trip","leg"]'
+            mlflow_fasttrace.update_current_trace(session_id=["trip"])
+            assert span._trace.metadata["mlflow.trace.session"] == '["trip"]'
+            with pytest.raises(mlflow.MlflowException, match="non-empty list of strings"):
+                mlflow_fasttrace.update_current_trace(session_id=[1])

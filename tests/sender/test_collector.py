@@ -1,0 +1,657 @@
+"""Traces that go to an OpenTelemetry collector: equal to MLflow's, and none lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import mlflow_fasttrace as mlflow
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import runtime
+from mlflow_fasttrace._internal.sender import life, loop
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from support.fault_proxy import FaultProxy, Reply, Request
+from support.otlp_receiver import Receiver, spans_of, trees
+from support.pythons import pip_install, venv_of
+from support.traces import TRACES, free_port, traces_of, wait_until
+from test_encoding import span_record
+from test_faults_answers import Bench, record
+
+TESTS = Path(__file__).parents[1]
+HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+
+
+def has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+needs_exporter = pytest.mark.skipif(
+    not has("opentelemetry.exporter.otlp.proto.http"),
+    reason="MLflow needs opentelemetry-exporter-otlp-proto-http to send to a collector",
+)
+needs_grpc = pytest.mark.skipif(not has("grpc"), reason="grpcio is not installed")
+
+
+@pytest.fixture
+def receiver():
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+def endpoint(receiver: Receiver) -> dict[str, str]:
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.uri, **HTTP}
+
+
+# ---- equal to MLflow ----
+
+
+class Run:
+    """What a collector got of all programs under one module."""
+
+    def __init__(self, module: str, folder: Path, **environment: str):
+        receiver = Receiver()
+        try:
+            result = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "programs.run_for_collector",
+                    module,
+                    f"sqlite:///{folder}/unused.db",
+                ],
+                cwd=TESTS,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                env={**os.environ, **endpoint(receiver), **environment},
+            )
+            assert result.returncode == 0, result.stderr
+            self.times = json.loads(result.stdout.splitlines()[-1])
+            self.spans = receiver.spans()
+        finally:
+            receiver.close()
+        self.paths = set(receiver.paths)
+
+    def of(self, program: str) -> list[dict]:
+        begin, end = self.times[program]
+        return trees([span for span in self.spans if begin <= span["start"] <= end])
+
+
+def both(tmp_path_factory, name: str, **environment: str) -> tuple[Run, Run]:
+    folder = tmp_path_factory.mktemp(name)
+    return Run("mlflow", folder, **environment), Run("mlflow_fasttrace", folder, **environment)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return both(tmp_path_factory, "plain")
+
+
+@pytest.fixture(scope="module")
+def translated(tmp_path_factory):
+    # The resource of a named service, too.
+    return both(
+        tmp_path_factory,
+        "translated",
+        MLFLOW_ENABLE_OTEL_GENAI_SEMCONV="true",
+        OTEL_SERVICE_NAME="shop",
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment=te%20st,n=1",
+    )
+
+
+def programs() -> list[str]:
+    import callable_programs  # noqa: F401
+    from programs import PROGRAMS
+    from run_collector_programs import WITH_TAGS
+
+    return sorted(set(PROGRAMS) - WITH_TAGS)
+
+
+@needs_exporter
+@pytest.mark.parametrize("program", programs())
+def test_same_spans(plain, program):
+    pure, core = plain
+    assert pure.of(program), "MLflow itself sent nothing"
+    assert core.of(program) == pure.of(program)
+
+
+@needs_exporter
+@pytest.mark.parametrize("program", programs())
+def test_same_spans_in_the_words_of_generative_ai(translated, program):
+    def without_instance(run: Run):
+        for span in run.spans:
+            span["resource"].pop("service.instance.id", None)
+        return run.of(program)
+
+    pure, core = map(without_instance, translated)
+    assert pure
+    assert core == pure
+
+
+@needs_exporter
+def test_same_address(plain):
+    pure, core = plain
+    assert core.paths == pure.paths == {"/v1/traces"}
+
+
+def test_tags_travel_with_the_root(receiver, agent):
+    """What MLflow means to do, and does with older versions of OpenTelemetry's SDK."""
+    code = """
+import mlflow_fasttrace as mlflow
+with mlflow.start_span("root"):
+    mlflow.update_current_trace(tags={"fruit": "apple", "mlflow.own": "no"})
+    with mlflow.start_span("child"):
+        pass
+"""
+    process = agent(code, **endpoint(receiver))
+    assert process.returncode == 0, process.err
+    tags = {
+        span["name"]: {k: v for k, v in span["attributes"].items() if k.startswith("mlflow.traceT")}
+        for span in receiver.spans()
+    }
+    assert tags == {"root": {"mlflow.traceTag.fruit": ("string_value", "'apple'")}, "child": {}}
+
+
+# ---- encoding ----
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary(max_size=40),
+    st.binary(max_size=12),
+    st.one_of(st.none(), st.binary(max_size=4)),
+    st.booleans(),
+)
+def test_damage_is_left_out(value, extra, name, as_json):
+    good, empty = span_record(_core.encode({"k": [1, "x"]})), _core.encode({})
+    spans = [(good, 1, empty, None), (span_record(value), 1, extra, name), (good, 1, empty, None)]
+    body, refused = _core.collector_request(spans, empty, as_json)
+    if refused:
+        assert refused == [1]
+        assert len(spans_of(ExportTraceServiceRequest.FromString(body))) == 2
+
+
+def test_texts_that_utf8_does_not_know():
+    record = span_record(_core.encode({"\ud800a": ["b\udfff", "\ud7ff", "\ue000"]}))
+    (span,) = spans_of(
+        ExportTraceServiceRequest.FromString(
+            _core.collector_request([(record, 1, _core.encode({}), None)], _core.encode({}), True)[
+                0
+            ]
+        )
+    )
+    assert json.loads(eval(span["attributes"]["k"][1])) == {"?a": ["b?", "\ud7ff", "\ue000"]}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (None, b"\x80", True),
+        ([None], b"\x80", True),
+        ([(b"", 1)], b"\x80", True),
+        ([(b"", "1", b"\x80", None)], b"\x80", True),
+        ([], b"", True),
+        ([], b"\x81\x01", True),
+    ],
+)
+def test_odd_arguments(args):
+    with pytest.raises((TypeError, ValueError)):
+        _core.collector_request(*args)
+
+
+# ---- delivery ----
+
+AGENT = (
+    """
+import os, sys, time
+import mlflow_fasttrace as mlflow
+"""
+    + TRACES
+)
+
+
+def agent_code(traces: int, then: str = "") -> str:
+    return AGENT.format(traces=traces) + then
+
+
+def assert_all_there(receiver: Receiver, traces: int, seconds: float = 60) -> None:
+    """Every span, once."""
+    wait_until(lambda: len(receiver.spans()) >= 2 * traces, seconds, f"{traces} traces")
+    found = receiver.spans()
+    assert len({(span["trace"], span["id"]) for span in found}) == len(found) == 2 * traces
+    inputs = sorted(json.loads(eval(s["attributes"]["mlflow.spanInputs"][1]))["n"] for s in found)
+    assert inputs == sorted(2 * list(range(traces)))
+
+
+def test_collector_that_comes_later(own_spool, agent):
+    port = free_port()
+    begin = time.monotonic()
+    process = agent(
+        agent_code(50),
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://127.0.0.1:{port}/x/traces",
+        **HTTP,
+    )
+    assert process.returncode == 0, process.err
+    assert time.monotonic() - begin < 25
+    receiver = Receiver(port)
+    try:
+        assert_all_there(receiver, 50)
+        assert set(receiver.paths) == {"/x/traces"}
+    finally:
+        receiver.close()
+
+
+def test_collector_that_is_busy(receiver, own_spool, agent):
+    """It says when to come again, or nothing; nothing arrives twice."""
+    receiver.answers += [(503, {"retry-after": "1"}), (429, {}), (404, {})]
+    began = time.monotonic()
+    process = agent(agent_code(20), **endpoint(receiver))
+    assert process.returncode == 0, process.err
+    assert_all_there(receiver, 20)
+    assert not receiver.answers
+    assert time.monotonic() - began >= 1
+
+
+def test_span_that_makes_the_collector_fail(receiver, own_spool, agent):
+    """The others do not wait for it."""
+    receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
+    receiver.refusal = 500
+    code = agent_code(5, '\nwith mlflow.start_span("bad"): pass\n') + "\nroot(5)\n"
+    process = agent(code, **endpoint(receiver))
+    assert process.returncode == 0, process.err
+    assert_all_there(receiver, 6)
+    receiver.refuses = lambda request: False
+    wait_until(lambda: "bad" in {span["name"] for span in receiver.spans()}, 30)
+    assert not list(own_spool.glob("*/refused-*"))
+
+
+def test_collector_that_fails(own_spool, agent):
+    """Its fault, not the spans': all is kept."""
+    receiver = Receiver()
+    receiver.refuses, receiver.refusal = (lambda request: True), 500
+    try:
+        process = agent(agent_code(5), **endpoint(receiver))
+        assert process.returncode == 0, process.err
+        wait_until(lambda: list(own_spool.glob("*/packed-*.seg")))
+        receiver.refuses = lambda request: False
+        assert_all_there(receiver, 5)
+        assert not list(own_spool.glob("*/refused-*"))
+    finally:
+        receiver.close()
+
+
+def test_span_that_is_refused(receiver, own_spool, agent):
+    receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
+    code = agent_code(10, '\nwith mlflow.start_span("bad"): pass\n')
+    process = agent(code, **endpoint(receiver))
+    assert process.returncode == 0, process.err
+    assert_all_there(receiver, 10)
+    (refused,) = wait_until(lambda: list(own_spool.glob("*/refused-*.seg.refused")))
+    assert (
+        "400" in refused.with_name(refused.name.removesuffix(".seg.refused") + ".txt").read_text()
+    )
+
+
+def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
+    """Without room on the disk it stays where it is; nothing of the others is sent twice."""
+    monkeypatch.setattr(loop, "RETRY_FILE_SECONDS", 0.5)
+    receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
+    bench = Bench(tmp_path)
+    uri = f"otlp+{receiver.uri}/v1/traces"
+    bench.sender = life.sender_for(str(bench.state), bench.rings, uri)
+    bench.to(uri, {"id": "0"})
+    try:
+        gone = bench.state.rename(bench.state.with_name("gone"))
+        with mlflow.start_span("good"):
+            record(1, "bad")
+            record(1, "good too")
+        bench.run(lambda: bench.left() == 1 and len(receiver.spans()) == 2)
+        asked = len(receiver.paths)
+        bench.run(lambda: len(receiver.paths) > asked)
+        (ring,) = bench.sender.rings.values()
+        assert ring.reader.tail < ring.reader.head
+        gone.rename(bench.state)
+        bench.run()
+        assert ring.reader.tail == ring.reader.head
+    finally:
+        runtime.reset()
+    assert len(bench.dead_letters()) == 1
+    assert sorted(span["name"] for span in receiver.spans()) == ["good", "good too"]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_headers_and_compression(receiver, own_spool, agent, compression):
+    process = agent(
+        agent_code(3),
+        **endpoint(receiver),
+        OTEL_EXPORTER_OTLP_COMPRESSION=compression,
+        OTEL_EXPORTER_OTLP_HEADERS="x-other=1",
+        OTEL_EXPORTER_OTLP_TRACES_HEADERS="Authorization=Bearer%20s3cret,x-tenant=t",
+    )
+    assert process.returncode == 0, process.err
+    assert_all_there(receiver, 3)
+    headers = receiver.headers[0]
+    assert headers["authorization"] == "Bearer s3cret"
+    assert headers["x-tenant"] == "t"
+    assert "x-other" not in headers
+    assert headers["content-encoding"] == compression
+    assert headers["content-type"] == "application/x-protobuf"
+
+
+def test_secrets_stay_off_the_disk(own_spool, agent):
+    port = free_port()
+    process = agent(
+        agent_code(3),
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://me:s3cret@127.0.0.1:{port}/v1/traces?key=s3cret",
+        OTEL_EXPORTER_OTLP_HEADERS="authorization=s3cret",
+        **HTTP,
+    )
+    assert process.returncode == 0, process.err
+    assert "s3cret" not in process.err
+    segments = wait_until(lambda: list(own_spool.glob("*/packed-*.seg")))
+    records = _core.SegmentReader(str(segments[0])).read(1 << 20)
+    destinations = [_core.decode(record)[7] for _, kind, _, record in records if kind == 2]
+    assert {d["uri"] for d in destinations} == {f"otlp+http://127.0.0.1:{port}/v1/traces"}
+    for file in own_spool.rglob("*"):
+        assert not file.is_file() or b"s3cret" not in file.read_bytes()
+    # Other credentials: another spool, whose sender has them.
+    process = agent(
+        agent_code(1),
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://127.0.0.1:{port}/v1/traces",
+        OTEL_EXPORTER_OTLP_HEADERS="authorization=other",
+        **HTTP,
+    )
+    assert len(list(own_spool.iterdir())) == 2
+
+
+def test_spans_go_before_their_root_ends(receiver, own_spool, agent):
+    then = """
+with mlflow.start_span("root"):
+    leaf(1)
+    print("leaf ended", flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+"""
+    process = agent(agent_code(0, then), wait=False, **endpoint(receiver))
+    assert process.stdout.readline() == "leaf ended\n"
+    wait_until(lambda: [s["name"] for s in receiver.spans()] == ["leaf"], 20)
+    (Path(process.args[1]).parent / "go").touch()
+    process.communicate(timeout=30)
+    assert [span["name"] for span in receiver.spans()] == ["leaf", "root"]
+
+
+def test_killed_agent(receiver, own_spool, agent):
+    agent(agent_code(200, "\nos.kill(os.getpid(), 9)\n"), **endpoint(receiver))
+    assert_all_there(receiver, 200)
+
+
+def test_sender_thread(receiver, own_spool, agent):
+    process = agent(agent_code(5), **endpoint(receiver), MLFLOW_FASTTRACE_SENDER="thread")
+    assert process.returncode == 0, process.err
+    assert_all_there(receiver, 5)
+
+
+# ---- which of the two, or both ----
+
+
+def to_both(receiver_uri: str, server_uri: str, experiment: str | None = None) -> dict[str, str]:
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver_uri,
+        **HTTP,
+        "MLFLOW_TRACE_ENABLE_OTLP_DUAL_EXPORT": "true",
+        "MLFLOW_TRACKING_URI": server_uri,
+        **({"MLFLOW_EXPERIMENT_NAME": experiment} if experiment else {}),
+    }
+
+
+READ_BACK = """
+begin = time.monotonic()
+trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
+assert len(trace.data.spans) == 2 and time.monotonic() - begin < 25
+"""
+
+
+def test_both(receiver, server, own_spool, agent):
+    process = agent(agent_code(20, READ_BACK), **to_both(receiver.uri, server.uri, "both"))
+    assert process.returncode == 0, process.err
+    assert len(traces_of(server.uri, "both")) == 20
+    assert_all_there(receiver, 20)
+    ids = {trace.info.trace_id for trace in traces_of(server.uri, "both")}
+    assert ids == {"tr-" + span["trace"] for span in receiver.spans()}
+
+
+def test_both_with_the_collector_away(server, own_spool, agent):
+    port = free_port()
+    environment = to_both(f"http://127.0.0.1:{port}", server.uri, "collector away")
+    process = agent(agent_code(20, READ_BACK), **environment)
+    assert process.returncode == 0, process.err
+    wait_until(lambda: len(traces_of(server.uri, "collector away")) == 20, 60, "20 traces")
+    receiver = Receiver(port)
+    try:
+        assert_all_there(receiver, 20)
+    finally:
+        receiver.close()
+    assert len(traces_of(server.uri, "collector away")) == 20
+
+
+def test_both_with_the_server_away(receiver, own_spool, agent):
+    environment = to_both(receiver.uri, f"http://127.0.0.1:{free_port()}")
+    process = agent(agent_code(20), **environment)
+    assert process.returncode == 0, process.err
+    assert_all_there(receiver, 20)
+    assert wait_until(lambda: list(own_spool.glob("*/packed-*.seg"))), "nothing is kept for MLflow"
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"MLFLOW_ENABLE_OTLP_EXPORTER": "false"}, []),
+        ({"MLFLOW_TRACING_DESTINATION": "0"}, []),
+        ({}, ["leaf", "root"]),
+    ],
+)
+def test_who_gets_it(receiver, own_spool, agent, tmp_path, given, names):
+    uri = f"sqlite:///{tmp_path}/x.db"
+    process = agent(agent_code(1), **endpoint(receiver), MLFLOW_TRACKING_URI=uri, **given)
+    assert process.returncode == 0, process.err
+    assert sorted(span["name"] for span in receiver.spans()) == names
+    assert (tmp_path / "x.db").exists() == (not names)
+
+
+# ---- gRPC ----
+
+
+def with_client_certificate(certificate: tuple[str, str]) -> dict[str, str]:
+    return {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": certificate[0],
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": certificate[0],
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": certificate[1],
+    }
+
+
+def test_collector_that_asks_for_a_certificate(receiver, own_spool, agent, certificate):
+    """Who does not show one, or does not know the collector's authority, keeps all."""
+    with FaultProxy(receiver.uri, certificate=certificate, client_authority=certificate[0]) as tls:
+        to = {"OTEL_EXPORTER_OTLP_ENDPOINT": tls.uri, **HTTP}
+        both = with_client_certificate(certificate)
+        for number, missing in enumerate(("CERTIFICATE", "CLIENT_CERTIFICATE"), 1):
+            given = {k: v for k, v in both.items() if k != f"OTEL_EXPORTER_OTLP_{missing}"}
+            process = agent(agent_code(1), **to, **given, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+            assert process.returncode == 0, process.err
+            assert "does not answer yet" in process.err
+
+            def tried() -> bool:
+                logs = [log.read_text() for log in own_spool.glob("*/sender.log")]
+                return sum("does not answer" in log for log in logs) == number  # noqa: B023
+
+            wait_until(tried, 30, "the refusal in the log")
+        assert receiver.spans() == []
+        process = agent(agent_code(5), **to, **both)
+        assert process.returncode == 0, process.err
+        assert process.err == ""
+    assert_all_there(receiver, 5)
+
+
+def test_collector_that_never_answers(receiver, own_spool, agent):
+    """It has as long as OTEL_EXPORTER_OTLP_TIMEOUT says, then it gets the same again."""
+    asked = []
+
+    def fault(request: Request) -> Reply | None:
+        asked.append(time.monotonic())
+        return Reply(silent=True) if len(asked) == 1 else None
+
+    with FaultProxy(receiver.uri, fault) as proxy:
+        process = agent(
+            agent_code(5),
+            OTEL_EXPORTER_OTLP_ENDPOINT=proxy.uri,
+            OTEL_EXPORTER_OTLP_TRACES_TIMEOUT="1",
+            **HTTP,
+        )
+        assert process.returncode == 0, process.err
+        assert_all_there(receiver, 5)
+    assert 1 <= asked[1] - asked[0] < 9, "not the usual 10 s"
+
+
+@needs_grpc
+@pytest.mark.parametrize("tls", [False, True])
+def test_grpc(own_spool, agent, certificate, tls):
+    from concurrent.futures import ThreadPoolExecutor
+
+    import grpc
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+        ExportTraceServiceRequest,
+        ExportTraceServiceResponse,
+    )
+
+    requests, metadata, busy = [], [], [1]
+
+    def export(request, context):
+        metadata.append(dict(context.invocation_metadata()))
+        if busy:
+            busy.pop()
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        requests.append(request)
+        return ExportTraceServiceResponse()
+
+    handler = grpc.method_handlers_generic_handler(
+        "opentelemetry.proto.collector.trace.v1.TraceService",
+        {
+            "Export": grpc.unary_unary_rpc_method_handler(
+                export,
+                ExportTraceServiceRequest.FromString,
+                ExportTraceServiceResponse.SerializeToString,
+            )
+        },
+    )
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((handler,))
+    if tls:
+        chain, key = (Path(file).read_bytes() for file in certificate)
+        credentials = grpc.ssl_server_credentials([(key, chain)], chain, True)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        process = agent(
+            agent_code(10),
+            # (gRPC is MLflow's default.)
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"{'https' if tls else 'http'}://127.0.0.1:{port}",
+            OTEL_EXPORTER_OTLP_HEADERS="X-Tenant=t",
+            OTEL_EXPORTER_OTLP_COMPRESSION="gzip",
+            **(with_client_certificate(certificate) if tls else {}),
+        )
+        assert process.returncode == 0, process.err
+        wait_until(lambda: sum(len(spans_of(request)) for request in requests) >= 20)
+    finally:
+        server.stop(None)
+    assert sum(len(spans_of(request)) for request in requests) == 20
+    assert metadata[0]["x-tenant"] == "t"
+
+
+def test_grpc_that_is_not_installed(receiver, own_spool, agent):
+    """One line says so; what was recorded waits, and goes by HTTP when that is set."""
+    without = "import sys; sys.modules['grpc'] = None\n"
+    process = agent(without + agent_code(3), OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
+    assert process.returncode == 0, process.err
+    assert process.err.count("gRPC is not installed") == 1
+    assert "opentelemetry-exporter-otlp-proto-grpc" in process.err
+
+
+# ---- a server that others wrote ----
+
+
+class Phoenix:
+    """Arize Phoenix, from PyPI, in a virtual environment of its own."""
+
+    def __init__(self, folder: Path):
+        python = venv_of("{}.{}".format(*sys.version_info), folder / "venv")
+        try:
+            pip_install(python, "arize-phoenix")
+        except subprocess.CalledProcessError:
+            pytest.skip("arize-phoenix cannot be installed here")
+        self.port, self.grpc_port = free_port(), free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._process = subprocess.Popen(
+            [Path(python).parent / "phoenix", "serve"],
+            stdout=(folder / "phoenix.log").open("wb"),
+            stderr=subprocess.STDOUT,
+            env={
+                "PATH": os.environ["PATH"],
+                "PHOENIX_HOST": "127.0.0.1",
+                "PHOENIX_PORT": str(self.port),
+                "PHOENIX_GRPC_PORT": str(self.grpc_port),
+                "PHOENIX_WORKING_DIR": str(folder),
+                "PHOENIX_TELEMETRY_ENABLED": "false",
+            },
+        )
+
+    def spans(self) -> list[dict]:
+        url = self.uri + "/v1/projects/default/spans?limit=1000"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return json.load(answer)["data"]
+        except OSError:  # not up yet, or no span yet
+            return []
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.mark.long
+@needs_grpc
+def test_phoenix(own_spool, agent, tmp_path):
+    phoenix = Phoenix(tmp_path)
+    try:
+        http = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": phoenix.uri,
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        }
+        grpc = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{phoenix.grpc_port}"}
+        for environment in ({**http, **HTTP}, grpc):
+            process = agent(agent_code(50), **environment)
+            assert process.returncode == 0, process.err
+        spans = wait_until(lambda: len(found := phoenix.spans()) >= 200 and found, 120, "the spans")
+        assert len(spans) == 200
+        assert {span["name"] for span in spans} == {"leaf", "root"}
+        assert {span["status_code"] for span in spans} == {"OK"}
+        roots = {span["context"]["span_id"] for span in spans if span["name"] == "root"}
+        assert {span["parent_id"] for span in spans if span["name"] == "leaf"} == roots
+        inputs = [json.loads(span["attributes"]["mlflow.spanInputs"])["n"] for span in spans]
+        assert sorted(inputs) == sorted(4 * list(range(50)))
+    finally:
+        phoenix.stop()
