@@ -1,4 +1,4 @@
-"""Programs, as in programs.py, for the calls around spans and traces."""
+"""Programs for the calls around spans and traces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import importlib
 import os
 import threading
 
-from programs.basic import program
+from programs import Programs
+
+PROGRAMS = Programs()
+program = PROGRAMS.add
 
 
 def api(mlflow):

@@ -1,8 +1,4 @@
-"""Small programs that run under MLflow and under the core; what the server then holds is compared.
-
-Each takes the module (``mlflow`` or ``mlflow_fasttrace``) and traces something. run_programs.py runs
-all of them.
-"""
+"""Small programs for the decorator, for scopes, and for what spans hold."""
 
 from __future__ import annotations
 
@@ -18,12 +14,10 @@ import threading
 import uuid
 from collections import OrderedDict, namedtuple
 
-PROGRAMS = {}
+from programs import Programs
 
-
-def program(function):
-    PROGRAMS[function.__name__] = function
-    return function
+PROGRAMS = Programs()
+program = PROGRAMS.add
 
 
 @program

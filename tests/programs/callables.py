@@ -1,4 +1,4 @@
-"""Programs about what can be traced and how it is called: see programs.py."""
+"""Programs about what can be traced and how it is called."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from programs.basic import program
+from programs import Programs
+
+PROGRAMS = Programs()
+program = PROGRAMS.add
 
 
 @program

@@ -1,4 +1,4 @@
-"""Programs, as in programs.py, in which MLflow, its integrations and OpenTelemetry meet."""
+"""Programs in which MLflow, its integrations and OpenTelemetry meet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from programs.basic import program
+from programs import Programs
+
+PROGRAMS = Programs()
+program = PROGRAMS.add
 
 
 def api(mlflow):

@@ -1,5 +1,5 @@
 """Runs every program, or those named, each into an experiment of its own:
-run_programs.py MODULE URI PREFIX [PROGRAM]...
+python -m programs.run MODULE URI PREFIX [PROGRAM]...
 
 "mlflow:installed" is MLflow itself, made to run on the core.
 """
@@ -10,10 +10,9 @@ import importlib
 import os
 import sys
 
-import programs.api
-import programs.callables
-import programs.otel  # noqa: F401
-from programs.basic import PROGRAMS
+from programs import api, basic, callables, of_modules, otel
+
+PROGRAMS = of_modules(basic, api, callables, otel)
 
 
 def main() -> None:

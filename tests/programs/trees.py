@@ -1,4 +1,4 @@
-"""Runs call trees, one JSON line each, under MLflow or the core:  tree_worker.py MODULE URI EXPERIMENT
+"""Runs call trees, one JSON line each, under MLflow or the core:  python -m programs.trees MODULE URI EXPERIMENT
 
 A tree is ``{"kind", "name", "inputs", "outputs", "attributes", "fails", "children"}``. The answer to a
 tree is one line, once it is delivered.

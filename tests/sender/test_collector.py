@@ -19,6 +19,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.sender import life, loop
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from programs.run_for_collector import PROGRAMS
 from support.fault_proxy import FaultProxy, Reply, Request
 from support.otlp_receiver import Receiver, spans_of, trees
 from support.pythons import pip_install, venv_of
@@ -112,16 +113,8 @@ def translated(tmp_path_factory):
     )
 
 
-def programs() -> list[str]:
-    import callable_programs  # noqa: F401
-    from programs import PROGRAMS
-    from run_collector_programs import WITH_TAGS
-
-    return sorted(set(PROGRAMS) - WITH_TAGS)
-
-
 @needs_exporter
-@pytest.mark.parametrize("program", programs())
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
 def test_same_spans(plain, program):
     pure, core = plain
     assert pure.of(program), "MLflow itself sent nothing"
@@ -129,7 +122,7 @@ def test_same_spans(plain, program):
 
 
 @needs_exporter
-@pytest.mark.parametrize("program", programs())
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
 def test_same_spans_in_the_words_of_generative_ai(translated, program):
     def without_instance(run: Run):
         for span in run.spans:

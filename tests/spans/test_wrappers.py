@@ -41,7 +41,7 @@ def no_traces(tmp_path_factory):
     ring that nobody reads."""
     import mlflow
     from mlflow_fasttrace._internal.recording import runtime
-    from support import spans_to_ring
+    from support.traces import spans_to_ring
 
     folder = tmp_path_factory.mktemp("rings")
     before = mlflow.get_tracking_uri()
