@@ -27,7 +27,8 @@ sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from sink import Sink  # noqa: E402
-from support.traces import MlflowServer, base_environment  # noqa: E402
+from support.servers import MlflowServer  # noqa: E402
+from support.spools import base_environment  # noqa: E402
 
 COLUMNS = {
     "MLflow": ("mlflow", {}),

@@ -6,27 +6,29 @@ import contextlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import httpx
 import mlflow_fasttrace
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.sender.assemble import Assembler
 from mlflow_fasttrace._internal.sender.sources import Entry
+from mlflow_fasttrace._internal.spool.records import PHASE_COMPLETE
 from mlflow_fasttrace.tracing import (
     get_tracing_context_headers_for_http_request,
     set_tracing_context_from_http_request_headers,
 )
-from support.traces import free_port, spans_to_ring, traces_of, wait_until
+from support.processes import module_path
+from support.records import items_of, traces_in
+from support.traces import traces_of
+from support.waiting import free_port, wait_until
 
-TESTS = Path(__file__).parents[1]
 REMOTE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 
 
 @contextlib.contextmanager
 def service(way, server, following=""):
+    """A service of tests/programs/service.py; gives its address."""
     port = free_port()
     process = subprocess.Popen(
         [
@@ -39,9 +41,9 @@ def service(way, server, following=""):
             "--log-level",
             "error",
         ],
-        cwd=TESTS,
         env={
             **os.environ,
+            "PYTHONPATH": module_path(),
             "WAY": way,
             "NEXT": following,
             "MLFLOW_TRACKING_URI": server.uri,
@@ -94,11 +96,11 @@ def test_a_service_that_calls_another_gives_one_trace(server):
     assert trace.info.trace_metadata["mlflow.trace.session"] == "session-1"
     assert trace.data.spans[0].outputs == 9
 
-    # Whoever does not sample a trace is followed.
+    # A caller that does not sample a trace is followed.
     assert unsampled["sent"]["traceparent"].endswith("-00")
     assert unsampled["trace_id"] == "MLFLOW_NO_OP_SPAN_TRACE_ID"
 
-    # What another vendor began is continued, with its state, though its own span is elsewhere.
+    # A trace that another vendor began is continued, with its state, though its own span is elsewhere.
     assert foreign["received"] == {"traceparent": REMOTE + "-01", "tracestate": "vendor=value"}
     assert foreign["sent"]["traceparent"].startswith(REMOTE[:36])
     assert foreign["sent"]["tracestate"] == "vendor=value"
@@ -108,14 +110,7 @@ def test_a_service_that_calls_another_gives_one_trace(server):
     assert set(traces) == {begun["trace_id"], foreign["trace_id"]}
 
 
-@pytest.fixture
-def ring(tmp_path):
-    _writer, reader = spans_to_ring(tmp_path)
-    yield reader
-    runtime.reset()
-
-
-def test_headers_without_a_trace(ring, caplog):
+def test_headers_without_a_trace_begin_none(recorded, caplog):
     assert get_tracing_context_headers_for_http_request() == {}
     assert "No active span found" in caplog.text
     with pytest.raises(Exception, match="required key 'traceparent'"):
@@ -126,7 +121,7 @@ def test_headers_without_a_trace(ring, caplog):
             assert root.parent_id is None
 
 
-def test_a_request_that_comes_back_joins_the_trace(ring):
+def test_a_request_that_comes_back_joins_the_trace(recorded):
     with mlflow_fasttrace.start_span("root") as root:
         headers = get_tracing_context_headers_for_http_request()
         with set_tracing_context_from_http_request_headers(headers):
@@ -136,34 +131,35 @@ def test_a_request_that_comes_back_joins_the_trace(ring):
                 assert back.trace_id == root.trace_id
                 assert back._trace is root._trace
         assert mlflow_fasttrace.get_current_active_span() is root
-    infos = [_core.decode(item[3]) for item in ring.drain(1 << 20) if item[1] == 2]
-    assert not any("remote" in info[8] for info in infos)
+    infos = [trace.info for _id, trace in traces_in(recorded.reader)]
+    assert infos
+    assert not any("remote" in info for info in infos)
 
 
-def test_what_is_said_of_another_process_trace_stays_out(ring):
+def test_an_info_of_another_processs_trace_is_remote(recorded):
     with set_tracing_context_from_http_request_headers({"traceparent": REMOTE + "-01"}):
         with mlflow_fasttrace.start_span("part"):
             mlflow_fasttrace.update_current_trace(tags={"t": "v"})
-    infos = [_core.decode(item[3]) for item in ring.drain(1 << 20) if item[1] == 2]
-    assert infos
-    assert all(info[8]["remote"] for info in infos)
-    assert infos[-1][2] == 2  # complete: nobody waits for a root
+    traces = [trace for _id, trace in traces_in(recorded.reader)]
+    assert traces
+    assert all(trace.info["remote"] for trace in traces)
+    assert traces[-1].phase == PHASE_COMPLETE, "it does not wait for a root"
 
 
 @pytest.mark.parametrize("remote_first", [True, False])
-def test_what_began_a_trace_says_what_is_known_of_it(ring, remote_first):
-    """Where one sender delivers for both processes."""
+def test_the_info_is_that_of_the_process_that_began_the_trace(recorded, remote_first):
+    """One sender may deliver for both processes."""
     with set_tracing_context_from_http_request_headers({"traceparent": REMOTE + "-01"}):
         with mlflow_fasttrace.start_span("part"), mlflow_fasttrace.start_span("deeper"):
             pass
-    part = ring.drain(1 << 20)
+    part = items_of(recorded.reader)
     trace_id = bytes.fromhex(REMOTE[3:35])
     root = _core.start_span("root", None, None, None, None, None, trace_id)
     child = _core.start_span("child", root, None, None, None, None)
     child.end()
-    begun = ring.drain(1 << 20)  # its root is open still
+    begun = items_of(recorded.reader)  # the root is open still
     assembler = Assembler()
-    for _position, kind, _trace, record in part + begun if remote_first else begun + part:
+    for kind, _trace, record in part + begun if remote_first else begun + part:
         assembler.add([Entry(None, 0, kind, trace_id, record)])
     trace = assembler.open[trace_id]
     assert not trace.remote

@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from programs.run import PROGRAMS
+from support.processes import run_programs
 from support.traces import described, traces_of
-
-TESTS = Path(__file__).parents[1]
-
-
-def run_programs(module: str, uri: str, prefix: str, *names: str) -> None:
-    """All of them, where none is named."""
-    result = subprocess.run(
-        [sys.executable, "-m", "programs.run", module, uri, prefix, *names],
-        cwd=TESTS,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        env=dict(os.environ),
-    )
-    assert result.returncode == 0, result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +20,14 @@ def both(server):
 
 @pytest.mark.parametrize("way", ["core", "installed"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_same_traces(both, name, way):
+def test_a_programs_traces_are_mlflows(both, name, way):
     pure = [described(trace) for trace in traces_of(both.uri, f"pure-{name}")]
     core = [described(trace) for trace in traces_of(both.uri, f"{way}-{name}")]
     assert pure, "MLflow itself recorded nothing"
     assert core == pure
 
 
-def test_same_traces_elsewhere(both):
-    """What the programs sent to another experiment than the active one."""
+def test_traces_sent_to_another_experiment_are_mlflows(both):
     pure = [described(trace) for trace in traces_of(both.uri, "pure-elsewhere")]
     core = [described(trace) for trace in traces_of(both.uri, "core-elsewhere")]
     assert len(pure) == 6
@@ -71,7 +52,7 @@ OF_OTHER_SIZES = {
 
 
 @pytest.mark.parametrize("name", sorted(set(PROGRAMS) - OF_OTHER_SIZES))
-def test_same_size_figures(both, name):
+def test_size_figures_are_mlflows(both, name):
     def sizes(prefix):
         return [
             json.loads(trace.info.trace_metadata["mlflow.trace.sizeStats"])

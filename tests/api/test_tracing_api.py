@@ -14,13 +14,13 @@ mlflow.set_experiment({experiment!r})
 
 
 @pytest.fixture
-def run(agent, server, request):
+def run(run_program, server, request):
     """Runs a program on the core; gives the traces that the server then has, by their names."""
     experiment = f"api-{request.node.name}"
 
     def start(code, **environment):
         preamble = PREAMBLE.format(uri=server.uri, experiment=experiment)
-        process = agent(preamble + code, **environment)
+        process = run_program(preamble + code, **environment)
         assert process.returncode == 0, process.out + process.err
         start.out, start.err = process.out, process.err
         return {trace.data.spans[0].name: trace for trace in traces_of(server.uri, experiment)}
@@ -95,9 +95,9 @@ for bad in ({"no": "trace"}, 3):
 
 
 @pytest.mark.parametrize("module", ["mlflow", "mlflow_fasttrace"])
-def test_the_environments_destination_wins_over_a_run(agent, server, module):
+def test_the_environments_destination_wins_over_a_run(run_program, server, module):
     wanted = client(server.uri).create_experiment(f"destination-{module}")
-    process = agent(
+    process = run_program(
         f"""
 import mlflow as pure
 import {module} as mlflow
@@ -335,10 +335,10 @@ with mlflow.start_span("around") as around:
     assert copy.start_time_ns == original.start_time_ns
 
 
-def test_a_locally_stored_trace(agent, tmp_path):
+def test_a_locally_stored_trace(run_program, tmp_path):
     """Attachments and assessments by MLflow's own store, without a server."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    process = agent(
+    process = run_program(
         PREAMBLE.format(uri=uri, experiment="local")
         + """
 from mlflow.entities import Link

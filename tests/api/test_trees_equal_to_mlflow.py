@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.traces import client, described, wait_until
-
-TESTS = Path(__file__).parents[1]
+from support.processes import module_path
+from support.traces import client, described
+from support.waiting import wait_until
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 values = st.recursive(
@@ -48,11 +48,13 @@ trees = st.recursive(
 
 
 class Worker:
+    """A process that records the trees that it is given."""
+
     def __init__(self, module: str, uri: str, experiment: str):
         self.uri = uri
         self.process = subprocess.Popen(
             [sys.executable, "-m", "programs.trees", module, uri, experiment],
-            cwd=TESTS,
+            env={**os.environ, "PYTHONPATH": module_path()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -66,7 +68,7 @@ class Worker:
         return described(self._complete(trace_id))
 
     def _complete(self, trace_id):
-        """MLflow's flush comes back before the last of its requests, now and then."""
+        """Waits for the trace: MLflow's flush returns before the last of its requests, now and then."""
         return wait_until(lambda: self._finalized(trace_id), 20)
 
     def _finalized(self, trace_id):
@@ -99,12 +101,12 @@ CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 @settings(max_examples=15, deadline=None, suppress_health_check=CHECKS)
 @given(tree=trees)
-def test_same_trees(workers, tree):
+def test_generated_trees_are_mlflows(workers, tree):
     check(workers, tree)
 
 
 @pytest.mark.long
 @settings(max_examples=400, deadline=None, suppress_health_check=CHECKS)
 @given(tree=trees)
-def test_same_trees_at_length(workers, tree):
+def test_many_generated_trees_are_mlflows(workers, tree):
     check(workers, tree)

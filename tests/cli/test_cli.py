@@ -18,11 +18,13 @@ from mlflow_fasttrace._internal.spool.reading import ring_items
 from mlflow_fasttrace._internal.spool.status_file import read_status
 from support.fault_proxy import FaultProxy, Reply, Request
 from support.otlp_receiver import Receiver
-from support.traces import free_port, traces_of, wait_until
+from support.texts import wait_for_file
+from support.traces import traces_of
+from support.waiting import free_port, wait_until
 
 SECRET = "s3cr3t"
 
-AGENT = """
+PROGRAM = """
 import os, sys, time
 import mlflow_fasttrace as mlflow
 
@@ -51,9 +53,7 @@ print("recorded", flush=True)
 {then}
 """
 
-UNTIL_GO = """
-while not os.path.exists("go"):
-    time.sleep(0.01)
+UNTIL_GO = f"""{wait_for_file("go")}
 roots(100)
 print("more", flush=True)
 sys.stdin.read()
@@ -61,7 +61,7 @@ sys.stdin.read()
 
 
 def code(uri: str, traces: int = 3, then: str = "", fails: int = -1) -> str:
-    return AGENT.format(uri=uri, traces=traces, then=then, fails=fails)
+    return PROGRAM.format(uri=uri, traces=traces, then=then, fails=fails)
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def spools_of(cli, **environment: str) -> list[dict]:
     return json.loads(cli("status", "--json", **environment).stdout)["spools"]
 
 
-def recorded(agent, uri: str, **more) -> None:
-    """Lets an agent leave traces in its ring, with nobody to deliver them."""
+def leave_traces(run_program, uri: str, **more) -> None:
+    """Lets a program leave traces in its ring, with no sender to deliver them."""
     environment = {"MLFLOW_FASTTRACE_SENDER": "none", **more.pop("environment", {})}
-    process = agent(code(uri, **more), **environment)
+    process = run_program(code(uri, **more), **environment)
     assert process.returncode == 0, process.err
 
 
@@ -102,7 +102,7 @@ def the_spool() -> Spool:
     return spool
 
 
-def kept_segment(folder: Path) -> Path:
+def move_to_segment(folder: Path) -> Path:
     """Moves what waits in the only ring to a segment, as a sender does."""
     spool = the_spool()
     (ring,) = overview.rings_of(spool)
@@ -116,9 +116,9 @@ def kept_segment(folder: Path) -> Path:
 # ---- status ----
 
 
-def test_status_with_an_agent_and_a_server_that_is_away(own_spool, agent, cli):
+def test_status_tells_of_a_program_and_of_a_server_that_is_away(own_spool, run_program, cli):
     uri = f"http://joe:{SECRET}@127.0.0.1:{free_port()}"
-    process = agent(code(uri, then=UNTIL_GO), wait=False, MLFLOW_FASTTRACE_EXIT_TIMEOUT="0")
+    process = run_program(code(uri, then=UNTIL_GO), wait=False, MLFLOW_FASTTRACE_EXIT_TIMEOUT="0")
     assert process.stdout.readline() == "recorded\n"
 
     def away():
@@ -149,8 +149,8 @@ def test_status_with_an_agent_and_a_server_that_is_away(own_spool, agent, cli):
         assert file.stat().st_mode & 0o077 == 0
 
 
-def test_status_after_delivery(server, own_spool, agent, cli):
-    process = agent(code(server.uri, fails=2), MLFLOW_EXPERIMENT_NAME="cli delivered")
+def test_status_and_traces_tell_what_was_delivered(server, own_spool, run_program, cli):
+    process = run_program(code(server.uri, fails=2), MLFLOW_EXPERIMENT_NAME="cli delivered")
     assert process.returncode == 0, process.err
     # The sender writes its word about once a second.
     delivered = {"traces": 3, "spans": 6}
@@ -180,7 +180,7 @@ def test_status_after_delivery(server, own_spool, agent, cli):
     assert "has been delivered" in result.stderr
 
 
-def test_status_knows_nothing(cli):
+def test_where_nothing_was_recorded_the_commands_say_so(cli):
     result = cli("status")
     assert result.returncode == 0
     assert "Nothing has been recorded" in result.stdout
@@ -188,8 +188,8 @@ def test_status_knows_nothing(cli):
     assert cli("traces").stdout == "No traces are known here.\n"
 
 
-def test_a_backlog_without_a_sender_needs_attention(own_spool, agent, cli):
-    recorded(agent, "http://127.0.0.1:9")
+def test_a_backlog_without_a_sender_needs_attention(own_spool, run_program, cli):
+    leave_traces(run_program, "http://127.0.0.1:9")
     result = cli("status")
     assert result.returncode == 3
     assert "mlflow-fasttrace send" in result.stdout
@@ -199,8 +199,8 @@ def test_a_backlog_without_a_sender_needs_attention(own_spool, agent, cli):
     assert spool["waiting"]["spans"] == 6
 
 
-def test_looking_moves_nothing(own_spool, agent, cli):
-    recorded(agent, "http://127.0.0.1:9")
+def test_looking_moves_nothing(own_spool, run_program, cli):
+    leave_traces(run_program, "http://127.0.0.1:9")
     (ring,) = overview.rings_of(the_spool())
     before = Path(ring).read_bytes()
     for command in (["status"], ["traces"], ["show", ring], ["show", ring, "--json"]):
@@ -211,7 +211,7 @@ def test_looking_moves_nothing(own_spool, agent, cli):
 # ---- dead letters ----
 
 
-def test_dead_letters(server, own_spool, agent, cli):
+def test_a_dead_letter_is_told_of_and_shown(server, own_spool, run_program, cli):
     said = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "no 987654321 here"}'
     refusal = Reply(400, said, {"Content-Type": "application/json"})
 
@@ -219,7 +219,7 @@ def test_dead_letters(server, own_spool, agent, cli):
         return refusal if request.path == "/api/3.0/mlflow/traces" else None
 
     with FaultProxy(server.uri, fault) as proxy:
-        process = agent(code(proxy.uri, traces=1))
+        process = run_program(code(proxy.uri, traces=1))
         assert process.returncode == 0, process.err
         _check_the_dead_letter(own_spool, cli)
 
@@ -246,10 +246,10 @@ def _check_the_dead_letter(own_spool, cli):
     assert "is refused" in status["last_error"]["text"]
 
 
-def test_refused_traces_are_sent_again(server, own_spool, agent, cli):
-    recorded(agent, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli again"})
+def test_refused_traces_are_sent_again(server, own_spool, run_program, cli):
+    leave_traces(run_program, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli again"})
     folder = Path(the_spool().state)
-    os.rename(kept_segment(folder), folder / f"refused-{'ab' * 16}.seg.refused")
+    os.rename(move_to_segment(folder), folder / f"refused-{'ab' * 16}.seg.refused")
     (folder / f"refused-{'ab' * 16}.txt").write_text(f"https://joe:{SECRET}@host said no")
     assert cli("status").returncode == 3
     assert cli("send").stdout == "Nothing waits.\n"
@@ -263,8 +263,8 @@ def test_refused_traces_are_sent_again(server, own_spool, agent, cli):
 # ---- traces, show ----
 
 
-def test_traces_as_trees(own_spool, agent, cli):
-    recorded(agent, "http://127.0.0.1:9", fails=1)
+def test_traces_are_printed_as_trees(own_spool, run_program, cli):
+    leave_traces(run_program, "http://127.0.0.1:9", fails=1)
     lines = cli("traces", "-n", "2").stdout.splitlines()
     assert len(lines) == 6
     assert "ERROR" in lines[0]
@@ -278,10 +278,10 @@ def test_traces_as_trees(own_spool, agent, cli):
     assert [trace["state"] for trace in traces] == ["OK", "ERROR", "OK"]
 
 
-def test_show_a_file_or_a_trace(own_spool, agent, cli):
+def test_show_prints_a_file_or_a_trace(own_spool, run_program, cli):
     from mlflow.entities import Span
 
-    recorded(agent, "http://127.0.0.1:9")
+    leave_traces(run_program, "http://127.0.0.1:9")
     (ring,) = overview.rings_of(the_spool())
     (first, *_others) = (span for span in json.loads(cli("show", ring, "--json").stdout))
     spans = [Span.from_dict(span) for span in first["spans"]]
@@ -298,7 +298,7 @@ def test_show_a_file_or_a_trace(own_spool, agent, cli):
     assert "…" not in full
     assert "[bold]" + "long " * 100 in " ".join(full.split()) + " "
 
-    segment = kept_segment(own_spool)
+    segment = move_to_segment(own_spool)
     assert cli("show", str(segment)).stdout.count("leaf  TOOL") == 3
     os.rename(segment, Path(the_spool().state) / segment.name)
     for what in (first["trace_id"], first["trace_id"][3:].upper(), first["trace_id"][:12]):
@@ -308,8 +308,8 @@ def test_show_a_file_or_a_trace(own_spool, agent, cli):
     assert "no trace" in nothing.stderr
 
 
-def test_a_beginning_that_fits_several_traces(own_spool, agent, cli):
-    recorded(agent, "http://127.0.0.1:9", traces=40)
+def test_a_beginning_that_fits_several_traces_shows_none(own_spool, run_program, cli):
+    leave_traces(run_program, "http://127.0.0.1:9", traces=40)
     ids = [trace["trace_id"] for trace in json.loads(cli("traces", "-n", "40", "--json").stdout)]
     firsts = [trace_id[3] for trace_id in ids]
     digit = max(firsts, key=firsts.count)
@@ -318,8 +318,8 @@ def test_a_beginning_that_fits_several_traces(own_spool, agent, cli):
     assert "several traces" in result.stderr
 
 
-def test_damaged_and_hostile_files(own_spool, agent, cli, tmp_path):
-    recorded(agent, "http://127.0.0.1:9")
+def test_damaged_and_hostile_files_are_named(own_spool, run_program, cli, tmp_path):
+    leave_traces(run_program, "http://127.0.0.1:9")
     spool = the_spool()
     folder = Path(spool.state)
     (ring,) = overview.rings_of(spool)
@@ -361,7 +361,7 @@ def test_damaged_and_hostile_files(own_spool, agent, cli, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [[], {}, {"version": 1}, {"recent": [1]}, "text", None])
-def test_a_status_that_makes_no_sense(tmp_path, wrong):
+def test_a_status_that_makes_no_sense_is_none(tmp_path, wrong):
     (tmp_path / "status.json").write_text(json.dumps(wrong))
     assert read_status(str(tmp_path)) is None
 
@@ -369,8 +369,8 @@ def test_a_status_that_makes_no_sense(tmp_path, wrong):
 # ---- send ----
 
 
-def test_send_what_a_live_agent_holds(server, own_spool, agent, cli, tmp_path):
-    process = agent(
+def test_send_delivers_what_a_running_program_holds(server, own_spool, run_program, cli, tmp_path):
+    process = run_program(
         code(server.uri, then=UNTIL_GO),
         wait=False,
         MLFLOW_FASTTRACE_SENDER="none",
@@ -391,9 +391,11 @@ def test_send_what_a_live_agent_holds(server, own_spool, agent, cli, tmp_path):
     assert cli("send", "zz").returncode == 1
 
 
-def test_send_to_another_server(server, own_spool, agent, cli):
-    recorded(agent, "http://127.0.0.1:9", environment={"MLFLOW_EXPERIMENT_NAME": "cli elsewhere"})
-    kept_segment(Path(the_spool().state))
+def test_send_delivers_to_another_server(server, own_spool, run_program, cli):
+    leave_traces(
+        run_program, "http://127.0.0.1:9", environment={"MLFLOW_EXPERIMENT_NAME": "cli elsewhere"}
+    )
+    move_to_segment(Path(the_spool().state))
     to = server.uri.replace("://", f"://joe:{SECRET}@")
     result = cli("send", "--timeout", "1")
     assert result.returncode == 1
@@ -409,8 +411,8 @@ def test_send_to_another_server(server, own_spool, agent, cli):
     assert f"delivered to {server.uri}" in cli("traces", "-n", "1").stdout
 
 
-def test_send_waits_for_the_sender_at_work(server, own_spool, agent, cli, tmp_path):
-    recorded(agent, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli waits"})
+def test_send_waits_for_the_sender_at_work(server, own_spool, run_program, cli, tmp_path):
+    leave_traces(run_program, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli waits"})
     spool = the_spool()
     lock = life.Lock(spool.lock, stays=True)
     assert lock.take()
@@ -432,17 +434,18 @@ def test_send_waits_for_the_sender_at_work(server, own_spool, agent, cli, tmp_pa
         lock.close()
 
 
-def test_send_leaves_a_trace_that_tail_sampling_has_to_decide_about(server, agent, cli, tmp_path):
+def test_send_leaves_a_trace_that_tail_sampling_has_to_decide_about(
+    server, run_program, cli, tmp_path
+):
     then = """
 with mlflow.start_span("open"):
     leaf(1)
     print("open", flush=True)
-    while not os.path.exists("go"):
-        time.sleep(0.01)
+    while not os.path.exists("go"): time.sleep(0.01)
 print("closed", flush=True)
 sys.stdin.read()
 """
-    process = agent(
+    process = run_program(
         code(server.uri, traces=1, then=then, fails=0),
         wait=False,
         MLFLOW_FASTTRACE_SENDER="none",
@@ -462,30 +465,24 @@ sys.stdin.read()
     assert spool["delivered"]["spans"] == 4
 
 
-def test_send_to_a_collector(own_spool, agent, cli):
-    receiver = Receiver()
+def test_send_delivers_to_a_collector(own_spool, run_program, cli):
     variables = {
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={SECRET}",
     }
-    try:
-        recorded(
-            agent,
-            "http://127.0.0.1:9",
-            environment={"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.uri, **variables},
-        )
+    with Receiver() as receiver:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.uri, **variables}
+        leave_traces(run_program, "http://127.0.0.1:9", environment=environment)
         assert cli("status").stdout.startswith(f"otlp+{receiver.uri}/v1/traces\n")
         result = cli("send", **variables)
         assert result.returncode == 0, result.stdout
         assert "6 spans of 3 traces delivered" in result.stdout
         assert len(receiver.spans()) == 6
         assert receiver.headers[0]["authorization"] == SECRET
-    finally:
-        receiver.close()
 
 
-def test_progress_in_a_terminal(server, own_spool, agent, tmp_path):
-    recorded(agent, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli terminal"})
+def test_send_shows_progress_in_a_terminal(server, own_spool, run_program, tmp_path):
+    leave_traces(run_program, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli terminal"})
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow_fasttrace", "send"],

@@ -21,8 +21,11 @@ from pathlib import Path
 
 import pytest
 from support.fault_proxy import FaultProxy
-from support.traces import MlflowServer, experiment_id, free_port, traces_of, wait_until
-from test_delivery import agent_code, sender_pids
+from support.servers import MlflowServer
+from support.traces import experiment_id, traces_of
+from support.waiting import free_port, wait_until
+from support.spools import sender_pids
+from support.texts import program_text
 
 LONG = pytest.mark.long
 
@@ -116,11 +119,11 @@ print(json.dumps({{
 
 
 @pytest.mark.parametrize("traces", [200, pytest.param(10_000, marks=LONG)])
-def test_burst(server, own_spool, agent, traces):
+def test_burst(server, own_spool, run_program, traces):
     """Ten spans a trace, as fast as the agent can, with a live server."""
     experiment = f"burst of {traces}"
     began = time.monotonic()
-    process = agent(BURST.format(uri=server.uri, experiment=experiment, traces=traces))
+    process = run_program(BURST.format(uri=server.uri, experiment=experiment, traces=traces))
     assert process.returncode == 0, process.err
     figures = json.loads(process.out)
     wait_until(
@@ -217,7 +220,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(100, marks=LONG)])
-def test_killed_at_any_moment(server, own_spool, agent, tmp_path, kills):
+def test_killed_at_any_moment(server, own_spool, run_program, tmp_path, kills):
     """Agent, sender or both are killed while the agent records: every span that had ended is on the
     server, once, whole."""
     chance = random.Random(f"{kills} kills")
@@ -228,7 +231,7 @@ def test_killed_at_any_moment(server, own_spool, agent, tmp_path, kills):
         killed.append(one)
     # Whoever comes next delivers what all of them left.
     last = f"after {kills} kills"
-    process = agent(BURST.format(uri=server.uri, experiment=last, traces=1))
+    process = run_program(BURST.format(uri=server.uri, experiment=last, traces=1))
     assert process.returncode == 0, process.err
     spans = 0
     for one in killed:
@@ -283,14 +286,14 @@ for n in range({traces}):
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=LONG)])
-def test_server_that_comes_and_goes(server, own_spool, agent, seconds):
+def test_server_that_comes_and_goes(server, own_spool, run_program, seconds):
     experiment = f"comes and goes for {seconds} s"
     way = ComesAndGoes(server)
     way.start()
     try:
         traces = seconds * 20
         then = STEADY.format(traces=traces, pause=0.05)
-        process = agent(agent_code(way.uri, experiment, 0, then), MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+        process = run_program(program_text(way.uri, experiment, 0, then), MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
         assert process.returncode == 0, process.err
         wait_until(
             lambda: (
@@ -339,11 +342,11 @@ print(json.dumps((most - idle) / 1024))
 
 
 @pytest.mark.parametrize("spans", [5_000, pytest.param(1_000_000, marks=LONG)])
-def test_backlog(tmp_path, own_spool, agent, spans):
+def test_backlog(tmp_path, own_spool, run_program, spans):
     """The server is down all the while: the agent's memory stays flat, the disk is bounded, and all
     of it is delivered later, by hand here, with progress shown."""
     server = MlflowServer(tmp_path)
-    process = agent(BACKLOG.format(uri=server.uri, traces=spans // 100))
+    process = run_program(BACKLOG.format(uri=server.uri, traces=spans // 100))
     assert process.returncode == 0, process.err
     grown_mb = json.loads(process.out)
     held = sum(file.stat().st_size for file in own_spool.rglob("*") if file.is_file())

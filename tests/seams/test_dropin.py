@@ -16,7 +16,7 @@ from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.seams import autolog
-from support.traces import spans_to_ring
+from support.records import spans_to_ring
 
 
 @pytest.fixture

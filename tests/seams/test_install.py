@@ -16,7 +16,7 @@ import mlflow
 import mlflow_fasttrace
 import opentelemetry.trace as otel
 import pytest
-from conftest import clean_up
+from support.spools import clean_up
 from mlflow.entities import Feedback, SpanType, TraceInfo, TraceLocation, TraceState
 from mlflow.entities.span import LiveSpan, NoOpSpan, Span, create_mlflow_span
 from mlflow.pyfunc.context import Context, set_prediction_context
@@ -43,7 +43,8 @@ from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.seams import install
 from opentelemetry.sdk.trace import TracerProvider
-from support.traces import base_environment, spans_to_ring
+from support.records import spans_to_ring
+from support.spools import base_environment
 
 
 @trace_disabled

@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.traces import IMPORTS, traces_of, wait_until
+from support.texts import IMPORTS
+from support.traces import traces_of
+from support.waiting import wait_until
 
 PYTHON = Path(__file__).parents[2] / ".venv-integrations/bin/python"
 

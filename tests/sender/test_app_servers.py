@@ -12,22 +12,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from support.traces import free_port, wait_until
-from test_delivery import assert_all_there, sender_pids
-
-TRACED = """
-import os
-import mlflow_fasttrace as mlflow
-
-@mlflow.trace
-def leaf(n):
-    return n
-
-@mlflow.trace
-def root(n):
-    leaf(n)
-    return n
-"""
+from support.spools import is_alive, sender_pids
+from support.texts import TRACED, assert_all_there
+from support.waiting import free_port, wait_until
 
 
 def environment(uri: str, experiment: str) -> dict[str, str]:
@@ -35,7 +22,7 @@ def environment(uri: str, experiment: str) -> dict[str, str]:
 
 
 def answer(port: int, n: int) -> bytes | None:
-    """What a service says to a number; None when it does not answer."""
+    """A service's answer to a number; None when there is none."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/?n={n}", timeout=5) as response:
             return response.read()
@@ -44,8 +31,8 @@ def answer(port: int, n: int) -> bytes | None:
 
 
 def ask_until_several_answer(port: int) -> int:
-    """Asks with the numbers from 0 on until two workers have answered; how many that were."""
-    # (The first answer only says that it is up.)
+    """Asks with the numbers from 0 on until two workers have answered; returns how many it asked."""
+    # (The first answer only shows that the service is up.)
     wait_until(lambda: answer(port, 0), 60, "the service")
     asked, workers = 1, set()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -132,10 +119,6 @@ def assert_ends_promptly(process: subprocess.Popen) -> None:
     wait_until(lambda: not any(map(is_alive, workers)), 10, "the workers' end")
 
 
-def is_alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
-
-
 # ---- ASGI ----
 
 FASTAPI = (
@@ -165,7 +148,7 @@ async def ask(n: int):
 )
 
 
-def test_uvicorn_with_two_workers(server, own_spool, tmp_path):
+def test_all_arrives_from_two_workers_of_uvicorn(server, own_spool, tmp_path):
     (tmp_path / "service.py").write_text(FASTAPI)
     port = free_port()
     command = f"-m uvicorn service:app --workers 2 --port {port} --log-level warning".split()
@@ -185,7 +168,7 @@ def test_uvicorn_with_two_workers(server, own_spool, tmp_path):
     assert "does not answer" not in text
 
 
-def test_gunicorn_with_preloaded_workers(server, own_spool, tmp_path):
+def test_all_arrives_from_preloaded_workers_of_gunicorn(server, own_spool, tmp_path):
     app = """
 root(0)  # before the workers are forked
 
@@ -225,7 +208,7 @@ def work(n):
 )
 
 
-def test_celery_with_forked_workers(server, own_spool, tmp_path):
+def test_all_arrives_from_forked_workers_of_celery(server, own_spool, tmp_path):
     (tmp_path / "tasks.py").write_text(CELERY)
     (tmp_path / "queue").mkdir()
     (tmp_path / "control").mkdir()
@@ -253,7 +236,7 @@ def test_celery_with_forked_workers(server, own_spool, tmp_path):
 CELL = "for n in range({first}, {first} + 5): root(n)"
 
 
-def test_two_notebook_kernels(server, own_spool, tmp_path, monkeypatch):
+def test_all_arrives_from_two_notebook_kernels(server, own_spool, tmp_path, monkeypatch):
     from jupyter_client.manager import KernelManager
 
     for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):

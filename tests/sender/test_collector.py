@@ -20,14 +20,18 @@ from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.sender import life, loop
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from programs.run_for_collector import PROGRAMS
+from support import texts
+from support.bench import Bench, record
 from support.fault_proxy import FaultProxy, Reply, Request
+from support.made_records import span_with_value
 from support.otlp_receiver import Receiver, spans_of, trees
+from support.processes import Program, run_module
 from support.pythons import pip_install, venv_of
-from support.traces import TRACES, free_port, traces_of, wait_until
-from test_encoding import span_record
-from test_faults_answers import Bench, record
+from support.records import spans_in, traces_in
+from support.spools import rings_of
+from support.traces import traces_of
+from support.waiting import free_port, wait_until
 
-TESTS = Path(__file__).parents[1]
 HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
 
@@ -47,9 +51,8 @@ needs_grpc = pytest.mark.skipif(not has("grpc"), reason="grpcio is not installed
 
 @pytest.fixture
 def receiver():
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
+    with Receiver() as receiver:
+        yield receiver
 
 
 def endpoint(receiver: Receiver) -> dict[str, str]:
@@ -63,27 +66,12 @@ class Run:
     """What a collector got of all programs under one module."""
 
     def __init__(self, module: str, folder: Path, **environment: str):
-        receiver = Receiver()
-        try:
-            result = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "programs.run_for_collector",
-                    module,
-                    f"sqlite:///{folder}/unused.db",
-                ],
-                cwd=TESTS,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                env={**os.environ, **endpoint(receiver), **environment},
-            )
-            assert result.returncode == 0, result.stderr
+        uri = f"sqlite:///{folder}/unused.db"
+        with Receiver() as receiver:
+            settings = {**endpoint(receiver), **environment}
+            result = run_module("programs.run_for_collector", module, uri, **settings)
             self.times = json.loads(result.stdout.splitlines()[-1])
             self.spans = receiver.spans()
-        finally:
-            receiver.close()
         self.paths = set(receiver.paths)
 
     def of(self, program: str) -> list[dict]:
@@ -115,7 +103,7 @@ def translated(tmp_path_factory):
 
 @needs_exporter
 @pytest.mark.parametrize("program", sorted(PROGRAMS))
-def test_same_spans(plain, program):
+def test_the_spans_are_mlflows(plain, program):
     pure, core = plain
     assert pure.of(program), "MLflow itself sent nothing"
     assert core.of(program) == pure.of(program)
@@ -123,7 +111,7 @@ def test_same_spans(plain, program):
 
 @needs_exporter
 @pytest.mark.parametrize("program", sorted(PROGRAMS))
-def test_same_spans_in_the_words_of_generative_ai(translated, program):
+def test_the_spans_are_mlflows_in_the_words_of_generative_ai(translated, program):
     def without_instance(run: Run):
         for span in run.spans:
             span["resource"].pop("service.instance.id", None)
@@ -135,13 +123,13 @@ def test_same_spans_in_the_words_of_generative_ai(translated, program):
 
 
 @needs_exporter
-def test_same_address(plain):
+def test_the_address_is_mlflows(plain):
     pure, core = plain
     assert core.paths == pure.paths == {"/v1/traces"}
 
 
-def test_tags_travel_with_the_root(receiver, agent):
-    """What MLflow means to do, and does with older versions of OpenTelemetry's SDK."""
+def test_tags_travel_with_the_root(receiver, run_program):
+    """MLflow means to do so, and does with older versions of OpenTelemetry's SDK."""
     code = """
 import mlflow_fasttrace as mlflow
 with mlflow.start_span("root"):
@@ -149,7 +137,7 @@ with mlflow.start_span("root"):
     with mlflow.start_span("child"):
         pass
 """
-    process = agent(code, **endpoint(receiver))
+    process = run_program(code, **endpoint(receiver))
     assert process.returncode == 0, process.err
     tags = {
         span["name"]: {k: v for k, v in span["attributes"].items() if k.startswith("mlflow.traceT")}
@@ -168,25 +156,26 @@ with mlflow.start_span("root"):
     st.one_of(st.none(), st.binary(max_size=4)),
     st.booleans(),
 )
-def test_damage_is_left_out(value, extra, name, as_json):
-    good, empty = span_record(_core.encode({"k": [1, "x"]})), _core.encode({})
-    spans = [(good, 1, empty, None), (span_record(value), 1, extra, name), (good, 1, empty, None)]
+def test_a_damaged_span_is_left_out_of_its_request(value, extra, name, as_json):
+    good, empty = span_with_value(_core.encode({"k": [1, "x"]})), _core.encode({})
+    spans = [
+        (good, 1, empty, None),
+        (span_with_value(value), 1, extra, name),
+        (good, 1, empty, None),
+    ]
     body, refused = _core.collector_request(spans, empty, as_json)
     if refused:
         assert refused == [1]
         assert len(spans_of(ExportTraceServiceRequest.FromString(body))) == 2
 
 
-def test_texts_that_utf8_does_not_know():
-    record = span_record(_core.encode({"\ud800a": ["b\udfff", "\ud7ff", "\ue000"]}))
-    (span,) = spans_of(
-        ExportTraceServiceRequest.FromString(
-            _core.collector_request([(record, 1, _core.encode({}), None)], _core.encode({}), True)[
-                0
-            ]
-        )
-    )
-    assert json.loads(eval(span["attributes"]["k"][1])) == {"?a": ["b?", "\ud7ff", "\ue000"]}
+def test_lone_surrogates_become_question_marks():
+    span = span_with_value(_core.encode({"\ud800a": ["b\udfff", "\ud7ff", "\ue000"]}))
+    empty = _core.encode({})
+    body, refused = _core.collector_request([(span, 1, empty, None)], empty, True)
+    assert not refused
+    (sent,) = spans_of(ExportTraceServiceRequest.FromString(body))
+    assert json.loads(eval(sent["attributes"]["k"][1])) == {"?a": ["b?", "\ud7ff", "\ue000"]}
 
 
 @pytest.mark.parametrize(
@@ -200,24 +189,17 @@ def test_texts_that_utf8_does_not_know():
         ([], b"\x81\x01", True),
     ],
 )
-def test_odd_arguments(args):
+def test_odd_arguments_are_refused(args):
     with pytest.raises((TypeError, ValueError)):
         _core.collector_request(*args)
 
 
 # ---- delivery ----
 
-AGENT = (
-    """
-import os, sys, time
-import mlflow_fasttrace as mlflow
-"""
-    + TRACES
-)
 
-
-def agent_code(traces: int, then: str = "") -> str:
-    return AGENT.format(traces=traces) + then
+def program_text(traces: int, then: str = "") -> str:
+    """Such a program, whose environment says where its traces go."""
+    return texts.program_text(None, None, traces, then)
 
 
 def assert_all_there(receiver: Receiver, traces: int, seconds: float = 60) -> None:
@@ -229,41 +211,37 @@ def assert_all_there(receiver: Receiver, traces: int, seconds: float = 60) -> No
     assert inputs == sorted(2 * list(range(traces)))
 
 
-def test_collector_that_comes_later(own_spool, agent):
+def test_a_collector_that_comes_later_gets_all(own_spool, run_program):
     port = free_port()
     begin = time.monotonic()
-    process = agent(
-        agent_code(50),
+    process = run_program(
+        program_text(50),
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://127.0.0.1:{port}/x/traces",
         **HTTP,
     )
     assert process.returncode == 0, process.err
     assert time.monotonic() - begin < 25
-    receiver = Receiver(port)
-    try:
+    with Receiver(port) as receiver:
         assert_all_there(receiver, 50)
         assert set(receiver.paths) == {"/x/traces"}
-    finally:
-        receiver.close()
 
 
-def test_collector_that_is_busy(receiver, own_spool, agent):
-    """It says when to come again, or nothing; nothing arrives twice."""
+def test_a_busy_collector_gets_all_once(receiver, own_spool, run_program):
+    """The collector says when to come again, or does not say it."""
     receiver.answers += [(503, {"retry-after": "1"}), (429, {}), (404, {})]
     began = time.monotonic()
-    process = agent(agent_code(20), **endpoint(receiver))
+    process = run_program(program_text(20), **endpoint(receiver))
     assert process.returncode == 0, process.err
     assert_all_there(receiver, 20)
     assert not receiver.answers
     assert time.monotonic() - began >= 1
 
 
-def test_span_that_makes_the_collector_fail(receiver, own_spool, agent):
-    """The others do not wait for it."""
+def test_a_span_that_makes_the_collector_fail_holds_up_no_other(receiver, own_spool, run_program):
     receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
     receiver.refusal = 500
-    code = agent_code(5, '\nwith mlflow.start_span("bad"): pass\n') + "\nroot(5)\n"
-    process = agent(code, **endpoint(receiver))
+    code = program_text(5, '\nwith mlflow.start_span("bad"): pass\n') + "\nroot(5)\n"
+    process = run_program(code, **endpoint(receiver))
     assert process.returncode == 0, process.err
     assert_all_there(receiver, 6)
     receiver.refuses = lambda request: False
@@ -271,43 +249,39 @@ def test_span_that_makes_the_collector_fail(receiver, own_spool, agent):
     assert not list(own_spool.glob("*/refused-*"))
 
 
-def test_collector_that_fails(own_spool, agent):
-    """Its fault, not the spans': all is kept."""
-    receiver = Receiver()
+def test_a_collector_that_fails_gets_all_later(receiver, own_spool, run_program):
+    """The fault is the collector's, not the spans': none becomes a dead letter."""
     receiver.refuses, receiver.refusal = (lambda request: True), 500
-    try:
-        process = agent(agent_code(5), **endpoint(receiver))
-        assert process.returncode == 0, process.err
-        wait_until(lambda: list(own_spool.glob("*/packed-*.seg")))
-        receiver.refuses = lambda request: False
-        assert_all_there(receiver, 5)
-        assert not list(own_spool.glob("*/refused-*"))
-    finally:
-        receiver.close()
+    process = run_program(program_text(5), **endpoint(receiver))
+    assert process.returncode == 0, process.err
+    wait_until(lambda: list(own_spool.glob("*/packed-*.seg")))
+    receiver.refuses = lambda request: False
+    assert_all_there(receiver, 5)
+    assert not list(own_spool.glob("*/refused-*"))
 
 
-def test_span_that_is_refused(receiver, own_spool, agent):
+def test_a_refused_span_is_a_dead_letter(receiver, own_spool, run_program):
     receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
-    code = agent_code(10, '\nwith mlflow.start_span("bad"): pass\n')
-    process = agent(code, **endpoint(receiver))
+    code = program_text(10, '\nwith mlflow.start_span("bad"): pass\n')
+    process = run_program(code, **endpoint(receiver))
     assert process.returncode == 0, process.err
     assert_all_there(receiver, 10)
     (refused,) = wait_until(lambda: list(own_spool.glob("*/refused-*.seg.refused")))
-    assert (
-        "400" in refused.with_name(refused.name.removesuffix(".seg.refused") + ".txt").read_text()
-    )
+    assert [span.name for span in spans_in(refused)] == ["bad"]
+    note = refused.with_name(refused.name.removesuffix(".seg.refused") + ".txt")
+    assert "400" in note.read_text()
 
 
-def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
-    """Without room on the disk it stays where it is; nothing of the others is sent twice."""
+def test_a_refused_span_that_cannot_be_set_aside_stays_in_its_ring(receiver, tmp_path, monkeypatch):
+    """The spool folder is gone for a while; no other span is sent twice."""
     monkeypatch.setattr(loop, "RETRY_FILE_SECONDS", 0.5)
     receiver.refuses = lambda request: any(s["name"] == "bad" for s in spans_of(request))
     bench = Bench(tmp_path)
     uri = f"otlp+{receiver.uri}/v1/traces"
-    bench.sender = life.sender_for(str(bench.state), bench.rings, uri)
+    bench.sender = life.sender_for(str(bench.folder), bench.rings, uri)
     bench.to(uri, {"id": "0"})
     try:
-        gone = bench.state.rename(bench.state.with_name("gone"))
+        gone = bench.folder.rename(bench.folder.with_name("gone"))
         with mlflow.start_span("good"):
             record(1, "bad")
             record(1, "good too")
@@ -316,7 +290,7 @@ def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
         bench.run(lambda: len(receiver.paths) > asked)
         (ring,) = bench.sender.rings.values()
         assert ring.reader.tail < ring.reader.head
-        gone.rename(bench.state)
+        gone.rename(bench.folder)
         bench.run()
         assert ring.reader.tail == ring.reader.head
     finally:
@@ -326,9 +300,9 @@ def test_refused_span_that_cannot_be_set_aside(receiver, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])
-def test_headers_and_compression(receiver, own_spool, agent, compression):
-    process = agent(
-        agent_code(3),
+def test_headers_and_compression_are_as_set(receiver, own_spool, run_program, compression):
+    process = run_program(
+        program_text(3),
         **endpoint(receiver),
         OTEL_EXPORTER_OTLP_COMPRESSION=compression,
         OTEL_EXPORTER_OTLP_HEADERS="x-other=1",
@@ -344,10 +318,10 @@ def test_headers_and_compression(receiver, own_spool, agent, compression):
     assert headers["content-type"] == "application/x-protobuf"
 
 
-def test_secrets_stay_off_the_disk(own_spool, agent):
+def test_secrets_stay_off_the_disk(own_spool, run_program):
     port = free_port()
-    process = agent(
-        agent_code(3),
+    process = run_program(
+        program_text(3),
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://me:s3cret@127.0.0.1:{port}/v1/traces?key=s3cret",
         OTEL_EXPORTER_OTLP_HEADERS="authorization=s3cret",
         **HTTP,
@@ -355,14 +329,15 @@ def test_secrets_stay_off_the_disk(own_spool, agent):
     assert process.returncode == 0, process.err
     assert "s3cret" not in process.err
     segments = wait_until(lambda: list(own_spool.glob("*/packed-*.seg")))
-    records = _core.SegmentReader(str(segments[0])).read(1 << 20)
-    destinations = [_core.decode(record)[7] for _, kind, _, record in records if kind == 2]
-    assert {d["uri"] for d in destinations} == {f"otlp+http://127.0.0.1:{port}/v1/traces"}
+    destinations = [trace.destination for _trace_id, trace in traces_in(segments[0])]
+    assert {destination["uri"] for destination in destinations} == {
+        f"otlp+http://127.0.0.1:{port}/v1/traces"
+    }
     for file in own_spool.rglob("*"):
         assert not file.is_file() or b"s3cret" not in file.read_bytes()
-    # Other credentials: another spool, whose sender has them.
-    process = agent(
-        agent_code(1),
+    # With other credentials there is another spool, whose sender has them.
+    process = run_program(
+        program_text(1),
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://127.0.0.1:{port}/v1/traces",
         OTEL_EXPORTER_OTLP_HEADERS="authorization=other",
         **HTTP,
@@ -370,29 +345,22 @@ def test_secrets_stay_off_the_disk(own_spool, agent):
     assert len(list(own_spool.iterdir())) == 2
 
 
-def test_spans_go_before_their_root_ends(receiver, own_spool, agent):
-    then = """
-with mlflow.start_span("root"):
-    leaf(1)
-    print("leaf ended", flush=True)
-    while not os.path.exists("go"):
-        time.sleep(0.01)
-"""
-    process = agent(agent_code(0, then), wait=False, **endpoint(receiver))
+def test_spans_go_before_their_root_ends(receiver, own_spool, run_program):
+    process = run_program(program_text(0, texts.ENDS_LATER), wait=False, **endpoint(receiver))
     assert process.stdout.readline() == "leaf ended\n"
     wait_until(lambda: [s["name"] for s in receiver.spans()] == ["leaf"], 20)
-    (Path(process.args[1]).parent / "go").touch()
-    process.communicate(timeout=30)
+    (process.folder / "go").touch()
+    process.finish(30)
     assert [span["name"] for span in receiver.spans()] == ["leaf", "root"]
 
 
-def test_killed_agent(receiver, own_spool, agent):
-    agent(agent_code(200, "\nos.kill(os.getpid(), 9)\n"), **endpoint(receiver))
+def test_all_arrives_of_a_killed_program(receiver, own_spool, run_program):
+    run_program(program_text(200, texts.KILLS_ITSELF), **endpoint(receiver))
     assert_all_there(receiver, 200)
 
 
-def test_sender_thread(receiver, own_spool, agent):
-    process = agent(agent_code(5), **endpoint(receiver), MLFLOW_FASTTRACE_SENDER="thread")
+def test_a_sender_thread_delivers_all(receiver, own_spool, run_program):
+    process = run_program(program_text(5), **endpoint(receiver), MLFLOW_FASTTRACE_SENDER="thread")
     assert process.returncode == 0, process.err
     assert_all_there(receiver, 5)
 
@@ -413,39 +381,44 @@ def to_both(receiver_uri: str, server_uri: str, experiment: str | None = None) -
 READ_BACK = """
 begin = time.monotonic()
 trace = mlflow.get_trace(mlflow.get_last_active_trace_id())
-assert len(trace.data.spans) == 2 and time.monotonic() - begin < 25
+print(len(trace.data.spans), time.monotonic() - begin)
 """
 
 
-def test_both(receiver, server, own_spool, agent):
-    process = agent(agent_code(20, READ_BACK), **to_both(receiver.uri, server.uri, "both"))
+def assert_read_back(process: Program) -> None:
+    """READ_BACK found the last trace whole, before long."""
     assert process.returncode == 0, process.err
+    spans, seconds = process.out.split()
+    assert int(spans) == 2
+    assert float(seconds) < 25
+
+
+def test_a_trace_goes_to_the_server_and_the_collector(receiver, server, own_spool, run_program):
+    process = run_program(program_text(20, READ_BACK), **to_both(receiver.uri, server.uri, "both"))
+    assert_read_back(process)
     assert len(traces_of(server.uri, "both")) == 20
     assert_all_there(receiver, 20)
     ids = {trace.info.trace_id for trace in traces_of(server.uri, "both")}
     assert ids == {"tr-" + span["trace"] for span in receiver.spans()}
 
 
-def test_both_with_the_collector_away(server, own_spool, agent):
+def test_a_collector_that_is_away_keeps_nothing_from_the_server(server, own_spool, run_program):
     port = free_port()
     environment = to_both(f"http://127.0.0.1:{port}", server.uri, "collector away")
-    process = agent(agent_code(20, READ_BACK), **environment)
-    assert process.returncode == 0, process.err
+    process = run_program(program_text(20, READ_BACK), **environment)
+    assert_read_back(process)
     wait_until(lambda: len(traces_of(server.uri, "collector away")) == 20, 60, "20 traces")
-    receiver = Receiver(port)
-    try:
+    with Receiver(port) as receiver:
         assert_all_there(receiver, 20)
-    finally:
-        receiver.close()
     assert len(traces_of(server.uri, "collector away")) == 20
 
 
-def test_both_with_the_server_away(receiver, own_spool, agent):
+def test_a_server_that_is_away_keeps_nothing_from_the_collector(receiver, own_spool, run_program):
     environment = to_both(receiver.uri, f"http://127.0.0.1:{free_port()}")
-    process = agent(agent_code(20), **environment)
+    process = run_program(program_text(20), **environment)
     assert process.returncode == 0, process.err
     assert_all_there(receiver, 20)
-    assert wait_until(lambda: list(own_spool.glob("*/packed-*.seg"))), "nothing is kept for MLflow"
+    assert wait_until(lambda: list(own_spool.glob("*/packed-*.seg"))), "nothing waits for MLflow"
 
 
 @pytest.mark.parametrize(
@@ -456,9 +429,11 @@ def test_both_with_the_server_away(receiver, own_spool, agent):
         ({}, ["leaf", "root"]),
     ],
 )
-def test_who_gets_it(receiver, own_spool, agent, tmp_path, given, names):
+def test_a_trace_goes_to_the_collector_unless_the_environment_says_otherwise(
+    receiver, own_spool, run_program, tmp_path, given, names
+):
     uri = f"sqlite:///{tmp_path}/x.db"
-    process = agent(agent_code(1), **endpoint(receiver), MLFLOW_TRACKING_URI=uri, **given)
+    process = run_program(program_text(1), **endpoint(receiver), MLFLOW_TRACKING_URI=uri, **given)
     assert process.returncode == 0, process.err
     assert sorted(span["name"] for span in receiver.spans()) == names
     assert (tmp_path / "x.db").exists() == (not names)
@@ -475,14 +450,16 @@ def with_client_certificate(certificate: tuple[str, str]) -> dict[str, str]:
     }
 
 
-def test_collector_that_asks_for_a_certificate(receiver, own_spool, agent, certificate):
-    """Who does not show one, or does not know the collector's authority, keeps all."""
+def test_a_collector_that_asks_for_a_certificate_is_shown_it(
+    receiver, own_spool, run_program, certificate
+):
+    """Without a certificate, or without the collector's authority, everything waits."""
     with FaultProxy(receiver.uri, certificate=certificate, client_authority=certificate[0]) as tls:
         to = {"OTEL_EXPORTER_OTLP_ENDPOINT": tls.uri, **HTTP}
         both = with_client_certificate(certificate)
         for number, missing in enumerate(("CERTIFICATE", "CLIENT_CERTIFICATE"), 1):
             given = {k: v for k, v in both.items() if k != f"OTEL_EXPORTER_OTLP_{missing}"}
-            process = agent(agent_code(1), **to, **given, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+            process = run_program(program_text(1), **to, **given, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
             assert process.returncode == 0, process.err
             assert "does not answer yet" in process.err
 
@@ -492,14 +469,14 @@ def test_collector_that_asks_for_a_certificate(receiver, own_spool, agent, certi
 
             wait_until(tried, 30, "the refusal in the log")
         assert receiver.spans() == []
-        process = agent(agent_code(5), **to, **both)
+        process = run_program(program_text(5), **to, **both)
         assert process.returncode == 0, process.err
         assert process.err == ""
     assert_all_there(receiver, 5)
 
 
-def test_collector_that_never_answers(receiver, own_spool, agent):
-    """It has as long as OTEL_EXPORTER_OTLP_TIMEOUT says, then it gets the same again."""
+def test_a_collector_that_does_not_answer_is_asked_again(receiver, own_spool, run_program):
+    """The collector has as long as OTEL_EXPORTER_OTLP_TRACES_TIMEOUT says, then the request is made again."""
     asked = []
 
     def fault(request: Request) -> Reply | None:
@@ -507,8 +484,8 @@ def test_collector_that_never_answers(receiver, own_spool, agent):
         return Reply(silent=True) if len(asked) == 1 else None
 
     with FaultProxy(receiver.uri, fault) as proxy:
-        process = agent(
-            agent_code(5),
+        process = run_program(
+            program_text(5),
             OTEL_EXPORTER_OTLP_ENDPOINT=proxy.uri,
             OTEL_EXPORTER_OTLP_TRACES_TIMEOUT="1",
             **HTTP,
@@ -520,7 +497,7 @@ def test_collector_that_never_answers(receiver, own_spool, agent):
 
 @needs_grpc
 @pytest.mark.parametrize("tls", [False, True])
-def test_grpc(own_spool, agent, certificate, tls):
+def test_a_collector_gets_all_by_grpc(own_spool, run_program, certificate, tls):
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
@@ -559,8 +536,8 @@ def test_grpc(own_spool, agent, certificate, tls):
         port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        process = agent(
-            agent_code(10),
+        process = run_program(
+            program_text(10),
             # (gRPC is MLflow's default.)
             OTEL_EXPORTER_OTLP_ENDPOINT=f"{'https' if tls else 'http'}://127.0.0.1:{port}",
             OTEL_EXPORTER_OTLP_HEADERS="X-Tenant=t",
@@ -575,13 +552,18 @@ def test_grpc(own_spool, agent, certificate, tls):
     assert metadata[0]["x-tenant"] == "t"
 
 
-def test_grpc_that_is_not_installed(receiver, own_spool, agent):
-    """One line says so; what was recorded waits, and goes by HTTP when that is set."""
+def test_one_line_says_that_grpc_is_not_installed(receiver, own_spool, run_program):
     without = "import sys; sys.modules['grpc'] = None\n"
-    process = agent(without + agent_code(3), OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
+    process = run_program(
+        without + program_text(3), OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1"
+    )
     assert process.returncode == 0, process.err
     assert process.err.count("gRPC is not installed") == 1
     assert "opentelemetry-exporter-otlp-proto-grpc" in process.err
+    waiting = [
+        span for ring in rings_of(own_spool) for path in ring.iterdir() for span in spans_in(path)
+    ]
+    assert len(waiting) == 6
 
 
 # ---- a server that others wrote ----
@@ -627,7 +609,7 @@ class Phoenix:
 
 @pytest.mark.long
 @needs_grpc
-def test_phoenix(own_spool, agent, tmp_path):
+def test_phoenix_gets_all(own_spool, run_program, tmp_path):
     phoenix = Phoenix(tmp_path)
     try:
         http = {
@@ -636,7 +618,7 @@ def test_phoenix(own_spool, agent, tmp_path):
         }
         grpc = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{phoenix.grpc_port}"}
         for environment in ({**http, **HTTP}, grpc):
-            process = agent(agent_code(50), **environment)
+            process = run_program(program_text(50), **environment)
             assert process.returncode == 0, process.err
         spans = wait_until(lambda: len(found := phoenix.spans()) >= 200 and found, 120, "the spans")
         assert len(spans) == 200

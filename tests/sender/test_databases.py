@@ -1,4 +1,5 @@
-"""A database server as the tracking URI: MLflow's store, opened by the sender."""
+"""A database server as the tracking URI: MLflow's store, opened by the sender. The programs do not name
+the URI, which has a password in it: it is in their environment."""
 
 from __future__ import annotations
 
@@ -8,14 +9,17 @@ from urllib.parse import quote
 import pytest
 from mlflow_fasttrace._internal.config.uris import without_credentials
 from support.databases import PASSWORD, Database
-from support.traces import described, traces_of, wait_until
-from test_delivery import agent_code, assert_all_there
-from test_programs_equal_to_mlflow import run_programs
+from support.processes import run_programs
+from support.texts import assert_all_there, program_text
+from support.traces import described, traces_of
+from support.waiting import wait_until
 
 PROGRAMS = ("bare_decorator", "exceptions", "trace_updates", "usage_and_cost", "tags_in_flight")
 
 
 class Target:
+    """A database of a server, with MLflow's tables."""
+
     def __init__(self, database: Database):
         self.database = database
         self.uri = database.create("tracing")
@@ -35,13 +39,6 @@ def targets(request):
     return target
 
 
-def agent_of(uri: str, experiment: str, traces: int, then: str = "") -> tuple[str, dict[str, str]]:
-    """The program does not name the URI: it is in its environment alone."""
-    code = agent_code("", experiment, traces, then).replace("mlflow.set_tracking_uri('')\n", "")
-    assert "set_tracking_uri" not in code
-    return code, {"MLFLOW_TRACKING_URI": uri}
-
-
 def assert_no_secret(spool) -> None:
     for file in spool.rglob("*"):
         if file.is_file():
@@ -51,7 +48,7 @@ def assert_no_secret(spool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgres", pytest.param("mysql", marks=pytest.mark.long)])
-def test_same_traces_in_a_database(targets, kind, tmp_path, monkeypatch):
+def test_a_database_gets_what_mlflow_puts_there(targets, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where this store keeps artifacts
     uri = targets(kind).uri
     run_programs("mlflow", uri, "pure", *PROGRAMS)
@@ -64,13 +61,13 @@ def test_same_traces_in_a_database(targets, kind, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["postgres", pytest.param("mysql", marks=pytest.mark.long)])
-def test_database_that_is_down_and_comes_back(targets, own_spool, agent, kind):
+def test_a_database_that_comes_back_gets_all(targets, own_spool, run_program, kind):
     target = targets(kind)
     target.database.stop()
     try:
-        code, environment = agent_of(target.uri, "down", 30)
+        code, environment = program_text(None, "down", 30), {"MLFLOW_TRACKING_URI": target.uri}
         began = time.monotonic()
-        process = agent(code, **environment, MLFLOW_FASTTRACE_EXIT_TIMEOUT="2")
+        process = run_program(code, **environment, MLFLOW_FASTTRACE_EXIT_TIMEOUT="2")
         assert time.monotonic() - began < 20, "the exit must not wait for the database"
         assert process.returncode == 0, process.err
         assert "does not answer yet" in process.err
@@ -96,11 +93,17 @@ for n in range(10, 30):
 """
 
 
-def test_database_that_restarts_and_then_only_reads(targets, own_spool, agent, tmp_path):
-    """The sender's connections are dead, then it is as after a failover: no trace is to blame."""
+def test_a_database_that_restarts_and_then_only_reads_gets_all(
+    targets, own_spool, run_program, tmp_path
+):
+    """First the sender's connections are dead, then the database refuses to write, as after a failover: no
+    trace is to blame."""
     target = targets("postgres")
-    code, environment = agent_of(target.uri, "restarts", 10, PHASES)
-    process = agent(code, wait=False, **environment, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+    code, environment = (
+        program_text(None, "restarts", 10, PHASES),
+        {"MLFLOW_TRACKING_URI": target.uri},
+    )
+    process = run_program(code, wait=False, **environment, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
     assert process.stdout.readline() == "flushed\n"
     target.database.stop()
     target.database.start()
@@ -135,11 +138,10 @@ for n in range(5, 10):
 """
 
 
-def test_values_that_a_database_cannot_keep(targets, own_spool, agent):
-    """PostgreSQL's texts have no NUL: what has one holds up no other."""
+def test_values_that_a_database_cannot_keep_hold_up_no_other(targets, own_spool, run_program):
+    """PostgreSQL's texts have no NUL."""
     uri = targets("postgres").uri
-    code, environment = agent_of(uri, "NUL", 5, UNFIT)
-    process = agent(code, **environment)
+    process = run_program(program_text(None, "NUL", 5, UNFIT), MLFLOW_TRACKING_URI=uri)
     assert process.returncode == 0, process.err
     assert "does not answer" not in process.err
 
@@ -153,7 +155,7 @@ def test_values_that_a_database_cannot_keep(targets, own_spool, agent):
 
 
 @pytest.mark.parametrize(
-    ("uri", "plain"),
+    ("uri", "written"),
     [
         ("postgresql://me:s3cret@host/db", "postgresql://host/db"),
         ("postgresql://me:s3/cr?et#@host:1/db", "postgresql://host:1/db"),
@@ -165,5 +167,5 @@ def test_values_that_a_database_cannot_keep(targets, own_spool, agent):
         ("file:///home/me@b/mlruns", "file:///home/me@b/mlruns"),
     ],
 )
-def test_what_of_a_uri_is_written(uri, plain):
-    assert without_credentials(uri) == plain
+def test_a_uri_is_written_without_credentials(uri, written):
+    assert without_credentials(uri) == written

@@ -1,77 +1,33 @@
-"""What ended is delivered: kills, a server that is away, a full ring, a forked child."""
+"""Every span that ended is delivered: after kills, with the server away, from a full ring, of forks."""
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 
 import pytest
-from support.traces import TRACES, MlflowServer, free_port, rings_of, traces_of, wait_until
-
-AGENT = (
-    """
-import os, sys, time
-import mlflow_fasttrace as mlflow
-
-mlflow.set_tracking_uri({uri!r})
-os.environ["MLFLOW_EXPERIMENT_NAME"] = {experiment!r}
-"""
-    + TRACES
+from support.servers import MlflowServer
+from support.spools import assert_sender_ends, sender_pids
+from support.texts import (
+    ENDS_LATER,
+    KILLS_ITSELF,
+    assert_all_there,
+    assert_delivered_when_it_is_there,
+    program_text,
+    wait_for_file,
 )
+from support.traces import traces_of
+from support.waiting import free_port, wait_until
 
 
-def agent_code(uri: str, experiment: str, traces: int, then: str = "") -> str:
-    return AGENT.format(uri=uri, experiment=experiment, traces=traces) + then
-
-
-def assert_all_there(uri: str, experiment: str, traces: int) -> None:
-    def there():
-        found = traces_of(uri, experiment)
-        return found if len(found) >= traces else None
-
-    found = wait_until(there, 90, f"{traces} traces on the server")
-    inputs = sorted(trace.data.spans[0].inputs["n"] for trace in found)
-    assert inputs == list(range(traces))
-    assert {len(trace.data.spans) for trace in found} == {2}
-    assert {trace.info.state.value for trace in found} == {"OK"}
-
-
-def sender_pids(spool) -> list[int]:
-    return [
-        int(lock.read_text().split()[0]) for lock in spool.glob("*/sender.lock") if lock.read_text()
-    ]
-
-
-def assert_sender_ends(spool) -> None:
-    """With nothing left to do it goes, and takes the rings with it."""
-    (pid,) = sender_pids(spool)
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 30, "the sender's end")
-    assert [list(rings.iterdir()) for rings in rings_of(spool)] == []
-
-
-def assert_delivered_when_it_is_there(folder, port, spool, experiment, traces) -> None:
-    """To a server that is started only now; then nothing is left to do."""
-    server = MlflowServer(folder, port)
-    server.start()
-    try:
-        assert_all_there(server.uri, experiment, traces)
-        assert_sender_ends(spool)
-    finally:
-        server.stop()
-
-
-KILL_AGENT = "\nos.kill(os.getpid(), 9)\n"
-
-
-def test_killed_right_after_200_traces(server, own_spool, agent):
-    process = agent(agent_code(server.uri, "killed", 200, KILL_AGENT))
+def test_all_arrives_of_a_program_killed_right_after_200_traces(server, own_spool, run_program):
+    process = run_program(program_text(server.uri, "killed", 200, KILLS_ITSELF))
     assert process.returncode == -signal.SIGKILL
     assert_all_there(server.uri, "killed", 200)
     assert_sender_ends(own_spool)
 
 
-def test_killed_together_with_its_sender(server, own_spool, agent):
+def test_all_arrives_of_a_program_killed_together_with_its_sender(server, own_spool, run_program):
     kill_both = """
 import glob
 locks = []
@@ -84,29 +40,28 @@ for n in range(100, 200):
     root(n)
 os.kill(os.getpid(), 9)
 """
-    process = agent(agent_code(server.uri, "both killed", 100, kill_both))
+    process = run_program(program_text(server.uri, "both killed", 100, kill_both))
     assert process.returncode == -signal.SIGKILL, process.err
     # The next start for the same destination delivers what is left.
-    process = agent(agent_code(server.uri, "next start", 1))
+    process = run_program(program_text(server.uri, "next start", 1))
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "both killed", 200)
     assert_all_there(server.uri, "next start", 1)
 
 
-def test_server_that_comes_later(tmp_path, own_spool, agent):
+def test_a_server_that_comes_later_gets_all(tmp_path, own_spool, run_program):
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    code = agent_code(uri, "later", 50)
     started = time.monotonic()
-    set_experiment = "mlflow.set_experiment('later')\n"
-    process = agent(code.replace("for n in range", set_experiment + "for n in range"))
+    set_experiment = "mlflow.set_experiment('later')"
+    process = run_program(program_text(uri, "later", 50, before=set_experiment))
     assert process.returncode == 0, process.err
     assert time.monotonic() - started < 25, "the exit must not wait for the server"
     assert "does not answer" in process.err
     assert_delivered_when_it_is_there(tmp_path, port, own_spool, "later", 50)
 
 
-def test_exit_time_with_unreachable_server(own_spool, agent):
+def test_an_exit_waits_no_longer_for_an_unreachable_server_than_is_set(own_spool, run_program):
     uri = f"http://127.0.0.1:{free_port()}"
     then = """
 import atexit, time
@@ -116,16 +71,16 @@ runtime._at_exit()
 took = time.monotonic() - began
 print(took)
 """
-    process = agent(agent_code(uri, "nowhere", 50, then), MLFLOW_FASTTRACE_EXIT_TIMEOUT="5")
+    process = run_program(program_text(uri, "nowhere", 50, then), MLFLOW_FASTTRACE_EXIT_TIMEOUT="5")
     assert process.returncode == 0, process.err
     assert float(process.out) <= 5.5
     assert process.err.count("does not answer yet") == 1, process.err
 
 
-def test_everything_fits_through_a_small_ring(server, own_spool, agent):
-    """More than the ring holds, faster than it is drained: the rest goes by spill segments."""
-    process = agent(
-        agent_code(server.uri, "spilled", 500),
+def test_everything_fits_through_a_small_ring(server, own_spool, run_program):
+    """What the ring cannot take before it is drained goes by spill segments."""
+    process = run_program(
+        program_text(server.uri, "spilled", 500),
         MLFLOW_FASTTRACE_RING_BYTES=str(64 << 10),
     )
     assert process.returncode == 0, process.err
@@ -134,34 +89,27 @@ def test_everything_fits_through_a_small_ring(server, own_spool, agent):
     assert_sender_ends(own_spool)
 
 
-def test_server_that_restarts(tmp_path, own_spool, agent):
+def test_a_server_that_restarts_gets_all(tmp_path, own_spool, run_program):
     server = MlflowServer(tmp_path)
-    server.start()
-    try:
-        then = """
+    then = f"""
 mlflow.flush_trace_async_logging()
 print("flushed", flush=True)
-sys.stdin.readline()
+{wait_for_file("go")}
 for n in range(20, 40):
     root(n)
 """
-        code = agent_code(server.uri, "restarted", 20, then).replace(
-            "sys.stdin.readline()",
-            "while not os.path.exists('go'): time.sleep(0.01)",
-        )
-        process = agent(code, wait=False)
+    with server:
+        process = run_program(program_text(server.uri, "restarted", 20, then), wait=False)
         assert process.stdout.readline() == "flushed\n"
         server.stop()
         (tmp_path / "go").touch()
-        process.communicate(timeout=30)
-        assert process.returncode == 0
+        process.finish(30)
+        assert process.returncode == 0, process.err
         server.start()
         assert_all_there(server.uri, "restarted", 40)
-    finally:
-        server.stop()
 
 
-def test_forked_child_records_its_own(server, own_spool, agent):
+def test_a_forked_child_records_its_own_traces(server, own_spool, run_program):
     then = """
 pid = os.fork()
 for n in range(10, 20) if pid else range(20, 30):
@@ -172,15 +120,15 @@ else:
     mlflow.flush_trace_async_logging()
     os._exit(0)
 """
-    process = agent(agent_code(server.uri, "forked", 10, then))
+    process = run_program(program_text(server.uri, "forked", 10, then))
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "forked", 30)
 
 
 @pytest.mark.parametrize("mode", ["thread", "none"])
-def test_other_senders(server, own_spool, agent, mode):
-    process = agent(
-        agent_code(server.uri, f"by {mode}", 5),
+def test_all_arrives_by_a_thread_or_a_later_sender(server, own_spool, run_program, mode):
+    process = run_program(
+        program_text(server.uri, f"by {mode}", 5),
         MLFLOW_FASTTRACE_SENDER=mode,
     )
     assert process.returncode == 0, process.err
@@ -188,13 +136,13 @@ def test_other_senders(server, own_spool, agent, mode):
         assert sender_pids(own_spool), "the thread holds the sender's lock"
     else:
         assert not sender_pids(own_spool)
-        # Left in its ring until a sender comes.
-        process = agent(agent_code(server.uri, "after none", 1))
+        # The traces are in their ring until a sender comes.
+        process = run_program(program_text(server.uri, "after none", 1))
         assert process.returncode == 0, process.err
     assert_all_there(server.uri, f"by {mode}", 5)
 
 
-#: Where no sender process can be started, and the beginning of the line that says so.
+#: What makes it impossible to start a sender process, and the beginning of the line that says so.
 NO_PROCESS = {
     "embedded": (
         """
@@ -232,10 +180,10 @@ for _ in range(3):
 
 
 @pytest.mark.parametrize("why", NO_PROCESS)
-def test_a_thread_delivers_where_no_process_can(server, own_spool, agent, tmp_path, why):
+def test_a_thread_delivers_where_no_process_can(server, own_spool, run_program, tmp_path, why):
     first, line = NO_PROCESS[why]
-    code = agent_code(server.uri, f"no process: {why}", 5).replace("for n in", f"{first}\nfor n in")
-    process = agent(code)
+    code = program_text(server.uri, f"no process: {why}", 5, before=first)
+    process = run_program(code)
     assert process.returncode == 0, process.err
     assert process.err.startswith(line), process.err
     assert process.err.count("a thread of this program delivers") == 1, process.err
@@ -245,31 +193,21 @@ def test_a_thread_delivers_where_no_process_can(server, own_spool, agent, tmp_pa
     assert not (tmp_path / "started-anew").exists()
 
 
-def test_embedded_store(tmp_path, own_spool, agent):
+def test_a_database_file_is_made_and_gets_all(tmp_path, own_spool, run_program):
     uri = f"sqlite:///{tmp_path}/not there yet/own.db"
-    process = agent(agent_code(uri, "embedded", 30))
+    process = run_program(program_text(uri, "embedded", 30))
     assert process.returncode == 0, process.err
     assert_all_there(uri, "embedded", 30)
 
 
-def test_long_running_trace_arrives_before_its_end(server, own_spool, agent):
-    code = (
-        agent_code(server.uri, "long", 0)
-        + """
-with mlflow.start_span("root"):
-    leaf(1)
-    print("leaf ended", flush=True)
-    while not os.path.exists("go"):
-        time.sleep(0.01)
-"""
-    )
-    process = agent(code, wait=False)
+def test_a_long_running_trace_arrives_before_its_end(server, own_spool, run_program):
+    process = run_program(program_text(server.uri, "long", 0, ENDS_LATER), wait=False)
     assert process.stdout.readline() == "leaf ended\n"
     (early,) = wait_until(lambda: traces_of(server.uri, "long"), 30, "the open trace")
     assert early.info.state.value == "IN_PROGRESS"
     assert [span.name for span in early.data.spans] == ["leaf"]
-    open(os.path.join(process.args[1].rpartition("/")[0], "go"), "w").close()
-    process.communicate(timeout=30)
+    (process.folder / "go").touch()
+    process.finish(30)
 
     def ended():
         (trace,) = traces_of(server.uri, "long")
@@ -279,8 +217,8 @@ with mlflow.start_span("root"):
     assert {span.name for span in trace.data.spans} == {"root", "leaf"}
 
 
-def test_folders_are_private(server, own_spool, agent):
-    process = agent(agent_code(server.uri, "private", 1))
+def test_the_spool_is_private(server, own_spool, run_program):
+    process = run_program(program_text(server.uri, "private", 1))
     assert process.returncode == 0, process.err
     for folder in own_spool.iterdir():
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -288,11 +226,9 @@ def test_folders_are_private(server, own_spool, agent):
             assert file.stat().st_mode & 0o777 == 0o600, file
 
 
-def test_many_threads_start_at_once(server, own_spool, agent):
+def test_no_root_is_lost_where_many_threads_start_at_once(server, own_spool, run_program):
     """The first root makes the ring; roots that other threads start meanwhile are not lost."""
-    code = (
-        agent_code(server.uri, "threads", 0)
-        + """
+    then = """
 import threading
 gate = threading.Barrier(20)
 def work(n):
@@ -304,26 +240,27 @@ for thread in threads:
 for thread in threads:
     thread.join()
 """
-    )
-    process = agent(code)
+    process = run_program(program_text(server.uri, "threads", 0, then))
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "threads", 20)
 
 
-def test_agent_has_no_children(server, own_spool, agent):
-    then = """
-children = open(f"/proc/self/task/{os.getpid()}/children").read()
-assert children == "", children
-"""
-    process = agent(agent_code(server.uri, "children", 1, then))
+def test_the_program_has_no_children(server, own_spool, run_program):
+    """A program that waits for all its children does not wait for the sender."""
+    then = """print(open(f"/proc/self/task/{os.getpid()}/children").read(), end="")"""
+    process = run_program(program_text(server.uri, "children", 1, then))
     assert process.returncode == 0, process.err
+    assert process.out == ""
+    assert sender_pids(own_spool)
 
 
-def test_modules_beside_the_agent_do_not_reach_the_sender(server, own_spool, agent, tmp_path):
+def test_modules_beside_the_program_do_not_reach_the_sender(
+    server, own_spool, run_program, tmp_path
+):
     for name in ("queue", "gzip", "random"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not the standard library')")
-    code = agent_code(server.uri, "shadowed", 3)
+    code = program_text(server.uri, "shadowed", 3)
     code = code.replace("import os, sys, time", "import os, sys, time\nsys.path.pop(0)")
-    process = agent(code)
+    process = run_program(code)
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "shadowed", 3)

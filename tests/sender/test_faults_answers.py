@@ -1,106 +1,37 @@
-"""What the sender makes of a server's answers: the sender runs here, step by step, so that much can
-be tried in little time."""
+"""What the sender makes of a server's answers: which are acknowledgements, whose fault a refusal is, when
+to come back. The sender runs in the test's process, step by step."""
 
 from __future__ import annotations
 
 import email.utils
 import json
-import logging
-import os
 import time
-import uuid
 
 import mlflow_fasttrace as mlflow
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.sender import http as sender_http
 from mlflow_fasttrace._internal.sender import loop
 from mlflow_fasttrace._internal.sender.delivery import Backoff
 from mlflow_fasttrace._internal.sender.http import _Answer
 from mlflow_fasttrace._internal.sender.loop import Sender
-from support.fault_proxy import FaultProxy, Reply, Request
-from support.traces import client, free_port, traces_of
-
-SPANS, INFO = "/v1/traces", "/api/3.0/mlflow/traces"
-HTML, JSON = {"Content-Type": "text/html"}, {"Content-Type": "application/json"}
-PROTOBUF = {"Content-Type": "application/x-protobuf"}
-
-
-class Bench:
-    """Spans of this process go to a ring, and from there with every step to the server."""
-
-    def __init__(self, folder):
-        (folder / "rings").mkdir()
-        self.state = folder / "state"
-        self.state.mkdir()
-        ring = str(folder / "rings" / f"{os.getpid()}-00000000.ring")
-        self.writer = _core.RingWriter(ring, 1 << 20, str(self.state / "spill-1-00000000"))
-        self.rings = str(folder / "rings")
-        self.sender: Sender | None = None
-
-    def to(self, uri: str, experiment: str | dict[str, str]) -> None:
-        """Where the traces that start from now on go."""
-        named = {"name": experiment} if isinstance(experiment, str) else experiment
-        _core.set_destination(self.writer, runtime.destination(uri, named))
-        if self.sender is None:
-            self.sender = Sender(str(self.state), self.rings, uri)
-
-    def left(self) -> int:
-        """Traces that are not delivered; more than there are while not all of them are known."""
-        unread = [s for s in self.sender.segments.values() if not s.loaded]
-        return 10**6 if unread else len(self.sender.assembler.open)
-
-    def run(self, until=None, seconds: float = 20.0) -> None:
-        deadline = time.monotonic() + seconds
-        self.sender.step()
-        while not (until() if until is not None else self.left() == 0):
-            assert time.monotonic() < deadline, self.state_of()
-            self.sender.step()
-            time.sleep(0.002)
-
-    def state_of(self) -> str:
-        sender = self.sender
-        waiting = {(t.failures, t.denials) for t in sender.assembler.open.values()}
-        return f"{self.left()} not delivered: {waiting}, server {sender.server_state}"
-
-    def dead_letters(self) -> list[str]:
-        return [note.read_text() for note in self.state.glob("refused-*.txt")]
-
-
-@pytest.fixture
-def bench(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "mlflow_fasttrace.sender")
-    yield Bench(tmp_path)
-    runtime.reset()
-
-
-@pytest.fixture
-def experiment():
-    return f"answers {uuid.uuid4().hex[:8]}"
-
-
-def record(count: int = 1, name: str = "root", inputs="x", children: int = 0) -> None:
-    for _ in range(count):
-        with mlflow.start_span(name) as span:
-            span.set_inputs(inputs)
-            for n in range(children):
-                with mlflow.start_span(f"child {n}") as child:
-                    child.set_inputs(inputs)
-
-
-class Times:
-    """A fault for the first requests to a path."""
-
-    def __init__(self, times: int, path: str, reply: Reply):
-        self.left, self.path, self.reply = times, path, reply
-
-    def __call__(self, request: Request) -> Reply | None:
-        if self.left and request.path == self.path:
-            self.left -= 1
-            return self.reply
-        return None
-
+from mlflow_fasttrace._internal.spool.records import SPAN, TRACE
+from support.bench import Bench, record
+from support.fault_proxy import (
+    HTML,
+    INFO,
+    JSON,
+    PROTOBUF,
+    SPANS,
+    FaultProxy,
+    Reply,
+    Request,
+    Times,
+    TooLarge,
+)
+from support.records import items_of
+from support.traces import client, traces_of
+from support.waiting import free_port
 
 # ---- what is an acknowledgement ----
 
@@ -115,8 +46,10 @@ class Times:
         (INFO, Reply(200, b'{"trace": {"trace_info": {"trace_id": "tr-0"}}}', JSON)),
     ],
 )
-def test_what_is_no_acknowledgement(server, bench, experiment, path, reply):
-    fault = Times(2, path, reply)
+def test_an_answer_that_is_no_acknowledgement_delivers_nothing(
+    server, bench, experiment, path, reply
+):
+    fault = Times(2, reply, path)
     with FaultProxy(server.uri, fault) as proxy:
         bench.to(proxy.uri, experiment)
         record(3)
@@ -150,11 +83,13 @@ def test_spans_that_an_otlp_answer_rejects_are_not_delivered(server, bench, expe
 
 
 @pytest.mark.parametrize("pause", [0.0, 1.0])
-def test_an_answer_without_an_end(server, bench, experiment, monkeypatch, pause):
-    """Neither memory nor time is spent on it without a bound."""
+def test_an_answer_without_an_end_costs_a_bounded_time(
+    server, bench, experiment, monkeypatch, pause
+):
+    """Memory and time that an answer costs have a bound."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     body = b"x" if pause else b"x" * (1 << 20)
-    fault = Times(1, INFO, Reply(200, body, JSON, endless=True))
+    fault = Times(1, Reply(200, body, JSON, endless=True), INFO)
     with FaultProxy(server.uri, fault) as proxy:
         bench.to(proxy.uri, experiment)
         record(2)
@@ -162,9 +97,9 @@ def test_an_answer_without_an_end(server, bench, experiment, monkeypatch, pause)
     assert len(traces_of(server.uri, experiment)) == 2
 
 
-def test_time_limit_of_mlflow(server, bench, experiment, monkeypatch, caplog):
+def test_a_request_has_mlflows_time_limit(server, bench, experiment, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with FaultProxy(server.uri, Times(1, SPANS, Reply(silent=True))) as proxy:
+    with FaultProxy(server.uri, Times(1, Reply(silent=True), SPANS)) as proxy:
         bench.to(proxy.uri, experiment)
         record(2)
         bench.run(seconds=10)
@@ -172,7 +107,7 @@ def test_time_limit_of_mlflow(server, bench, experiment, monkeypatch, caplog):
     assert "does not answer" in caplog.text
 
 
-# ---- whom a refusal is for ----
+# ---- whose fault a refusal is ----
 
 
 def test_an_experiment_that_is_not_permitted_holds_up_no_other(server, bench, experiment, caplog):
@@ -216,8 +151,8 @@ def test_an_experiment_that_cannot_be_made_holds_up_no_other(server, bench, expe
     assert not bench.dead_letters()
 
 
-def test_a_server_that_lost_its_experiments(server, bench, experiment):
-    """Its database is new: the name has another id."""
+def test_a_server_that_lost_its_experiments_gets_all(server, bench, experiment):
+    """The server's database is new: the experiment's name has another id."""
     real = "/api/2.0/mlflow/experiments/get-by-name"
 
     def fault(request: Request) -> Reply | None:
@@ -237,7 +172,7 @@ def test_a_server_that_lost_its_experiments(server, bench, experiment):
 
 
 def test_another_database_makes_no_dead_letters_of_a_backlog(server, bench):
-    """None of the experiments is there: the server's fault, not that of every trace."""
+    """Where no experiment is there the fault is the server's, not that of every trace."""
     with FaultProxy(server.uri) as proxy:
         bench.to(proxy.uri, {"id": "987654321"})
         record(20)
@@ -248,8 +183,8 @@ def test_another_database_makes_no_dead_letters_of_a_backlog(server, bench):
 
 @pytest.mark.parametrize("path", [INFO, SPANS])
 @pytest.mark.parametrize("status", [400, 403, 406])
-def test_a_guard_in_between_that_dislikes_some_traces(server, bench, experiment, path, status):
-    """Its page says nothing about MLflow, and the first it sees are the ones that it dislikes."""
+def test_a_guard_that_blocks_some_traces_holds_up_no_other(server, bench, experiment, path, status):
+    """The guard's page says nothing of MLflow, and the first traces it sees are those that it blocks."""
 
     def fault(request: Request) -> Reply | None:
         if request.path == path and b"DROP TABLE" in request.body:
@@ -276,8 +211,8 @@ REFUSED = Reply(400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "can
 def test_what_fails_alone_waits_alone_and_not_for_ever(
     server, bench, experiment, monkeypatch, caplog
 ):
-    """Nothing else comes, so what the server took last is sent once more: that shows whose fault it
-    is, and changes nothing."""
+    """Nothing else comes, so the trace that the server took last is sent once more: that shows whose
+    fault the failure is, and changes nothing."""
     monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
 
     def fault(request: Request) -> Reply | None:
@@ -298,7 +233,7 @@ def test_what_fails_alone_waits_alone_and_not_for_ever(
     assert bench.sender.server_state == loop.SERVER_ANSWERS
 
 
-def test_several_that_fail_alone(server, bench, experiment, monkeypatch):
+def test_several_that_fail_become_a_dead_letter_each(server, bench, experiment, monkeypatch):
     monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
 
     def fault(request: Request) -> Reply | None:
@@ -315,7 +250,6 @@ def test_several_that_fail_alone(server, bench, experiment, monkeypatch):
 def test_a_server_that_fails_for_everything_makes_no_dead_letters(
     server, bench, experiment, monkeypatch
 ):
-    """However often it fails, and though it took something before."""
     monkeypatch.setattr(loop, "FAILURES_OF_A_TRACE", 2)
     monkeypatch.setattr(
         "mlflow_fasttrace._internal.sender.delivery.random.uniform", lambda a, b: 0.05
@@ -341,7 +275,7 @@ def test_a_server_that_fails_for_everything_makes_no_dead_letters(
 
 
 def test_what_fails_alone_holds_up_nothing_new(server, bench, experiment):
-    """Before anything was taken nobody knows whose fault it is, and the pauses grow."""
+    """Whose fault a failure is cannot be known before the server has taken anything; pauses grow."""
 
     def fault(request: Request) -> Reply | None:
         return Reply(500) if request.path == INFO and b"poison" in request.body else None
@@ -361,10 +295,10 @@ def test_what_fails_alone_holds_up_nothing_new(server, bench, experiment):
 
 
 def letters(bench) -> list[list[tuple[int, bytes]]]:
-    """The kinds and records of each."""
+    """The kind and the record of each part of each dead letter."""
     return [
-        [(kind, data) for _, kind, _, data in _core.SegmentReader(str(path)).read(1 << 30)]
-        for path in sorted(bench.state.glob("refused-*.seg.refused"))
+        [(kind, record) for kind, _trace, record in items_of(_core.SegmentReader(str(path)))]
+        for path in sorted(bench.folder.glob("refused-*.seg.refused"))
     ]
 
 
@@ -374,11 +308,11 @@ def retry(bench: Bench, uri: str, experiment: str) -> None:
     from mlflow_fasttrace._internal.spool.folder import Spool
 
     waiting = len(letters(bench))
-    assert retry_refused(Spool("x", str(bench.state), bench.rings)) == waiting
+    assert retry_refused(Spool("x", str(bench.folder), bench.rings)) == waiting
     assert not letters(bench)
     bench.sender = None
     bench.to(uri, experiment)
-    bench.run(lambda: not list(bench.state.glob("packed-*.seg")) and bench.left() == 0)
+    bench.run(lambda: not list(bench.folder.glob("packed-*.seg")) and bench.left() == 0)
 
 
 def test_a_second_dead_letter_leaves_the_first(server, bench, experiment):
@@ -414,11 +348,11 @@ def _looked_at(bench: Bench):
     from mlflow_fasttrace._internal.spool import overview
     from mlflow_fasttrace._internal.spool.folder import Spool
 
-    return overview.look_at(Spool("x", str(bench.state), bench.rings))
+    return overview.look_at(Spool("x", str(bench.folder), bench.rings))
 
 
 def test_a_dead_letter_of_spans_says_where_they_go(server, bench, experiment):
-    """The info was acknowledged before: it goes with them, and is not sent again."""
+    """The trace's info, acknowledged before, is in the dead letter too, and is not sent again."""
     refused: list[int] = []
 
     def fault(request: Request) -> Reply | None:
@@ -435,9 +369,9 @@ def test_a_dead_letter_of_spans_says_where_they_go(server, bench, experiment):
         bench.sender.flush_wanted = True
         bench.run(lambda: letters(bench))
         (letter,) = letters(bench)
-        assert sorted(kind for kind, _data in letter) == [1, 2]
-        # Nothing else is left of it: no open trace, no ring, no earlier sender.
-        for path in bench.state.glob("open-*.seg"):
+        assert sorted(kind for kind, _record in letter) == [SPAN, TRACE]
+        # The dead letter is all that is left of the trace: no open trace, no ring, no earlier sender.
+        for path in bench.folder.glob("open-*.seg"):
             path.unlink()
         refused.clear()
         infos = len([r for r in proxy.requests if r.path == INFO])
@@ -447,8 +381,10 @@ def test_a_dead_letter_of_spans_says_where_they_go(server, bench, experiment):
     assert sorted(span.name for span in trace.data.spans) == ["early", "late"]
 
 
-def test_a_dead_letter_that_cannot_be_written(server, bench, experiment, monkeypatch, caplog):
-    """The trace stays where it is, the others arrive, and it is tried again."""
+def test_a_trace_whose_dead_letter_cannot_be_written_stays_in_its_ring(
+    server, bench, experiment, monkeypatch, caplog
+):
+    """The other traces arrive, and the dead letter is tried again."""
     monkeypatch.setattr(loop, "RETRY_FILE_SECONDS", 0.5)
 
     def fault(request: Request) -> Reply | None:
@@ -456,7 +392,7 @@ def test_a_dead_letter_that_cannot_be_written(server, bench, experiment, monkeyp
 
     with FaultProxy(server.uri, fault) as proxy:
         bench.to(proxy.uri, experiment)
-        gone = bench.state.rename(bench.state.with_name("gone"))
+        gone = bench.folder.rename(bench.folder.with_name("gone"))
         record(1, "poison")
         record(3)
         bench.run(lambda: bench.left() == 1)
@@ -465,7 +401,7 @@ def test_a_dead_letter_that_cannot_be_written(server, bench, experiment, monkeyp
         (ring,) = bench.sender.rings.values()
         assert ring.reader.tail == 0, "it is still in the ring"
         assert caplog.text.count("cannot be written") == 1
-        gone.rename(bench.state)
+        gone.rename(bench.folder)
         bench.run()
     assert len(bench.dead_letters()) == 1
     assert ring.reader.tail == ring.reader.head
@@ -475,8 +411,9 @@ def test_a_dead_letter_that_cannot_be_written(server, bench, experiment, monkeyp
 
 
 @pytest.mark.parametrize("way", ["in a ring", "packed", "long after"])
-def test_spans_that_come_after_their_record_was_delivered(server, bench, experiment, way):
-    """The sender that delivered it is gone, or has forgotten it; no agent says again where they go."""
+def test_spans_arrive_that_come_after_their_record_was_delivered(server, bench, experiment, way):
+    """The sender that delivered the trace's record is gone, or has forgotten it, and the program does not
+    say again where the spans go."""
     away: list[int] = []
 
     def fault(request: Request) -> Reply | None:
@@ -496,12 +433,12 @@ def test_spans_that_come_after_their_record_was_delivered(server, bench, experim
         mlflow.start_span_no_context("late", parent_span=around).end()
         if way == "packed":
             bench.sender.flush_wanted = True
-            bench.run(lambda: list(bench.state.glob("packed-*.seg")))
-            (ring,) = bench.state.parent.glob("rings/*.ring")
+            bench.run(lambda: list(bench.folder.glob("packed-*.seg")))
+            (ring,) = bench.folder.parent.glob("rings/*.ring")
             ring.unlink()
             away.clear()
         if way != "long after":
-            bench.sender = Sender(str(bench.state), bench.rings, proxy.uri)
+            bench.sender = Sender(str(bench.folder), bench.rings, proxy.uri)
         delivered = bench.sender.status.spans
         bench.sender.flush_wanted = True
         bench.run(lambda: bench.sender.status.spans > delivered, seconds=10)
@@ -512,11 +449,11 @@ def test_spans_that_come_after_their_record_was_delivered(server, bench, experim
     if way == "packed":
         bench.sender.sweep()
         bench.sender.forget_open_traces()
-        assert not list(bench.state.glob("*.seg"))
+        assert not list(bench.folder.glob("*.seg"))
 
 
 def test_an_older_part_of_a_trace_does_not_open_it_again(server, bench, experiment):
-    """Of a backlog in several files the later part may come first, and long before the other."""
+    """In a backlog of several files the later part of a trace may come first, and long before the other."""
     bench.to(server.uri, experiment)
     with mlflow.start_span("root"):
         record(1, "early")
@@ -538,8 +475,8 @@ def test_records_of_open_traces_go_with_their_end(server, bench, experiment):
     with mlflow.start_span("root"):
         record(1, "early")
         bench.sender.flush_wanted = True
-        bench.run(lambda: list(bench.state.glob("open-*.seg")))
-    bench.run(lambda: bench.left() == 0 and not list(bench.state.glob("open-*.seg")))
+        bench.run(lambda: list(bench.folder.glob("open-*.seg")))
+    bench.run(lambda: bench.left() == 0 and not list(bench.folder.glob("open-*.seg")))
     (trace,) = traces_of(server.uri, experiment)
     assert len(trace.data.spans) == 2
 
@@ -547,7 +484,9 @@ def test_records_of_open_traces_go_with_their_end(server, bench, experiment):
 # ---- more than a server takes ----
 
 
-def test_a_server_that_is_too_slow_for_large_requests(server, bench, experiment, monkeypatch):
+def test_a_server_that_is_too_slow_for_large_requests_gets_smaller_ones(
+    server, bench, experiment, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
 
     def fault(request: Request) -> Reply | None:
@@ -561,11 +500,8 @@ def test_a_server_that_is_too_slow_for_large_requests(server, bench, experiment,
     assert len(traces_of(server.uri, experiment)) == 40
 
 
-def test_what_a_server_takes_at_a_time_is_remembered(server, bench, experiment):
-    def fault(request: Request) -> Reply | None:
-        large = request.path == SPANS and len(request.body) > 200_000
-        return Reply(413, b"<html>too large</html>", HTML) if large else None
-
+def test_the_size_that_a_server_takes_is_remembered(server, bench, experiment):
+    fault = TooLarge(200_000)
     with FaultProxy(server.uri, fault) as proxy:
         bench.to(proxy.uri, experiment)
         record(20, inputs="x" * 30_000)
@@ -578,7 +514,7 @@ def test_what_a_server_takes_at_a_time_is_remembered(server, bench, experiment):
 
 
 @pytest.mark.parametrize("reply", [Reply(500, b'{"error_code": "X"}', JSON), Reply(503)])
-def test_a_failure_in_the_middle_of_parts(server, bench, experiment, reply):
+def test_a_failure_in_the_middle_of_parts_loses_none(server, bench, experiment, reply):
     parts: list[float] = []
 
     def fault(request: Request) -> Reply | None:
@@ -598,14 +534,9 @@ def test_a_failure_in_the_middle_of_parts(server, bench, experiment, reply):
     assert not bench.dead_letters()
 
 
-def test_one_span_that_is_too_large_beside_others(server, bench, experiment):
-    """The whole trace goes as a file, which is only read while none of it is in the database."""
-
-    def fault(request: Request) -> Reply | None:
-        large = request.path == SPANS and len(request.body) > 50_000
-        return Reply(413, b"", HTML) if large else None
-
-    with FaultProxy(server.uri, fault) as proxy:
+def test_a_trace_with_a_span_that_is_too_large_goes_whole_as_a_file(server, bench, experiment):
+    """MLflow reads a trace's file only while none of its spans is in the database."""
+    with FaultProxy(server.uri, TooLarge(50_000)) as proxy:
         bench.to(proxy.uri, experiment)
         with mlflow.start_span("root"):
             for size in (10, 100_000, 10, 10):
@@ -624,13 +555,13 @@ def spans_as_files(request: Request) -> Reply | None:
     return Reply(404, b"<html>Not Found</html>", HTML) if request.path == SPANS else None
 
 
-def test_spans_that_come_after_the_file(server, bench, experiment):
-    """Of a forked child, say: its file must not take the place of the first one."""
+def test_spans_that_come_after_the_file_join_it(server, bench, experiment):
+    """A forked child's spans, say, must not take the place of the first ones."""
     with FaultProxy(server.uri, spans_as_files) as proxy:
         bench.to(proxy.uri, experiment)
         record(1, "first")
         bench.run()
-        # The same trace, from another sender that knows nothing of the first part.
+        # A second part of the trace comes from a sender that knows nothing of the first.
         (trace,) = traces_of(server.uri, experiment)
         assert len(trace.data.spans) == 1
         bench.sender = None
@@ -661,8 +592,8 @@ def _late_records(bench: Bench, trace):
 
 
 def test_a_proxy_without_a_backend_is_no_server_without_otlp(server, bench, experiment):
-    """Its page for /v1/traces must not turn traces into files, least of all one whose first spans
-    are in the database, where no file is read."""
+    """The proxy's page for /v1/traces must not turn traces into files, least of all a trace whose first
+    spans are in the database: its file would not be read."""
     gone = []
 
     def fault(request: Request) -> Reply | None:
@@ -712,7 +643,7 @@ def test_a_trace_in_the_database_waits_where_otlp_is_gone(server, bench, experim
 
 
 @pytest.mark.parametrize("place", ["s3://nowhere/at/all", "file:///proc/nowhere", "odd://x/y"])
-def test_a_place_for_files_that_cannot_be_reached(server, bench, experiment, place):
+def test_traces_arrive_though_their_files_have_no_place(server, bench, experiment, place):
     """An attachment is left out, as in MLflow; its trace and all others arrive."""
     from mlflow.tracing.attachments import Attachment
 
@@ -731,7 +662,7 @@ def test_a_place_for_files_that_cannot_be_reached(server, bench, experiment, pla
 # ---- when to come back, what is said ----
 
 
-def test_pauses():
+def test_pauses_grow_and_differ_and_have_a_bound():
     def pause(*seconds) -> float:
         backoff = Backoff()
         backoff.failed(*seconds)
@@ -752,14 +683,14 @@ def test_pauses():
     assert 0.5 < backoff._until - time.monotonic() < 1.5, "it comes and goes"
 
 
-def test_retry_after_as_a_date():
+def test_retry_after_may_be_a_date():
     later = email.utils.formatdate(time.time() + 100, usegmt=True)
     assert 95 < _Answer(503, {"Retry-After": later}, b"").retry_after() < 101
     for senseless in ("soon", "-5", "", "Sun, 06 Nov 1994 08:49:37 GMT"):
         assert not _Answer(503, {"Retry-After": senseless}, b"").retry_after(), senseless
 
 
-def test_another_reason_is_told_too(server, bench, experiment, caplog):
+def test_each_reason_is_logged_once(server, bench, experiment, caplog):
     replies = [Reply(503)] * 2 + [Reply(401, b"who are you?")] * 2
 
     def fault(request: Request) -> Reply | None:
@@ -773,9 +704,7 @@ def test_another_reason_is_told_too(server, bench, experiment, caplog):
     assert caplog.text.count("MLFLOW_TRACKING_TOKEN") == 1
 
 
-def test_what_goes_wrong_in_the_sender_is_not_its_end(
-    server, bench, experiment, caplog, monkeypatch
-):
+def test_an_error_in_the_sender_is_not_its_end(server, bench, experiment, caplog, monkeypatch):
     bench.to(server.uri, experiment)
     failing = [1, 1]
     original = loop.Sender._send_spans
@@ -796,7 +725,7 @@ def test_what_goes_wrong_in_the_sender_is_not_its_end(
 # ---- the way to the server ----
 
 
-def test_secrets_of_the_uri(server, bench, experiment, caplog):
+def test_the_uris_credentials_sign_in_and_stay_out_of_the_log(server, bench, experiment, caplog):
     def fault(request: Request) -> Reply | None:
         known = request.headers.get("Authorization") == "Basic bWU6czNjcmV0"
         return None if known else Reply(401, b"who are you?")
@@ -815,7 +744,7 @@ def test_secrets_of_the_uri(server, bench, experiment, caplog):
 
 
 @pytest.mark.parametrize("status", [307, 308])
-def test_a_server_that_moved(server, bench, experiment, status):
+def test_a_redirect_to_where_the_server_moved_is_followed(server, bench, experiment, status):
     def fault(request: Request) -> Reply | None:
         return Reply(status, b"", {"Location": server.uri + request.path})
 
@@ -827,9 +756,9 @@ def test_a_server_that_moved(server, bench, experiment, status):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])
-def test_a_page_to_sign_in(server, bench, experiment, status, caplog):
-    """A POST would become a GET of that page."""
-    fault = Times(2, INFO, Reply(status, b"", {"Location": "/login"}))
+def test_a_redirect_to_a_page_to_sign_in_is_not_followed(server, bench, experiment, status, caplog):
+    """The request would become a GET of that page."""
+    fault = Times(2, Reply(status, b"", {"Location": "/login"}), INFO)
     with FaultProxy(server.uri, fault) as proxy:
         bench.to(proxy.uri, experiment)
         record(3)
@@ -840,8 +769,8 @@ def test_a_page_to_sign_in(server, bench, experiment, status, caplog):
     assert len(traces_of(server.uri, experiment)) == 3
 
 
-def test_credentials_that_are_renewed(server, bench, experiment, tmp_path, monkeypatch):
-    """In ~/.mlflow/credentials, which MLflow reads with every request."""
+def test_credentials_that_are_renewed_are_used(server, bench, experiment, tmp_path, monkeypatch):
+    """MLflow reads ~/.mlflow/credentials with every request."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".mlflow").mkdir()
     file = tmp_path / ".mlflow" / "credentials"
@@ -861,8 +790,10 @@ def test_credentials_that_are_renewed(server, bench, experiment, tmp_path, monke
     assert len(traces_of(server.uri, experiment)) == 2
 
 
-def test_netrc_and_a_token(server, bench, experiment, tmp_path, monkeypatch):
-    """What requests sends where both are there, which is what MLflow sends."""
+def test_beside_a_netrc_a_token_is_sent_as_by_requests(
+    server, bench, experiment, tmp_path, monkeypatch
+):
+    """MLflow sends what requests makes of the two."""
     import requests
 
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password pass\n")
@@ -877,8 +808,7 @@ def test_netrc_and_a_token(server, bench, experiment, tmp_path, monkeypatch):
     assert len(sent) == 1
 
 
-def test_plugins_of_mlflow(server, bench, experiment, monkeypatch):
-    """One that signs requests, one that adds headers."""
+def test_plugins_of_mlflow_sign_and_add_headers(server, bench, experiment, monkeypatch):
     from mlflow.tracking.request_auth import registry as auths
     from mlflow.tracking.request_header import registry as headers
 
@@ -915,8 +845,8 @@ def test_plugins_of_mlflow(server, bench, experiment, monkeypatch):
     assert len(traces_of(server.uri, experiment)) == 2
 
 
-def test_a_server_that_is_there_now_and_then(server, bench, experiment):
-    """The pauses grow only while nothing is taken."""
+def test_a_server_that_is_there_now_and_then_gets_all(server, bench, experiment):
+    """Pauses grow only while the server takes nothing."""
 
     def fault(request: Request) -> Reply | None:
         return Reply(503) if len(proxy.requests) % 5 == 0 else None
@@ -928,7 +858,7 @@ def test_a_server_that_is_there_now_and_then(server, bench, experiment):
     assert len(traces_of(server.uri, experiment)) == 30
 
 
-def test_a_server_that_restarts_every_second(server, bench, experiment):
+def test_a_server_that_restarts_every_second_gets_all(server, bench, experiment):
     def fault(request: Request) -> Reply | None:
         return Reply(drop=True, forward=int(time.monotonic() * 10) % 2 == 0) if down() else None
 

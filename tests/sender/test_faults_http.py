@@ -1,39 +1,16 @@
-"""Whatever a server answers, and however: nothing is lost, nothing is counted as delivered that is
-not, and what is wrong with one trace never holds up another."""
+"""Whatever a server answers, and however: no trace is lost or counted as delivered too early, and a trace
+that is refused holds up no other. The ways to a server: proxies, TLS, signing in."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import threading
-
 import pytest
-from support.fault_proxy import FaultProxy, Reply, Request
-from support.traces import MlflowServer, traces_of, wait_until
-from test_delivery import agent_code, assert_all_there
-
-SPANS, INFO = "/v1/traces", "/api/3.0/mlflow/traces"
-HTML = {"Content-Type": "text/html"}
-JSON = {"Content-Type": "application/json"}
-
-
-class Times:
-    """A fault for the first requests to a path (all of them, where no path is given)."""
-
-    def __init__(self, times: int, reply: Reply, path: str | None = None):
-        self.left, self.reply, self.path = times, reply, path
-        self.lock = threading.Lock()
-
-    def __call__(self, request: Request) -> Reply | None:
-        with self.lock:
-            if request.path not in ((SPANS, INFO) if self.path is None else (self.path,)):
-                return None
-            if self.left <= 0:
-                return None
-            self.left -= 1
-            return self.reply
-
+from support.fault_proxy import HTML, INFO, JSON, SPANS, FaultProxy, Reply, Request, Times, TooLarge
+from support.processes import Program
+from support.servers import MlflowServer
+from support.spools import refusals
+from support.texts import assert_all_there, program_text
+from support.traces import traces_of
+from support.waiting import wait_until
 
 TEMPORARY = {
     "500 without a word": Times(3, Reply(500)),
@@ -46,7 +23,7 @@ TEMPORARY = {
     "403": Times(2, Reply(403, b"no")),
     "400 that is not MLflow's": Times(2, Reply(400, b"<html>what?</html>", HTML)),
     "404 that is not MLflow's": Times(2, Reply(404, b"<html>nothing here</html>", HTML), INFO),
-    "405 of spans that is not MLflow's": Times(2, Reply(429), SPANS),
+    "429 of spans": Times(2, Reply(429), SPANS),
     "429 and when to come back": Times(1, Reply(429, headers={"Retry-After": "1"})),
     "503 with a senseless Retry-After": Times(1, Reply(503, headers={"Retry-After": "soon"})),
     "200 with a page": Times(2, Reply(200, b"<html>Sign in</html>", HTML)),
@@ -63,78 +40,51 @@ TEMPORARY = {
 
 @pytest.fixture(scope="module")
 def delivered_through(server, tmp_path_factory):
-    """One agent for each fault, all at once; their processes, by the fault's name."""
+    """A program for each fault has run; all ran at once."""
     folder = tmp_path_factory.mktemp("faults")
-    started = {}
+    started = []
     for number, (name, fault) in enumerate(TEMPORARY.items()):
         proxy = FaultProxy(server.uri, fault)
-        script = folder / f"{number}.py"
-        script.write_text(agent_code(proxy.uri, f"fault: {name}", 10))
-        started[name] = proxy, [sys.executable, str(script)]
-    processes = {}
-    for name, (_, command) in started.items():
-        processes[name] = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env={
-                **os.environ,
-                # One process serves all of them, and none has to load MLflow anew.
-                "MLFLOW_FASTTRACE_EXIT_TIMEOUT": "0.1",
-            },
-        )
-    for process in processes.values():
-        process.communicate(timeout=120)
-        assert process.returncode == 0
+        code = program_text(proxy.uri, f"fault: {name}", 10)
+        # The exits do not wait for delivery: each fault takes its time, and programs need none of it.
+        process = Program(code, folder, f"program{number}", MLFLOW_FASTTRACE_EXIT_TIMEOUT="0.1")
+        started.append((proxy, process))
+    for _proxy, process in started:
+        process.succeeds()
     yield
-    for proxy, _ in started.values():
+    for proxy, _process in started:
         proxy.__exit__()
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", TEMPORARY)
-def test_nothing_is_lost(server, delivered_through, name):
+def test_a_fault_that_passes_loses_nothing(server, delivered_through, name):
     assert_all_there(server.uri, f"fault: {name}", 10)
     assert TEMPORARY[name].left == 0, "the fault did not happen"
 
 
-def refused_notes(spool) -> list[str]:
-    return [note.read_text() for note in spool.glob("*/refused-*.txt")]
-
-
-def test_requests_that_are_too_large_go_in_parts(server, own_spool, agent):
-    """Also the spans of one trace."""
-
-    def limit(request: Request) -> Reply | None:
-        too_large = request.path == SPANS and len(request.body) > 3000
-        return Reply(413, b"<html>Too large</html>", HTML) if too_large else None
-
+def test_requests_that_are_too_large_go_in_parts(server, own_spool, run_program):
+    """The spans of one trace may go in parts too."""
     then = """
 with mlflow.start_span("many children", attributes={"n": 0}) as span:
     span.set_inputs({"n": 30})
     for n in range(40):
         leaf(n)
 """
-    with FaultProxy(server.uri, limit) as proxy:
-        process = agent(agent_code(proxy.uri, "too large", 30, then))
+    with FaultProxy(server.uri, TooLarge(3000)) as proxy:
+        process = run_program(program_text(proxy.uri, "too large", 30, then))
         assert process.returncode == 0, process.err
         assert process.err == ""
     traces = {len(trace.data.spans) for trace in traces_of(server.uri, "too large")}
     assert traces == {2, 41}
     assert len(traces_of(server.uri, "too large")) == 31
-    assert not refused_notes(own_spool)
+    assert not refusals(own_spool)
 
 
-def test_one_span_that_is_too_large_goes_as_a_file(server, own_spool, agent):
-    def limit(request: Request) -> Reply | None:
-        too_large = request.path == SPANS and len(request.body) > 100_000
-        return Reply(413, b"", HTML) if too_large else None
-
+def test_one_span_that_is_too_large_goes_as_a_file(server, own_spool, run_program):
     then = "\nwith mlflow.start_span('big') as span:\n    span.set_inputs({'n': 'x' * 300_000})\n"
-    with FaultProxy(server.uri, limit) as proxy:
-        process = agent(agent_code(proxy.uri, "one too large", 3, then))
+    with FaultProxy(server.uri, TooLarge(100_000)) as proxy:
+        process = run_program(program_text(proxy.uri, "one too large", 3, then))
         assert process.returncode == 0, process.err
     found = {trace.data.spans[0].name: trace for trace in traces_of(server.uri, "one too large")}
     assert len(found["big"].data.spans[0].inputs["n"]) == 300_000
@@ -155,7 +105,9 @@ def poisoned(request: Request) -> bool:
     ids=lambda reply: reply.status,
 )
 @pytest.mark.parametrize("path", [INFO, SPANS])
-def test_one_trace_that_is_not_taken_holds_up_no_other(server, own_spool, agent, path, answer):
+def test_one_trace_that_is_not_taken_holds_up_no_other(
+    server, own_spool, run_program, path, answer
+):
     then = """
 with mlflow.start_span("poison") as span:
     span.set_inputs("poison")
@@ -171,7 +123,7 @@ for n in range(20, 30):
         return answer if request.path == path and poisoned(request) else None
 
     with FaultProxy(server.uri, fault) as proxy:
-        process = agent(agent_code(proxy.uri, experiment, 10, then))
+        process = run_program(program_text(proxy.uri, experiment, 10, then))
         assert process.returncode == 0, process.err
 
         def others():
@@ -183,29 +135,30 @@ for n in range(20, 30):
         if path == SPANS and answer.status < 500:  # a file, as MLflow's client does
             wait_until(lambda: len(traces_of(server.uri, experiment)) == 31, 30, "the file")
         elif answer.status < 500:
-            (note,) = wait_until(lambda: refused_notes(own_spool), 30, "the dead letter")
+            (note,) = wait_until(lambda: refusals(own_spool), 30, "the dead letter")
             assert "cannot" in note
 
 
-def test_a_server_that_refuses_everything_makes_no_dead_letters(own_spool, agent):
-    """A wrong address: what answers there is no MLflow."""
+def test_a_server_that_is_no_mlflow_makes_no_dead_letters(own_spool, run_program):
+    """The address is wrong: something else answers there."""
     page = Reply(404, b"<html>nothing here</html>", HTML)
     with FaultProxy("http://127.0.0.1:9", lambda request: page) as proxy:
-        code = agent_code(proxy.uri, "x", 0).replace(
-            'os.environ["MLFLOW_EXPERIMENT_NAME"] = ', 'os.environ["MLFLOW_EXPERIMENT_ID"] = "1"; '
+        process = run_program(
+            program_text(proxy.uri, None, 1),
+            MLFLOW_EXPERIMENT_ID="1",
+            MLFLOW_FASTTRACE_EXIT_TIMEOUT="3",
         )
-        process = agent(code + "\nroot(1)\n", MLFLOW_FASTTRACE_EXIT_TIMEOUT="3")
         assert process.returncode == 0, process.err
         assert "does not answer yet" in process.err
     wait_until(lambda: list(own_spool.glob("*/packed-*.seg")), 30, "what is kept")
-    assert not refused_notes(own_spool)
+    assert not refusals(own_spool)
 
 
-def test_a_server_that_never_answers_does_not_hold_the_agent(own_spool, agent):
+def test_a_server_that_never_answers_does_not_hold_the_program(own_spool, run_program):
     with FaultProxy("http://127.0.0.1:9", lambda request: Reply(silent=True)) as proxy:
         then = "\nprint(time.monotonic())\n"
-        process = agent(
-            agent_code(proxy.uri, "silent", 5, then)
+        process = run_program(
+            program_text(proxy.uri, "silent", 5, then)
             + "import atexit\natexit.register(lambda: print(time.monotonic()))\n"
             "from mlflow_fasttrace._internal.recording import runtime\n"
             "atexit.unregister(runtime._at_exit)\natexit.register(runtime._at_exit)\n"
@@ -219,7 +172,7 @@ def test_a_server_that_never_answers_does_not_hold_the_agent(own_spool, agent):
 
 
 @pytest.mark.parametrize("answer", [Reply(404, b"<html>Not Found</html>", HTML), Reply(405)])
-def test_servers_without_otlp_get_files(server, own_spool, agent, answer):
+def test_servers_without_otlp_get_files(server, own_spool, run_program, answer):
     experiment = f"no OTLP {answer.status}"
     then = """
 with mlflow.start_span("open for long"):
@@ -235,7 +188,7 @@ with carry_on({"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}):
         return answer if request.path == SPANS else None
 
     with FaultProxy(server.uri, fault) as proxy:
-        process = agent(agent_code(proxy.uri, experiment, 5, then))
+        process = run_program(program_text(proxy.uri, experiment, 5, then))
         assert process.returncode == 0, process.err
         assert process.err == ""
         asked = [request for request in proxy.requests if request.path == SPANS]
@@ -249,22 +202,18 @@ with carry_on({"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}):
 
 
 class FileStoreServer(MlflowServer):
-    """Keeps everything in files: it has no spans of its own."""
+    """A server that keeps everything in files, and has no table of spans."""
 
     store = "{folder}/mlruns"
 
 
-def test_file_store(tmp_path, own_spool, agent, monkeypatch):
+def test_a_file_store_gets_all(tmp_path, own_spool, run_program, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    server = FileStoreServer(tmp_path)
-    server.start()
-    try:
-        process = agent(agent_code(server.uri, "files", 10))
+    with FileStoreServer(tmp_path) as server:
+        process = run_program(program_text(server.uri, "files", 10))
         assert process.returncode == 0, process.err
         assert process.err == ""
         assert_all_there(server.uri, "files", 10)
-    finally:
-        server.stop()
 
 
 ODD_USAGE = """
@@ -282,9 +231,9 @@ for n in range(10):
 """
 
 
-def test_odd_usage_does_not_stop_a_database(tmp_path, own_spool, agent):
+def test_odd_usage_does_not_stop_a_database(tmp_path, own_spool, run_program):
     uri = f"sqlite:///{tmp_path}/traces.db"
-    process = agent(agent_code(uri, "odd usage", 0, ODD_USAGE))
+    process = run_program(program_text(uri, "odd usage", 0, ODD_USAGE))
     assert process.returncode == 0, process.err
     assert process.err == ""
     found = [trace.data.spans[0].name for trace in traces_of(uri, "odd usage")]
@@ -294,11 +243,11 @@ def test_odd_usage_does_not_stop_a_database(tmp_path, own_spool, agent):
 # ---- the way to the server ----
 
 
-def test_proxies_of_the_environment(server, own_spool, agent):
+def test_the_environments_proxy_is_used(server, own_spool, run_program):
     with FaultProxy(server.uri) as proxy:
-        process = agent(
+        process = run_program(
             # (Another name for loopback, or the variables would not apply to it.)
-            agent_code("http://mlflow.test:5000", "through a proxy", 5),
+            program_text("http://mlflow.test:5000", "through a proxy", 5),
             HTTP_PROXY=proxy.uri.replace("http://", "http://user:secret@"),
             NO_PROXY="",
         )
@@ -313,21 +262,25 @@ def test_proxies_of_the_environment(server, own_spool, agent):
 @pytest.mark.parametrize(
     "variable", ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "insecure"]
 )
-def test_tls_with_an_authority_of_ones_own(server, own_spool, agent, certificate, variable):
+def test_an_authority_of_ones_own_is_trusted_where_it_is_named(
+    server, own_spool, run_program, certificate, variable
+):
     settings = {variable: certificate[0]}
     if variable == "insecure":
         settings = {"MLFLOW_TRACKING_INSECURE_TLS": "true"}
     experiment = f"TLS {variable}"
     with FaultProxy(server.uri, certificate=certificate) as proxy:
-        process = agent(agent_code(proxy.uri, experiment, 5), **settings)
+        process = run_program(program_text(proxy.uri, experiment, 5), **settings)
         assert process.returncode == 0, process.err
         assert process.err == ""
     assert_all_there(server.uri, experiment, 5)
 
 
-def test_tls_of_a_stranger_is_not_trusted(server, own_spool, agent, certificate):
+def test_an_unknown_certificate_is_not_trusted(server, own_spool, run_program, certificate):
     with FaultProxy(server.uri, certificate=certificate) as proxy:
-        process = agent(agent_code(proxy.uri, "stranger", 5), MLFLOW_FASTTRACE_EXIT_TIMEOUT="2")
+        process = run_program(
+            program_text(proxy.uri, "stranger", 5), MLFLOW_FASTTRACE_EXIT_TIMEOUT="2"
+        )
         assert process.returncode == 0, process.err
         assert proxy.requests == []
     wait_until(lambda: list(own_spool.glob("*/packed-*.seg")), 30, "what is kept")
@@ -341,7 +294,7 @@ SIGN_IN = {
 
 
 @pytest.mark.parametrize("way", SIGN_IN)
-def test_signing_in(server, own_spool, agent, tmp_path, way):
+def test_the_sender_signs_in(server, own_spool, run_program, tmp_path, way):
     expected = "Bearer t0ken" if way == "token" else "Basic bWU6cGFzcw=="
 
     def fault(request: Request) -> Reply | None:
@@ -354,27 +307,29 @@ def test_signing_in(server, own_spool, agent, tmp_path, way):
         netrc.chmod(0o600)
         settings["NETRC"] = str(netrc)
     with FaultProxy(server.uri, fault) as proxy:
-        process = agent(agent_code(proxy.uri, f"signed in by {way}", 5), **settings)
+        process = run_program(program_text(proxy.uri, f"signed in by {way}", 5), **settings)
         assert process.returncode == 0, process.err
         assert process.err == ""
     assert_all_there(server.uri, f"signed in by {way}", 5)
 
 
-def test_what_is_told_to_who_cannot_sign_in(server, own_spool, agent):
+def test_the_log_says_how_to_sign_in(server, own_spool, run_program):
     with FaultProxy(server.uri, lambda request: Reply(401)) as proxy:
-        process = agent(agent_code(proxy.uri, "nobody", 5), MLFLOW_FASTTRACE_EXIT_TIMEOUT="2")
+        process = run_program(
+            program_text(proxy.uri, "nobody", 5), MLFLOW_FASTTRACE_EXIT_TIMEOUT="2"
+        )
         assert process.returncode == 0, process.err
         log = next(own_spool.glob("*/sender.log"))
         wait_until(lambda: "MLFLOW_TRACKING_TOKEN" in log.read_text(), 20, "the hint")
     assert list(own_spool.glob("*/packed-*.seg"))
-    assert not refused_notes(own_spool)
+    assert not refusals(own_spool)
 
 
-def test_workspaces(server, own_spool, agent):
+def test_the_workspace_is_named_in_every_request(server, own_spool, run_program):
     with FaultProxy(server.uri) as proxy:
         # (This server has no workspaces, and refuses.)
-        agent(
-            agent_code(proxy.uri, "in a workspace", 2),
+        run_program(
+            program_text(proxy.uri, "in a workspace", 2),
             MLFLOW_WORKSPACE="team",
             MLFLOW_FASTTRACE_EXIT_TIMEOUT="0",
         )

@@ -1,4 +1,4 @@
-"""A trace's info is made without MLflow's TraceInfo; here it is held against it."""
+"""A trace's info, which the sender makes without MLflow's TraceInfo, is equal to MLflow's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from mlflow.entities import Trace, TraceData
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.utils.proto_json_utils import message_to_json
-from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.sender.assemble import Assembler
 from mlflow_fasttrace._internal.sender.finish import (
     _duration,
@@ -19,25 +18,25 @@ from mlflow_fasttrace._internal.sender.finish import (
     trace_info,
 )
 from mlflow_fasttrace._internal.sender.sources import Entry
-from support.traces import spans_to_ring
+from support.records import Recorded
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """Runs a program and gives the info that the sender would send for its trace."""
+    """Runs a function that records a trace; gives the info that the sender would send for it."""
     origin = {"user": "u", "source": "s.py", "cwd": str(tmp_path), "uri": "x"}
-    _writer, reader = spans_to_ring(tmp_path, **origin, experiment={"id": "7"})
+    recorded = Recorded(tmp_path, **origin, experiment={"id": "7"})
 
     def run(program) -> dict:
         program()
         assembler = Assembler()
-        assembler.add([Entry(None, *item) for item in reader.drain(1 << 20)])
+        assembler.add([Entry(None, *item) for item in recorded.reader.drain(1 << 20)])
         (trace,) = assembler.ready(everything=True)
         trace.summarize()
         return trace_info(trace, "7")
 
     yield run
-    runtime.reset()
+    recorded.end()
 
 
 def simple():
@@ -58,7 +57,7 @@ def full():
 
 
 @pytest.mark.parametrize("program", [simple, full])
-def test_as_mlflow_would_send_it(finished, program):
+def test_the_info_is_as_mlflow_would_send_it(finished, program):
     info = finished(program)
     entity = info_entity(info)
     assert entity.to_dict() == info
@@ -68,7 +67,7 @@ def test_as_mlflow_would_send_it(finished, program):
     )
 
 
-def test_size_counts_what_mlflow_counts(finished):
+def test_the_size_counts_what_mlflow_counts(finished):
     info = finished(simple)
     total = int(info["trace_metadata"].pop("mlflow.trace.sizeBytes"))
     stats = json.loads(info["trace_metadata"].pop("mlflow.trace.sizeStats"))
@@ -77,7 +76,7 @@ def test_size_counts_what_mlflow_counts(finished):
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 999, 1000, 1_795_472_402_820, 1_795_472_402_000])
-def test_times_as_protobuf_prints_them(milliseconds):
+def test_times_are_as_protobuf_prints_them(milliseconds):
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 

@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 
 import pytest
-from support.traces import IMPORTS
+from support.texts import IMPORTS
 
 PROGRAM = """
 import os, time
@@ -33,8 +33,8 @@ for n in range(3):
 
 
 @pytest.mark.parametrize("how", IMPORTS)
-def test_one_at_a_time_makes_its_tables(own_spool, agent, tmp_path, how):
-    process = agent(PROGRAM.format(imports=IMPORTS[how], folder=str(tmp_path)))
+def test_program_and_sender_make_a_databases_tables_in_turns(own_spool, run_program, tmp_path, how):
+    process = run_program(PROGRAM.format(imports=IMPORTS[how], folder=str(tmp_path)))
     assert process.returncode == 0, process.err
     tables = {}
     for path in sorted(tmp_path.glob("*.db")):

@@ -1,5 +1,5 @@
-"""What really arrives at a server, beside what MLflow's own client sends with the same settings;
-credentials that change while the program runs."""
+"""Signing in as MLflow's client does: the requests that really arrive at a server, beside those of MLflow's
+own client with the same settings; credentials that change while the program runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from support.fault_proxy import FaultProxy, Reply, Request
-from support.traces import MlflowServer, wait_until
-from test_delivery import agent_code, assert_all_there, sender_pids
+from support.servers import MlflowServer
+from support.spools import is_alive, sender_pids
+from support.texts import assert_all_there, program_text, wait_for_file
+from support.waiting import wait_until
 
 # ---- the same as from MLflow's client ----
 
@@ -42,7 +44,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("user", ["", "you:s3cret@"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_same_headers_as_from_mlflow(monkeypatch, tmp_path, setting, user):
+def test_the_headers_are_those_of_mlflows_client(monkeypatch, tmp_path, setting, user):
     from mlflow.tracking import MlflowClient
     from mlflow_fasttrace._internal.sender.http import HttpDestination
 
@@ -107,14 +109,14 @@ def signature_is_right(request: Request) -> bool:
     return key.hex() == signature and headers["x-amz-security-token"] == "session"
 
 
-def test_signed_for_aws(server, own_spool, agent):
-    """By whatever signs in a gateway's place: what does not carry a right signature is refused."""
+def test_requests_are_signed_for_aws(server, own_spool, run_program):
+    """A gateway refuses requests without a right signature."""
 
     def gateway(request: Request) -> Reply | None:
         return None if signature_is_right(request) else Reply(403, b'{"message": "Forbidden"}')
 
     with FaultProxy(server.uri, gateway) as proxy:
-        process = agent(agent_code(proxy.uri, "signed", 5), **AWS)
+        process = run_program(program_text(proxy.uri, "signed", 5), **AWS)
         assert process.returncode == 0, process.err
         assert process.err == ""
         assert proxy.requests
@@ -148,7 +150,7 @@ class Headers(RequestHeaderProvider):
 
 @pytest.fixture
 def plugin(tmp_path) -> Path:
-    """A folder with an installed package that has plugins for MLflow."""
+    """A folder of installed packages, of which one has plugins for MLflow."""
     folder = tmp_path / "site"
     info = folder / "house_key-1.0.dist-info"
     info.mkdir(parents=True)
@@ -162,7 +164,7 @@ def plugin(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("way", ["PYTHONPATH", "sys.path"])
-def test_plugins_of_the_agents_environment(server, own_spool, agent, plugin, way):
+def test_plugins_of_the_programs_environment_sign(server, own_spool, run_program, plugin, way):
     def house(request: Request) -> Reply | None:
         signed = request.headers.get("Authorization") == "House 42"
         right = request.headers.get("X-Signed-Path") == request.path.partition("?")[0]
@@ -174,8 +176,8 @@ def test_plugins_of_the_agents_environment(server, own_spool, agent, plugin, way
         settings["PYTHONPATH"], before = str(plugin), ""
     experiment = f"plugins by {way}"
     with FaultProxy(server.uri, house) as proxy:
-        code = before + agent_code(proxy.uri, experiment, 5)
-        process = agent(code, **settings)
+        code = before + program_text(proxy.uri, experiment, 5)
+        process = run_program(code, **settings)
         assert process.returncode == 0, process.err
         assert process.err == ""
         ours = {request.path.partition("?")[0]: request for request in proxy.requests}
@@ -184,7 +186,7 @@ def test_plugins_of_the_agents_environment(server, own_spool, agent, plugin, way
         if way == "sys.path":
             return
         pure = code.replace("mlflow_fasttrace as mlflow", "mlflow")
-        process = agent(pure + "\nmlflow.flush_trace_async_logging()\n", **settings)
+        process = run_program(pure + "\nmlflow.flush_trace_async_logging()\n", **settings)
         assert process.returncode == 0, process.err
         for path in ("/v1/traces", "/api/3.0/mlflow/traces"):
             theirs = next(request for request in proxy.requests if request.path == path)
@@ -192,19 +194,21 @@ def test_plugins_of_the_agents_environment(server, own_spool, agent, plugin, way
                 assert ours[path].headers[name] == theirs.headers[name]
 
 
-def test_client_certificate(server, own_spool, agent, certificate, tmp_path):
-    """A server that asks for one; MLflow takes one file with the certificate and its key."""
+def test_a_server_that_asks_for_a_certificate_is_shown_it(
+    server, own_spool, run_program, certificate, tmp_path
+):
+    """MLflow takes one file with the certificate and its key."""
     both = tmp_path / "both.pem"
     both.write_text("".join(Path(part).read_text() for part in certificate))
     with FaultProxy(server.uri, certificate=certificate, client_authority=certificate[0]) as proxy:
         settings = {"MLFLOW_TRACKING_SERVER_CERT_PATH": certificate[0]}
-        code = agent_code(proxy.uri, "certified", 5)
-        process = agent(code, **settings, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+        code = program_text(proxy.uri, "certified", 5)
+        process = run_program(code, **settings, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
         assert process.returncode == 0, process.err
         assert "does not answer yet" in process.err
         assert not proxy.requests
         settings["MLFLOW_TRACKING_CLIENT_CERT_PATH"] = str(both)
-        process = agent(code, **settings)
+        process = run_program(code, **settings)
         assert process.returncode == 0, process.err
         assert process.err == ""
     assert_all_there(server.uri, "certified", 5)
@@ -239,10 +243,8 @@ def guarded(request, tmp_path):
     """The URI of a server that knows one account, ADMIN: MLflow's own, or the tests' behind a proxy
     that asks for it."""
     if request.param == "MLflow":
-        server = ServerWithAccounts(tmp_path)
-        server.start()
-        yield server.uri
-        server.stop()
+        with ServerWithAccounts(tmp_path) as server:
+            yield server.uri
         return
 
     def guard(asked: Request) -> Reply | None:
@@ -254,28 +256,29 @@ def guarded(request, tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_wrong_password(guarded, own_spool, agent, monkeypatch):
-    """What was recorded with it goes out when somebody sends it with the right one."""
+def test_what_was_recorded_with_a_wrong_password_is_sent_with_the_right_one(
+    guarded, own_spool, run_program, monkeypatch
+):
     wrong = {**ADMIN, "MLFLOW_TRACKING_PASSWORD": "wrong-12345"}
-    code = agent_code(guarded, "wrong password", 5)
-    process = agent(code, **wrong, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+    code = program_text(guarded, "wrong password", 5)
+    process = run_program(code, **wrong, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
     assert process.returncode == 0, process.err
     assert "does not answer yet" in process.err
     log = next(own_spool.glob("*/sender.log"))
     wait_until(lambda: "set MLFLOW_TRACKING_USERNAME" in log.read_text(), 20, "the hint")
     (stuck,) = sender_pids(own_spool)
 
-    code = agent_code(guarded, "right password", 3)
-    process = agent(code, **ADMIN)
+    code = program_text(guarded, "right password", 3)
+    process = run_program(code, **ADMIN)
     assert process.returncode == 0, process.err
     assert process.err == ""
     for name, value in ADMIN.items():
-        monkeypatch.setenv(name, value)  # for whoever reads back
+        monkeypatch.setenv(name, value)  # for the test's own client
     assert_all_there(guarded, "right password", 3)
 
-    # The sender that has only the wrong one is still at it.
+    # The sender with the wrong password still tries.
     os.kill(stuck, 15)
-    wait_until(lambda: not os.path.exists(f"/proc/{stuck}"), 30, "the sender's end")
+    wait_until(lambda: not is_alive(stuck), 30, "the sender's end")
     done = subprocess.run(
         [sys.executable, "-m", "mlflow_fasttrace", "send"],
         capture_output=True,
@@ -289,7 +292,7 @@ def test_wrong_password(guarded, own_spool, agent, monkeypatch):
 # ---- credentials that change ----
 
 REFRESHED = {
-    # The ring tells it, some seconds later; nothing is asked for.
+    # The program sees the 401 in its ring some seconds later; it does not ask for delivery.
     "while it runs": """
 from mlflow_fasttrace._internal.recording import runtime
 (home,) = runtime._homes.values()
@@ -305,11 +308,11 @@ print(n)
 
 
 @pytest.mark.parametrize("how", REFRESHED)
-def test_token_that_is_refreshed(server, own_spool, agent, tmp_path, how):
-    """After a 401 the agent looks at its environment again. A sender gets each token once."""
-    then = """
-while not os.path.exists("go"):
-    time.sleep(0.01)
+def test_a_token_that_is_refreshed_reaches_the_sender(
+    server, own_spool, run_program, tmp_path, how
+):
+    """After a 401 the program looks at its environment again. A sender gets each token once."""
+    then = f"""{wait_for_file("go")}
 os.environ["MLFLOW_TRACKING_TOKEN"] = "fresh"
 """
 
@@ -318,8 +321,8 @@ os.environ["MLFLOW_TRACKING_TOKEN"] = "fresh"
 
     experiment = f"refreshed {how}"
     with FaultProxy(server.uri, fault) as proxy:
-        process = agent(
-            agent_code(proxy.uri, experiment, 10, then + REFRESHED[how]),
+        process = run_program(
+            program_text(proxy.uri, experiment, 10, then + REFRESHED[how]),
             wait=False,
             MLFLOW_TRACKING_TOKEN="stale",
         )

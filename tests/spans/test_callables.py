@@ -15,36 +15,13 @@ import weakref
 import mlflow_fasttrace.fluent as mlflow
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
-from support.traces import spans_to_ring
+from support.records import spans_in
 
 
 @pytest.fixture(autouse=True)
-def recorded(tmp_path):
-    """Spans of each test go to a ring of its own; calling the fixture's value reads them."""
-    _writer, reader = spans_to_ring(tmp_path)
-
-    def read() -> list[dict]:
-        spans = []
-        for _, kind, _, data in reader.drain(1 << 20):
-            if kind == 1:
-                fields = _core.decode(data)
-                spans.append(
-                    {
-                        "id": fields[2],
-                        "parent": fields[3],
-                        "name": fields[4],
-                        "status": fields[7],
-                        "message": fields[8],
-                        "inputs": fields[9].get("mlflow.spanInputs"),
-                        "outputs": fields[9].get("mlflow.spanOutputs"),
-                        "events": [event[0] for event in fields[10]],
-                    }
-                )
-        return spans
-
-    yield read
-    runtime.reset()
+def recorded(recorded):
+    """Every test here records into a ring of its own."""
+    return recorded
 
 
 @mlflow.trace
@@ -53,7 +30,7 @@ def module_level(x: int, y: str = "y") -> str:
     return f"{x}{y}"
 
 
-def test_looks():
+def test_a_traced_function_looks_as_the_plain_one():
     plain = module_level.__wrapped__
     assert module_level.__name__ == "module_level"
     assert module_level.__qualname__ == "module_level"
@@ -71,7 +48,7 @@ def test_looks():
     assert module_level.__dict__["own"] == 1
 
 
-def test_kinds():
+def test_inspect_tells_the_kind_of_a_traced_callable():
     async def coroutine():
         pass
 
@@ -87,7 +64,7 @@ def test_kinds():
     assert inspect.isasyncgenfunction(mlflow.trace(async_generator))
 
 
-def test_under_and_over_lru_cache(recorded):
+def test_over_a_cache_every_call_is_traced_and_under_it_each_miss(recorded):
     @mlflow.trace
     @functools.lru_cache
     def cached(x):
@@ -99,10 +76,10 @@ def test_under_and_over_lru_cache(recorded):
         return x
 
     assert [cached(1), cached(1), traced(2), traced(2)] == [1, 1, 2, 2]
-    assert [span["inputs"] for span in recorded()] == [{"x": 1}, {"x": 1}, {"x": 2}]
+    assert [span.inputs for span in recorded.spans()] == [{"x": 1}, {"x": 1}, {"x": 2}]
 
 
-def test_partial_and_object(recorded):
+def test_partials_and_callable_objects_are_traced(recorded):
     class Callable:
         def __call__(self, x):
             return x
@@ -110,7 +87,7 @@ def test_partial_and_object(recorded):
     assert mlflow.trace(functools.partial(module_level.__wrapped__, 1), name="p")("z") == "1z"
     assert mlflow.trace(functools.partial(module_level.__wrapped__, 1))() == "1y"
     assert mlflow.trace(Callable())(3) == 3
-    assert [span["name"] for span in recorded()] == ["p", "module_level", "Callable"]
+    assert [span.name for span in recorded.spans()] == ["p", "module_level", "Callable"]
 
 
 def test_a_falsy_or_raising_self_is_left_out(recorded):
@@ -123,20 +100,20 @@ def test_a_falsy_or_raising_self_is_left_out(recorded):
             return 0
 
     assert len(Empty()) == 0
-    assert [span["inputs"] for span in recorded()] == [{}]
+    assert [span.inputs for span in recorded.spans()] == [{}]
 
 
-def test_stop_iteration_passes(recorded):
+def test_a_stop_iteration_comes_through(recorded):
     @mlflow.trace
     def stops():
         raise StopIteration("value")
 
     with pytest.raises(StopIteration):
         stops()
-    assert recorded()[0]["status"] == 2
+    assert recorded.spans()[0].status == 2
 
 
-def test_exception_whose_text_raises(recorded):
+def test_an_exception_whose_text_raises_comes_through(recorded):
     class Rude(Exception):
         def __str__(self):
             raise RuntimeError("no text")
@@ -145,12 +122,12 @@ def test_exception_whose_text_raises(recorded):
     with pytest.raises(Rude) as caught, mlflow.start_span("body"):
         raise rude
     assert caught.value is rude
-    (span,) = recorded()
-    assert span["events"] == ["exception"]
-    assert span["message"] == "Rude: <unprintable Rude object>"
+    (span,) = recorded.spans()
+    assert span.event_names == ["exception"]
+    assert span.message == "Rude: <unprintable Rude object>"
 
 
-def test_exception_is_untouched():
+def test_an_exception_comes_through_untouched():
     error = ValueError("mine")
 
     @mlflow.trace
@@ -164,15 +141,15 @@ def test_exception_is_untouched():
     assert error.__cause__ is None
 
 
-def test_calls_that_do_not_fit(recorded):
+def test_a_call_that_does_not_fit_raises_as_untraced(recorded):
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         module_level()
     with pytest.raises(TypeError, match="multiple values"):
         module_level(1, x=2)
-    assert [(span["status"], span["inputs"]) for span in recorded()] == [(2, None), (2, None)]
+    assert [(span.status, span.inputs) for span in recorded.spans()] == [(2, None), (2, None)]
 
 
-def test_a_keyword_with_the_name_of_a_positional_only_parameter(recorded):
+def test_a_keyword_may_have_the_name_of_a_positional_only_parameter(recorded):
     """Where that has a default, inspect before Python 3.13 refuses the call, and MLflow has no
     inputs."""
 
@@ -182,23 +159,23 @@ def test_a_keyword_with_the_name_of_a_positional_only_parameter(recorded):
 
     takes(a=2)
     takes(3, a=4)
-    assert [span["inputs"] for span in recorded()] == [
+    assert [span.inputs for span in recorded.spans()] == [
         {"a": 1, "others": {"a": 2}},
         {"a": 3, "others": {"a": 4}},
     ]
 
 
-def test_values_that_are_not_json_beside_self_and_cls(recorded):
+def test_inputs_that_are_not_json_are_kept_without_self_and_cls(recorded):
     class Thing:
         @mlflow.trace
         def method(self, cls, value):
             return None
 
     Thing().method(int, {frozenset(): 1})
-    assert [span["inputs"] for span in recorded()] == ["{'value': {frozenset(): 1}}"]
+    assert [span.inputs for span in recorded.spans()] == ["{'value': {frozenset(): 1}}"]
 
 
-def test_generator_protocol(recorded):
+def test_a_traced_generator_keeps_the_protocol(recorded):
     @mlflow.trace
     def echo():
         got = []
@@ -213,19 +190,19 @@ def test_generator_protocol(recorded):
             got.append(sent)
 
     generator = echo()
-    assert recorded() == [], "lazy: nothing before the first item"
+    assert recorded.spans() == [], "lazy: nothing before the first item"
     assert next(generator) == 0
     assert generator.send("a") == 1
     assert generator.throw(KeyError("b")) == 2
     with pytest.raises(StopIteration) as stop:
         generator.send(None)
     assert stop.value.value == ["a", "b"]
-    (span,) = recorded()
-    assert span["outputs"] == [0, 1, 2]
-    assert span["events"] == [f"mlflow.chunk.item.{i}" for i in range(3)]
+    (span,) = recorded.spans()
+    assert span.outputs == [0, 1, 2]
+    assert span.event_names == [f"mlflow.chunk.item.{i}" for i in range(3)]
 
 
-def test_yield_from_and_contextmanager(recorded):
+def test_a_traced_generator_serves_yield_from_and_contextmanager(recorded):
     @mlflow.trace
     def inner():
         yield 1
@@ -246,10 +223,10 @@ def test_yield_from_and_contextmanager(recorded):
 
     with handles():
         raise KeyError("handled inside")
-    assert [span["status"] for span in recorded()] == [1, 1]
+    assert [span.status for span in recorded.spans()] == [1, 1]
 
 
-def test_generator_left_early(recorded):
+def test_a_generator_left_early_ends_its_span(recorded):
     @mlflow.trace
     def count():
         yield 1
@@ -263,13 +240,13 @@ def test_generator_left_early(recorded):
     next(generator)
     next(generator)
     generator.close()
-    assert [(span["outputs"], span["status"]) for span in recorded()] == [([1], 1), ([1, 2], 1)]
-    count()  # never started: no span
+    assert [(span.outputs, span.status) for span in recorded.spans()] == [([1], 1), ([1, 2], 1)]
+    count()  # it never starts, and has no span
     gc.collect()
-    assert recorded() == []
+    assert recorded.spans() == []
 
 
-def test_generator_is_active_only_while_it_runs(recorded):
+def test_a_generators_span_is_current_only_while_it_runs(recorded):
     @mlflow.trace
     def items():
         with mlflow.start_span("inside"):
@@ -281,28 +258,25 @@ def test_generator_is_active_only_while_it_runs(recorded):
             assert mlflow.get_current_active_span().name == "root"
             with mlflow.start_span("between"):
                 pass
-    spans = {span["name"]: span for span in recorded()}
-    assert spans["inside"]["parent"] == spans["items"]["id"]
-    assert spans["between"]["parent"] == spans["root"]["id"]
+    spans = recorded.by_name()
+    assert spans["inside"].parent_id == spans["items"].span_id
+    assert spans["between"].parent_id == spans["root"].span_id
 
 
-def test_many_items_in_linear_time(recorded, tmp_path):
+def test_ten_thousand_items_are_all_recorded(recorded, tmp_path):
     @mlflow.trace
     def many():
         yield from range(10_000)
 
     assert sum(1 for _ in many()) == 10_000
-    spans = recorded()
+    spans = recorded.spans()
     if not spans:  # larger than the ring
         (spill,) = tmp_path.glob("spill-*.seg")
-        items = _core.SegmentReader(str(spill)).read(1 << 30)
-        spans = [_core.decode(data) for _, kind, _, data in items if kind == 1]
-        assert len(spans[0][10]) == 10_000
-    else:
-        assert len(spans[0]["events"]) == 10_000
+        spans = spans_in(spill)
+    assert len(spans[0].events) == 10_000
 
 
-def test_async_generator_protocol(recorded):
+def test_a_traced_async_generator_keeps_the_protocol(recorded):
     @mlflow.trace
     async def echo():
         total = 0
@@ -322,12 +296,12 @@ def test_async_generator_protocol(recorded):
         await generator.aclose()
 
     asyncio.run(main())
-    (span,) = recorded()
-    assert span["outputs"] == [0, 5, -1]
-    assert span["status"] == 1
+    (span,) = recorded.spans()
+    assert span.outputs == [0, 5, -1]
+    assert span.status == 1
 
 
-def test_coroutine_closed_early_leaves_the_context(recorded):
+def test_a_coroutine_closed_early_leaves_the_context(recorded):
     class Suspends:
         def __await__(self):
             yield
@@ -342,12 +316,12 @@ def test_coroutine_closed_early_leaves_the_context(recorded):
     assert mlflow.get_current_active_span() is None
     with mlflow.start_span("afterwards"):
         pass
-    spans = {span["name"]: span for span in recorded()}
-    assert spans["waits"]["status"] == 1
-    assert spans["afterwards"]["parent"] is None
+    spans = recorded.by_name()
+    assert spans["waits"].status == 1
+    assert spans["afterwards"].parent_id is None
 
 
-def test_context_of_tasks(recorded):
+def test_tasks_nest_under_the_span_that_started_them(recorded):
     @mlflow.trace
     async def child(n):
         await asyncio.sleep(0.001)
@@ -359,23 +333,23 @@ def test_context_of_tasks(recorded):
             assert mlflow.get_current_active_span().name == "root"
 
     asyncio.run(main())
-    spans = recorded()
-    (root,) = (span for span in spans if span["name"] == "root")
-    assert [span["parent"] for span in spans if span["name"] == "child"] == [root["id"]] * 5
+    spans = recorded.spans()
+    (root,) = (span for span in spans if span.name == "root")
+    assert [span.parent_id for span in spans if span.name == "child"] == [root.span_id] * 5
 
 
-def test_span_after_its_end(recorded, caplog):
+def test_a_span_does_not_change_after_its_end(recorded, caplog):
     with mlflow.start_span("done") as span:
         span.set_inputs(1)
     span.set_attribute("late", 1)
     span.end()
     assert span.inputs == 1
     assert span.get_attribute("late") is None
-    assert len(recorded()) == 1
+    assert len(recorded.spans()) == 1
     assert "has ended" in caplog.text
 
 
-def test_isinstance_and_repr():
+def test_a_span_is_a_live_span_of_mlflow():
     from mlflow.entities import LiveSpan, Span
 
     with mlflow.start_span("s") as span:
@@ -386,12 +360,12 @@ def test_isinstance_and_repr():
             _core.LiveSpan()
 
 
-def test_update_without_a_trace(caplog):
+def test_an_update_without_a_trace_is_logged(caplog):
     mlflow.update_current_trace(tags={"a": "b"})
     assert "No active trace found" in caplog.text
 
 
-def test_update_with_bad_values():
+def test_an_update_with_bad_values_raises():
     from mlflow.exceptions import MlflowException
 
     with mlflow.start_span("s"):
@@ -401,7 +375,7 @@ def test_update_with_bad_values():
             mlflow.update_current_trace(state="FINE")
 
 
-def test_wrong_use_of_trace():
+def test_wrong_use_of_trace_raises():
     from mlflow.exceptions import MlflowException
 
     with pytest.raises(MlflowException, match="output_reducer"):
@@ -410,7 +384,7 @@ def test_wrong_use_of_trace():
         mlflow.trace(sampling_ratio_override=2)
 
 
-def test_arguments_by_name(recorded):
+def test_span_methods_take_arguments_by_name(recorded):
     with mlflow.start_span(name="s") as span:
         span.set_inputs(inputs={"a": 1})
         span.set_outputs(outputs=2)
@@ -425,8 +399,8 @@ def test_arguments_by_name(recorded):
             span.set_attribute("k", 1, 2)
         with pytest.raises(TypeError, match="takes one argument, 'inputs'"):
             span.set_inputs(value=1)
-    (span,) = recorded()
-    assert (span["inputs"], span["outputs"], span["status"]) == ({"a": 1}, 2, 2)
+    (span,) = recorded.spans()
+    assert (span.inputs, span.outputs, span.status) == ({"a": 1}, 2, 2)
 
 
 def test_recursion_limit_makes_no_trace_of_its_own(recorded):
@@ -436,6 +410,6 @@ def test_recursion_limit_makes_no_trace_of_its_own(recorded):
 
     with pytest.raises(RecursionError):
         endless(0)
-    spans = recorded()
-    assert len([span for span in spans if span["parent"] is None]) <= 1
+    spans = recorded.spans()
+    assert len([span for span in spans if span.parent_id is None]) <= 1
     assert mlflow.get_current_active_span() is None

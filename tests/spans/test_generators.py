@@ -12,59 +12,24 @@ import sys
 import threading
 import warnings
 import weakref
+from typing import Any, NamedTuple
 
 import mlflow_fasttrace.fluent as mlflow
 import pytest
-from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
-from support.traces import spans_to_ring
-
-COMPLETE = 2
-
-
-class Recorded:
-    def __init__(self, path):
-        _writer, self.reader = spans_to_ring(path, 8 << 20)
-        self.phases: dict[bytes, int] = {}
-
-    def spans(self) -> list[dict]:
-        """The spans that have ended since the last time."""
-        spans = []
-        for _, kind, trace_id, data in self.reader.drain(1 << 30):
-            fields = _core.decode(data)
-            if kind == 2:
-                self.phases[trace_id] = fields[2] & 0x0F
-                continue
-            spans.append(
-                {
-                    "id": fields[2],
-                    "parent": fields[3],
-                    "name": fields[4],
-                    "status": fields[7],
-                    "inputs": fields[9].get("mlflow.spanInputs"),
-                    "outputs": fields[9].get("mlflow.spanOutputs"),
-                    "events": [event[0] for event in fields[10]],
-                    "size": len(data),
-                }
-            )
-        return spans
-
-    def is_complete(self) -> bool:
-        self.spans()
-        return bool(self.phases) and set(self.phases.values()) == {COMPLETE}
+from support.records import Recorded
 
 
 @pytest.fixture(autouse=True)
 def recorded(tmp_path):
-    recorded = Recorded(tmp_path)
+    recorded = Recorded(tmp_path, 8 << 20)
     yield recorded
     assert mlflow.get_current_active_span() is None, "a span stayed current"
-    runtime.reset()
+    recorded.end()
 
 
 @pytest.fixture(autouse=True)
 def nothing_unraisable(monkeypatch):
-    """What is raised where nobody can catch it fails the test."""
+    """An exception that Python can only report, as nobody catches it, fails the test."""
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
     yield seen
@@ -187,22 +152,59 @@ DRIVERS = {
 }
 
 
-def drive(generator, steps) -> list:
-    """What each step gives, and closing it at the end: its value, or its exception."""
+class Outcome(NamedTuple):
+    """What one step gave its caller: a value, or an exception."""
+
+    step: str
+    value: Any = None
+    error: type | None = None
+    words: str = ""
+    returned: Any = None
+    cause: tuple[type, str] | None = None
+
+
+def outcome_of(step: str, error: BaseException) -> Outcome:
+    cause = type(error.__cause__), str(error.__cause__)
+    return Outcome(step, None, type(error), str(error), getattr(error, "value", None), cause)
+
+
+def drive(generator, steps) -> list[Outcome]:
+    """Takes these steps, and closes the generator at the end."""
     seen = []
     for name, argument in [*steps, ("close", _)]:
         step = generator.__next__ if name == "next" else getattr(generator, name)
         try:
-            seen.append(step() if argument is _ else step(argument))
+            seen.append(Outcome(name, step() if argument is _ else step(argument)))
         except BaseException as error:
-            seen.append((type(error), str(error), getattr(error, "value", None)))
-            seen.append((type(error.__cause__), str(error.__cause__)))
+            seen.append(outcome_of(name, error))
     return seen
+
+
+NEVER_STARTED = "close at once", "throw at once"
+
+
+def recorded_of(seen: list[Outcome]) -> tuple[list | None, int]:
+    """The outputs and the status of the span of a generator whose steps gave this."""
+    items = []
+    for outcome in seen:
+        if outcome.error is None:
+            items += [] if "close" in outcome.step else [outcome.value]
+        elif "ignored GeneratorExit" in outcome.words:
+            items.append("not yet")  # which Python does not hand out
+        elif "can't send non-None value" in outcome.words:
+            pass  # it has not started
+        elif issubclass(outcome.error, (StopIteration, StopAsyncIteration)):
+            break
+        elif issubclass(outcome.error, Exception):
+            return None, 2
+        else:
+            break  # an exit or an interrupt is no error
+    return items, 1
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
-def test_as_untraced(recorded, body, driver):
+def test_a_generator_goes_on_as_untraced(recorded, body, driver):
     events.clear()
     expected = drive(body(), DRIVERS[driver]), events.copy()
     events.clear()
@@ -211,16 +213,14 @@ def test_as_untraced(recorded, body, driver):
         assert (drive(generator, DRIVERS[driver]), events) == expected
         assert mlflow.get_current_active_span().name == "root"
     del generator
-    spans = [span for span in recorded.spans() if span["name"] != "root"]
-    assert len(spans) <= 1
-    if driver in ("close at once", "throw at once"):
-        assert spans == [], "it never started"
-    assert recorded.is_complete()
+    spans = [(span.outputs, span.status) for span in recorded.spans() if span.name != "root"]
+    assert spans == ([] if driver in NEVER_STARTED else [recorded_of(expected[0])])
+    assert recorded.all_complete()
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
-def test_under_a_delegating_generator(body, driver):
+def test_a_delegating_generator_goes_on_as_untraced(body, driver):
     def outer(function):
         return (yield from function())
 
@@ -229,7 +229,7 @@ def test_under_a_delegating_generator(body, driver):
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
-def test_as_untraced_where_nothing_is_recorded(body, driver):
+def test_a_generator_that_is_not_sampled_goes_on_as_untraced(body, driver):
     traced = mlflow.trace(body, sampling_ratio_override=0.0)
     assert drive(traced(), DRIVERS[driver]) == drive(body(), DRIVERS[driver])
 
@@ -334,7 +334,7 @@ ADRIVERS = {
 
 
 def run(coroutine):
-    """Its result, however often it suspends."""
+    """A coroutine's result, however often it suspends."""
     try:
         while True:
             coroutine.send(None)
@@ -342,21 +342,20 @@ def run(coroutine):
         return stop.value
 
 
-async def adrive(generator, steps) -> list:
+async def adrive(generator, steps) -> list[Outcome]:
     seen = []
     for name, argument in [*steps, ("aclose", _)]:
         step = generator.__anext__ if name == "anext" else getattr(generator, name)
         try:
-            seen.append(await (step() if argument is _ else step(argument)))
+            seen.append(Outcome(name, await (step() if argument is _ else step(argument))))
         except BaseException as error:
-            seen.append((type(error), str(error)))
-            seen.append((type(error.__cause__), str(error.__cause__)))
+            seen.append(outcome_of(name, error))
     return seen
 
 
 @pytest.mark.parametrize("driver", ADRIVERS)
 @pytest.mark.parametrize("body", ABODIES, ids=lambda body: body.__name__)
-def test_async_as_untraced(recorded, body, driver):
+def test_an_async_generator_goes_on_as_untraced(recorded, body, driver):
     events.clear()
     expected = run(adrive(body(), ADRIVERS[driver])), events.copy()
     events.clear()
@@ -364,9 +363,9 @@ def test_async_as_untraced(recorded, body, driver):
     with mlflow.start_span("root"):
         assert (run(adrive(generator, ADRIVERS[driver])), events) == expected
         assert mlflow.get_current_active_span().name == "root"
-    spans = [span for span in recorded.spans() if span["name"] != "root"]
-    assert len(spans) <= 1
-    assert recorded.is_complete()
+    spans = [(span.outputs, span.status) for span in recorded.spans() if span.name != "root"]
+    assert spans == ([] if driver in NEVER_STARTED else [recorded_of(expected[0])])
+    assert recorded.all_complete()
 
 
 # ---- left early ----
@@ -388,16 +387,16 @@ def leave_by_interrupt(generator):
         generator.throw(KeyboardInterrupt())
 
 
-def leave_to_the_collector(generator):
+def leave_to_the_garbage_collector(generator):
     next(generator)
     cycle = [generator]
     cycle.append(cycle)
 
 
 @pytest.mark.parametrize(
-    "leave", [leave_by_break, leave_by_close, leave_by_interrupt, leave_to_the_collector]
+    "leave", [leave_by_break, leave_by_close, leave_by_interrupt, leave_to_the_garbage_collector]
 )
-def test_left_early(recorded, leave):
+def test_a_generator_left_early_ends_its_span_and_trace(recorded, leave):
     """MLflow never ends such a span, and withholds its parent's trace."""
 
     @mlflow.trace
@@ -410,13 +409,13 @@ def test_left_early(recorded, leave):
         gc.collect()
         assert mlflow.get_current_active_span().name == "root"
     span, root = recorded.spans()
-    assert (span["outputs"], span["status"]) == ([{"a": 1}], 1)
-    assert span["events"] == ["mlflow.chunk.item.0"]
-    assert span["parent"] == root["id"]
-    assert recorded.is_complete()
+    assert (span.outputs, span.status) == ([{"a": 1}], 1)
+    assert span.event_names == ["mlflow.chunk.item.0"]
+    assert span.parent_id == root.span_id
+    assert recorded.all_complete()
 
 
-def test_left_early_with_spans_of_its_own(recorded):
+def test_a_generator_left_early_ends_the_spans_inside(recorded):
     @mlflow.trace
     def items():
         with mlflow.start_span("inside"):
@@ -426,11 +425,11 @@ def test_left_early_with_spans_of_its_own(recorded):
         leave_by_break(items())
         gc.collect()
         assert mlflow.get_current_active_span().name == "root"
-    assert [span["name"] for span in recorded.spans()] == ["inside", "items", "root"]
-    assert recorded.is_complete()
+    assert [span.name for span in recorded.spans()] == ["inside", "items", "root"]
+    assert recorded.all_complete()
 
 
-def test_never_started(recorded):
+def test_what_never_starts_is_not_recorded(recorded):
     @mlflow.trace
     def items():
         yield
@@ -448,10 +447,10 @@ def test_never_started(recorded):
     later()
     coroutine().close()
     assert recorded.spans() == []
-    assert recorded.phases == {}
+    assert recorded.traces() == {}
 
 
-def test_a_call_that_does_not_fit(recorded):
+def test_a_call_that_does_not_fit_is_recorded_and_raises(recorded):
     @mlflow.trace
     def items(x):
         yield x
@@ -464,12 +463,12 @@ def test_a_call_that_does_not_fit(recorded):
         list(items())
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         run(later().__anext__())
-    assert [(span["status"], span["inputs"]) for span in recorded.spans()] == [(2, None)] * 2
-    assert recorded.is_complete()
+    assert [(span.status, span.inputs) for span in recorded.spans()] == [(2, None)] * 2
+    assert recorded.all_complete()
 
 
-def test_async_left_early_is_closed_by_the_loop(recorded, caplog):
-    """The loop closes what is left over, all at once: the shell and its body must not meet."""
+def test_async_generators_left_early_are_closed_by_the_loop(recorded, caplog):
+    """The loop closes all generators that are left, at once: a wrapper and its body must not meet."""
     cleaned = []
     dropped = None
 
@@ -503,11 +502,11 @@ def test_async_left_early_is_closed_by_the_loop(recorded, caplog):
     assert caplog.text == ""
     spans = recorded.spans()
     assert len(spans) == 22
-    assert {span["status"] for span in spans} == {1}
-    assert recorded.is_complete()
+    assert {span.status for span in spans} == {1}
+    assert recorded.all_complete()
 
 
-def test_async_closed_while_it_waits(recorded):
+def test_an_async_generator_closed_while_it_waits_ends_its_span(recorded):
     @mlflow.trace
     async def items():
         yield 1
@@ -525,14 +524,14 @@ def test_async_closed_while_it_waits(recorded):
         gc.collect()
         with mlflow.start_span("afterwards"):
             pass
-    spans = {span["name"]: span for span in recorded.spans()}
-    assert spans["items"]["parent"] == spans["started here"]["id"]
-    assert spans["afterwards"]["parent"] == spans["goes on here"]["id"]
-    assert (spans["items"]["outputs"], spans["items"]["status"]) == ([1], 1)
-    assert recorded.is_complete()
+    spans = recorded.by_name()
+    assert spans["items"].parent_id == spans["started here"].span_id
+    assert spans["afterwards"].parent_id == spans["goes on here"].span_id
+    assert (spans["items"].outputs, spans["items"].status) == ([1], 1)
+    assert recorded.all_complete()
 
 
-def test_a_scope_closed_with_its_coroutine(recorded):
+def test_a_scope_ends_with_its_coroutine(recorded):
     async def call():
         with mlflow.start_span("within"):
             await Suspends()
@@ -544,22 +543,22 @@ def test_a_scope_closed_with_its_coroutine(recorded):
         gc.collect()
         with mlflow.start_span("afterwards"):
             pass
-    spans = {span["name"]: span for span in recorded.spans()}
-    assert spans["within"]["parent"] == spans["afterwards"]["parent"] == spans["around"]["id"]
-    assert recorded.is_complete()
+    spans = recorded.by_name()
+    assert spans["within"].parent_id == spans["afterwards"].parent_id == spans["around"].span_id
+    assert recorded.all_complete()
 
 
-def test_a_body_that_goes_on_when_it_is_closed(recorded):
+def test_a_body_that_ignores_its_close_raises_as_untraced(recorded):
     generator = mlflow.trace(ignoring_close)()
     next(generator)
     with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
         generator.close()
-    assert [span["outputs"] for span in recorded.spans()] == [[1, "not yet"]]
+    assert [span.outputs for span in recorded.spans()] == [[1, "not yet"]]
     assert list(generator) == []
-    assert recorded.is_complete()
+    assert recorded.all_complete()
 
 
-def test_async_cancelled_while_it_waits(recorded):
+def test_a_cancelled_async_generator_ends_its_span(recorded):
     @mlflow.trace
     async def items(started):
         yield 1
@@ -581,11 +580,11 @@ def test_async_cancelled_while_it_waits(recorded):
 
     asyncio.run(main())
     span, _root = recorded.spans()
-    assert (span["name"], span["outputs"], span["status"]) == ("items", [1], 1)
-    assert recorded.is_complete()
+    assert (span.name, span.outputs, span.status) == ("items", [1], 1)
+    assert recorded.all_complete()
 
 
-def test_async_cancellation_that_is_handled(recorded):
+def test_an_async_generator_may_handle_its_cancellation(recorded):
     @mlflow.trace
     async def items(started):
         try:
@@ -603,12 +602,12 @@ def test_async_cancellation_that_is_handled(recorded):
         return await task
 
     assert asyncio.run(main()) == "cancelled"
-    assert {span["name"] for span in recorded.spans()} == {"items", "clean up"}
-    assert recorded.is_complete()
+    assert {span.name for span in recorded.spans()} == {"items", "clean up"}
+    assert recorded.all_complete()
 
 
 def test_context_managers_handle_what_their_body_raises(recorded):
-    """MLflow's wrapper is not told of it."""
+    """MLflow's wrapper does not hand the exception on."""
 
     @contextlib.contextmanager
     @mlflow.trace
@@ -638,7 +637,7 @@ def test_context_managers_handle_what_their_body_raises(recorded):
     with pytest.raises(ValueError, match="passes"), managed():
         raise ValueError("passes")
     assert events == ["now", "later"]
-    assert [span["status"] for span in recorded.spans()] == [1, 1, 2]
+    assert [span.status for span in recorded.spans()] == [1, 1, 2]
 
 
 # ---- many items ----
@@ -654,12 +653,12 @@ def test_size_is_in_proportion_to_the_items(recorded):
     for n in (1_000, 10_000):
         assert sum(1 for _item in items(n)) == n
         (span,) = recorded.spans()
-        assert (len(span["events"]), len(span["outputs"])) == (n, n)
-        sizes.append(span["size"])
+        assert (len(span.event_names), len(span.outputs)) == (n, n)
+        sizes.append(span.size)
     assert 9.5 < sizes[1] / sizes[0] < 10.5
 
 
-def test_items_are_not_kept(recorded):
+def test_items_are_not_kept_alive(recorded):
     class Item:
         def __str__(self):
             return "item"
@@ -677,13 +676,13 @@ def test_items_are_not_kept(recorded):
         del item
         assert sum(reference() is not None for reference in alive) <= 1
     (span,) = recorded.spans()
-    assert span["outputs"] == ["item"] * 3
+    assert span.outputs == ["item"] * 3
 
 
 # ---- coroutines ----
 
 
-def test_coroutine_protocol(recorded):
+def test_a_traced_coroutine_keeps_the_protocol(recorded):
     @mlflow.trace
     async def echoes():
         got = []
@@ -701,10 +700,10 @@ def test_coroutine_protocol(recorded):
         coroutine.send("sent")
     assert stop.value.value == ["k", "sent"]
     (span,) = recorded.spans()
-    assert span["outputs"] == ["k", "sent"]
+    assert span.outputs == ["k", "sent"]
 
 
-def test_coroutine_left_to_the_collector(recorded):
+def test_a_coroutine_left_to_the_garbage_collector_leaves_the_context(recorded):
     @mlflow.trace
     async def waits():
         with mlflow.start_span("inside"):
@@ -719,13 +718,13 @@ def test_coroutine_left_to_the_collector(recorded):
         gc.collect()
         with mlflow.start_span("afterwards"):
             pass
-    spans = {span["name"]: span for span in recorded.spans()}
-    assert spans["afterwards"]["parent"] == spans["root"]["id"]
+    spans = recorded.by_name()
+    assert spans["afterwards"].parent_id == spans["root"].span_id
     assert set(spans) == {"waits", "inside", "root", "afterwards"}
-    assert recorded.is_complete()
+    assert recorded.all_complete()
 
 
-def test_timeouts_and_cancellation(recorded):
+def test_coroutines_end_by_timeouts_and_cancellation(recorded):
     @mlflow.trace
     async def waits():
         await asyncio.Event().wait()
@@ -752,14 +751,14 @@ def test_timeouts_and_cancellation(recorded):
                     await waits()
 
     asyncio.run(main())
-    assert {(span["name"], span["status"], span["outputs"]) for span in recorded.spans()} == {
+    assert {(span.name, span.status, span.outputs) for span in recorded.spans()} == {
         ("waits", 1, None),
         ("shields", 1, "handled"),
     }
-    assert recorded.is_complete()
+    assert recorded.all_complete()
 
 
-def test_context_of_each_task(recorded):
+def test_each_task_has_its_own_current_span(recorded):
     @mlflow.trace
     async def child(n):
         await asyncio.sleep(0)
@@ -781,19 +780,19 @@ def test_context_of_each_task(recorded):
 
     asyncio.run(main())
     spans = recorded.spans()
-    by_id = {span["id"]: span for span in spans}
+    by_id = {span.span_id: span for span in spans}
     for span in spans:
-        if span["name"] == "grandchild":
-            parent = by_id[span["parent"]]
-            assert (parent["name"], parent["inputs"]) == ("child", span["inputs"])
+        if span.name == "grandchild":
+            parent = by_id[span.parent_id]
+            assert (parent.name, parent.inputs) == ("child", span.inputs)
     assert len(spans) == 21
-    assert recorded.is_complete()
+    assert recorded.all_complete()
 
 
 # ---- threads ----
 
 
-def test_one_trace_from_many_threads(recorded):
+def test_many_threads_record_one_trace(recorded):
     @mlflow.trace
     def work(thread, n):
         mlflow.update_current_trace(tags={f"t{thread}": str(n)})
@@ -824,11 +823,11 @@ def test_one_trace_from_many_threads(recorded):
             thread.join()
     spans = recorded.spans()
     assert len(spans) == threads * (each + 21) + 1
-    assert len({span["id"] for span in spans}) == len(spans)
-    (root,) = (span for span in spans if span["parent"] is None)
-    assert sum(span["parent"] == root["id"] for span in spans) == threads * (each + 1)
-    assert len(recorded.phases) == 1
-    assert recorded.is_complete()
+    assert len({span.span_id for span in spans}) == len(spans)
+    (root,) = (span for span in spans if span.parent_id is None)
+    assert sum(span.parent_id == root.span_id for span in spans) == threads * (each + 1)
+    assert len(recorded.traces()) == 1
+    assert recorded.all_complete()
 
 
 def test_threads_without_a_context_begin_traces(recorded):
@@ -838,8 +837,8 @@ def test_threads_without_a_context_begin_traces(recorded):
 
     with mlflow.start_span("root"), concurrent.futures.ThreadPoolExecutor(2) as pool:
         assert list(pool.map(work, range(4))) == [0, 1, 2, 3]
-    assert [span["parent"] for span in recorded.spans()] == [None] * 5
-    assert len(recorded.phases) == 5
+    assert [span.parent_id for span in recorded.spans()] == [None] * 5
+    assert len(recorded.traces()) == 5
 
 
 def test_a_generator_goes_from_thread_to_thread(recorded):
@@ -860,8 +859,8 @@ def test_a_generator_goes_from_thread_to_thread(recorded):
             assert pool.submit(next, generator, None).result() is None
             assert pool.submit(mlflow.get_current_active_span).result() is None
     assert len(recorded.spans()) == 3
-    assert len(recorded.phases) == 1
-    assert recorded.is_complete()
+    assert len(recorded.traces()) == 1
+    assert recorded.all_complete()
 
 
 def test_warnings_name_the_program_not_the_wrapper():

@@ -41,7 +41,7 @@ def no_traces(tmp_path_factory):
     ring that nobody reads."""
     import mlflow
     from mlflow_fasttrace._internal.recording import runtime
-    from support.traces import spans_to_ring
+    from support.records import spans_to_ring
 
     folder = tmp_path_factory.mktemp("rings")
     before = mlflow.get_tracking_uri()
@@ -315,7 +315,7 @@ sys.stdout.buffer.write(cloudpickle.dumps((traced, Model())))
 
 
 @pytest.mark.parametrize("module", [PURE, CORE])
-def test_main_module_is_copied_into_another_process(agent, tmp_path, module):
+def test_main_module_is_copied_into_another_process(run_program, tmp_path, module):
     """What a script or a notebook defines has to arrive where it is not defined."""
     script = tmp_path / "script.py"
     script.write_text(BY_VALUE.format(imports=f"import {module} as mlflow"))
@@ -323,7 +323,7 @@ def test_main_module_is_copied_into_another_process(agent, tmp_path, module):
         [sys.executable, script], capture_output=True, check=True, cwd=tmp_path
     ).stdout
     (tmp_path / "copied.pickle").write_bytes(data)
-    process = agent(
+    process = run_program(
         "import pickle\n"
         "traced, model = pickle.load(open('copied.pickle', 'rb'))\n"
         "print(traced(1), model.predict(2), traced.__name__)\n",

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import clean_up
-from support.traces import MlflowServer, traces_of, wait_until
-from test_delivery import agent_code, assert_all_there
+from support.servers import MlflowServer
+from support.spools import clean_up
+from support.texts import assert_all_there, program_text, shared_memory_in
+from support.traces import traces_of
+from support.waiting import wait_until
 
 #: Traces of two spans, each some 2 KB, as many as are asked for; prints what was recorded whole.
 FILLS = """
@@ -54,11 +56,21 @@ def settings(**more: str) -> dict[str, str]:
     }
 
 
+def delivered_later(server: MlflowServer, experiment: str, traces: int) -> list:
+    """The traces, once there are so many."""
+
+    def there():
+        found = traces_of(server.uri, experiment)
+        return found if len(found) >= traces else None
+
+    return wait_until(there, 90, "all that was recorded")
+
+
 @pytest.mark.parametrize("sender", ["process", "none"])
-def test_disk_is_bounded_and_traces_are_whole(tmp_path, own_spool, agent, sender):
+def test_disk_is_bounded_and_traces_are_whole(tmp_path, own_spool, run_program, sender):
     server = MlflowServer(tmp_path)
     code = FILLS.format(uri=server.uri, experiment="bounded", traces=1500)
-    process = agent(code, **settings(MLFLOW_FASTTRACE_SENDER=sender))
+    process = run_program(code, **settings(MLFLOW_FASTTRACE_SENDER=sender))
     assert process.returncode == 0, process.err
     recorded, refused_records, refused_traces = json.loads(process.out)
     assert refused_records == 0
@@ -66,30 +78,23 @@ def test_disk_is_bounded_and_traces_are_whole(tmp_path, own_spool, agent, sender
     assert recorded > 50
     assert on_disk(own_spool) <= SPOOL_BYTES + (64 << 10), "the bound, and the sender's log"
     assert process.err.count("New traces are not recorded for now") == 1, process.err
-    server.start()
-    try:
-        agent(agent_code(server.uri, "starts the sender", 1))
-        found = wait_until(
-            lambda: (found if len(found := traces_of(server.uri, "bounded")) >= recorded else None),
-            90,
-            "all that was recorded",
-        )
+    with server:
+        run_program(program_text(server.uri, "starts the sender", 1))
+        found = delivered_later(server, "bounded", recorded)
         assert len(found) == recorded
         assert {len(trace.data.spans) for trace in found} == {2}
         wait_until(lambda: not list(own_spool.glob("*/*.seg")), 30, "the segments' end")
-    finally:
-        server.stop()
 
 
-NO_SHARED_MEMORY = (
-    "from mlflow_fasttrace._internal.spool import folder\nfolder.SHARED_MEMORY = '/nowhere'\n"
-)
+NO_SHARED_MEMORY = shared_memory_in("/nowhere")
 
 
-def test_no_folder_to_write_to(server, own_spool, agent, tmp_path):
+def test_without_a_folder_to_write_to_all_arrives_and_one_line_says_so(
+    server, own_spool, run_program, tmp_path
+):
     (tmp_path / "file").write_text("not a folder")
-    process = agent(
-        agent_code(server.uri, "no folder", 100),
+    process = run_program(
+        program_text(server.uri, "no folder", 100),
         MLFLOW_FASTTRACE_SPOOL_DIR=str(tmp_path / "file"),
     )
     try:
@@ -101,18 +106,20 @@ def test_no_folder_to_write_to(server, own_spool, agent, tmp_path):
         clean_up(tmp_path / "file")
 
 
-def test_no_shared_memory(server, own_spool, agent):
-    code = agent_code(server.uri, "no shared memory", 100)
-    process = agent(NO_SHARED_MEMORY + code)
+def test_without_shared_memory_all_arrives(server, own_spool, run_program):
+    code = program_text(server.uri, "no shared memory", 100)
+    process = run_program(NO_SHARED_MEMORY + code)
     assert process.returncode == 0, process.err
     assert process.err == ""
     assert_all_there(server.uri, "no shared memory", 100)
 
 
-def test_neither_folder_nor_shared_memory(server, own_spool, agent, tmp_path):
+def test_with_neither_folder_nor_shared_memory_all_arrives(
+    server, own_spool, run_program, tmp_path
+):
     (tmp_path / "file").write_text("not a folder")
-    code = agent_code(server.uri, "nothing at all", 100)
-    process = agent(
+    code = program_text(server.uri, "nothing at all", 100)
+    process = run_program(
         NO_SHARED_MEMORY + code,
         MLFLOW_FASTTRACE_SPOOL_DIR=str(tmp_path / "file"),
     )
@@ -121,10 +128,10 @@ def test_neither_folder_nor_shared_memory(server, own_spool, agent, tmp_path):
     assert_all_there(server.uri, "nothing at all", 100)
 
 
-def test_nothing_is_written_to_disk_where_that_is_forbidden(tmp_path, own_spool, agent):
+def test_nothing_is_written_to_disk_where_that_is_forbidden(tmp_path, own_spool, run_program):
     server = MlflowServer(tmp_path)
-    code = agent_code(server.uri, "off", 200)
-    process = agent(
+    code = program_text(server.uri, "off", 200)
+    process = run_program(
         code,
         MLFLOW_FASTTRACE_SPOOL="off",
         MLFLOW_FASTTRACE_RING_BYTES=str(64 << 10),
@@ -132,23 +139,20 @@ def test_nothing_is_written_to_disk_where_that_is_forbidden(tmp_path, own_spool,
     )
     assert process.returncode == 0, process.err
     assert not list(own_spool.rglob("*"))
-    server.start()
-    try:
+    with server:
         assert_all_there(server.uri, "off", 200)
-    finally:
-        server.stop()
     assert not list(own_spool.rglob("*"))
 
 
-def test_full_disk(tmp_path, own_spool, agent):
-    """Nothing larger than some KB can be written: the ring holds what it can, traces stay whole."""
+def test_on_a_full_disk_traces_stay_whole(tmp_path, own_spool, run_program):
+    """Where nothing larger than some KB can be written, the ring holds what it can."""
     server = MlflowServer(tmp_path)
     limit = (
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, 100 << 10))\n"
         "from mlflow_fasttrace import _core\n"
     )
-    process = agent(
+    process = run_program(
         limit + FILLS.format(uri=server.uri, experiment="full disk", traces=2000),
         **settings(MLFLOW_FASTTRACE_SENDER="none", MLFLOW_FASTTRACE_SPOOL_MAX_BYTES=str(1 << 30)),
     )
@@ -157,23 +161,14 @@ def test_full_disk(tmp_path, own_spool, agent):
     assert refused_records == 0
     assert refused_traces == 2000 - recorded > 0
     assert process.err.count("New traces are not recorded for now") == 1, process.err
-    server.start()
-    try:
-        agent(agent_code(server.uri, "starts the sender", 1))
-        found = wait_until(
-            lambda: (
-                found if len(found := traces_of(server.uri, "full disk")) >= recorded else None
-            ),
-            60,
-            "all that was recorded",
-        )
+    with server:
+        run_program(program_text(server.uri, "starts the sender", 1))
+        found = delivered_later(server, "full disk", recorded)
         assert {len(trace.data.spans) for trace in found} == {2}
-    finally:
-        server.stop()
 
 
-def test_folder_that_vanishes(server, own_spool, agent, tmp_path):
-    """Somebody removes the spool folder and the ring under a running agent, and kills the sender."""
+def test_all_arrives_though_the_spool_folder_vanishes(server, own_spool, run_program, tmp_path):
+    """Somebody removes the spool folder and the ring under a running program, and kills the sender."""
     then = """
 import glob, shutil
 from mlflow_fasttrace._internal.recording import runtime
@@ -190,6 +185,6 @@ runtime.attend()
 for n in range(70, 100):
     root(n)
 """
-    process = agent(agent_code(server.uri, "vanished", 50, then))
+    process = run_program(program_text(server.uri, "vanished", 50, then))
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "vanished", 100)

@@ -4,103 +4,65 @@ followed, the program goes on, and all else arrives."""
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
-import pytest
-from conftest import clean_up
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.sender import sources
 from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
+from support.bench import record
 from support.fault_proxy import FaultProxy
-from support.traces import base_environment, traces_of
-from test_delivery import agent_code, assert_all_there
-from test_faults_answers import Bench, record
+from support.made_records import TRACE_ID, binary, destination, span_record, trace_record
+from support.processes import Program
+from support.records import items_of
+from support.spools import base_environment, clean_up
+from support.texts import assert_all_there, program_text, shared_memory_in
+from support.traces import traces_of
 
 NOBODY = 65534
 
 
-@pytest.fixture
-def bench(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "mlflow_fasttrace.sender")
-    yield Bench(tmp_path)
-    runtime.reset()
-
-
-@pytest.fixture
-def experiment():
-    return f"hostile {uuid.uuid4().hex[:8]}"
-
-
 # ---- records ----
 
+USABLE = trace_record(destination(id="0"))
 
-def binary(content: bytes) -> bytes:
-    return b"\xc4" + bytes([len(content)]) + content
-
-
-TRACE_ID = bytes(range(1, 17))
-INFO = {"name": "x", "tags": {}}
-
-
-def trace_record(
-    destination, info=INFO, trace_id: bytes = TRACE_ID, phase: bytes = b"\xcc\x02", state: int = 1
-) -> bytes:
-    head = b"\x99\x02" + binary(trace_id) + phase
-    return head + b"".join(map(_core.encode, (1, 10**18, 10**9, state, destination, info)))
-
-
-def span_record(name="x", span_id: bytes = b"12345678", start=10**18, rest=(0, "", {}, [], [])):
-    head = b"\x9c\x01" + binary(TRACE_ID) + binary(span_id) + b"\xc0"
-    return head + b"".join(map(_core.encode, (name, start, 10**18 + 1, *rest)))
-
-
-def places(**experiment) -> dict:
-    return {"uri": "x", "experiment": experiment, "user": "u", "source": "s", "cwd": "/"}
-
-
-USABLE = trace_record(places(id="0"))
-
-#: Whole by their checksum, and what no agent writes.
+#: Records that are whole by their checksum, and that no program writes.
 UNUSABLE = {
     "no msgpack": b"\xc1" * 30,
     "nothing": b"",
     "another kind": b"\x9c\x07" + USABLE[2:],
-    "an id that is too short": trace_record(places(id="0"), trace_id=b"short"),
+    "an id that is too short": trace_record(destination(id="0"), trace_id=b"short"),
     "a span's id that is too long": span_record(span_id=b"x" * 40),
     "a name that is a number": span_record(name=1),
     "a time that is a text": span_record(start="now"),
-    "attributes that are a list": span_record(rest=(0, "", [], [], [])),
-    "a status that there is not": span_record(rest=(9, "", {}, [], [])),
+    "attributes that are a list": span_record(attributes=[]),
+    "a status that there is not": span_record(status=9),
     "more behind the record": USABLE + b"\0",
     "half a record": USABLE[:-8],
     "a destination that is a list": trace_record([1]),
     "no destination": trace_record(None),
-    "an info that is a text": trace_record(places(id="0"), "info"),
-    "a phase that is no byte": trace_record(places(id="0"), phase=b"\xa1x"),
-    "a phase that there is not": trace_record(places(id="0"), phase=b"\xcc\x07"),
-    "a state that there is not": trace_record(places(id="0"), state=77),
+    "an info that is a text": trace_record(destination(id="0"), "info"),
+    "a phase that is no byte": trace_record(destination(id="0"), phase=b"\xa1x"),
+    "a phase that there is not": trace_record(destination(id="0"), phase=b"\xcc\x07"),
+    "a state that there is not": trace_record(destination(id="0"), state=77),
     "no experiment": trace_record({"uri": "x"}),
-    "an experiment that is a list": trace_record({**places(), "experiment": ["0"]}),
-    "an experiment by nothing": trace_record(places()),
-    "an experiment by a list": trace_record(places(id=["0"])),
-    "an experiment by a number": trace_record(places(name=5)),
-    "a resource that is a text": trace_record({**places(id="0"), "resource": "x"}),
-    "tags that are a list": trace_record(places(id="0"), {"tags": [1]}),
-    "no tags": trace_record(places(id="0"), {}),
+    "an experiment that is a list": trace_record({**destination(), "experiment": ["0"]}),
+    "an experiment by nothing": trace_record(destination()),
+    "an experiment by a list": trace_record(destination(id=["0"])),
+    "an experiment by a number": trace_record(destination(name=5)),
+    "a resource that is a text": trace_record({**destination(id="0"), "resource": "x"}),
+    "tags that are a list": trace_record(destination(id="0"), {"tags": [1]}),
+    "no tags": trace_record(destination(id="0"), {}),
     "an attachment without content": b"\x94\x03" + binary(TRACE_ID) + b"\xa1x\xc0",
 }
 
 
 def test_a_record_that_nobody_wrote_costs_itself(server, bench, experiment):
-    """Each before and after good ones, in a segment and in a spill segment."""
+    """Such records lie before and behind good ones, in a segment and in a spill segment."""
     bench.to(server.uri, experiment)
     record(3)
     bench.sender.scan()
@@ -111,25 +73,27 @@ def test_a_record_that_nobody_wrote_costs_itself(server, bench, experiment):
     hostile = list(UNUSABLE.values())
     half = len(hostile) // 2
     records = [*hostile[:half], *good, *hostile[half:]]
-    _core.write_segment(str(bench.state / "packed-1-1.seg"), records, 3)
-    _core.write_segment(str(bench.state / "spill-2-00000000-000000.seg"), records, 3)
-    bench.run(lambda: not list(bench.state.glob("*.seg")) and bench.left() == 0)
+    _core.write_segment(str(bench.folder / "packed-1-1.seg"), records, 3)
+    _core.write_segment(str(bench.folder / "spill-2-00000000-000000.seg"), records, 3)
+    bench.run(lambda: not list(bench.folder.glob("*.seg")) and bench.left() == 0)
     assert len(traces_of(server.uri, experiment)) == 3
-    assert not list(bench.state.glob("*.damaged"))
+    assert not list(bench.folder.glob("*.damaged"))
     kept = [
-        data
-        for path in bench.state.glob("refused-*.seg.refused")
-        for _position, _kind, _trace, data in _core.SegmentReader(str(path)).read(1 << 30)
+        record
+        for path in bench.folder.glob("refused-*.seg.refused")
+        for _kind, _trace, record in items_of(_core.SegmentReader(str(path)))
     ]
     assert sorted(kept) == sorted(hostile * 2)
     assert all("cannot be used" in note for note in bench.dead_letters())
 
 
 def test_a_trace_that_only_its_finish_stumbles_over(server, bench, experiment):
-    """Its values are of types that a trace's info cannot have: a dead letter, the others arrive."""
+    """A trace whose values are of types that its info cannot have is a dead letter; the others arrive."""
     bench.to(server.uri, experiment)
-    odd = trace_record({**places(name=experiment), "cwd": ["/"]}, {"name": 1, "tags": {"a": [1]}})
-    _core.write_segment(str(bench.state / "packed-1-1.seg"), [odd, span_record()], 3)
+    odd = trace_record(
+        {**destination(name=experiment), "cwd": ["/"]}, {"name": 1, "tags": {"a": [1]}}
+    )
+    _core.write_segment(str(bench.folder / "packed-1-1.seg"), [odd, span_record()], 3)
     record(3)
     bench.run(lambda: bench.dead_letters() and bench.left() == 0)
     assert len(traces_of(server.uri, experiment)) == 3
@@ -137,7 +101,7 @@ def test_a_trace_that_only_its_finish_stumbles_over(server, bench, experiment):
 
 
 def test_a_record_does_not_say_where_the_sender_goes(server, bench, experiment):
-    """The spool does: a file cannot send what the environment's credentials open elsewhere."""
+    """The spool says where: no file can lead the sender, with its credentials, to another server."""
     with FaultProxy(server.uri) as other:
         bench.to(server.uri, experiment)
         record(1)
@@ -151,12 +115,12 @@ def test_a_record_does_not_say_where_the_sender_goes(server, bench, experiment):
 # ---- segments and rings ----
 
 
-def test_files_that_are_no_segments(server, bench, experiment, tmp_path, caplog):
+def test_files_that_are_no_segments_hold_up_nothing(server, bench, experiment, tmp_path, caplog):
     good = tmp_path / "good.seg"
     _core.write_segment(str(good), [USABLE], 3)
     bad = []
     for name in ("packed-{}-1.seg", "spill-{}-00000000-000000.seg", "rings/{}-00000000.ring"):
-        made = [bench.state / name.format(n) for n in range(1, 5)]
+        made = [bench.folder / name.format(n) for n in range(1, 5)]
         if name.startswith("rings"):
             made = [tmp_path / name.format(n) for n in range(1, 5)]
         made[0].symlink_to(good)
@@ -182,8 +146,10 @@ def test_files_that_are_no_segments(server, bench, experiment, tmp_path, caplog)
     assert not bench.dead_letters()
 
 
-def test_a_disk_that_does_not_give_back(server, bench, experiment, caplog):
-    """What reading this file says is what a broken disk says: EIO."""
+def test_a_file_that_a_broken_disk_does_not_give_back_holds_up_nothing(
+    server, bench, experiment, caplog
+):
+    """Reading this file fails as on a broken disk: EIO."""
     broken = "/proc/self/mem"
     bench.to(server.uri, experiment)
     bench.sender.segments[broken] = sources.PackedSegment(broken)
@@ -206,8 +172,8 @@ print(sender.read())
 """
 
 
-def test_more_than_the_memory(tmp_path):
-    """A frame that claims a gigabyte, and one that is larger than the memory."""
+def test_a_segment_larger_than_the_memory_holds_up_nothing(tmp_path):
+    """One frame claims a gigabyte, another is larger than the memory."""
     claims, large, good = (str(tmp_path / f"packed-{n}-1.seg") for n in (1, 2, 3))
     _core.write_segment(claims, [b"\0" * 1000], 3)
     with open(claims, "r+b") as file:
@@ -250,8 +216,8 @@ SPOOL_CANNOT = "The spool folder cannot be used"
 RINGS_ELSEWHERE = "Rings lie in"
 
 
-def test_folders_that_are_not_ours(server, tmp_path, monkeypatch):
-    """One agent for each, all at once."""
+def test_nothing_is_written_to_folders_that_are_not_ours(server, tmp_path, monkeypatch):
+    """Each case has a program of its own; all run at once."""
     elsewhere = tmp_path / "elsewhere"
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -291,25 +257,14 @@ def test_folders_that_are_not_ours(server, tmp_path, monkeypatch):
             shared.mkdir(parents=True)
             monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(folder / "spool"))
             make(spool_for(server.uri), shared)
-            script = folder / "agent.py"
-            ours = f"from mlflow_fasttrace._internal.spool import folder\nfolder.SHARED_MEMORY = {str(shared)!r}\n"
-            script.write_text(ours + agent_code(server.uri, f"not ours: {name}", 5))
-            process = subprocess.Popen(
-                [sys.executable, str(script)],
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=folder,
-                env={
-                    **os.environ,
-                    **base_environment(folder / "spool"),
-                },
-            )
+            code = shared_memory_in(shared) + program_text(server.uri, f"not ours: {name}", 5)
+            process = Program(code, folder, **base_environment(folder / "spool"))
             started[name] = process, says
         for name, (process, says) in started.items():
-            error = process.communicate(timeout=90)[1]
-            assert process.returncode == 0, (name, error)
-            assert error.count("\n") == (1 if says else 0), (name, error)
-            assert says in error, (name, error)
+            process.finish(90)
+            assert process.returncode == 0, (name, process.err)
+            assert process.err.count("\n") == (1 if says else 0), (name, process.err)
+            assert says in process.err, (name, process.err)
             assert_all_there(server.uri, f"not ours: {name}", 5)
     finally:
         for process, _says in started.values():
@@ -323,10 +278,10 @@ def test_folders_that_are_not_ours(server, tmp_path, monkeypatch):
     assert not list(elsewhere.iterdir()), "nothing is written through a link"
 
 
-def test_a_link_that_the_user_chose_is_followed(server, own_spool, agent, tmp_path):
+def test_a_link_that_the_user_chose_is_followed(server, own_spool, run_program, tmp_path):
     (tmp_path / "link").symlink_to(own_spool)
-    process = agent(
-        agent_code(server.uri, "by a link", 5), MLFLOW_FASTTRACE_SPOOL_DIR=str(tmp_path / "link")
+    process = run_program(
+        program_text(server.uri, "by a link", 5), MLFLOW_FASTTRACE_SPOOL_DIR=str(tmp_path / "link")
     )
     assert process.returncode == 0, process.err
     assert process.err == ""

@@ -14,15 +14,15 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.sender import loop
 from mlflow_fasttrace._internal.spool.files import remove_moved, segment_paths
-from support.traces import free_port, rings_of, spans_to_ring, wait_until
-from test_delivery import (
-    KILL_AGENT,
-    agent_code,
+from support.records import numbers_in, record_number, spans_to_ring
+from support.spools import assert_sender_ends, rings_of
+from support.texts import (
+    KILLS_ITSELF,
     assert_all_there,
     assert_delivered_when_it_is_there,
-    assert_sender_ends,
+    program_text,
 )
-from test_ring import numbers, record
+from support.waiting import free_port, wait_until
 
 CAPACITY = 64 << 10
 #: More than what other tests beside this one may give back of the tmpfs meanwhile.
@@ -38,7 +38,7 @@ def memory():
 
 @pytest.fixture
 def ring(tmp_path, memory):
-    """A ring that the spans of this test go to: the agent's end and the sender's."""
+    """A ring that the spans of this test go to: the program's end and the sender's."""
     yield spans_to_ring(tmp_path, CAPACITY, str(memory))
     runtime.reset()
 
@@ -49,21 +49,21 @@ def spilled(folder: Path) -> list[Path]:
 
 def read(path: Path) -> list[int]:
     reader = _core.SegmentReader(str(path))
-    found = numbers(reader.read(1 << 30))
+    found = numbers_in(reader)
     assert not reader.damaged
     assert reader.rest == 0
     return found
 
 
-def test_memory_then_disk(ring, memory, tmp_path):
+def test_what_does_not_fit_goes_to_memory_then_to_disk(ring, memory, tmp_path):
     _writer, reader = ring
     for n in range(3000):
-        record(n, size=500)
+        record_number(n, size=500)
     in_memory, on_disk = spilled(memory), spilled(tmp_path)
     assert sum(path.stat().st_size for path in in_memory) <= 8 * CAPACITY
     assert len(in_memory) == 8
     assert len(on_disk) == 1
-    found = numbers(reader.drain(1 << 20))
+    found = numbers_in(reader)
     for path in [*in_memory, *on_disk]:
         found += read(path)
     assert found == list(range(3000)), "one after the other"
@@ -73,7 +73,7 @@ def test_memory_then_disk(ring, memory, tmp_path):
 
     def spills_again() -> bool:
         for n in range(500):
-            record(n, size=500)
+            record_number(n, size=500)
         reader.drain(1 << 20)
         reader.release(reader.cursor)
         return bool(spilled(memory))
@@ -81,36 +81,36 @@ def test_memory_then_disk(ring, memory, tmp_path):
     wait_until(spills_again, 10, "room in memory again")
 
 
-def test_a_segment_that_is_being_written(ring, memory):
-    """Zeros follow what is there; what a killed agent had not finished is not."""
+def test_a_segment_is_read_while_it_is_written(ring, memory):
+    """Zeros follow the frames that are there; a frame that a killed program had not finished is not there."""
     _writer, reader = ring
     n = 0
     while not spilled(memory):
-        record(n, size=500)
+        record_number(n, size=500)
         n += 1
     (path,) = spilled(memory)
     segment = _core.SegmentReader(str(path))
-    found = numbers(reader.drain(1 << 20))
+    found = numbers_in(reader)
     for more in range(n, n + 50):
-        found += numbers(segment.read(1 << 30))
+        found += numbers_in(segment)
         assert found == list(range(more))
-        record(more, size=500)
-    found += numbers(segment.read(1 << 30))
+        record_number(more, size=500)
+    found += numbers_in(segment)
     assert path.stat().st_size > segment.offset, "zeros"
     with open(path, "r+b") as file:
         file.seek(segment.offset + 8)
         file.write(b"half a frame, its first bytes still missing")
-    found += numbers(segment.read(1 << 30))
+    found += numbers_in(segment)
     assert not segment.damaged
     assert found == list(range(n + 50))
     assert path.stat().st_size <= CAPACITY
 
 
 def test_a_flush_ends_the_segment(ring, memory):
-    """Or it could not be moved to disk while its agent does nothing more."""
+    """A segment that stays open could not be moved to disk while its program does nothing more."""
     writer, reader = ring
     for n in range(120):
-        record(n, size=500)
+        record_number(n, size=500)
     (path,) = spilled(memory)
     assert reader.spill_sequence == 0
     writer.request_flush()
@@ -125,8 +125,8 @@ def _size_of_frames(path: Path) -> int:
     return reader.offset
 
 
-def test_a_record_larger_than_a_segment(ring, memory, tmp_path):
-    record(1, size=3 * CAPACITY)
+def test_a_record_larger_than_a_segment_goes_to_disk(ring, memory, tmp_path):
+    record_number(1, size=3 * CAPACITY)
     assert spilled(memory) == []
     (path,) = spilled(tmp_path)
     assert read(path) == [1]
@@ -140,7 +140,7 @@ def test_half_of_the_tmpfs_stays_free(ring, memory, tmp_path):
     try:
         os.posix_fallocate(filler, 0, max(available - half, 0) + MARGIN)
         for n in range(300):
-            record(n, size=500)
+            record_number(n, size=500)
     finally:
         os.close(filler)
         os.unlink(memory / "filler")
@@ -148,9 +148,9 @@ def test_half_of_the_tmpfs_stays_free(ring, memory, tmp_path):
     assert len(spilled(tmp_path)) == 1
 
 
-def test_a_forked_child_leaves_it_to_its_parent(ring, memory):
+def test_a_forked_child_leaves_the_segment_to_its_parent(ring, memory):
     for n in range(120):
-        record(n, size=500)
+        record_number(n, size=500)
     (path,) = spilled(memory)
     before = path.stat().st_size
     pid = os.fork()
@@ -159,7 +159,7 @@ def test_a_forked_child_leaves_it_to_its_parent(ring, memory):
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert path.stat().st_size == before
-    record(120, size=500)
+    record_number(120, size=500)
     assert read(path)[-1] == 120
 
 
@@ -168,7 +168,7 @@ def memory_of(spool: Path) -> Path:
     return folder
 
 
-def state_of(spool: Path) -> Path:
+def folder_of(spool: Path) -> Path:
     (folder,) = (path for path in spool.iterdir() if path.is_dir())
     return folder
 
@@ -176,33 +176,35 @@ def state_of(spool: Path) -> Path:
 SMALL_RING = {"MLFLOW_FASTTRACE_RING_BYTES": str(CAPACITY)}
 
 
-def test_a_killed_agent_leaves_it_to_whoever_comes(server, own_spool, agent):
-    code = agent_code(server.uri, "left in memory", 300, KILL_AGENT)
-    process = agent(code, MLFLOW_FASTTRACE_SENDER="none", **SMALL_RING)
+def test_the_next_sender_delivers_what_a_killed_program_left_in_memory(
+    server, own_spool, run_program
+):
+    code = program_text(server.uri, "left in memory", 300, KILLS_ITSELF)
+    process = run_program(code, MLFLOW_FASTTRACE_SENDER="none", **SMALL_RING)
     assert process.returncode == -signal.SIGKILL, process.err
     assert len(spilled(memory_of(own_spool))) > 1
-    process = agent(agent_code(server.uri, "whoever comes", 1))
+    process = run_program(program_text(server.uri, "whoever comes", 1))
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "left in memory", 300)
     assert_sender_ends(own_spool)
 
 
-def test_it_is_on_disk_at_an_exit_with_the_server_away(tmp_path, own_spool, agent):
-    """A container that ends takes its memory along."""
+def test_all_is_on_disk_after_an_exit_with_the_server_away(tmp_path, own_spool, run_program):
+    """A container that ends takes its shared memory along."""
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    process = agent(agent_code(uri, "to disk", 300), **SMALL_RING)
+    process = run_program(program_text(uri, "to disk", 300), **SMALL_RING)
     assert process.returncode == 0, process.err
     assert "does not answer yet" in process.err
-    packed, on_disk = segment_paths(str(state_of(own_spool)))
+    packed, on_disk = segment_paths(str(folder_of(own_spool)))
     assert on_disk
     assert packed
     assert spilled(memory_of(own_spool)) == []
     assert_delivered_when_it_is_there(tmp_path, port, own_spool, "to disk", 300)
 
 
-def test_a_sender_that_was_killed_while_it_moved_one(memory, tmp_path):
-    """It is on disk already, and not yet gone from memory."""
+def test_a_segment_whose_move_was_cut_short_counts_once(memory, tmp_path):
+    """A sender that was killed in between left it on disk and in memory."""
     for folder in (memory, tmp_path):
         (folder / "spill-1-00000000-000000.seg").write_bytes(b"the same")
     (memory / "spill-1-00000000-000001.seg").write_bytes(b"only here")
@@ -218,8 +220,8 @@ def test_a_sender_that_was_killed_while_it_moved_one(memory, tmp_path):
 
 
 def test_delivery_lets_a_burst_pass(tmp_path, memory, monkeypatch):
-    """An agent that records as fast as it can has the processor for itself; not for long, and not
-    when somebody waits."""
+    """A program that records as fast as it can has the processor for itself; not for long, and not
+    while somebody waits for delivery."""
     writer, reader = spans_to_ring(memory, 1 << 20)
     sender = loop.Sender(str(tmp_path), str(memory), "test")
     try:
@@ -231,11 +233,11 @@ def test_delivery_lets_a_burst_pass(tmp_path, memory, monkeypatch):
         def bursts(records: int) -> bool:
             reader.release(reader.drain(8 << 20)[-1][0])
             for n in range(records):
-                record(n, size=1000)
+                record_number(n, size=1000)
             clock[0] += 0.02
             return sender._agent_bursts()
 
-        record(0)
+        record_number(0)
         assert not bursts(records=10)
         assert bursts(records=500)
         assert bursts(records=500)

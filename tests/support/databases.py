@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from support.traces import free_port, wait_until
+from support.waiting import free_port, wait_until
 
 USER = "tracer"
 #: Every character that a URI, a file or a log line could stumble over.

@@ -12,6 +12,11 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+#: The paths that spans and a trace's info are posted to.
+SPANS, INFO = "/v1/traces", "/api/3.0/mlflow/traces"
+HTML, JSON = {"Content-Type": "text/html"}, {"Content-Type": "application/json"}
+PROTOBUF = {"Content-Type": "application/x-protobuf"}
+
 
 class Request(NamedTuple):
     method: str
@@ -21,12 +26,12 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """Instead of the server's own answer. ``forward``: the server gets the request all the same."""
+    """An answer in the place of the server's own."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = {}
-    forward: bool = False
+    forward: bool = False  # the server gets the request all the same
     drop: bool = False  # the connection is closed without a word
     cut: bool = False  # half of the body, then the connection is closed
     silent: bool = False  # no answer until the proxy is closed
@@ -34,11 +39,11 @@ class Reply(NamedTuple):
 
 
 def server_tls(certificate: tuple[str, str], client_authority: str | None = None) -> ssl.SSLContext:
-    """Of a server.
+    """The TLS settings of a server.
 
     Args:
-        certificate: Its file, and that of its key.
-        client_authority: A file; clients must show a certificate of it.
+        certificate: The path of its certificate, and that of the key.
+        client_authority: The path of an authority's certificate; clients must show one that it signed.
     """
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*certificate)
@@ -49,7 +54,7 @@ def server_tls(certificate: tuple[str, str], client_authority: str | None = None
 
 
 class FaultProxy:
-    """Forwards to ``uri``; ``fault(request)`` may say otherwise, and sees every request."""
+    """Forwards every request to ``uri``, unless ``fault(request)`` gives another answer to it."""
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class FaultProxy:
             def handle_any(self) -> None:
                 try:
                     proxy._handle(self)
-                except OSError:  # who asked has gone, or the proxy is being closed
+                except OSError:  # the client has gone, or the proxy is being closed
                     self.close_connection = True
 
             def setup(self) -> None:
@@ -163,3 +168,30 @@ class FaultProxy:
             return 502, {}, b"no server"
         finally:
             connection.close()
+
+
+class Times:
+    """A fault for the first requests to a path; without one to those of spans and infos."""
+
+    def __init__(self, times: int, reply: Reply, path: str | None = None):
+        self.left, self.reply = times, reply
+        self._paths = (SPANS, INFO) if path is None else (path,)
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Request) -> Reply | None:
+        with self._lock:
+            if self.left and request.path in self._paths:
+                self.left -= 1
+                return self.reply
+        return None
+
+
+class TooLarge:
+    """A fault for requests with spans that are larger than so many bytes."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+
+    def __call__(self, request: Request) -> Reply | None:
+        large = request.path == SPANS and len(request.body) > self.limit
+        return Reply(413, b"<html>Too large</html>", HTML) if large else None

@@ -17,8 +17,12 @@ _DECODERS = {"gzip": gzip.decompress, "deflate": zlib.decompress, None: bytes}
 
 
 class Receiver:
-    """``answers``: what to answer next, (status, headers); when it is empty, 200. ``refuses``: says
-    of a request whether it is answered with `refusal`."""
+    """A collector, from its construction to the end of ``with``.
+
+    Attributes:
+        answers: The next answers, each a status and headers; once there are none, 200.
+        refuses: Whether a request is answered with ``refusal``.
+    """
 
     def __init__(self, port: int = 0):
         self.requests: list[ExportTraceServiceRequest] = []  # those that were accepted
@@ -66,7 +70,10 @@ class Receiver:
         self.requests.append(request)
         return 200, {}
 
-    def close(self) -> None:
+    def __enter__(self) -> Receiver:
+        return self
+
+    def __exit__(self, *exception) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

@@ -1,4 +1,4 @@
-"""Values: what the core keeps is what MLflow's encoder makes of them, token for token."""
+"""Values as the core keeps them: token for token those of MLflow's encoder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mlflow.tracing.utils import TraceJSONEncoder, dump_span_attribute_value
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
+from support.made_records import span_with_value
 from value_cases import CASES
 
 
@@ -73,7 +74,7 @@ values = st.recursive(
 
 @settings(max_examples=500, deadline=None)
 @given(values)
-def test_same_text_as_mlflow(value):
+def test_the_text_is_mlflows(value):
     text = dump_span_attribute_value(value)
     encoded = _core.encode(value)
     assert _core.json_text(encoded) == text
@@ -86,7 +87,7 @@ def test_same_text_as_mlflow(value):
     assert repr(_core.decode(encoded)) == repr(json.loads(text))
 
 
-def test_snapshot():
+def test_what_is_encoded_is_a_snapshot():
     value = {"list": [1]}
     encoded = _core.encode(value)
     value["list"].append(2)
@@ -100,7 +101,7 @@ def nested(depth: int):
     return value
 
 
-def test_depth():
+def test_values_are_kept_900_levels_deep():
     assert _core.json_text(_core.encode(nested(850))) == json.dumps(nested(850))
     text = _core.json_text(_core.encode(nested(10_000)))
     assert text.startswith("[" * 900 + '"<list nested more than 900 levels deep>"')
@@ -135,7 +136,7 @@ class Raises:
     __repr__ = __str__
 
 
-def test_a_value_that_cannot_be_text(caplog, monkeypatch):
+def test_a_value_that_cannot_be_text_is_named_and_logged(caplog, monkeypatch):
     monkeypatch.setattr(log, "_warned_at", {})
     encoded = _core.encode({"good": 1, "bad": Raises(RuntimeError("no"))})
     assert _core.decode(encoded) == {"good": 1, "bad": "<unprintable Raises object>"}
@@ -143,7 +144,7 @@ def test_a_value_that_cannot_be_text(caplog, monkeypatch):
     assert "RuntimeError" in caplog.text
 
 
-def test_a_pydantic_that_is_still_being_imported(monkeypatch):
+def test_a_pydantic_that_is_still_being_imported_is_harmless(monkeypatch):
     class Plain:
         def __str__(self):
             return "plain"
@@ -153,7 +154,7 @@ def test_a_pydantic_that_is_still_being_imported(monkeypatch):
 
 
 def test_no_reference_is_kept():
-    """Whatever a value does while it is read."""
+    """No reference is kept, whatever a value does while it is read."""
     for case in CASES.values():
         value = case.make()
         _core.encode(value)
@@ -163,7 +164,7 @@ def test_no_reference_is_kept():
         assert sys.getrefcount(value) <= before, case.name  # the first one may have emptied it
 
 
-def test_a_value_without_even_a_repr():
+def test_a_value_without_even_a_repr_is_named():
     value = [1, Raises(ValueError("no")), {Raises(TypeError("no")): (2,)}]
     assert _core.decode(_core.encode(value)) == [
         1,
@@ -172,7 +173,7 @@ def test_a_value_without_even_a_repr():
     ]
 
 
-def test_dictionary_that_changes_while_it_is_read():
+def test_a_dictionary_that_changes_while_it_is_read_is_kept_as_it_was():
     class Grows:
         def __str__(self):
             victim[len(victim)] = "more"
@@ -182,7 +183,7 @@ def test_dictionary_that_changes_while_it_is_read():
     assert _core.decode(_core.encode(victim)) == {"first": "grows", "second": 2}
 
 
-def test_list_that_changes_while_it_is_read():
+def test_a_list_that_is_emptied_while_it_is_read_ends_there():
     class Empties:
         def __str__(self):
             victim.clear()
@@ -192,7 +193,7 @@ def test_list_that_changes_while_it_is_read():
     assert _core.decode(_core.encode(victim)) == ["empties"]
 
 
-def test_integer_with_too_many_digits():
+def test_an_integer_with_too_many_digits_is_hexadecimal():
     number = 1 << 17000
     encoded = _core.encode({"n": [number], number: "key"})
     if hasattr(sys, "get_int_max_str_digits"):
@@ -201,32 +202,24 @@ def test_integer_with_too_many_digits():
         assert _core.decode(encoded) == {"n": [number], str(number): "key"}
 
 
-def test_digits_that_this_python_does_not_convert():
-    """Recorded where the limit is lifted, read where it is not."""
+def test_digits_that_this_python_does_not_convert_are_a_text():
+    """They were recorded where the limit is lifted, and are read where it is not."""
     digits = "7" * 5000
     decoded = _core.decode(b"\xc8" + len(digits).to_bytes(2, "big") + b"\x01" + digits.encode())
     assert decoded == (digits if hasattr(sys, "get_int_max_str_digits") else int(digits))
 
 
 def test_json_text_inside_json_text_is_refused():
-    """A writer never nests it; damage that does must not recurse."""
+    """No writer nests it, and damage that does must not make the reader recurse."""
     assert _core.json_text(b"\xc7\x01\x03\xc0") == '"null"'
     with pytest.raises(ValueError):
         _core.json_text(b"\xc7\x04\x03\xc7\x01\x03\xc0")
 
 
-def span_record(value: bytes) -> bytes:
-    """A span with one attribute."""
-    ids = b"\xc4\x10" + bytes(range(16)) + b"\xc4\x08" + bytes(range(8))
-    times = (b"\xcf" + (1).to_bytes(8, "big")) * 2
-    head = b"\x9c\xcc\x01" + ids + b"\xc0" + b"\xa1n" + times + b"\xcc\x01\xa0"
-    return head + b"\x81\xa1k" + value + b"\x90\x90"
-
-
 def test_unknown_values_do_not_reach_a_request():
     """One span with bytes that are no text would make the server refuse its whole batch."""
-    good = span_record(b"\xc7\x02\x01" + b"42")
-    unknown = span_record(b"\xc7\x02\x09" + b"\xff\xfe")
+    good = span_with_value(b"\xc7\x02\x01" + b"42")
+    unknown = span_with_value(b"\xc7\x02\x09" + b"\xff\xfe")
     body, refused, inexact = _core.otlp_request([good, unknown, good])
     assert refused == [1]
     assert inexact == [0, 2]
@@ -242,7 +235,13 @@ def test_keys_that_are_no_texts_are_refused():
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64))
 def test_damaged_values_are_refused(bytes_):
+    """Where bytes are taken they are one whole value: neither less of them nor more is one."""
     try:
         _core.decode(bytes_)
     except ValueError:
-        pass
+        return
+    for size in range(len(bytes_)):
+        with pytest.raises(ValueError):
+            _core.decode(bytes_[:size])
+    with pytest.raises(ValueError):
+        _core.decode(bytes_ + b"\xc0")

@@ -16,7 +16,8 @@ import mlflow_fasttrace
 import pytest
 from mlflow.tracing.export.mlflow_v3 import MlflowV3SpanExporter
 from mlflow_fasttrace._internal.recording import runtime
-from support.traces import spans_to_ring, traces_of
+from support.records import spans_to_ring
+from support.traces import traces_of
 from value_cases import CASES, EndlessItems, grows_without_end, same_text
 
 SCRIPT = Path(__file__).parent / "value_cases.py"
@@ -89,7 +90,7 @@ WAYS = [inputs, outputs, argument, returned]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_attribute_reads_back(name):
+def test_an_attribute_reads_back_as_mlflows(name):
     case = CASES[name]
     ours = same_text(attribute(mlflow_fasttrace, case.make()))
     if case.breaks:
@@ -104,7 +105,7 @@ def test_attribute_reads_back(name):
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.copied])
-def test_inputs_and_outputs_read_back(name, way):
+def test_inputs_and_outputs_read_back_as_mlflows(name, way):
     case = CASES[name]
     ours = same_text(way(mlflow_fasttrace, case.make()))
 
@@ -179,7 +180,7 @@ def delivered(server):
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", CASES)
-def test_delivered(delivered, name):
+def test_a_value_arrives_as_mlflows(delivered, name):
     case = CASES[name]
     ours = delivered["mlflow_fasttrace"][name]
     if case.breaks or case.has_arrival or not case.same_json:
