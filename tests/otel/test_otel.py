@@ -1,5 +1,5 @@
-"""OpenTelemetry beside the core: providers, and the process-wide context. What MLflow does as well is
-in otel_programs.py, and compared with it in test_equal_to_mlflow.py."""
+"""OpenTelemetry beside the core: providers, and the process-wide context. What MLflow does too is in
+programs/otel.py, and compared with MLflow in api/test_programs_equal_to_mlflow.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import opentelemetry.context
 import opentelemetry.trace as otel
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace.otel import TracerProvider
 from mlflow_fasttrace.tracing import get_bridged_tracer_provider
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
@@ -20,24 +19,11 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support.records import spans_to_ring
-
-
-@pytest.fixture
-def recorded(tmp_path):
-    """Name -> (its id, its parent's, trace id, record) of the spans that this process records."""
-    _writer, reader = spans_to_ring(tmp_path)
-
-    def read():
-        records = [_core.decode(item[3]) for item in reader.drain(1 << 20) if item[1] == 1]
-        return {r[4]: (r[2].hex(), r[3].hex() if r[3] else "", r[1].hex(), r) for r in records}
-
-    yield read
-    runtime.reset()
 
 
 @pytest.fixture
 def linked(recorded):
+    """What is recorded while OpenTelemetry's context and the core's see each other."""
     from mlflow_fasttrace._internal.spans.otel_context import link_contexts
 
     assert link_contexts(True)
@@ -46,7 +32,7 @@ def linked(recorded):
     assert type(opentelemetry.context._RUNTIME_CONTEXT) is ContextVarsRuntimeContext
 
 
-def test_a_provider_by_itself(recorded):
+def test_a_provider_by_itself_records_on_the_core(recorded):
     tracer = TracerProvider().get_tracer("library", "1.0")
     with tracer.start_as_current_span("outer", attributes={"k": "v"}) as outer:
         assert outer.is_recording()
@@ -55,27 +41,27 @@ def test_a_provider_by_itself(recorded):
         tracer.start_span("inner").end()
         tracer.start_span("apart", context=otel.Context()).end()
     assert not outer.is_recording()
-    spans = recorded()
-    assert spans["inner"][1] == spans["outer"][0]
-    assert spans["apart"][1] == ""
-    assert spans["apart"][2] != spans["outer"][2]
-    assert spans["outer"][3][9]["k"] == "v"
-    assert spans["outer"][3][7] == 0  # no status was set
+    spans = recorded.by_name()
+    assert spans["inner"].parent_id == spans["outer"].span_id
+    assert spans["apart"].parent_id is None
+    assert spans["apart"].trace_id != spans["outer"].trace_id
+    assert spans["outer"].attributes["k"] == "v"
+    assert spans["outer"].status == 0  # no status was set
 
 
-def test_spans_of_a_bridged_provider(recorded):
+def test_spans_of_a_bridged_provider_stay_apart_unless_a_context_joins_them(recorded):
     assert get_bridged_tracer_provider() is get_bridged_tracer_provider()
     tracer = get_bridged_tracer_provider().get_tracer("library")
     with fasttrace.start_span("ours") as ours:
         tracer.start_span("apart").end()
         context = otel.set_span_in_context(ours._span)
         tracer.start_span("joined", context=context).end()
-    spans = recorded()
-    assert spans["apart"][1] == ""
-    assert spans["joined"][1] == spans["ours"][0]
+    spans = recorded.by_name()
+    assert spans["apart"].parent_id is None
+    assert spans["joined"].parent_id == spans["ours"].span_id
 
 
-def test_while_tracing_is_off(recorded):
+def test_nothing_is_recorded_while_tracing_is_off_or_not_sampled(recorded):
     provider = TracerProvider()
     tracer = provider.get_tracer("library")
     fasttrace.tracing.disable()
@@ -94,7 +80,7 @@ def test_while_tracing_is_off(recorded):
                 assert not inside.is_recording()
     finally:
         _core.set_sampling(1.0)
-    assert recorded() == {}
+    assert recorded.spans() == []
 
 
 def test_processors_that_are_added_see_the_spans(recorded):
@@ -113,7 +99,7 @@ def test_processors_that_are_added_see_the_spans(recorded):
     with provider.get_tracer("library").start_as_current_span("span"):
         pass
     assert seen == [("start", "span"), ("end", "span", True)]
-    assert recorded()["span"][3][9]["observed"] is True
+    assert recorded.by_name()["span"].attributes["observed"] is True
 
 
 # ---- the process-wide context ----
@@ -125,11 +111,11 @@ def test_contexts_are_apart_unless_asked_for(recorded):
         assert theirs.parent is None
         with fasttrace.start_span("below"):
             pass
-    spans = recorded()
-    assert spans["below"][1] == spans["ours"][0]
+    spans = recorded.by_name()
+    assert spans["below"].parent_id == spans["ours"].span_id
 
 
-def test_each_under_the_other(linked):
+def test_linked_spans_of_all_kinds_nest_under_each_other(linked):
     exporter = InMemorySpanExporter()
     own = SdkTracerProvider()
     own.add_span_processor(SimpleSpanProcessor(exporter))
@@ -146,7 +132,7 @@ def test_each_under_the_other(linked):
                             pass
 
                     e()
-    ids = {name: (span[0], span[1]) for name, span in linked().items()}
+    ids = {span.name: (span.span_id, span.parent_id) for span in linked.spans()}
     for span in exporter.get_finished_spans():
         ids[span.name] = (f"{span.context.span_id:016x}", f"{span.parent.span_id:016x}")
     assert set(ids) == set("abcdef")
@@ -154,7 +140,7 @@ def test_each_under_the_other(linked):
         assert ids[child][1] == ids[parent][0], (parent, child)
 
 
-def test_under_a_span_of_the_application(linked):
+def test_spans_under_one_of_the_application_have_its_trace_id(linked):
     application = SdkTracerProvider().get_tracer("application")
     with application.start_as_current_span("theirs") as theirs:
         with fasttrace.start_span("first") as first:
@@ -165,11 +151,11 @@ def test_under_a_span_of_the_application(linked):
     assert not trace.remote  # nobody else tells MLflow of it
     with fasttrace.start_span("outside"):
         pass
-    spans = linked()
+    spans = linked.by_name()
     for name in ("first", "second"):
-        assert spans[name][1] == f"{theirs.get_span_context().span_id:016x}"
-        assert spans[name][2] == f"{theirs.get_span_context().trace_id:032x}"
-    assert spans["outside"][1] == ""
+        assert spans[name].parent_id == f"{theirs.get_span_context().span_id:016x}"
+        assert spans[name].trace_id == f"{theirs.get_span_context().trace_id:032x}"
+    assert spans["outside"].parent_id is None
 
 
 def test_baggage_and_other_values_stay(linked):
@@ -184,7 +170,7 @@ def test_baggage_and_other_values_stay(linked):
     assert otel.get_current_span() is otel.INVALID_SPAN
 
 
-def test_threads_and_tasks(linked):
+def test_linked_spans_nest_in_threads_and_tasks(linked):
     bridged = TracerProvider().get_tracer("library")
 
     def in_a_thread(context):
@@ -216,10 +202,10 @@ def test_threads_and_tasks(linked):
             thread.start()
         for thread in threads:
             thread.join()
-    spans = linked()
-    assert spans["carried by OpenTelemetry"][1] == spans["root"][0]
-    assert spans["carried by Python"][1] == spans["root"][0]
+    spans = linked.by_name()
+    assert spans["carried by OpenTelemetry"].parent_id == spans["root"].span_id
+    assert spans["carried by Python"].parent_id == spans["root"].span_id
     for n in range(4):
-        assert spans[f"theirs {n}"][1] == spans["root"][0]
-        assert spans[f"ours {n}"][1] == spans[f"theirs {n}"][0]
-        assert spans[f"below {n}"][1] == spans[f"ours {n}"][0]
+        assert spans[f"theirs {n}"].parent_id == spans["root"].span_id
+        assert spans[f"ours {n}"].parent_id == spans[f"theirs {n}"].span_id
+        assert spans[f"below {n}"].parent_id == spans[f"ours {n}"].span_id

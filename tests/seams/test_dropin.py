@@ -13,32 +13,31 @@ import mlflow_fasttrace
 import openai
 import pytest
 from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
-from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.seams import autolog
-from support.records import spans_to_ring
+from support.records import Recorded
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
-    """The names of the spans that were recorded since the last call, with their parents' names."""
+    """A function that gives the names of the spans recorded since its last call, each with its
+    parent's name."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow_fasttrace.install()  # what is reached through the namespace would do so later
-    _writer, reader = spans_to_ring(tmp_path)
+    mlflow_fasttrace.install()  # as whatever is reached through the namespace would do
+    recorded = Recorded(tmp_path)
 
     def read():
-        records = [_core.decode(item[3]) for item in reader.drain(1 << 20) if item[1] == 1]
-        names = {record[2]: record[4] for record in records}
-        return sorted((record[4], names.get(record[3], "")) for record in records)
+        spans = recorded.spans()
+        names = {span.span_id: span.name for span in spans}
+        return sorted((span.name, names.get(span.parent_id, "")) for span in spans)
 
     yield read
     mlflow.openai.autolog(disable=True)
     AUTOLOGGING_INTEGRATIONS.pop("openai", None)
-    runtime.reset()
+    recorded.end()
 
 
 def ask():
-    """Nobody answers: the span is there all the same."""
+    """Asks a model that does not answer; its span is recorded all the same."""
     client = openai.OpenAI(api_key="x", base_url="http://127.0.0.1:9/v1", max_retries=0)
     with pytest.raises(openai.APIConnectionError):
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
@@ -53,7 +52,7 @@ TRACED = [("Completions", "root"), ("root", "")]
 UNTRACED = [("root", "")]
 
 
-def test_an_integration_on_and_off(recorded):
+def test_one_integration_is_switched_on_and_off(recorded):
     ask_in_a_trace()
     assert recorded() == UNTRACED
     mlflow_fasttrace.openai.autolog()
@@ -67,8 +66,8 @@ def test_an_integration_on_and_off(recorded):
 
 
 @pytest.mark.parametrize("tracing_alone", [False, True])
-def test_all_on_and_off(recorded, monkeypatch, tracing_alone):
-    if tracing_alone:  # the package mlflow-tracing has none
+def test_all_integrations_are_switched_on_and_off(recorded, monkeypatch, tracing_alone):
+    if tracing_alone:  # the package mlflow-tracing has no autolog()
         monkeypatch.delattr(mlflow, "autolog")
     mlflow_fasttrace.autolog(silent=True, exclude_flavors=["langchain"])
     ask_in_a_trace()
@@ -76,7 +75,7 @@ def test_all_on_and_off(recorded, monkeypatch, tracing_alone):
     mlflow_fasttrace.autolog(disable=True)
     ask_in_a_trace()
     assert recorded() == UNTRACED
-    mlflow_fasttrace.openai.autolog()  # also one that was switched on by itself
+    mlflow_fasttrace.openai.autolog()  # an integration that was switched on by itself
     mlflow_fasttrace.autolog(disable=True)
     ask_in_a_trace()
     assert recorded() == UNTRACED
@@ -134,13 +133,13 @@ with mlflow.start_span("outer") as outer:
 """
 
 
-def test_mlflows_modules_under_this_name(tmp_path, monkeypatch):
+def test_mlflows_modules_are_found_under_this_name(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     result = subprocess.run([sys.executable, "-c", ALIASES], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
-def test_sessions_of_several_levels(recorded):
+def test_a_session_may_have_several_levels(recorded):
     with mlflow_fasttrace.tracing.context(session_id=["trip", "leg"]):
         with mlflow_fasttrace.start_span("a") as span:
             assert span._trace.metadata["mlflow.trace.session"] == '["trip","leg"]'

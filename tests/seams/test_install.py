@@ -6,17 +6,15 @@ import asyncio
 import contextvars
 import inspect
 import json
-import os
-import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from unittest import mock
 
 import mlflow
 import mlflow_fasttrace
 import opentelemetry.trace as otel
 import pytest
-from support.spools import clean_up
 from mlflow.entities import Feedback, SpanType, TraceInfo, TraceLocation, TraceState
 from mlflow.entities.span import LiveSpan, NoOpSpan, Span, create_mlflow_span
 from mlflow.pyfunc.context import Context, set_prediction_context
@@ -43,8 +41,9 @@ from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.recording import runtime
 from mlflow_fasttrace._internal.seams import install
 from opentelemetry.sdk.trace import TracerProvider
-from support.records import spans_to_ring
-from support.spools import base_environment
+from support.processes import Program
+from support.records import Recorded
+from support.spools import base_environment, clean_up
 
 
 @trace_disabled
@@ -52,45 +51,15 @@ def untraced(function):
     return function()
 
 
-class Ring:
-    """What this process records, by name."""
-
-    def __init__(self, reader):
-        self._reader = reader
-        self._records = []
-
-    def _read(self, kind):
-        self._records += [(item[1], _core.decode(item[3])) for item in self._reader.drain(1 << 20)]
-        return [record for record_kind, record in self._records if record_kind == kind]
-
-    def spans(self):
-        """{name: (its own id, its parent's, trace id, attributes)}"""
-        return {
-            record[4]: (
-                record[2].hex(),
-                record[3].hex() if record[3] else None,
-                record[1].hex(),
-                record[9],
-            )
-            for record in self._read(1)
-        }
-
-    def infos(self):
-        """{trace id: the last info that was recorded}"""
-        return {record[1].hex(): record[8] for record in self._read(2)}
-
-    def states(self):
-        return {record[1].hex(): record[6] for record in self._read(2)}
-
-
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
+    """MLflow on the core, and what is recorded of it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert mlflow_fasttrace.install()
-    _writer, reader = spans_to_ring(tmp_path)
-    yield Ring(reader)
+    recorded = Recorded(tmp_path)
+    yield recorded
     mlflow_fasttrace.uninstall()
-    runtime.reset()
+    recorded.end()
 
 
 # ---- functions that others hold ----
@@ -103,9 +72,9 @@ def test_names_that_were_bound_before_follow(installed):
         assert mlflow.get_current_active_span() is root
         child.end()
     assert mlflow.start_span is bound_start_span
-    spans = installed.spans()
-    assert spans["child"][1] == spans["root"][0]
-    assert spans["root"][3]["mlflow.spanType"] == "AGENT"
+    spans = installed.by_name()
+    assert spans["child"].parent_id == spans["root"].span_id
+    assert spans["root"].attributes["mlflow.spanType"] == "AGENT"
 
 
 def test_signatures_stay(installed):
@@ -118,8 +87,7 @@ def test_signatures_stay(installed):
 
 
 def everything():
-    """What install() touches, as it is."""
-    from mlflow.tracing.client import TracingClient
+    """The present state of all that install() touches."""
     from mlflow_fasttrace._internal.seams import table
 
     functions = [
@@ -151,7 +119,7 @@ def test_uninstall_restores_everything():
 # ---- what is current ----
 
 
-def test_current_span_by_every_way(installed):
+def test_the_current_span_is_current_by_every_way(installed):
     span = mlflow.start_span_no_context("span")
     token = set_span_in_context(span)
     assert token
@@ -170,7 +138,7 @@ def test_current_span_by_every_way(installed):
     span.end()
 
 
-def test_detaching_in_any_order_and_from_elsewhere(installed):
+def test_spans_are_detached_in_any_order_and_from_elsewhere(installed):
     first, second = (mlflow.start_span_no_context(name) for name in ("first", "second"))
     one = set_span_in_context(first)
     other = set_span_in_context(second)
@@ -188,7 +156,7 @@ def test_detaching_in_any_order_and_from_elsewhere(installed):
     second.end()
 
 
-def test_a_no_op_span_as_the_current_one(installed, monkeypatch):
+def test_what_starts_under_a_no_op_span_is_a_root_unless_it_was_not_sampled(installed, monkeypatch):
     with mlflow.tracing.context(enabled=False):
         nothing = mlflow.start_span_no_context("nothing")
     assert isinstance(nothing, NoOpSpan)
@@ -205,10 +173,10 @@ def test_a_no_op_span_as_the_current_one(installed, monkeypatch):
         _core.set_sampling(1.0)
     with safe_set_span_in_context(NoOpSpan()), mlflow.start_span("another root") as root:
         assert root.parent_id is None
-    assert set(installed.spans()) == {"root", "another root"}
+    assert set(installed.by_name()) == {"root", "another root"}
 
 
-def test_opentelemetry_span_in_mlflows_context(installed):
+def test_a_span_of_opentelemetry_in_mlflows_context_is_the_parent(installed):
     """As Semantic Kernel's integration attaches its spans."""
     outer = TracerProvider().get_tracer("t").start_span("of another library")
     token = provider.mlflow_runtime_context.attach(otel.set_span_in_context(outer))
@@ -242,8 +210,8 @@ def test_spans_are_what_mlflow_expects(installed):
         assert below.get_attribute("raw") == "text"
         below.end()
         other.end()
-    spans = installed.spans()
-    assert spans["renamed"][1] == spans["other"][0]
+    spans = installed.by_name()
+    assert spans["renamed"].parent_id == spans["other"].span_id
 
 
 def test_mlflows_own_classes_stay(installed):
@@ -256,17 +224,18 @@ def test_mlflows_own_classes_stay(installed):
         LiveSpan(mock.MagicMock(), "tr-2")
 
 
-def test_copies_of_spans(installed):
+def test_copies_of_spans_are_one_trace(installed):
     with mlflow.start_span("root") as root:
         with mlflow.start_span("child") as child:
             child.set_outputs([1])
         spans = [root.to_immutable_span().to_dict(), child.to_immutable_span().to_dict()]
     new_id = copy_trace_to_experiment({"info": {"tags": {"t": "v"}}, "data": {"spans": spans}})
     trace_id = new_id.removeprefix("tr-")
-    assert installed.infos()[trace_id]["tags"]["t"] == "v"
-    copies = [record for record in installed._read(1) if record[1].hex() == trace_id]
-    assert {record[4] for record in copies} == {"root", "child"}
-    assert len({record[3] for record in copies} - {None}) == 1
+    assert installed.traces()[trace_id].info["tags"]["t"] == "v"
+    copies = {span.name: span for span in installed.spans() if span.trace_id == trace_id}
+    assert set(copies) == {"root", "child"}
+    assert copies["root"].parent_id is None
+    assert copies["child"].parent_id == copies["root"].span_id
 
 
 # ---- traces in flight ----
@@ -289,7 +258,8 @@ def test_an_info_that_was_handed_out_counts(installed):
         mlflow.update_current_trace(tags={"after": "4"}, state="ERROR")
         mlflow.log_feedback(trace_id=root.trace_id, name="g", value=1)
         manager.set_trace_metadata(root.trace_id, "n", "5")
-    info = installed.infos()[root.trace_id[3:]]
+    recorded = installed.traces()[root.trace_id[3:]]
+    info = recorded.info
     assert info["tags"] == {
         "mlflow.traceName": "root",
         "before": "1",
@@ -301,12 +271,12 @@ def test_an_info_that_was_handed_out_counts(installed):
     assert info["response_preview"] == "later"
     assert info["client_request_id"] == "request"
     assert [assessment["assessment_name"] for assessment in info["assessments"]] == ["f", "g"]
-    assert installed.states()[root.trace_id[3:]] == 2
+    assert recorded.state == 2
     with manager.get_trace(root.trace_id) as trace:
         assert trace is None
 
 
-def test_the_trace_manager(installed):
+def test_the_trace_manager_shows_the_traces_in_flight(installed):
     manager = InMemoryTraceManager.get_instance()
     assert manager is InMemoryTraceManager.get_instance()
     with mlflow.start_span("root") as root, mlflow.start_span("child") as child:
@@ -328,21 +298,21 @@ def test_the_trace_manager(installed):
     assert len(InMemoryTraceManager.get_instance()._traces) == 0
 
 
-def test_spans_by_their_ids(installed):
+def test_mlflows_client_finds_spans_by_their_ids(installed):
     client = mlflow.MlflowClient()
     root = client.start_trace("root", tags={"t": "v"}, inputs=1)
     child = client.start_span("child", trace_id=root.trace_id, parent_id=root.span_id)
     client.set_trace_tag(root.trace_id, "u", "w")
     client.end_span(child.trace_id, child.span_id, outputs=2)
     client.end_trace(root.trace_id, outputs=3)
-    spans = installed.spans()
-    assert spans["child"][1] == spans["root"][0]
-    assert spans["root"][3]["mlflow.spanOutputs"] == 3
-    tags = installed.infos()[root.trace_id[3:]]["tags"]
+    spans = installed.by_name()
+    assert spans["child"].parent_id == spans["root"].span_id
+    assert spans["root"].attributes["mlflow.spanOutputs"] == 3
+    tags = installed.traces()[root.trace_id[3:]].info["tags"]
     assert tags == {"mlflow.traceName": "root", "t": "v", "u": "w"}
 
 
-def test_last_active_trace(installed):
+def test_the_last_active_trace_is_mlflows_and_the_cores(installed):
     with mlflow.start_span("root") as root:
         pass
     assert mlflow.get_last_active_trace_id(thread_local=True) == root.trace_id
@@ -353,7 +323,7 @@ def test_last_active_trace(installed):
 # ---- what MLflow's own code, and a test's, has to do with whole traces ----
 
 
-def test_functions_in_the_place_of_those_that_export(installed):
+def test_functions_in_the_place_of_those_that_export_are_called(installed):
     """As tests of programs watch what leaves: the names are looked up when a trace begins and ends."""
     with (
         mock.patch.object(TracingClient, "start_trace") as start_trace,
@@ -400,7 +370,7 @@ def test_mlflows_own_exporter_works_on_what_a_test_gives_it(installed):
         assert trace is None
 
 
-def test_ended_spans_of_a_trace_that_was_looked_at(installed):
+def test_a_trace_that_was_looked_at_keeps_its_ended_spans(installed):
     manager = InMemoryTraceManager.get_instance()
     with mlflow.start_span("root") as root:
         with manager.get_trace(root.trace_id) as trace:
@@ -417,7 +387,7 @@ def test_evaluation_finds_traces_by_its_own_id(installed):
     assert mlflow.tracing.fluent._EVAL_REQUEST_ID_TO_TRACE_ID["evaluated"] == root.trace_id
 
 
-def test_an_experiment_that_was_set_without_a_word(installed, monkeypatch):
+def test_an_experiment_that_was_set_behind_its_back_counts(installed, monkeypatch):
     with mlflow.start_span("before") as before:
         pass
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", "17")
@@ -427,10 +397,10 @@ def test_an_experiment_that_was_set_without_a_word(installed, monkeypatch):
     assert experiments == [{"id": "0"}, {"id": "17"}]
 
 
-def test_an_experiment_that_was_forgotten_without_a_word(tmp_path):
+def test_an_experiment_that_was_reset_behind_its_back_counts_no_more(tmp_path):
     """As MLflow's own fixtures do between tests."""
     program = """
-        import os
+        import json, os
         import mlflow, mlflow_fasttrace
         mlflow_fasttrace.install()
         from mlflow_fasttrace import _core
@@ -440,20 +410,24 @@ def test_an_experiment_that_was_forgotten_without_a_word(tmp_path):
                 return _core.decode(span._trace.destination)["experiment"]["id"]
         mlflow.set_tracking_uri("sqlite:///x.db")
         first = mlflow.set_experiment("first").experiment_id
-        assert experiment() == first
+        second = mlflow.create_experiment("second")
+        seen = [experiment()]
         fluent._active_experiment_id = None
         del os.environ["MLFLOW_EXPERIMENT_ID"]
-        assert experiment() == "0"
+        seen.append(experiment())
         mlflow.tracing.reset()
-        assert experiment() == "0"
-        fluent._active_experiment_id = mlflow.create_experiment("second")
+        seen.append(experiment())
+        fluent._active_experiment_id = second
         mlflow.tracing.reset()
-        assert experiment() == fluent._active_experiment_id
+        seen.append(experiment())
         mlflow.set_experiment("first")
         mlflow.tracing.reset()
-        assert experiment() == first
+        seen.append(experiment())
+        print(json.dumps([first, second, seen]))
     """
-    run(program, tmp_path, MLFLOW_FASTTRACE_SENDER="none")
+    first, second, seen = json.loads(run(program, tmp_path, MLFLOW_FASTTRACE_SENDER="none").out)
+    assert seen == [first, "0", "0", second, first]
+    assert len({first, second, "0"}) == 3
 
 
 @pytest.mark.parametrize(
@@ -463,7 +437,7 @@ def test_an_experiment_that_was_forgotten_without_a_word(tmp_path):
         ("MLFLOW_TRACING_DESTINATION", "catalog.schema", "Unity Catalog"),
     ],
 )
-def test_what_only_mlflow_itself_does(monkeypatch, name, value, reason):
+def test_why_not_names_what_only_mlflow_itself_does(monkeypatch, name, value, reason):
     assert install.why_not() is None
     monkeypatch.setenv(name, value)
     assert reason in install.why_not()
@@ -486,7 +460,7 @@ def test_a_span_of_the_provider_gets_its_type(installed):
         assert create_mlflow_span(theirs, "tr-any", "LLM").span_type == "LLM"
 
 
-def test_a_token_that_is_not_ours(installed):
+def test_a_token_of_mlflows_own_is_detached_by_mlflow(installed):
     before = mock.Mock()
     with mock.patch.object(provider.mlflow_runtime_context, "detach", before):
         detach_span_from_context((mock.sentinel.token, None))
@@ -494,6 +468,7 @@ def test_a_token_that_is_not_ours(installed):
 
 
 NOTEBOOK = """
+import json
 import IPython
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
@@ -507,24 +482,26 @@ def shown():
             pass
     return root.trace_id, get_display_handler().traces_to_display
 trace_id, traces = shown()
-assert list(traces) == [trace_id]
-assert [span.name for span in traces[trace_id].data.spans] == ["root", "child"]
+first = {key: [span.name for span in trace.data.spans] for key, trace in traces.items()}
 mlflow.tracing.disable_notebook_display()
 traces.clear()
-assert shown()[1] == {}
+print(json.dumps([trace_id, first, list(shown()[1])]))
 """
 
 
 def test_notebooks_show_traces(tmp_path):
-    run(
+    result = run(
         NOTEBOOK, tmp_path, MLFLOW_FASTTRACE_SENDER="none", MLFLOW_TRACKING_URI="http://127.0.0.1:9"
     )
+    trace_id, shown, shown_afterwards = json.loads(result.out.splitlines()[-1])
+    assert shown == {trace_id: ["root", "child"]}
+    assert shown_afterwards == []
 
 
 # ---- the provider ----
 
 
-def test_tracers_of_mlflows_provider(installed):
+def test_tracers_of_mlflows_provider_record_on_the_core(installed):
     with mlflow.start_span("root") as root:
         inside = provider.start_span_in_context("inside")
         detached = provider.start_detached_span("detached", parent=inside, start_time_ns=10**18)
@@ -535,15 +512,15 @@ def test_tracers_of_mlflows_provider(installed):
         alone = provider._get_tracer("t").start_span("alone", context=otel.Context())
         alone.set_attributes({"plain": "text", "n": 1})
         alone.end()
-    spans = installed.spans()
-    assert spans["inside"][1] == root.span_id
-    assert spans["detached"][1] == spans["inside"][0]
-    assert spans["alone"][1] is None
-    assert spans["alone"][2] != spans["root"][2]
-    assert (spans["alone"][3]["plain"], spans["alone"][3]["n"]) == ("text", 1)
+    spans = installed.by_name()
+    assert spans["inside"].parent_id == root.span_id
+    assert spans["detached"].parent_id == spans["inside"].span_id
+    assert spans["alone"].parent_id is None
+    assert spans["alone"].trace_id != spans["root"].trace_id
+    assert (spans["alone"].attributes["plain"], spans["alone"].attributes["n"]) == ("text", 1)
 
 
-def test_switching_off(installed):
+def test_switched_off_nothing_is_recorded(installed):
     def record():
         with mlflow.start_span("not recorded") as span:
             assert isinstance(span, NoOpSpan)
@@ -558,10 +535,10 @@ def test_switching_off(installed):
     assert provider.is_tracing_enabled()
     with mlflow.start_span("recorded"):
         pass
-    assert set(installed.spans()) == {"recorded"}
+    assert set(installed.by_name()) == {"recorded"}
 
 
-def test_the_exporter_is_there(installed):
+def test_the_exporters_queue_flushes_the_core(installed):
     exporter = provider._get_trace_exporter()
     assert hasattr(exporter, "_async_queue")
     with mock.patch(
@@ -573,7 +550,7 @@ def test_the_exporter_is_there(installed):
     assert flush.call_count == 3
 
 
-def test_span_processors(installed):
+def test_span_processors_see_the_cores_spans(installed):
     def hide(span):
         span.set_inputs("hidden")
 
@@ -582,7 +559,7 @@ def test_span_processors(installed):
         with mlflow.start_span("span") as span:
             span.set_inputs("secret")
     assert mlflow.tracing.config.get_config().span_processors == []
-    assert installed.spans()["span"][3]["mlflow.spanInputs"] == "hidden"
+    assert installed.by_name()["span"].attributes["mlflow.spanInputs"] == "hidden"
 
 
 def test_where_traces_go_follows_mlflow(installed, tmp_path, monkeypatch):
@@ -603,7 +580,7 @@ def test_where_traces_go_follows_mlflow(installed, tmp_path, monkeypatch):
 # ---- spans that OpenTelemetry's SDK makes ----
 
 
-def test_spans_of_integrations_over_opentelemetry(installed):
+def test_spans_of_integrations_over_opentelemetry_are_recorded(installed):
     """Strands' integration, as it is; its spans made by hand."""
     application = TracerProvider()
     application.add_span_processor(StrandsSpanProcessor())
@@ -614,24 +591,29 @@ def test_spans_of_integrations_over_opentelemetry(installed):
         with tracer.start_as_current_span("tool") as tool:
             tool.set_attribute("gen_ai.operation.name", "execute_tool")
             tool.add_event("gen_ai.choice", {"message": '{"n": 1}'})
-            # Whoever has this span by MLflow's name nests under it.
+            # Spans nest under this one for a caller that has it as MLflow's.
             known = get_mlflow_span_for_otel_span(tool)
             assert type(known) is LiveSpan
             mlflow.start_span_no_context("below", parent_span=known).end()
             with safe_set_span_in_context(known):
                 assert mlflow.get_current_active_span() is known
-    spans = installed.spans()
-    assert spans["agent"][2] == f"{agent.get_span_context().trace_id:032x}"
-    assert spans["agent"][0] == f"{agent.get_span_context().span_id:016x}"
-    assert spans["tool"][1] == spans["agent"][0]
-    assert spans["below"][1] == spans["tool"][0]
-    assert spans["agent"][3]["mlflow.spanType"] == "AGENT"
-    assert "mlflow.spanLogLevel" not in spans["agent"][3]  # it ends as OpenTelemetry ends it
-    assert spans["agent"][3]["mlflow.spanInputs"] == [{"role": "user", "content": [{"text": "hi"}]}]
-    assert spans["tool"][3]["mlflow.spanOutputs"] == {"n": 1}
+    spans = installed.by_name()
+    assert spans["agent"].trace_id == f"{agent.get_span_context().trace_id:032x}"
+    assert spans["agent"].span_id == f"{agent.get_span_context().span_id:016x}"
+    assert spans["tool"].parent_id == spans["agent"].span_id
+    assert spans["below"].parent_id == spans["tool"].span_id
+    assert spans["agent"].attributes["mlflow.spanType"] == "AGENT"
+    assert (
+        "mlflow.spanLogLevel" not in spans["agent"].attributes
+    )  # it ends as OpenTelemetry ends it
+    assert spans["agent"].attributes["mlflow.spanInputs"] == [
+        {"role": "user", "content": [{"text": "hi"}]}
+    ]
+    assert spans["tool"].attributes["mlflow.spanOutputs"] == {"n": 1}
 
 
 BEFORE = """
+import json
 import mlflow
 from mlflow.tracing.provider import safe_set_span_in_context
 with mlflow.start_span("ended before") as ended:
@@ -640,24 +622,36 @@ before = mlflow.start_span_no_context("before")
 import mlflow_fasttrace
 assert mlflow_fasttrace.install()
 child = mlflow.start_span_no_context("child", parent_span=before)
-assert type(child).__module__ == "mlflow_fasttrace._core"
 with safe_set_span_in_context(before), mlflow.start_span("inside"):
     before.set_outputs("still MLflow's own")
 before.end()
 child.end()
 mlflow.flush_trace_async_logging()
-spans = {span.name: span for span in mlflow.get_trace(before.trace_id).data.spans}
-assert set(spans) == {"before", "child", "inside"}, spans
-assert spans["child"].parent_id == spans["inside"].parent_id == before.span_id
-assert spans["before"].outputs == "still MLflow's own"
-assert mlflow.get_trace(before.trace_id).info.state == "OK"
-assert mlflow.get_trace(ended.trace_id) is not None
+trace = mlflow.get_trace(before.trace_id)
+print(json.dumps({
+    "before": before.span_id,
+    "child is of": type(child).__module__,
+    "parents": {span.name: span.parent_id for span in trace.data.spans},
+    "outputs": {span.name: span.outputs for span in trace.data.spans},
+    "state": trace.info.state,
+    "ended before": [span.name for span in mlflow.get_trace(ended.trace_id).data.spans],
+}))
 """
 
 
-def test_spans_that_mlflow_had_started_before(tmp_path):
+def test_spans_that_mlflow_had_started_before_stay_mlflows(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    run(BEFORE, tmp_path, MLFLOW_TRACKING_URI=uri, MLFLOW_FASTTRACE_SENDER="thread")
+    result = run(BEFORE, tmp_path, MLFLOW_TRACKING_URI=uri, MLFLOW_FASTTRACE_SENDER="thread")
+    facts = json.loads(result.out.splitlines()[-1])
+    assert facts["child is of"] == "mlflow_fasttrace._core"
+    assert facts["parents"] == {
+        "before": None,
+        "child": facts["before"],
+        "inside": facts["before"],
+    }
+    assert facts["outputs"]["before"] == "still MLflow's own"
+    assert facts["state"] == "OK"
+    assert facts["ended before"] == ["ended before"]
 
 
 # ---- where it cannot be ----
@@ -682,26 +676,32 @@ def test_a_new_parameter_is_named(monkeypatch, caplog):
     assert "start_span_no_context takes 'colour'" in caplog.text
 
 
-def test_an_mlflow_that_is_too_old(monkeypatch, caplog):
+def test_an_mlflow_that_is_too_old_is_left_as_it_is(monkeypatch, caplog):
     monkeypatch.setattr(mlflow, "__version__", "3.16.1")
     assert not mlflow_fasttrace.install()
     assert "MLflow 3.16.1 is not as it is known here: it is older than 3.17" in caplog.text
 
 
-def test_mlflow_that_is_imported_later(tmp_path):
+def test_an_mlflow_that_is_imported_later_is_on_the_core(tmp_path):
     program = """
-        import sys, mlflow_fasttrace
-        assert mlflow_fasttrace.install() and mlflow_fasttrace.is_installed()
-        assert "mlflow" not in sys.modules
+        import json, sys, mlflow_fasttrace
+        before = mlflow_fasttrace.install(), mlflow_fasttrace.is_installed(), "mlflow" in sys.modules
         from mlflow.tracing.fluent import start_span
         import mlflow
-        assert mlflow.__spec__.loader is mlflow.__loader__
+        same_loader = mlflow.__spec__.loader is mlflow.__loader__
         with start_span("root") as span:
-            assert type(span).__module__ == "mlflow_fasttrace._core"
+            made_by = type(span).__module__
         mlflow_fasttrace.uninstall()
-        assert start_span.__code__.co_filename == __import__("contextlib").__file__
+        import contextlib
+        restored = start_span.__code__.co_filename == contextlib.__file__
+        print(json.dumps([before, same_loader, made_by, restored]))
     """
-    run(program, tmp_path, MLFLOW_FASTTRACE_SENDER="none")
+    result = run(program, tmp_path, MLFLOW_FASTTRACE_SENDER="none")
+    before, same_loader, made_by, restored = json.loads(result.out)
+    assert before == [True, True, False]
+    assert same_loader
+    assert made_by == "mlflow_fasttrace._core"
+    assert restored
 
 
 @pytest.mark.parametrize(
@@ -719,35 +719,34 @@ def test_pure_mlflow_works_where_the_core_is_not_wanted(tmp_path, environment, l
         if os.environ.get("WITHOUT_CORE"):
             sys.modules["mlflow_fasttrace._core"] = None
         import mlflow_fasttrace as mlflow
-        assert not mlflow.install() and not mlflow.is_installed()
+        installed = mlflow.install(), mlflow.is_installed()
         from mlflow_fasttrace.entities import SpanType
         with mlflow.start_span("root", span_type=SpanType.TOOL) as span:
-            assert type(span).__module__ == "mlflow.entities.span"
+            made_by = type(span).__module__
         mlflow.openai.autolog
         mlflow.flush_trace_async_logging(terminate=True)
-        assert mlflow.get_trace(span.trace_id).data.spans[0].name == "root"
+        read_back = mlflow.get_trace(span.trace_id).data.spans[0].name
+        import json
+        print(json.dumps([installed, made_by, read_back]))
     """
     result = run(program, tmp_path, **environment)
-    assert line in result.stderr
+    assert line in result.err
+    installed, made_by, read_back = json.loads(result.out.splitlines()[-1])
+    assert installed == [False, False]
+    assert made_by == "mlflow.entities.span"
+    assert read_back == "root"
 
 
-def run(program, folder, **environment):
-    script = folder / "program.py"
-    script.write_text(textwrap.dedent(program))
+def run(program: str, folder: Path, **environment: str) -> Program:
+    """Runs a program with a spool of its own, which must end well."""
     spool = folder / "spool"
+    settings = {**base_environment(spool), **environment}
     try:
-        result = subprocess.run(
-            [sys.executable, str(script)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd=folder,
-            env={**os.environ, **base_environment(spool), **environment},
-        )
+        process = Program(textwrap.dedent(program), folder, **settings)
+        process.succeeds()
     finally:
         clean_up(spool)
-    assert result.returncode == 0, result.stderr
-    return result
+    return process
 
 
 # ---- several threads and tasks ----
@@ -769,8 +768,8 @@ def test_tasks_have_their_own_current_span(installed):
             await asyncio.gather(*(branch(f"b{n}") for n in range(5)))
 
     asyncio.run(main())
-    spans = installed.spans()
+    spans = installed.by_name()
     for n in range(5):
-        assert spans[f"b{n}"][1] == spans["root"][0]
-        assert spans[f"b{n} below"][1] == spans[f"b{n}"][0]
-        assert spans[f"b{n} deeper"][1] == spans[f"b{n} below"][0]
+        assert spans[f"b{n}"].parent_id == spans["root"].span_id
+        assert spans[f"b{n} below"].parent_id == spans[f"b{n}"].span_id
+        assert spans[f"b{n} deeper"].parent_id == spans[f"b{n} below"].span_id

@@ -261,7 +261,7 @@ def compared(trace: Any, framework: str, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("framework", "name", "how"), CASES)
-def test_same_traces(server, runs, framework, name, how):
+def test_an_integrations_traces_are_mlflows(server, runs, framework, name, how):
     def traces(way: str) -> list:
         runs[way, framework].result()
         found = traces_of(server.uri, f"{way}-{framework}-{name}")
