@@ -13,7 +13,7 @@ SOURCES := $(wildcard ext/*.c ext/*.h) setup.py pyproject.toml
 # of a span changes (docs/compatibility.md).
 WITH_NEWEST_MLFLOW := $(addprefix tests/,seams/test_install.py seams/test_dropin.py otel/test_otel.py \
 	api/test_programs_equal_to_mlflow.py api/test_trees_equal_to_mlflow.py api/test_tracing_api.py) \
-	-k "not test_same_size_figures and not immutable_forms"
+	-k "not test_size_figures_are_mlflows and not immutable_forms"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long bench lint format wheel clean

@@ -162,7 +162,7 @@ with mlflow.start_span("inline") as span:
     assert traces["inline"].data.spans[0].outputs == ["data:image/png;base64,aGVsbG8=", [1, 2]]
 
 
-def test_a_share_of_the_traces(run):
+def test_a_sampling_ratio_records_a_share_of_the_traces(run):
     traces = run(
         """
 for n in range(400):
@@ -184,7 +184,7 @@ def test_a_bad_ratio_records_all_and_says_so(run, ratio):
     assert "MLFLOW_TRACE_SAMPLING_RATIO" in run.err
 
 
-def test_no_trace_of_a_destination_for_children(run):
+def test_a_childs_destination_is_ignored_and_logged(run):
     traces = run("""
 from mlflow.entities.trace_location import MlflowExperimentLocation
 with mlflow.start_span("root"):
@@ -196,7 +196,7 @@ with mlflow.start_span("root"):
     assert "`run_id` parameter can only be used for root spans" in run.err
 
 
-def test_read_your_writes(run):
+def test_what_was_written_is_read_back(run):
     run("""
 from mlflow.entities import Feedback
 with mlflow.start_span("root") as span:
@@ -239,7 +239,7 @@ child.end()
     assert child.name == "late"
 
 
-def test_synchronous_logging(run, server):
+def test_with_synchronous_logging_a_trace_is_there_at_its_end(run, server):
     run(
         f"""
 from mlflow.tracking import MlflowClient
@@ -251,7 +251,7 @@ assert MlflowClient({server.uri!r}).get_trace(span.trace_id).data.spans[0].name 
     )
 
 
-def test_an_active_model_of_the_environment(run):
+def test_traces_belong_to_the_environments_active_model(run):
     traces = run(
         "mlflow.trace(lambda: None, name='root')()", MLFLOW_ACTIVE_MODEL_ID="m-from-outside"
     )
@@ -316,7 +316,7 @@ for name, usage in (("bad", {"input_tokens": None}), ("list", [1]), ("fine", {"i
     assert traces["fine"].info.tags["mlflow.trace.spansLocation"] == "TRACKING_STORE"
 
 
-def test_copies_of_spans(run):
+def test_a_copy_of_a_span_joins_another_trace(run):
     traces = run("""
 with mlflow.start_span("original", span_type="TOOL", attributes={"a": 1}) as span:
     span.set_inputs([1])
@@ -335,7 +335,7 @@ with mlflow.start_span("around") as around:
     assert copy.start_time_ns == original.start_time_ns
 
 
-def test_a_locally_stored_trace(run_program, tmp_path):
+def test_a_local_store_gets_attachments_and_assessments(run_program, tmp_path):
     """Attachments and assessments by MLflow's own store, without a server."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     process = run_program(
@@ -355,7 +355,7 @@ with mlflow.start_span("root", links=[Link("ab" * 16, "cd" * 8, {"k": "v"})]) as
     assert client(uri).get_trace(trace.info.trace_id).data.spans[0].outputs.startswith("mlflow-att")
 
 
-def test_read_after_delivery(run):
+def test_reading_waits_for_delivery(run):
     run("""
 from mlflow.entities import Feedback
 with mlflow.start_span("root") as span:
@@ -392,7 +392,7 @@ with mlflow.start_span("span") as span:
     assert "cannot be logged" in run.err
 
 
-def test_an_experiment_given_as_a_number(run):
+def test_an_experiment_may_be_given_as_a_number(run):
     traces = run("""
 from mlflow.entities.trace_location import MlflowExperimentLocation
 number = int(mlflow.set_experiment("api-test_an_experiment_given_as_a_number").experiment_id)
@@ -403,7 +403,7 @@ with mlflow.start_span("by a number"):
     assert list(traces) == ["by a number"]
 
 
-def test_tags_that_come_after_the_end(run):
+def test_tags_that_come_after_the_end_arrive(run):
     traces = run("""
 with mlflow.start_span("span") as span:
     span.end()

@@ -22,10 +22,10 @@ from pathlib import Path
 import pytest
 from support.fault_proxy import FaultProxy
 from support.servers import MlflowServer
-from support.traces import experiment_id, traces_of
-from support.waiting import free_port, wait_until
 from support.spools import sender_pids
 from support.texts import program_text
+from support.traces import experiment_id, traces_of
+from support.waiting import free_port, wait_until
 
 LONG = pytest.mark.long
 
@@ -62,7 +62,7 @@ def input_of(span: dict, name: str = "n"):
     return json.loads(span["attributes"]["mlflow.spanInputs"])[name]
 
 
-#: For agents that watch their memory.
+#: For programs that watch their memory.
 MEMORY = """
 def memory_kb():
     fields = dict(line.split(":") for line in open("/proc/self/status"))
@@ -119,8 +119,8 @@ print(json.dumps({{
 
 
 @pytest.mark.parametrize("traces", [200, pytest.param(10_000, marks=LONG)])
-def test_burst(server, own_spool, run_program, traces):
-    """Ten spans a trace, as fast as the agent can, with a live server."""
+def test_a_burst_arrives_whole(server, own_spool, run_program, traces):
+    """Ten spans a trace, as fast as the program can, with a live server."""
     experiment = f"burst of {traces}"
     began = time.monotonic()
     process = run_program(BURST.format(uri=server.uri, experiment=experiment, traces=traces))
@@ -172,11 +172,11 @@ sys.stdin.read()
 
 
 class Counting:
-    """An agent that is killed at some moment, with its sender, or only the sender."""
+    """A program that is killed at some moment, with its sender, or only the sender."""
 
     def __init__(self, folder: Path, server: MlflowServer, number: int, chance: random.Random):
         self.experiment = f"killed {number}"
-        self.kills = chance.choice([("agent",), ("sender",), ("agent", "sender")])
+        self.kills = chance.choice([("program",), ("sender",), ("program", "sender")])
         self.seconds = chance.uniform(0.0, 0.005)
         self.counter = folder / f"{number}.count"
         self.counter.write_bytes(bytes(8))
@@ -206,22 +206,24 @@ class Counting:
         while time.monotonic() < moment:
             pass
         for whom in self.kills:
-            pids = [self.process.pid] if whom == "agent" else sender_pids(spool)
+            pids = [self.process.pid] if whom == "program" else sender_pids(spool)
             for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
         self.process.stdin.close()
-        assert self.process.wait(60) == (-9 if "agent" in self.kills else 0), (
+        assert self.process.wait(60) == (-9 if "program" in self.kills else 0), (
             self.process.stderr.read()
         )
         self.process.stderr.close()
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(100, marks=LONG)])
-def test_killed_at_any_moment(server, own_spool, run_program, tmp_path, kills):
-    """Agent, sender or both are killed while the agent records: every span that had ended is on the
+def test_all_that_ended_arrives_after_kills_at_any_moment(
+    server, own_spool, run_program, tmp_path, kills
+):
+    """Program, sender or both are killed while the program records: every span that had ended is on the
     server, once, whole."""
     chance = random.Random(f"{kills} kills")
     killed = []
@@ -229,7 +231,7 @@ def test_killed_at_any_moment(server, own_spool, run_program, tmp_path, kills):
         one = Counting(tmp_path, server, number + kills * 1000, chance)
         one.kill(own_spool)
         killed.append(one)
-    # Whoever comes next delivers what all of them left.
+    # The next program's sender delivers what all of them left.
     last = f"after {kills} kills"
     process = run_program(BURST.format(uri=server.uri, experiment=last, traces=1))
     assert process.returncode == 0, process.err
@@ -286,14 +288,16 @@ for n in range({traces}):
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=LONG)])
-def test_server_that_comes_and_goes(server, own_spool, run_program, seconds):
+def test_a_server_that_comes_and_goes_gets_all(server, own_spool, run_program, seconds):
     experiment = f"comes and goes for {seconds} s"
     way = ComesAndGoes(server)
     way.start()
     try:
         traces = seconds * 20
         then = STEADY.format(traces=traces, pause=0.05)
-        process = run_program(program_text(way.uri, experiment, 0, then), MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+        process = run_program(
+            program_text(way.uri, experiment, 0, then), MLFLOW_FASTTRACE_EXIT_TIMEOUT="1"
+        )
         assert process.returncode == 0, process.err
         wait_until(
             lambda: (
@@ -342,9 +346,9 @@ print(json.dumps((most - idle) / 1024))
 
 
 @pytest.mark.parametrize("spans", [5_000, pytest.param(1_000_000, marks=LONG)])
-def test_backlog(tmp_path, own_spool, run_program, spans):
-    """The server is down all the while: the agent's memory stays flat, the disk is bounded, and all
-    of it is delivered later, by hand here, with progress shown."""
+def test_a_backlog_is_bounded_and_arrives_whole(tmp_path, own_spool, run_program, spans):
+    """The server is down all the while: the program's memory stays flat, the disk is bounded, and all
+    of it is delivered later, by the command here, with progress shown."""
     server = MlflowServer(tmp_path)
     process = run_program(BACKLOG.format(uri=server.uri, traces=spans // 100))
     assert process.returncode == 0, process.err
@@ -354,8 +358,7 @@ def test_backlog(tmp_path, own_spool, run_program, spans):
     assert held < 1 << 30
     for pid in sender_pids(own_spool):
         os.kill(pid, signal.SIGTERM)
-    server.start()
-    try:
+    with server:
         began = time.monotonic()
         send = subprocess.run(
             [sys.executable, "-m", "mlflow_fasttrace", "send"],
@@ -369,8 +372,6 @@ def test_backlog(tmp_path, own_spool, run_program, spans):
         assert stored_traces(server, "backlog") == {"OK": spans // 100}
         assert stored_count(server, "backlog") == spans
         assert not list(own_spool.glob("*/*.seg"))
-    finally:
-        server.stop()
     print(json.dumps({"grown_mb": grown_mb, "on_disk_mb": held / (1 << 20), "sent_in_s": took}))
 
 
@@ -439,13 +440,14 @@ def fleet(
 @pytest.mark.parametrize(
     ("processes", "workers", "traces"), [(4, 2, 10), pytest.param(16, 4, 50, marks=LONG)]
 )
-def test_fleet(tmp_path, own_spool, postgres, processes, workers, traces):
+def test_a_fleet_arrives_whole_by_one_sender(
+    tmp_path, own_spool, postgres, processes, workers, traces
+):
     """Many processes at once, one server of several workers on PostgreSQL; one sender. The long form
     also shows what MLflow takes for the same."""
     server = MlflowServer(tmp_path)
     server.store, server.workers = postgres.create(f"fleet_{processes}"), workers
-    server.start()
-    try:
+    with server:
         figures = {"processes": processes, "spans": processes * traces * 11}
         for module in ("mlflow_fasttrace", "mlflow") if processes == 16 else ("mlflow_fasttrace",):
             expected = processes * (traces + 1)
@@ -466,5 +468,3 @@ def test_fleet(tmp_path, own_spool, postgres, processes, workers, traces):
                 "traces": len(traces_of(server.uri, f"fleet {module}")),
             }
         print(json.dumps(figures))
-    finally:
-        server.stop()

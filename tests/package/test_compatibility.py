@@ -34,19 +34,38 @@ def names_of_mlflow() -> set[str]:
     return names
 
 
-def test_no_name_is_missing():
+def test_the_table_lacks_no_name_of_mlflow():
     assert len(names_of_mlflow()) > 70
     assert names_of_mlflow() - set(ROWS) == set()
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_what_shows_it_exists(name):
+def test_the_tests_that_the_table_names_exist(name):
     shown_by = ROWS[name][1]
     paths = re.findall(r"tests/[\w/]+\.py", shown_by)
     assert paths
     text = "".join((ROOT / path).read_text() for path in paths)
     for function in re.findall(r"`(\w+)`", shown_by):
         assert f"def {function}(" in text
+
+
+def test_the_tests_that_documents_name_exist():
+    """A name in a document is that of a test or of a test's module."""
+    documents = [
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / name for name in ("Makefile", "README.md")),
+    ]
+    named = {
+        name
+        for document in documents
+        for name in re.findall(r"\btest_[a-z0-9_]+\b", document.read_text())
+    }
+    modules = list((ROOT / "tests").rglob("test_*.py"))
+    known = {module.stem for module in modules}
+    for module in modules:
+        known |= set(re.findall(r"^def (test_\w+)\(", module.read_text(), re.MULTILINE))
+    assert len(named) > 100
+    assert named - known == set()
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("LiveSpan.")])
@@ -73,7 +92,7 @@ def test_names_of_mlflow_pass_through():
         assert callable(getattr(ours, function))
 
 
-def test_immutable_only():
+def test_a_live_span_is_not_made_of_a_dictionary():
     span = mlflow_fasttrace.start_span_no_context("span", inputs={"a": 1})
     span.end()
     for function in ("from_dict", "from_dict_v2", "from_otel_proto"):

@@ -12,7 +12,7 @@ from support.traces import traces_of
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rag_pipeline.py"
 
 
-def test_rag_pipeline(server, own_spool):
+def test_the_pipeline_runs_and_records_its_traces(server, own_spool):
     result = subprocess.run(
         [sys.executable, str(EXAMPLE), "Who set the lion free?", "Why are the grapes sour?"],
         capture_output=True,

@@ -11,11 +11,11 @@ import pytest
 from support.pythons import VERSIONS, pip_install, venv_of
 
 
-def test_tag(wheel):
+def test_the_wheel_is_tagged_for_every_python(wheel):
     assert "-cp310-abi3-" in wheel.name
 
 
-def test_limited_api_only(wheel):
+def test_the_wheel_keeps_to_the_limited_api(wheel):
     audit = Path(sys.executable).parent / "abi3audit"
     result = subprocess.run([audit, "--strict", wheel], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -83,7 +83,7 @@ print("ran on", sys.version_info[:2])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_runs_on(wheel, tmp_path, version):
+def test_the_wheel_runs_on_this_python(wheel, tmp_path, version):
     python = venv_of(version, tmp_path / "venv")
     pip_install(python, "platformdirs>=4")
     pip_install(python, "--no-deps", wheel)

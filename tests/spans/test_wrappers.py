@@ -86,7 +86,7 @@ EACH_KIND = pytest.mark.parametrize(
 
 
 @EACH_KIND
-def test_names(trace, function):
+def test_a_traced_callable_has_the_names_of_the_plain_one(trace, function):
     traced = trace(function)
     for name in functools.WRAPPER_ASSIGNMENTS:
         if hasattr(function, name):
@@ -101,7 +101,7 @@ def test_names(trace, function):
 
 
 @EACH_KIND
-def test_inspect(trace, function):
+def test_inspect_sees_the_plain_callable(trace, function):
     traced = trace(function)
     assert inspect.signature(traced) == inspect.signature(function)
     assert inspect.getfullargspec(traced) == inspect.getfullargspec(function)
@@ -127,7 +127,7 @@ def test_inspect(trace, function):
     assert isinstance(traced, types.FunctionType)
 
 
-def test_what_functions_have(trace):
+def test_a_traced_callable_has_what_functions_have(trace):
     def outer():
         free = 1
 
@@ -148,7 +148,7 @@ def test_what_functions_have(trace):
 
 
 @EACH_KIND
-def test_own_attributes(trace, function):
+def test_a_traced_callable_takes_attributes_of_its_own(trace, function):
     traced = trace(function)
     traced.own = 1
     traced.__doc__ = "Another."
@@ -173,7 +173,7 @@ def test_attributes_of_the_function_are_seen(trace):
 
 
 @EACH_KIND
-def test_weak_references(trace, function):
+def test_a_traced_callable_goes_with_its_last_reference(trace, function):
     traced = trace(function)
     reference = weakref.ref(traced)
     assert reference() is traced
@@ -182,7 +182,7 @@ def test_weak_references(trace, function):
     assert reference() is None, "it goes with its last reference, not with the garbage collector"
 
 
-def test_what_it_refers_to_goes_with_it(trace):
+def test_what_a_traced_callable_refers_to_goes_with_it(trace):
     class Large:
         pass
 
@@ -221,7 +221,7 @@ class Holder:
 
 
 @pytest.mark.parametrize("traced", [by_name, coroutine_by_name, generator_by_name, Holder.method])
-def test_pickled_and_copied_by_name(traced):
+def test_a_traced_callable_is_pickled_and_copied_by_name(traced):
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         if protocol >= 4 or "." not in traced.__qualname__:
             assert pickle.loads(pickle.dumps(traced, protocol)) is traced
@@ -233,7 +233,7 @@ def test_pickled_and_copied_by_name(traced):
     assert pickle.loads(pickle.dumps(functools.partial(traced, 1))).func is traced
 
 
-def test_pickled_bound_method():
+def test_a_bound_method_can_be_pickled():
     assert pickle.loads(pickle.dumps(Holder().method))(1) == [1]
 
 
@@ -242,7 +242,7 @@ def test_a_local_function_cannot_be_pickled(trace):
         pickle.dumps(trace(lambda: 1))
 
 
-def test_copied_by_value(trace):
+def test_cloudpickle_copies_a_traced_callable_by_value(trace):
     """cloudpickle takes what cannot be imported by value, as notebooks and model logging need."""
 
     @trace(name="n", attributes={"a": 1})
@@ -315,7 +315,7 @@ sys.stdout.buffer.write(cloudpickle.dumps((traced, Model())))
 
 
 @pytest.mark.parametrize("module", [PURE, CORE])
-def test_main_module_is_copied_into_another_process(run_program, tmp_path, module):
+def test_what_a_script_defines_is_copied_into_another_process(run_program, tmp_path, module):
     """What a script or a notebook defines has to arrive where it is not defined."""
     script = tmp_path / "script.py"
     script.write_text(BY_VALUE.format(imports=f"import {module} as mlflow"))
@@ -332,7 +332,7 @@ def test_main_module_is_copied_into_another_process(run_program, tmp_path, modul
     assert process.out == "[1] {'x': 2} traced\n", process.err
 
 
-def test_in_another_process():
+def test_traced_callables_run_in_another_process():
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert pool.submit(by_name, 1).result() == [1]
         assert pool.submit(Holder().method, 2).result() == [2]
@@ -341,7 +341,7 @@ def test_in_another_process():
 # ---- classes ----
 
 
-def test_methods(trace):
+def test_traced_methods_are_methods(trace):
     class Base:
         registered: list = []
 
@@ -391,7 +391,7 @@ def test_methods(trace):
     assert weakref.WeakMethod(child.method)()(1) == ("child", ("base", 1))
 
 
-def test_methods_that_a_class_body_makes_class_methods(trace):
+def test_new_init_subclass_and_class_getitem_may_be_traced(trace):
     class Base:
         seen: list = []
 
@@ -418,7 +418,7 @@ def test_methods_that_a_class_body_makes_class_methods(trace):
     assert Child(3).x == 3
 
 
-def test_special_methods():
+def test_special_methods_may_be_traced():
     """MLflow asks bool(self), which is a traced call of __len__, which asks bool(self)."""
     trace = mlflow_fasttrace.trace
 
@@ -469,7 +469,7 @@ def test_special_methods():
         raise ValueError("swallowed by __exit__")
 
 
-def test_abstract_methods_and_protocols(trace):
+def test_traced_methods_serve_abstract_classes_and_protocols(trace):
     class Base(abc.ABC):
         @trace
         @abc.abstractmethod
@@ -502,7 +502,7 @@ def test_abstract_methods_and_protocols(trace):
     assert not isinstance(object(), Overs)
 
 
-def test_dataclasses_enums_and_slots(trace):
+def test_traced_methods_serve_dataclasses_enums_and_slots(trace):
     @dataclasses.dataclass(frozen=True, slots=True)
     class Point:
         x: int
@@ -523,7 +523,7 @@ def test_dataclasses_enums_and_slots(trace):
     assert Color.RED.shown() == "red"
 
 
-def test_functools_over(trace):
+def test_functools_works_over_a_traced_callable(trace):
     @functools.lru_cache
     @trace
     def cached(x):
@@ -576,7 +576,7 @@ def test_functools_over(trace):
     assert functools.reduce(trace(operator.add), [1, 2, 3]) == 6
 
 
-def test_functools_under(trace):
+def test_functools_works_under_trace(trace):
     @trace
     @functools.lru_cache
     def cached(x):
@@ -592,7 +592,7 @@ def test_functools_under(trace):
     assert (dispatched(""), dispatched(1)) == ("any", "int")
 
 
-def test_descriptors_under():
+def test_descriptors_work_under_trace():
     """MLflow makes methods of them: reading the attribute no longer gives its value."""
     trace = mlflow_fasttrace.trace
 
@@ -634,7 +634,7 @@ def test_descriptors_under():
     assert (thing.by_type(""), thing.by_type(1)) == ("any", "int")
 
 
-def test_callables_without_a_name():
+def test_callables_without_a_name_may_be_traced():
     """MLflow raises AttributeError at their first call."""
     trace = mlflow_fasttrace.trace
 
@@ -672,7 +672,7 @@ def test_callables_without_a_name():
     assert trace(mock.Mock(return_value=3))() == 3
 
 
-def test_a_signature_that_raises():
+def test_a_signature_that_raises_is_no_obstacle():
     """MLflow looks for it at every call, and guards that; here it is read at decoration."""
 
     class Odd:
@@ -686,7 +686,7 @@ def test_a_signature_that_raises():
     assert mlflow_fasttrace.trace(Odd())(1) == 1
 
 
-def test_awaitable_generator():
+def test_a_traced_awaitable_generator_can_be_awaited():
     """MLflow's wrapper can no longer be awaited."""
 
     @mlflow_fasttrace.trace
@@ -704,7 +704,7 @@ def test_awaitable_generator():
 # ---- other people's tools ----
 
 
-def test_pydantic(trace):
+def test_pydantic_validates_calls_over_and_under_trace(trace):
     @pydantic.validate_call
     @trace
     def over(x: int) -> int:
@@ -727,7 +727,7 @@ def test_pydantic(trace):
             validated("a")
 
 
-def test_methods_of_a_pydantic_model(trace):
+def test_methods_of_a_pydantic_model_may_be_traced(trace):
     class Model(pydantic.BaseModel):
         name: str
 
@@ -763,7 +763,7 @@ def test_methods_of_a_pydantic_model(trace):
     assert list(Model.model_fields) == ["name"]
 
 
-def test_mocks(trace):
+def test_mocks_have_the_signature_of_a_traced_callable(trace):
     traced = trace(plain)
     fake = mock.create_autospec(traced, return_value="fake")
     assert fake(1) == "fake"
@@ -787,7 +787,7 @@ def test_mocks(trace):
     assert asyncio.run(mock.create_autospec(trace(coroutine), return_value=5)(1)) == 5
 
 
-def test_threads_and_executors(trace):
+def test_threads_and_executors_run_traced_callables(trace):
     got = []
     thread = threading.Thread(target=trace(got.append), args=(1,))
     thread.start()
@@ -796,7 +796,7 @@ def test_threads_and_executors(trace):
     assert asyncio.run(asyncio.to_thread(trace(plain), 1)) == "1y"
 
 
-def test_wrapped_by_others(trace):
+def test_traced_callables_may_be_wrapped_again(trace):
     def logged(function):
         @functools.wraps(function)
         def call(*args, **kwargs):
@@ -814,7 +814,7 @@ def test_wrapped_by_others(trace):
     assert logged(trace(plain)).__mlflow_traced__
 
 
-def test_context_managers(trace):
+def test_context_managers_may_be_made_of_traced_generators(trace):
     @contextlib.contextmanager
     @trace
     def managed(x):
@@ -834,7 +834,7 @@ def test_context_managers(trace):
     assert asyncio.run(main()) == 2
 
 
-def test_fastapi(trace):
+def test_fastapi_serves_traced_callables(trace):
     from fastapi import Depends, FastAPI
     from fastapi.responses import StreamingResponse
     from fastapi.testclient import TestClient
