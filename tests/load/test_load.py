@@ -73,15 +73,7 @@ def memory_kb():
 BURST = (
     MEMORY
     + """
-import json, os, sys, time
-import mlflow_fasttrace as mlflow
-
-mlflow.set_tracking_uri({uri!r})
-os.environ["MLFLOW_EXPERIMENT_NAME"] = {experiment!r}
-
-@mlflow.trace
-def leaf(n):
-    return n
+import json
 
 @mlflow.trace
 def root(n):
@@ -123,7 +115,7 @@ def test_a_burst_arrives_whole(server, own_spool, run_program, traces):
     """Ten spans a trace, as fast as the program can, with a live server."""
     experiment = f"burst of {traces}"
     began = time.monotonic()
-    process = run_program(BURST.format(uri=server.uri, experiment=experiment, traces=traces))
+    process = run_program(program_text(server.uri, experiment, 0, BURST.format(traces=traces)))
     assert process.returncode == 0, process.err
     figures = json.loads(process.out)
     wait_until(
@@ -233,7 +225,7 @@ def test_all_that_ended_arrives_after_kills_at_any_moment(
         killed.append(one)
     # The next program's sender delivers what all of them left.
     last = f"after {kills} kills"
-    process = run_program(BURST.format(uri=server.uri, experiment=last, traces=1))
+    process = run_program(program_text(server.uri, last, 0, BURST.format(traces=1)))
     assert process.returncode == 0, process.err
     spans = 0
     for one in killed:
@@ -280,7 +272,6 @@ class ComesAndGoes(threading.Thread):
 
 
 STEADY = """
-import time
 for n in range({traces}):
     root(n)
     time.sleep({pause})
@@ -315,19 +306,11 @@ def test_a_server_that_comes_and_goes_gets_all(server, own_spool, run_program, s
     assert inputs == dict.fromkeys(range(traces), 2)
 
 
-#: A hundred spans a trace, with nobody to take them.
+#: Traces of a hundred spans, which nobody takes.
 BACKLOG = (
     MEMORY
     + """
-import json, os
-import mlflow_fasttrace as mlflow
-
-mlflow.set_tracking_uri({uri!r})
-os.environ["MLFLOW_EXPERIMENT_NAME"] = "backlog"
-
-@mlflow.trace
-def leaf(n):
-    return n
+import json
 
 @mlflow.trace
 def root(n):
@@ -350,7 +333,9 @@ def test_a_backlog_is_bounded_and_arrives_whole(tmp_path, own_spool, run_program
     """The server is down all the while: the program's memory stays flat, the disk is bounded, and all
     of it is delivered later, by the command here, with progress shown."""
     server = MlflowServer(tmp_path)
-    process = run_program(BACKLOG.format(uri=server.uri, traces=spans // 100))
+    process = run_program(
+        program_text(server.uri, "backlog", 0, BACKLOG.format(traces=spans // 100))
+    )
     assert process.returncode == 0, process.err
     grown_mb = json.loads(process.out)
     held = sum(file.stat().st_size for file in own_spool.rglob("*") if file.is_file())

@@ -92,7 +92,7 @@ def test_names_of_mlflow_pass_through():
         assert callable(getattr(ours, function))
 
 
-def test_a_live_span_is_not_made_of_a_dictionary():
+def test_a_live_span_is_not_made_of_a_dictionary(recorded):
     span = mlflow_fasttrace.start_span_no_context("span", inputs={"a": 1})
     span.end()
     for function in ("from_dict", "from_dict_v2", "from_otel_proto"):

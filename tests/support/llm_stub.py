@@ -34,7 +34,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
@@ -221,22 +221,34 @@ def _text_of(content: Any) -> str:
     return " ".join(filter(None, map(_text_of, content or [])))
 
 
+@dataclasses.dataclass
+class Turns:
+    """What a question takes from a conversation, turn by turn."""
+
+    texts: list[str]
+    user: str = ""  # the user's last words
+    results: list[str] = dataclasses.field(default_factory=list)  # the tools', since then
+
+    def add(self, text: str, results: Sequence[str] = (), *, of_user: bool) -> None:
+        self.texts += [text, *results]
+        if results:
+            self.results += results
+        elif of_user:
+            self.user, self.results = text, []
+
+
 def chat_question(body: dict) -> Question:
-    texts, user, results = [], "", []
+    turns = Turns([])
     for message in body["messages"]:
         text = _text_of(message.get("content"))
-        texts.append(text)
-        if message["role"] == "user":
-            user, results = text, []
-        elif message["role"] in ("tool", "function"):
-            results.append(text)
+        turns.add(text, of_user=message["role"] == "user")
+        if message["role"] in ("tool", "function"):
+            turns.results.append(text)
     choice = body.get("tool_choice")
     response_format = body.get("response_format") or {}
     return Question(
         model=body["model"],
-        texts=texts,
-        user=user,
-        results=results,
+        **vars(turns),
         tools={
             tool["function"]["name"]: tool["function"].get("parameters") or {}
             for tool in body.get("tools") or []
@@ -370,21 +382,17 @@ def responses_question(body: dict) -> Question:
     items = body["input"]
     if isinstance(items, str):
         items = [{"role": "user", "content": items}]
-    texts, user, results = [body.get("instructions") or ""], "", []
+    turns = Turns([body.get("instructions") or ""])
     for item in items:
         text = _text_of(item.get("content") or item.get("output"))
-        texts.append(text)
-        if item.get("role") == "user":
-            user, results = text, []
-        elif item.get("type") == "function_call_output":
-            results.append(text)
+        turns.add(text, of_user=item.get("role") == "user")
+        if item.get("type") == "function_call_output":
+            turns.results.append(text)
     choice = body.get("tool_choice")
     form = (body.get("text") or {}).get("format") or {}
     return Question(
         model=body["model"],
-        texts=texts,
-        user=user,
-        results=results,
+        **vars(turns),
         tools={
             tool["name"]: tool.get("parameters") or {}
             for tool in body.get("tools") or []
@@ -506,23 +514,17 @@ def responses_stream(question: Question, answer: Answer, body: dict) -> Iterator
 
 
 def messages_question(body: dict) -> Question:
-    texts, user, results = [_text_of(body.get("system"))], "", []
+    turns = Turns([_text_of(body.get("system"))])
     for message in body["messages"]:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         found = [_text_of(part.get("content")) for part in parts if part["type"] == "tool_result"]
         text = _text_of([part for part in parts if part["type"] == "text"])
-        texts += [text, *found]
-        if message["role"] == "user" and found:
-            results += found
-        elif message["role"] == "user":
-            user, results = text, []
+        turns.add(text, found, of_user=message["role"] == "user")
     choice = body.get("tool_choice") or {}
     return Question(
         model=body["model"],
-        texts=texts,
-        user=user,
-        results=results,
+        **vars(turns),
         tools={
             tool["name"]: tool.get("input_schema") or {}
             for tool in body.get("tools") or []
@@ -592,7 +594,7 @@ def messages_stream(question: Question, answer: Answer) -> Iterator[Any]:
 
 def gemini_question(body: dict, model: str, stream: bool) -> Question:
     system = body.get("systemInstruction") or {}
-    texts, user, results = [_text_of(system.get("parts"))], "", []
+    turns = Turns([_text_of(system.get("parts"))])
     for content in body["contents"]:
         parts = content["parts"]
         found = [
@@ -601,11 +603,7 @@ def gemini_question(body: dict, model: str, stream: bool) -> Question:
             if "functionResponse" in part
         ]
         text = _text_of([part for part in parts if "text" in part])
-        texts += [text, *found]
-        if found:
-            results += found
-        elif content.get("role", "user") == "user":
-            user, results = text, []
+        turns.add(text, found, of_user=content.get("role", "user") == "user")
     tools = {
         function["name"]: function.get("parameters") or function.get("parameters_json_schema") or {}
         for tool in body.get("tools") or []
@@ -613,7 +611,7 @@ def gemini_question(body: dict, model: str, stream: bool) -> Question:
     }
     config = body.get("generationConfig") or {}
     schema = config.get("responseSchema") or config.get("responseJsonSchema")
-    return Question(model, texts, user, results, tools, schema=schema, stream=stream)
+    return Question(model, **vars(turns), tools=tools, schema=schema, stream=stream)
 
 
 def gemini(question: Question, answer: Answer) -> dict:
@@ -644,22 +642,18 @@ def gemini_stream(question: Question, answer: Answer) -> Iterator[Any]:
 
 
 def converse_question(body: dict, model: str, stream: bool) -> Question:
-    texts, user, results = [_text_of(body.get("system"))], "", []
+    turns = Turns([_text_of(body.get("system"))])
     for message in body["messages"]:
         parts = message["content"]
         found = [_text_of(part["toolResult"]["content"]) for part in parts if "toolResult" in part]
         text = _text_of([part for part in parts if "text" in part])
-        texts += [text, *found]
-        if found:
-            results += found
-        elif message["role"] == "user":
-            user, results = text, []
+        turns.add(text, found, of_user=message["role"] == "user")
     tools = {
         tool["toolSpec"]["name"]: tool["toolSpec"]["inputSchema"]["json"]
         for tool in (body.get("toolConfig") or {}).get("tools") or []
         if "toolSpec" in tool
     }
-    return Question(model, texts, user, results, tools, stream=stream)
+    return Question(model, **vars(turns), tools=tools, stream=stream)
 
 
 def _converse_usage(answer: Answer) -> dict:
