@@ -202,10 +202,14 @@ def test_a_backlog_without_a_sender_needs_attention(own_spool, run_program, cli)
 def test_looking_moves_nothing(own_spool, run_program, cli):
     leave_traces(run_program, "http://127.0.0.1:9")
     (ring,) = overview.rings_of(the_spool())
-    before = Path(ring).read_bytes()
+
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in own_spool.rglob("*") if path.is_file()}
+
+    before = Path(ring).read_bytes(), files()
     for command in (["status"], ["traces"], ["show", ring], ["show", ring, "--json"]):
-        cli(*command)
-    assert Path(ring).read_bytes() == before
+        assert cli(*command).stdout
+    assert (Path(ring).read_bytes(), files()) == before
 
 
 # ---- dead letters ----

@@ -4,6 +4,7 @@ and everything that MLflow hands out on the core."""
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import subprocess
 import sys
@@ -97,39 +98,40 @@ def test_every_integration_exists():
         assert importlib.util.find_spec(module) is not None, module
 
 
+#: Prints what holds, by its name, and how a module that is not there is named.
 ALIASES = """
-import sys
+import json, sys
 import mlflow_fasttrace as mlflow
-assert "mlflow" not in sys.modules
+holds = {"not imported for the package": "mlflow" not in sys.modules}
 from mlflow_fasttrace.entities import SpanType, NoOpSpan
 from mlflow_fasttrace.tracing import context, configure, get_tracing_context_headers_for_http_request
-assert "mlflow" not in sys.modules
+holds["not imported for names of our own"] = "mlflow" not in sys.modules
 import mlflow_fasttrace.openai as integration
 import mlflow as real
-assert integration is mlflow.openai is sys.modules["mlflow.openai"]
-assert integration.__spec__.name == "mlflow.openai"
-assert mlflow.is_installed()
+holds["one integration"] = integration is mlflow.openai is sys.modules["mlflow.openai"]
+holds["its own spec"] = integration.__spec__.name == "mlflow.openai"
+holds["installed"] = mlflow.is_installed()
 from mlflow_fasttrace.openai.autolog import patched_call
 from mlflow_fasttrace.tracing.constant import SpanAttributeKey
 from mlflow_fasttrace.entities.span import LiveSpan
 from mlflow_fasttrace.entities import Trace
 from mlflow_fasttrace.langchain import autolog
 import mlflow_fasttrace.otel
-assert callable(mlflow.openai.autolog)
-assert patched_call.__module__ == "mlflow.openai.autolog"
-assert LiveSpan is real.entities.LiveSpan and Trace is real.entities.Trace
-assert mlflow_fasttrace.otel.autolog is real.otel.autolog
-assert SpanAttributeKey.INPUTS == "mlflow.spanInputs"
+holds["autolog"] = callable(mlflow.openai.autolog)
+holds["a module below"] = patched_call.__module__ == "mlflow.openai.autolog"
+holds["entities"] = LiveSpan is real.entities.LiveSpan and Trace is real.entities.Trace
+holds["beside our own"] = mlflow_fasttrace.otel.autolog is real.otel.autolog
+holds["constants"] = SpanAttributeKey.INPUTS == "mlflow.spanInputs"
 try:
     import mlflow_fasttrace.no_such_module
 except ModuleNotFoundError as error:
-    assert error.name == "mlflow_fasttrace.no_such_module"
-else:
-    raise AssertionError
+    missing = error.name
 with mlflow.start_span("outer") as outer:
     with real.start_span("inner") as inner:
-        assert mlflow.get_current_active_span() is inner is real.get_current_active_span()
-        assert inner.parent_id == outer.span_id
+        current = mlflow.get_current_active_span()
+        holds["one current span"] = current is inner is real.get_current_active_span()
+        holds["nested"] = inner.parent_id == outer.span_id
+print(json.dumps([holds, missing]))
 """
 
 
@@ -137,6 +139,9 @@ def test_mlflows_modules_are_found_under_this_name(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     result = subprocess.run([sys.executable, "-c", ALIASES], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    holds, missing = json.loads(result.stdout)
+    assert holds == dict.fromkeys(holds, True)
+    assert missing == "mlflow_fasttrace.no_such_module"
 
 
 def test_a_session_may_have_several_levels(recorded):

@@ -245,6 +245,9 @@ def test_several_that_fail_become_a_dead_letter_each(server, bench, experiment, 
         bench.run()
         record(5, "poison")
         bench.run(lambda: len(bench.dead_letters()) == 5)
+    assert bench.left() == 0
+    assert all("500" in reason for reason in bench.dead_letters())
+    assert [trace.data.spans[0].name for trace in traces_of(server.uri, experiment)] == ["good"]
 
 
 def test_a_server_that_fails_for_everything_makes_no_dead_letters(

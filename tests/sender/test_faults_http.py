@@ -168,7 +168,7 @@ def test_a_server_that_never_answers_does_not_hold_the_program(own_spool, run_pr
         assert process.returncode == 0, process.err
         _, before, after = map(float, process.out.split())
         assert after - before < 2.5
-    assert own_spool.exists()
+    wait_until(lambda: list(own_spool.glob("*/packed-*.seg")), 30, "the segments that wait")
 
 
 @pytest.mark.parametrize("answer", [Reply(404, b"<html>Not Found</html>", HTML), Reply(405)])
