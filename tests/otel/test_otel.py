@@ -73,10 +73,10 @@ def test_nothing_is_recorded_while_tracing_is_off_or_not_sampled(recorded):
         fasttrace.tracing.enable()
     _core.set_sampling(0.0)
     try:
-        with tracer.start_as_current_span("dropped") as span:
+        with tracer.start_as_current_span("not sampled") as span:
             assert not span.is_recording()
             _core.set_sampling(1.0)
-            with tracer.start_as_current_span("dropped too") as inside:
+            with tracer.start_as_current_span("not sampled either") as inside:
                 assert not inside.is_recording()
     finally:
         _core.set_sampling(1.0)

@@ -23,7 +23,7 @@ def recorded(tmp_path, monkeypatch):
     """A function that gives the names of the spans recorded since its last call, each with its
     parent's name."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow_fasttrace.install()  # as whatever is reached through the namespace would do
+    mlflow_fasttrace.install()  # any name that is reached through the namespace would do so later
     recorded = Recorded(tmp_path)
 
     def read():

@@ -164,10 +164,10 @@ def test_what_starts_under_a_no_op_span_is_a_root_unless_it_was_not_sampled(inst
         assert root.parent_id is None
     _core.set_sampling(0.0)
     try:
-        dropped = mlflow.start_span_no_context("dropped")
-        with safe_set_span_in_context(dropped):
+        unsampled = mlflow.start_span_no_context("not sampled")
+        with safe_set_span_in_context(unsampled):
             _core.set_sampling(1.0)
-            with mlflow.start_span("dropped with it") as span:
+            with mlflow.start_span("not sampled with it") as span:
                 assert isinstance(span, NoOpSpan)
     finally:
         _core.set_sampling(1.0)
@@ -252,9 +252,9 @@ def test_an_info_that_was_handed_out_counts(installed):
             trace.info.trace_metadata["m"] = "3"
             trace.info.request_preview = "seen"
             trace.info.assessments.append(Feedback(name="f", value=True))
-            kept = trace.info
-        kept.response_preview = "later"
-        kept.client_request_id = "request"
+            handed_out = trace.info
+        handed_out.response_preview = "later"
+        handed_out.client_request_id = "request"
         mlflow.update_current_trace(tags={"after": "4"}, state="ERROR")
         mlflow.log_feedback(trace_id=root.trace_id, name="g", value=1)
         manager.set_trace_metadata(root.trace_id, "n", "5")

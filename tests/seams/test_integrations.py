@@ -22,7 +22,7 @@ from support.traces import described, traces_of
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests/programs/integrations"
 
-#: In .venv-integrations.
+#: Frameworks in .venv-integrations.
 CORE = {
     "agents",
     "anthropic",
@@ -33,7 +33,7 @@ CORE = {
     "llama_index",
     "openai",
 }
-#: In .venv-integrations-more, or in one of its own; run by ``make test-long`` only.
+#: Frameworks in .venv-integrations-more, or in a venv of their own; run by ``make test-long`` only.
 MORE = {
     "ag2",
     "agno",
@@ -49,15 +49,15 @@ MORE = {
     "smolagents",
     "strands",
 }
-#: Whose dependencies go with no other's.
+#: Frameworks whose dependencies do not go with those of any other.
 ALONE = {"crewai"}
-#: Those whose spans are OpenTelemetry's, seen by MLflow as they end.
+#: Frameworks whose spans are OpenTelemetry's, which MLflow sees as they end.
 OPENTELEMETRY = {"agno", "haystack", "semantic_kernel", "strands"}
 
 FRAMEWORKS = sorted(CORE) + sorted(MORE)
 
-#: The second run's way, beside pure MLflow's: run.py's WAYS. That two runs of pure MLflow are equal
-#: shows that what differs between two ways is not the programs' own doing.
+#: The second run's way, one of run.py's WAYS; the first run is pure MLflow's. Two runs of pure MLflow
+#: are equal, so a difference between two ways is not the programs' own doing.
 HOWS = ["drop-in", "installed", "mlflow"]
 
 #: Programs whose parts run in threads side by side, and so start in any order.
@@ -68,8 +68,8 @@ SIDE_BY_SIDE = {
     ("dspy", "parallel"),
 }
 
-#: Nothing leaves the machine: no telemetry, no price lists, no hubs; a proxy that is not there for
-#: whatever tries.
+#: Settings by which nothing leaves the machine: no telemetry, no price lists, no hubs, and a proxy that
+#: is not there for all other requests.
 OFFLINE = {
     "http_proxy": "http://127.0.0.1:9",
     "https_proxy": "http://127.0.0.1:9",
@@ -95,7 +95,7 @@ def programs_of(framework: str) -> list[str]:
     return [name for name in functions if not name.startswith("_") and name != "enable"]
 
 
-#: Of the ways but the first, what `make test` tries too.
+#: Frameworks and ways, besides the first way, that `make test` tries too.
 ALSO_SHORT = {("openai", "installed")}
 
 
@@ -222,7 +222,8 @@ def with_names(description: dict[str, Any]) -> dict[str, Any]:
 LOGS_FEEDBACK = {("dspy", "evaluate")}
 
 
-#: Whose spans count tokens that are none, which MLflow reads as no count: docs/compatibility.md.
+#: Frameworks whose spans have None for a number of tokens, which MLflow reads as no number:
+#: docs/compatibility.md.
 COUNTS_NONE = {"strands"}
 
 

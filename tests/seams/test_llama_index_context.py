@@ -36,7 +36,7 @@ if len(sys.argv) == 1:
     async def begins():
         with mlflow.start_span("request") as span:
             context = get_dispatcher().capture_propagation_context()
-            # Nothing but this text reaches those who go on.
+            # The context travels as a text, as to another process.
             context = json.loads(json.dumps(context))
             await asyncio.create_task(resumed(context), **{nothing})
             subprocess.run([sys.executable, __file__, json.dumps(context)], check=True)

@@ -150,7 +150,7 @@ def test_a_server_that_is_no_mlflow_makes_no_dead_letters(own_spool, run_program
         )
         assert process.returncode == 0, process.err
         assert "does not answer yet" in process.err
-    wait_until(lambda: list(own_spool.glob("*/packed-*.seg")), 30, "what is kept")
+    wait_until(lambda: list(own_spool.glob("*/packed-*.seg")), 30, "the segments that wait")
     assert not refusals(own_spool)
 
 
@@ -283,7 +283,7 @@ def test_an_unknown_certificate_is_not_trusted(server, own_spool, run_program, c
         )
         assert process.returncode == 0, process.err
         assert proxy.requests == []
-    wait_until(lambda: list(own_spool.glob("*/packed-*.seg")), 30, "what is kept")
+    wait_until(lambda: list(own_spool.glob("*/packed-*.seg")), 30, "the segments that wait")
 
 
 SIGN_IN = {

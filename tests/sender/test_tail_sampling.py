@@ -6,7 +6,7 @@ from support.texts import KILLS_ITSELF, assert_all_there, program_text
 from support.traces import traces_of
 from support.waiting import wait_until
 
-#: Traces that some rule keeps; prints how long a flush takes while one of them is open.
+#: Traces that some rule lets through; prints how long a flush takes while one of them is open.
 KINDS = """
 import contextlib
 
@@ -30,17 +30,17 @@ print(time.monotonic() - began, flush=True)
 def test_traces_are_delivered_that_failed_or_were_slow(server, own_spool, run_program):
     then = KINDS + "\nopen_one.record_exception(ValueError('late'))\nopen_one.end()\n"
     process = run_program(
-        program_text(server.uri, "kept", 50, then), MLFLOW_FASTTRACE_KEEP="error, slow>1.5s"
+        program_text(server.uri, "tail sampled", 50, then), MLFLOW_FASTTRACE_KEEP="error, slow>1.5s"
     )
     assert process.returncode == 0, process.err
     assert process.err == ""
     assert float(process.out) < 20, "a flush does not wait for the end of traces"
 
-    def kept():
-        found = traces_of(server.uri, "kept")
+    def delivered():
+        found = traces_of(server.uri, "tail sampled")
         return found if len(found) >= 3 else None
 
-    traces = {trace.data.spans[0].name: trace for trace in wait_until(kept, 60, "what is kept")}
+    traces = {trace.data.spans[0].name: trace for trace in wait_until(delivered, 60, "the traces")}
     assert set(traces) == {"has an error inside", "slow", "open"}
     assert len(traces["open"].data.spans) == 2
     assert len(traces["has an error inside"].data.spans) == 2
@@ -52,8 +52,8 @@ def test_a_share_of_the_traces_is_delivered(server, own_spool, run_program):
         MLFLOW_FASTTRACE_KEEP="25%",
     )
     assert process.returncode == 0, process.err
-    kept = len(traces_of(server.uri, "share"))
-    assert 50 < kept < 150, kept
+    delivered = len(traces_of(server.uri, "share"))
+    assert 50 < delivered < 150, delivered
 
 
 def test_what_a_killed_program_left_open_is_delivered(server, own_spool, run_program):

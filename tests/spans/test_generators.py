@@ -29,7 +29,7 @@ def recorded(tmp_path):
 
 @pytest.fixture(autouse=True)
 def nothing_unraisable(monkeypatch):
-    """An exception that Python can only report, as nobody catches it, fails the test."""
+    """An exception that Python can only report fails the test."""
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
     yield seen
@@ -238,7 +238,7 @@ def test_a_generator_that_is_not_sampled_goes_on_as_untraced(body, driver):
 
 
 class Suspends:
-    """Awaited, it gives control back to whoever drives the coroutine."""
+    """An awaitable that gives control back to the function that drives the coroutine."""
 
     def __await__(self):
         return (yield "suspended")

@@ -78,12 +78,12 @@ def test_a_record_that_nobody_wrote_costs_itself(server, bench, experiment):
     bench.run(lambda: not list(bench.folder.glob("*.seg")) and bench.left() == 0)
     assert len(traces_of(server.uri, experiment)) == 3
     assert not list(bench.folder.glob("*.damaged"))
-    kept = [
+    set_aside = [
         record
         for path in bench.folder.glob("refused-*.seg.refused")
         for _kind, _trace, record in items_of(_core.SegmentReader(str(path)))
     ]
-    assert sorted(kept) == sorted(hostile * 2)
+    assert sorted(set_aside) == sorted(hostile * 2)
     assert all("cannot be used" in note for note in bench.dead_letters())
 
 

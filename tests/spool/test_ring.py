@@ -33,7 +33,8 @@ def test_the_ring_is_used_round_and_round(ring):
 
 
 def test_a_span_appears_together_with_its_traces_record(ring):
-    """A program that is killed between the two leaves neither: nobody would know where the span goes."""
+    """Without the trace's record it would not be known where the span goes; a program that is killed
+    between the two leaves neither."""
     _writer, reader, _ = ring
     heads = []
 

@@ -28,7 +28,7 @@ def _tool(name: str, *folders: str) -> str | None:
 
 
 def _someone(*names: str) -> pwd.struct_passwd | None:
-    """Who the server runs as: databases refuse root, or should. None: whoever runs the tests."""
+    """The user that the server runs as, for databases refuse root, or should; None: that of the tests."""
     if os.geteuid() != 0:
         return None
     for name in (*names, "nobody"):

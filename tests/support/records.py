@@ -80,7 +80,7 @@ def span_record(record: bytes) -> SpanRecord:
 
 
 def items_of(source: Source) -> list[Item]:
-    """What a ring or segment holds, or what a reader of one has not given out yet."""
+    """The records in a ring or segment, or those that a reader of one has not given out yet."""
     if isinstance(source, (str, os.PathLike)):
         items, damage = file_items(os.fspath(source))
         assert damage == []

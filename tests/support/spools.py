@@ -13,7 +13,7 @@ from support.waiting import wait_until
 
 
 def base_environment(spool: Path) -> dict[str, str]:
-    """What every program of the tests has in its environment."""
+    """The environment of every program of the tests."""
     return {
         "MLFLOW_FASTTRACE_SPOOL_DIR": str(spool),
         "MLFLOW_MODEL_CATALOG_URI": "",  # no look-ups of prices on the network

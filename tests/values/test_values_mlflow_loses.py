@@ -88,7 +88,7 @@ except Broken as raised:
     facts["raised"] = raised is error
 
 
-# an object whose bool() is nobody's business
+# objects whose bool() must not be asked for
 class NoBool:
     def __bool__(self):
         raise RuntimeError("in __bool__")

@@ -27,7 +27,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-#: What the core may go down to; see MAX_DEPTH in ext/encode.c.
+#: The depth to which values are encoded: MAX_DEPTH of the core's encode.c.
 MAX_DEPTH = 900
 
 _UNSET: Any = object()
@@ -37,16 +37,19 @@ _UNSET: Any = object()
 class Case:
     name: str
     make: Callable[[], Any]
-    #: Why MLflow's ``set_attribute`` raises into the program, and what the core keeps instead.
+    #: The reason why MLflow's ``set_attribute`` raises into the program; ``kept`` is the core's value.
     breaks: str = ""
-    #: Why MLflow's ``set_inputs`` and ``set_outputs`` do, which copy lists, tuples and dicts first.
+    #: The reason why MLflow's ``set_inputs`` and ``set_outputs`` raise: they copy lists, tuples and
+    #: dicts first.
     breaks_inputs: str = ""
-    #: Why inputs and outputs are not compared: MLflow shows the copy's repr, not the value's.
+    #: The reason why inputs and outputs are not compared: MLflow shows the copy's repr, not the value's.
     copied: str = ""
-    #: Why a request of spans cannot carry it, though it reads back: the trace travels as a file,
-    #: or ``arrives`` says what comes of it. (MLflow's whole batch fails; a lone trace is a file.)
+    #: The reason why a request of spans cannot carry the value, though it reads back: the trace travels
+    #: as a file, or ``arrives`` is what comes of it. (MLflow's whole batch fails; a lone trace is a file.)
     off_the_wire: str = ""
+    #: The value that reads back, where it is not MLflow's.
     kept: Any = _UNSET
+    #: The value on the server, where it is not the one that reads back.
     arrives: Any = _UNSET
     #: False where json.dumps of this version of Python gives something else than ``kept``.
     same_json: bool = True
@@ -57,7 +60,7 @@ class Case:
 
     @property
     def delivered(self) -> Any:
-        """What must arrive where MLflow raises or sends no spans."""
+        """The value that must arrive where MLflow raises or sends no spans."""
         return self.kept if self.arrives is _UNSET else self.arrives
 
 
@@ -1070,7 +1073,7 @@ def depth_of(value: Any) -> int:
 
 
 def deep_text(value: Any) -> str:
-    """The same for values that Python's own functions cannot walk."""
+    """The text of a value that is too deep for Python's own functions, which recurse."""
     parts, todo = [], [value]
     while todo:
         item = todo.pop()
