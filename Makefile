@@ -59,13 +59,13 @@ clean:
 
 # ---- what the above need ----
 
-# The C libraries and, on Debian and Ubuntu, the package that venv is kept in.
+# The C libraries and, on Debian and Ubuntu, the package that has venv.
 $(STAMPS)/system: .ci/install-system.sh
 	@mkdir -p $(STAMPS)
 	PYTHON=$(PYTHON) sh .ci/install-system.sh
 	@touch $@
 
-# The databases that tests start; nobody else needs them.
+# The databases that tests start, and only tests.
 $(STAMPS)/test-system: .ci/install-test-system.sh
 	@mkdir -p $(STAMPS)
 	sh .ci/install-test-system.sh

@@ -153,7 +153,7 @@ def table(micro_figures: dict, live_figures: dict) -> str:
     lines.append("| spans that arrived | " + " | ".join(texts) + " | |")
     for key, title, unit in (
         ("caller_us", "live server: caller's time a span", "µs"),
-        ("agent_cpu_us", "live server: agent's CPU a span", "µs"),
+        ("program_cpu_us", "live server: the program's CPU a span", "µs"),
         ("sender_cpu_us", "live server: sender's CPU a span", "µs"),
         ("until_there_s", "live server: 100 traces of 11 spans until it has all", "s"),
     ):
