@@ -20,6 +20,7 @@ from mlflow.tracing import provider
 from mlflow.tracing.attachments import Attachment
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from mlflow_fasttrace import _core, otel, tracing
+from mlflow_fasttrace._internal.spans.otel_context import link_contexts
 from opentelemetry.sdk.trace import TracerProvider
 
 ROUNDS = int(sys.argv[1])
@@ -305,11 +306,11 @@ def other_processes_and_libraries():
         plain(1)
     with bridged.start_as_current_span("theirs", attributes={"plain": "text"}) as span:
         dict(span.attributes), span.parent, span.context, span.add_event("e", {"a": 1})
-        otel.link_contexts(True)
+        link_contexts(True)
         plain(1)
         with bridged.start_as_current_span("below"):
             pass
-        otel.link_contexts(False)
+        link_contexts(False)
 
 
 def on_the_core():
