@@ -5,16 +5,16 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := .stamps
-# The SDKs of tests/test_integrations.py: those of `make test`, and the others.
+# The SDKs of tests/seams/test_integrations.py: those of `make test`, and the others.
 INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/integrations-crewai
 C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml
 
 # What is run under the newest MLflow besides the one that the tests are made for; not what its dictionary
 # of a span changes (docs/compatibility.md).
-WITH_NEWEST_MLFLOW := $(addprefix tests/,test_install.py test_equal_to_mlflow.py test_otel.py \
-	test_dropin.py test_trees_equal_to_mlflow.py test_tracing_api.py) \
-	-k "not test_same_size_figures and not immutable_forms"
+WITH_NEWEST_MLFLOW := $(addprefix tests/,seams/test_install.py seams/test_dropin.py otel/test_otel.py \
+	api/test_programs_equal_to_mlflow.py api/test_trees_equal_to_mlflow.py api/test_tracing_api.py) \
+	-k "not test_size_figures_are_mlflows and not immutable_forms"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long bench lint format wheel clean
@@ -64,13 +64,13 @@ clean:
 
 # ---- what the above need ----
 
-# The C libraries and, on Debian and Ubuntu, the package that venv is kept in.
+# The C libraries and, on Debian and Ubuntu, the package that has venv.
 $(STAMPS)/system: .ci/install-system.sh
 	@mkdir -p $(STAMPS)
 	PYTHON=$(PYTHON) sh .ci/install-system.sh
 	@touch $@
 
-# The databases that tests start; nobody else needs them.
+# The databases that tests start, and only tests.
 $(STAMPS)/test-system: .ci/install-test-system.sh
 	@mkdir -p $(STAMPS)
 	sh .ci/install-test-system.sh
@@ -88,12 +88,12 @@ $(STAMPS)/built: $(STAMPS)/venv $(SOURCES)
 	@touch $@
 
 # Over what is in .venv.
-$(STAMPS)/integrations: tests/integrations/requirements.txt
-$(STAMPS)/integrations-more: tests/integrations/requirements-more.txt
-$(STAMPS)/integrations-crewai: tests/integrations/requirements-crewai.txt
+$(STAMPS)/integrations: tests/programs/integrations/requirements.txt
+$(STAMPS)/integrations-more: tests/programs/integrations/requirements-more.txt
+$(STAMPS)/integrations-crewai: tests/programs/integrations/requirements-crewai.txt
 $(INTEGRATIONS): .ci/overlay_venv.py $(STAMPS)/venv
 	$(BIN)/python .ci/overlay_venv.py .venv-$(@F) \
-		-r tests/integrations/requirements$(@F:integrations%=%).txt
+		-r tests/programs/integrations/requirements$(@F:integrations%=%).txt
 	@touch $@
 
 # The newest MLflow there is, alone: its parts may not be there yet.

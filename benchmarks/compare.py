@@ -27,7 +27,8 @@ sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from sink import Sink  # noqa: E402
-from support import MlflowServer, base_environment  # noqa: E402
+from support.servers import MlflowServer  # noqa: E402
+from support.spools import base_environment  # noqa: E402
 
 COLUMNS = {
     "MLflow": ("mlflow", {}),
@@ -152,7 +153,7 @@ def table(micro_figures: dict, live_figures: dict) -> str:
     lines.append("| spans that arrived | " + " | ".join(texts) + " | |")
     for key, title, unit in (
         ("caller_us", "live server: caller's time a span", "µs"),
-        ("agent_cpu_us", "live server: program's CPU a span", "µs"),
+        ("program_cpu_us", "live server: program's CPU a span", "µs"),
         ("sender_cpu_us", "live server: sender's CPU a span", "µs"),
         ("until_there_s", "live server: 100 traces of 11 spans until it has all", "s"),
     ):

@@ -178,17 +178,17 @@ def live(mlflow, calls: int) -> dict:
         return {"n": n}
 
     @mlflow.trace
-    def agent(n):
+    def root(n):
         for i in range(10):
             leaf(i)
 
-    agent(-1)
+    root(-1)
     settle(mlflow)
     cpu = resource.getrusage(resource.RUSAGE_SELF)
     sender_cpu = cpu_of_sender()
     began = time.perf_counter()
     for n in range(100):
-        agent(n)
+        root(n)
     caller = time.perf_counter() - began
     settle(mlflow)
     while (
@@ -202,7 +202,7 @@ def live(mlflow, calls: int) -> dict:
     used = after.ru_utime + after.ru_stime - cpu.ru_utime - cpu.ru_stime
     result = {
         "caller_us": caller / spans * 1e6,
-        "agent_cpu_us": used / spans * 1e6,
+        "program_cpu_us": used / spans * 1e6,
         "until_there_s": until,
         "spans": spans,
     }

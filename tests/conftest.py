@@ -1,22 +1,30 @@
-"""A real MLflow server on loopback, a private spool, and senders that are ended with the tests."""
+"""What tests of every folder have: a real MLflow server on loopback, spools whose senders end with the
+tests, databases, a certificate, programs in processes of their own."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
-ROOT = TESTS.parent
+# Test modules import ``support`` and ``programs`` from here, whichever folder they lie in.
 sys.path.insert(0, str(TESTS))
+pytest.register_assert_rewrite("support")
 
-from databases import Mysql, Postgres  # noqa: E402
-from support import MlflowServer, base_environment, rings_of  # noqa: E402
+from mlflow_fasttrace._internal.recording import destination  # noqa: E402
+from support.bench import Bench  # noqa: E402
+from support.databases import Mysql, Postgres  # noqa: E402
+from support.processes import ROOT, Program  # noqa: E402
+from support.records import Recorded  # noqa: E402
+from support.servers import MlflowServer  # noqa: E402
+from support.spools import base_environment, clean_up  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,22 +36,10 @@ def spool(tmp_path_factory):
     clean_up(folder)
 
 
-def clean_up(spool: Path) -> None:
-    """Ends a spool's senders and removes what they and their agents left in shared memory."""
-    for lock in spool.glob("*/sender.lock"):
-        try:
-            pid = int(lock.read_text().split()[0])
-            if pid != os.getpid():
-                os.kill(pid, signal.SIGKILL)
-        except (IndexError, ValueError, ProcessLookupError):
-            pass
-    for rings in rings_of(spool):
-        shutil.rmtree(rings, ignore_errors=True)
-
-
 @pytest.fixture(autouse=True)
 def mlflow_itself():
-    """What a test reaches through the drop-in namespace leaves MLflow on the core: not so the next."""
+    """A test that reaches for MLflow through the drop-in namespace leaves it on the core; the next one
+    finds it as it is."""
     yield
     if (module := sys.modules.get("mlflow_fasttrace._internal.seams.install")) is not None:
         module.uninstall()
@@ -51,10 +47,8 @@ def mlflow_itself():
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    server = MlflowServer(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.stop()
+    with MlflowServer(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +67,7 @@ def mysql():
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
-    """Of 127.0.0.1, signed by itself: (certificate, key)."""
+    """A certificate of 127.0.0.1, signed by itself: the paths of it and of its key."""
     folder = tmp_path_factory.mktemp("tls")
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 "
@@ -94,35 +88,49 @@ def own_spool(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def agent(tmp_path):
-    """Runs a program in a process of its own; what is still running at the end is killed."""
-    started = []
+def run_program(tmp_path):
+    """Runs a program in a process of its own; one that still runs at the end is killed."""
+    started: list[Program] = []
 
-    def start(code: str, *, wait: bool = True, **environment: str):
-        script = tmp_path / f"agent{len(started)}.py"
-        script.write_text(code)
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-            cwd=tmp_path,
-        )
+    def run(code: str, *, wait: bool = True, **environment: str) -> Program:
+        process = Program(code, tmp_path, f"program{len(started)}", **environment)
         started.append(process)
         if wait:
-            process.out, process.err = process.communicate(timeout=120)
+            process.finish()
         return process
 
-    yield start
+    yield run
     for process in started:
         if process.poll() is None:
             process.kill()
             process.communicate()
 
 
+@pytest.fixture
+def recorded(tmp_path):
+    """What this process records during the test."""
+    recorded = Recorded(tmp_path)
+    yield recorded
+    recorded.end()
+
+
+@pytest.fixture
+def bench(tmp_path, caplog):
+    """A sender in this process, whose log lines are caught."""
+    caplog.set_level(logging.INFO, "mlflow_fasttrace.sender")
+    yield Bench(tmp_path)
+    destination.reset()
+
+
+@pytest.fixture
+def experiment():
+    """The name of an experiment that no other test has."""
+    return f"experiment {uuid.uuid4().hex[:8]}"
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory) -> Path:
+    """The package's wheel, built from its sources."""
     folder = tmp_path_factory.mktemp("dist")
     source = tmp_path_factory.mktemp("source")
     for name in ("ext", "python", "setup.py", "pyproject.toml", "README.md", "LICENSE"):

@@ -1,0 +1,40 @@
+"""Runs every program, or those named, each into an experiment of its own:
+python -m programs.run MODULE URI PREFIX [PROGRAM]...
+
+"mlflow:installed" is MLflow itself, made to run on the core.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from programs import api, basic, callables, of_modules, otel
+
+PROGRAMS = of_modules(basic, api, callables, otel)
+
+
+def main() -> None:
+    module_name, uri, prefix, *names = sys.argv[1:]
+    module_name, _, installed = module_name.partition(":")
+    if installed:
+        import mlflow_fasttrace
+
+        assert mlflow_fasttrace.install()
+    mlflow = importlib.import_module(module_name)
+    if installed:
+        assert mlflow.trace.__code__.co_filename.endswith("patching.py")
+    mlflow.set_tracking_uri(uri)
+    os.environ["PROGRAM_PREFIX"] = prefix
+    for name, run in PROGRAMS.items():
+        if names and name not in names:
+            continue
+        os.environ["PROGRAM_NAME"] = name
+        mlflow.set_experiment(f"{prefix}-{name}")
+        run(mlflow)
+    mlflow.flush_trace_async_logging()
+
+
+if __name__ == "__main__":
+    main()

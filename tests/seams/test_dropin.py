@@ -1,0 +1,154 @@
+"""The drop-in namespace beyond the tracing functions: MLflow's modules under its name, autologging,
+and everything that MLflow hands out on the core."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import subprocess
+import sys
+
+import mlflow
+import mlflow_fasttrace
+import openai
+import pytest
+from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
+from mlflow_fasttrace._internal.seams import autolog
+from support.records import Recorded
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A function that gives the names of the spans recorded since its last call, each with its
+    parent's name."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow_fasttrace.install()  # any name that is reached through the namespace would do so later
+    recorded = Recorded(tmp_path)
+
+    def read():
+        spans = recorded.spans()
+        names = {span.span_id: span.name for span in spans}
+        return sorted((span.name, names.get(span.parent_id, "")) for span in spans)
+
+    yield read
+    mlflow.openai.autolog(disable=True)
+    AUTOLOGGING_INTEGRATIONS.pop("openai", None)
+    recorded.end()
+
+
+def ask():
+    """Asks a model that does not answer; its span is recorded all the same."""
+    client = openai.OpenAI(api_key="x", base_url="http://127.0.0.1:9/v1", max_retries=0)
+    with pytest.raises(openai.APIConnectionError):
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+
+
+def ask_in_a_trace():
+    with mlflow_fasttrace.start_span("root"):
+        ask()
+
+
+TRACED = [("Completions", "root"), ("root", "")]
+UNTRACED = [("root", "")]
+
+
+def test_one_integration_is_switched_on_and_off(recorded):
+    ask_in_a_trace()
+    assert recorded() == UNTRACED
+    mlflow_fasttrace.openai.autolog()
+    ask_in_a_trace()
+    assert recorded() == TRACED
+    ask()
+    assert recorded() == [("Completions", "")]
+    mlflow_fasttrace.openai.autolog(disable=True)
+    ask_in_a_trace()
+    assert recorded() == UNTRACED
+
+
+@pytest.mark.parametrize("tracing_alone", [False, True])
+def test_all_integrations_are_switched_on_and_off(recorded, monkeypatch, tracing_alone):
+    if tracing_alone:  # the package mlflow-tracing has no autolog()
+        monkeypatch.delattr(mlflow, "autolog")
+    mlflow_fasttrace.autolog(silent=True, exclude_flavors=["langchain"])
+    ask_in_a_trace()
+    assert recorded() == TRACED
+    mlflow_fasttrace.autolog(disable=True)
+    ask_in_a_trace()
+    assert recorded() == UNTRACED
+    mlflow_fasttrace.openai.autolog()  # an integration that was switched on by itself
+    mlflow_fasttrace.autolog(disable=True)
+    ask_in_a_trace()
+    assert recorded() == UNTRACED
+
+
+def test_an_integration_that_fails_harms_no_other(recorded, monkeypatch, caplog):
+    monkeypatch.delattr(mlflow, "autolog")
+    broken = {"pytest": "mlflow.no_such_integration", **autolog.INTEGRATIONS}
+    monkeypatch.setattr(autolog, "INTEGRATIONS", broken)
+    with caplog.at_level(logging.WARNING):
+        mlflow_fasttrace.autolog()
+    assert "Autologging of pytest failed" in caplog.text
+    ask_in_a_trace()
+    assert recorded() == TRACED
+
+
+def test_every_integration_exists():
+    for module in set(autolog.INTEGRATIONS.values()):
+        assert importlib.util.find_spec(module) is not None, module
+
+
+#: Prints what holds, by its name, and how a module that is not there is named.
+ALIASES = """
+import json, sys
+import mlflow_fasttrace as mlflow
+holds = {"not imported for the package": "mlflow" not in sys.modules}
+from mlflow_fasttrace.entities import SpanType, NoOpSpan
+from mlflow_fasttrace.tracing import context, configure, get_tracing_context_headers_for_http_request
+holds["not imported for names of our own"] = "mlflow" not in sys.modules
+import mlflow_fasttrace.openai as integration
+import mlflow as real
+holds["one integration"] = integration is mlflow.openai is sys.modules["mlflow.openai"]
+holds["its own spec"] = integration.__spec__.name == "mlflow.openai"
+holds["installed"] = mlflow.is_installed()
+from mlflow_fasttrace.openai.autolog import patched_call
+from mlflow_fasttrace.tracing.constant import SpanAttributeKey
+from mlflow_fasttrace.entities.span import LiveSpan
+from mlflow_fasttrace.entities import Trace
+from mlflow_fasttrace.langchain import autolog
+import mlflow_fasttrace.otel
+holds["autolog"] = callable(mlflow.openai.autolog)
+holds["a module below"] = patched_call.__module__ == "mlflow.openai.autolog"
+holds["entities"] = LiveSpan is real.entities.LiveSpan and Trace is real.entities.Trace
+holds["beside our own"] = mlflow_fasttrace.otel.autolog is real.otel.autolog
+holds["constants"] = SpanAttributeKey.INPUTS == "mlflow.spanInputs"
+try:
+    import mlflow_fasttrace.no_such_module
+except ModuleNotFoundError as error:
+    missing = error.name
+with mlflow.start_span("outer") as outer:
+    with real.start_span("inner") as inner:
+        current = mlflow.get_current_active_span()
+        holds["one current span"] = current is inner is real.get_current_active_span()
+        holds["nested"] = inner.parent_id == outer.span_id
+print(json.dumps([holds, missing]))
+"""
+
+
+def test_mlflows_modules_are_found_under_this_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    result = subprocess.run([sys.executable, "-c", ALIASES], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    holds, missing = json.loads(result.stdout)
+    assert holds == dict.fromkeys(holds, True)
+    assert missing == "mlflow_fasttrace.no_such_module"
+
+
+def test_a_session_may_have_several_levels(recorded):
+    with mlflow_fasttrace.tracing.context(session_id=["trip", "leg"]):
+        with mlflow_fasttrace.start_span("a") as span:
+            assert span._trace.metadata["mlflow.trace.session"] == '["trip","leg"]'
+            mlflow_fasttrace.update_current_trace(session_id=["trip"])
+            assert span._trace.metadata["mlflow.trace.session"] == '["trip"]'
+            with pytest.raises(mlflow.MlflowException, match="non-empty list of strings"):
+                mlflow_fasttrace.update_current_trace(session_id=[1])

@@ -1,0 +1,171 @@
+"""A database server as the tracking URI: MLflow's store, opened by the sender. The programs do not name
+the URI, which has a password in it: it is in their environment."""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import quote
+
+import pytest
+from mlflow_fasttrace._internal.config.uris import without_credentials
+from support.databases import PASSWORD, Database
+from support.processes import run_programs
+from support.texts import assert_all_there, program_text
+from support.traces import described, traces_of
+from support.waiting import wait_until
+
+PROGRAMS = ("bare_decorator", "exceptions", "trace_updates", "usage_and_cost", "tags_in_flight")
+
+
+class Target:
+    """A database of a server, with MLflow's tables."""
+
+    def __init__(self, database: Database):
+        self.database = database
+        self.uri = database.create("tracing")
+        traces_of(self.uri, "none")  # makes MLflow's tables, which takes its time
+
+
+@pytest.fixture(scope="module")
+def targets(request):
+    """Each database with MLflow's tables in it, made when it is first asked for."""
+    made: dict[str, Target] = {}
+
+    def target(kind: str) -> Target:
+        if kind not in made:
+            made[kind] = Target(request.getfixturevalue(kind))
+        return made[kind]
+
+    return target
+
+
+def assert_no_secret(spool) -> None:
+    for file in spool.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            for secret in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD)):
+                assert secret.encode() not in content, file
+
+
+@pytest.mark.parametrize("kind", ["postgres", pytest.param("mysql", marks=pytest.mark.long)])
+def test_a_database_gets_what_mlflow_puts_there(targets, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where this store keeps artifacts
+    uri = targets(kind).uri
+    run_programs("mlflow", uri, "pure", *PROGRAMS)
+    run_programs("mlflow_fasttrace", uri, "core", *PROGRAMS)
+    for name in PROGRAMS:
+        pure = [described(trace) for trace in traces_of(uri, f"pure-{name}")]
+        core = [described(trace) for trace in traces_of(uri, f"core-{name}")]
+        assert pure, "MLflow itself recorded nothing"
+        assert core == pure
+
+
+@pytest.mark.parametrize("kind", ["postgres", pytest.param("mysql", marks=pytest.mark.long)])
+def test_a_database_that_comes_back_gets_all(targets, own_spool, run_program, kind):
+    target = targets(kind)
+    target.database.stop()
+    try:
+        code, environment = program_text(None, "down", 30), {"MLFLOW_TRACKING_URI": target.uri}
+        began = time.monotonic()
+        process = run_program(code, **environment, MLFLOW_FASTTRACE_EXIT_TIMEOUT="2")
+        assert time.monotonic() - began < 20, "the exit must not wait for the database"
+        assert process.returncode == 0, process.err
+        assert "does not answer yet" in process.err
+        assert PASSWORD not in process.err
+        assert quote(PASSWORD, safe="") not in process.err
+        wait_until(lambda: list(own_spool.glob("*/packed-*.seg")), 30, "the segments")
+        assert_no_secret(own_spool)
+    finally:
+        target.database.start()
+    assert_all_there(target.uri, "down", 30)
+    assert_no_secret(own_spool)
+    assert not list(own_spool.glob("*/refused-*"))
+
+
+PHASES = """
+for n in range(10, 30):
+    if n % 10 == 0:
+        mlflow.flush_trace_async_logging()
+        print("flushed", flush=True)
+        while not os.path.exists(f"go{n}"):
+            time.sleep(0.01)
+    root(n)
+"""
+
+
+def test_a_database_that_restarts_and_then_only_reads_gets_all(
+    targets, own_spool, run_program, tmp_path
+):
+    """First the sender's connections are dead, then the database refuses to write, as after a failover: no
+    trace is to blame."""
+    target = targets("postgres")
+    code, environment = (
+        program_text(None, "restarts", 10, PHASES),
+        {"MLFLOW_TRACKING_URI": target.uri},
+    )
+    process = run_program(code, wait=False, **environment, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
+    assert process.stdout.readline() == "flushed\n"
+    target.database.stop()
+    target.database.start()
+    (tmp_path / "go10").touch()
+    assert process.stdout.readline() == "flushed\n"
+    assert_all_there(target.uri, "restarts", 20)
+    end_sessions = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'tracing'"
+    )
+    target.database.execute("ALTER DATABASE tracing SET default_transaction_read_only = on")
+    try:
+        target.database.execute(end_sessions)
+        (tmp_path / "go20").touch()
+        _, err = process.communicate(timeout=90)
+        assert process.returncode == 0, err
+        log = next(own_spool.glob("*/sender.log"))
+        wait_until(lambda: "read-only transaction" in log.read_text(), 60, "the refusal")
+    finally:
+        target.database.execute("ALTER DATABASE tracing RESET default_transaction_read_only")
+    target.database.execute(end_sessions)  # a session keeps the setting that it began with
+    assert_all_there(target.uri, "restarts", 30)
+    assert not list(own_spool.glob("*/refused-*"))
+
+
+UNFIT = """
+with mlflow.start_span("a\\0b") as span:
+    span.set_inputs("a\\0b")
+with mlflow.start_span("tagged"):
+    mlflow.update_current_trace(tags={"a\\0b": "c\\0d"}, metadata={"e\\0f": "g\\0h"})
+for n in range(5, 10):
+    root(n)
+"""
+
+
+def test_values_that_a_database_cannot_keep_hold_up_no_other(targets, own_spool, run_program):
+    """PostgreSQL's texts have no NUL."""
+    uri = targets("postgres").uri
+    process = run_program(program_text(None, "NUL", 5, UNFIT), MLFLOW_TRACKING_URI=uri)
+    assert process.returncode == 0, process.err
+    assert "does not answer" not in process.err
+
+    def inputs():
+        roots = [
+            t for t in traces_of(uri, "NUL") if t.data.spans and t.data.spans[0].name == "root"
+        ]
+        return sorted(trace.data.spans[0].inputs["n"] for trace in roots)
+
+    assert inputs() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("uri", "written"),
+    [
+        ("postgresql://me:s3cret@host/db", "postgresql://host/db"),
+        ("postgresql://me:s3/cr?et#@host:1/db", "postgresql://host:1/db"),
+        ("postgresql://me@host/db", "postgresql://host/db"),
+        ("postgresql://host/db?user=me&password=s3cret", "postgresql://host/db"),
+        ("mssql+pyodbc:///?odbc_connect=PWD%3Ds3cret", "mssql+pyodbc:///"),
+        ("sqlite:////home/me:a@b/x.db?timeout=9", "sqlite:////home/me:a@b/x.db?timeout=9"),
+        ("sqlite:///x@y.db", "sqlite:///x@y.db"),
+        ("file:///home/me@b/mlruns", "file:///home/me@b/mlruns"),
+    ],
+)
+def test_a_uri_is_written_without_credentials(uri, written):
+    assert without_credentials(uri) == written

@@ -1,0 +1,46 @@
+"""A SQLite file that is not there yet: MLflow makes its tables when it is first opened, and the program
+and its sender open it at about the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+import pytest
+from support.texts import IMPORTS
+
+PROGRAM = """
+import os, time
+{imports}
+
+for n in range(3):
+    path = os.path.join({folder!r}, f"{{n}}.db")
+    mlflow.set_tracking_uri("sqlite:///" + (path if n else os.path.relpath(path)))
+
+    @mlflow.trace
+    def f(x):
+        return x
+
+    f(1)
+    while not (os.path.exists(path) and os.path.getsize(path)):
+        time.sleep(0.001)
+    time.sleep(n * 0.1)  # the sender is at work now
+    assert mlflow.search_experiments()
+    trace = mlflow.get_trace(mlflow.get_last_active_trace_id(), flush=True)
+    assert trace.data.spans[0].inputs == {{"x": 1}}
+    assert len(mlflow.search_traces(return_type="list")) == 1
+"""
+
+
+@pytest.mark.parametrize("how", IMPORTS)
+def test_program_and_sender_make_a_databases_tables_in_turns(own_spool, run_program, tmp_path, how):
+    process = run_program(PROGRAM.format(imports=IMPORTS[how], folder=str(tmp_path)))
+    assert process.returncode == 0, process.err
+    tables = {}
+    for path in sorted(tmp_path.glob("*.db")):
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables[path.name] = {name for (name,) in found}
+    assert len(tables) == 3
+    assert not [name for names in tables.values() for name in names if "_alembic_tmp" in name]
+    assert len({frozenset(names) for names in tables.values()}) == 1

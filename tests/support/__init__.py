@@ -1,0 +1,1 @@
+"""What tests share: servers, programs as text, spools, records, traces read back."""

@@ -1,0 +1,66 @@
+"""Programs in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TESTS = ROOT / "tests"
+
+
+class Program(subprocess.Popen):
+    """A program that is given as text; ``out`` and ``err`` are what it printed, once it has ended."""
+
+    out: str
+    err: str
+
+    def __init__(self, code: str, folder: Path, name: str = "program", **environment: str):
+        script = folder / f"{name}.py"
+        script.write_text(code)
+        super().__init__(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+            cwd=folder,
+        )
+        self.folder = folder
+
+    def finish(self, seconds: float = 120.0) -> None:
+        """Waits for its end."""
+        self.out, self.err = self.communicate(timeout=seconds)
+
+    def succeeds(self) -> None:
+        """Waits for its end, which is a good one."""
+        self.finish()
+        assert self.returncode == 0, self.out + self.err
+
+
+def module_path() -> str:
+    """A PYTHONPATH by which modules are found as in the tests."""
+    return os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+
+
+def run_module(
+    module: str, *arguments: str, seconds: float = 170.0, **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs a module of tests/programs where the test is, which must end well."""
+    result = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, **environment, "PYTHONPATH": module_path()},
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def run_programs(module: str, uri: str, prefix: str, *names: str) -> None:
+    """Runs the programs of tests/programs, all where none is named, each into an experiment of its
+    own: ``<prefix>-<name>``."""
+    run_module("programs.run", module, uri, prefix, *names)

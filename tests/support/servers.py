@@ -1,0 +1,82 @@
+"""MLflow's server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from support.waiting import free_port, wait_until
+
+
+class MlflowServer:
+    """A real ``mlflow server`` on loopback, with one worker over SQLite unless it is told otherwise.
+
+    Its address is known before it is there. It runs from ``start`` to ``stop``, or inside of ``with``.
+    """
+
+    store = "sqlite:///{folder}/server.db"
+    workers = 1
+    options: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+    def __init__(self, folder: Path, port: int | None = None):
+        self.folder = folder
+        self.port = port or free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen | None = None
+
+    def __enter__(self) -> MlflowServer:
+        self.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--backend-store-uri",
+                self.store.format(folder=self.folder),
+                "--default-artifact-root",
+                str(self.folder / "artifacts"),
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+                "--workers",
+                str(self.workers),
+                *self.options,
+            ],
+            stdout=open(self.folder / "server.log", "ab"),
+            stderr=subprocess.STDOUT,
+            env={
+                **os.environ,
+                "MLFLOW_MODEL_CATALOG_URI": "",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                **self.environment,
+            },
+            start_new_session=True,
+        )
+        wait_until(self.answers, 90, "the MLflow server's answer")
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            with urllib.request.urlopen(self.uri + "/health", timeout=2) as answer:
+                return answer.status == 200
+        return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, 9)
+            self.process.wait()
+            self.process = None
