@@ -25,8 +25,8 @@ from functools import cached_property
 from pathlib import Path
 
 PACKAGE = "mlflow_fasttrace"
-#: The modules that may import others by name: the root, whose names are lazy, and the one that Python
-#: itself imports where the package may not be installed.
+#: The modules that may import others by name, and the root: the root itself, whose names are lazy, and the
+#: one that Python imports where the package may not be installed.
 BY_NAME = frozenset({"__init__.py", "_internal/bootstrap/sitecustomize.py"})
 IMPORT_FUNCTIONS = frozenset({"import_module", "__import__"})
 
@@ -66,8 +66,10 @@ def _faults_of(
         module = _imported_by_name(node)
         if module is not None and name not in BY_NAME:
             yield f"{module!r} is imported by a string; use an import statement"
-    elif isinstance(node, ast.Import):
+    elif isinstance(node, ast.Import) and name not in BY_NAME:
         for alias in node.names:
+            if alias.name == f"{PACKAGE}._core":
+                continue
             binds_root = alias.name.startswith(f"{PACKAGE}.") and alias.asname is None
             if alias.name == PACKAGE or binds_root:
                 yield f"the root, {PACKAGE}, is imported"

@@ -25,7 +25,7 @@ typedef struct Trace Trace;
     X(segment_reader)
 
 /* What the core asks of Python: callables that set_hook() gives it, by name. The package's
- * _internal/recording/hooks.py says of each what it is asked, and when. */
+ * _internal/base/hooks.py says of each what it is asked, and when. */
 #define PYTHON_HOOKS(X)                                                                            \
     X(encode_default)                                                                              \
     X(extract_attachments)                                                                         \

@@ -223,7 +223,7 @@ class Traced:
         attributes: list[tuple[str, Any]],
         parameters: list[tuple] | None,
         reducer: Callable[[list[Any]], Any] | None,
-        root_options: tuple[str | None, None, list[Link] | None] | None = None,
+        root_options: tuple[str | None, str | None, list[Link] | None] | None = None,
         sampling: float | None = None,
         /,
     ) -> Traced: ...

@@ -122,7 +122,7 @@ class LinkedRuntimeContext(ContextVarsRuntimeContext):
         return super().attach(Context({**context, _AT: _core.current()}))
 
 
-def _external_parent(at: LiveSpan | None) -> LiveSpan | None:
+def _external_parent(at: LiveSpan | _core.NonRecordingSpan | None) -> LiveSpan | None:
     """The parent for a span that starts while the contexts are linked, where that is a span of
     OpenTelemetry's context which was attached inside of what is current in the core. The core calls it.
 
