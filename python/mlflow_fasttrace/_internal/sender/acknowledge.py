@@ -8,6 +8,8 @@ from mlflow_fasttrace._internal.sender.status import Status
 
 
 class Acknowledgements:
+    """Passes on that nothing is left to do for a trace."""
+
     def __init__(self, assembler: Assembler, status: Status, open_traces: OpenTraces):
         self._assembler = assembler
         self._status = status

@@ -42,6 +42,11 @@ class Schedule:
         self.not_before = 0.0  # of time.monotonic()
 
     def is_due(self, now: float) -> bool:
+        """Whether the trace waits no longer.
+
+        Args:
+            now: ``time.monotonic()``.
+        """
         return self.not_before <= now
 
 

@@ -49,6 +49,7 @@ class Backoff:
         self._succeeded_at = time.monotonic()
 
     def waiting(self) -> bool:
+        """Whether a pause is under way."""
         return time.monotonic() < self._until
 
 
@@ -106,6 +107,7 @@ class Availability:
         self._set(ServerState.UNAVAILABLE, reported)
 
     def has_logged(self, kind: object) -> bool:
+        """Whether the log has a reason of this kind since the server answered last."""
         return kind in self._logged
 
     def log(self, reason: Unavailable) -> None:

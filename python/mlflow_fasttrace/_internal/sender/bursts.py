@@ -14,7 +14,8 @@ _LOOK_SECONDS = 0.003
 
 
 class Bursts:
-    """
+    """Watches how fast programs record.
+
     Args:
         rings: By their paths; the intake's own, which change.
     """

@@ -20,7 +20,8 @@ RETRY_SECONDS = 60.0  # after which a dead letter that could not be written is t
 
 
 class DeadLetters:
-    """
+    """Sets aside what nothing takes.
+
     Args:
         writer: Of the spool's folder; None: there is none, and what nothing takes is lost.
         acknowledgements: Hears of the traces that are set aside.

@@ -29,7 +29,8 @@ QUICK_SECONDS = 0.002  # of a request
 
 
 class InfoRequests:
-    """
+    """Sends infos, several at once where a server is slow.
+
     Args:
         verdicts: On what the server answers.
         dead_letters: Take the traces whose infos are refused.

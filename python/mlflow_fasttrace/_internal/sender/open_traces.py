@@ -15,7 +15,8 @@ from mlflow_fasttrace._internal.spool.records import Kind
 
 
 class OpenTraces:
-    """
+    """Stores and recalls the records of open traces.
+
     Args:
         writer: Of the spool's folder; None: nothing is stored, since there is no folder, or since
             spans are of use without the record of their trace.

@@ -51,7 +51,8 @@ class SpoolBound:
 
 
 class Packing:
-    """
+    """Moves records to disk.
+
     Args:
         folder: The spool's folder, where segments go.
         rings_folder: The folder of the rings, beside which programs spill to memory.

@@ -22,7 +22,8 @@ ATTEMPTS_OF_AN_ATTACHMENT = 3
 
 
 class TraceFiles:
-    """
+    """Uploads files of traces.
+
     Args:
         verdicts: On what the server answers.
         dead_letters: Take what goes in no way.

@@ -21,7 +21,8 @@ from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts
 
 
 class SpanRequests:
-    """
+    """Sends the spans of traces whose infos the server has.
+
     Args:
         verdicts: On what the server answers.
         canary: Remembers what the server took.

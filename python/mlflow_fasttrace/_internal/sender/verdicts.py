@@ -31,6 +31,8 @@ CANARY_BYTES = 64 << 10
 
 
 class Failure(NamedTuple):
+    """A trace that the server could not take, and what it said."""
+
     trace: TraceBuffer
     reason: TransientError
 
@@ -98,6 +100,7 @@ class Verdicts:
         self.accepted = 0
 
     def begin_batch(self) -> None:
+        """A batch is about to be sent."""
         self.accepted = 0
         self.forbidden = None
         self._failures = []
