@@ -27,6 +27,7 @@ def run(run_program, server, request):
         start.out, start.err = process.out, process.err
         return {trace.data.spans[0].name: trace for trace in traces_of(server.uri, experiment)}
 
+    start.experiment = experiment
     return start
 
 
@@ -420,9 +421,9 @@ with mlflow.start_span("span") as span:
 
 
 def test_an_experiment_may_be_given_as_a_number(run):
-    traces = run("""
+    traces = run(f"""
 from mlflow.entities.trace_location import MlflowExperimentLocation
-number = int(mlflow.set_experiment("api-test_an_experiment_given_as_a_number").experiment_id)
+number = int(mlflow.set_experiment({run.experiment!r}).experiment_id)
 tracing.set_destination(MlflowExperimentLocation(number))
 with mlflow.start_span("by a number"):
     pass
