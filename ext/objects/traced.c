@@ -360,7 +360,7 @@ static PyObject *traced_repr(Traced *self)
     return PyUnicode_FromFormat("<traced %R>", self->function);
 }
 
-static PyObject *traced_py_look_like(Traced *self, PyObject *function)
+static PyObject *traced_py_set_signature_function(Traced *self, PyObject *function)
 {
     Py_INCREF(function);
     set_owned(&self->signature_function, function);
@@ -377,8 +377,9 @@ static PyMethodDef traced_methods[] = {
      "_fail($self, span, error, /)\n--\n\nEnd the span of a call that raised."},
     {"_stream", (PyCFunction)traced_py_stream, METH_VARARGS,
      "_stream($self, args, kwargs, /)\n--\n\nStart the span of a generator: its Stream."},
-    {"_look_like", (PyCFunction)traced_py_look_like, METH_O,
-     "_look_like($self, function, /)\n--\n\nAnswer for attributes as that function does."},
+    {"_set_signature_function", (PyCFunction)traced_py_set_signature_function, METH_O,
+     "_set_signature_function($self, function, /)\n--\n\nAnswer for attributes as that function "
+     "does."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
 from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
 from mlflow_fasttrace._internal.sender.life import run_sender
+from mlflow_fasttrace._internal.spool.private_files import open_private
 
 LOG_BYTES = 1 << 20  # and as much again in sender.log.1
 NICENESS = 5  # where processors are scarce the program comes first
@@ -33,8 +34,7 @@ class _BoundedLog(logging.handlers.RotatingFileHandler):
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self.baseFilename, flags, 0o600)
+        fd = open_private(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for output in (1, 2):
             os.dup2(fd, output)
         return open(fd, "a", encoding="utf-8", errors="backslashreplace")

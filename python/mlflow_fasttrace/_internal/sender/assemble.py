@@ -9,7 +9,14 @@ from typing import Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender.sources import Entry
-from mlflow_fasttrace._internal.spool.records import Kind, Phase, TraceInfoRecord, span_id_of
+from mlflow_fasttrace._internal.spool.records import (
+    ATTACHMENT,
+    PHASE_COMPLETE,
+    SPAN,
+    TRACE,
+    TraceInfoRecord,
+    span_id_of,
+)
 
 #: A trace that is still open after this long is sent as far as it is.
 OPEN_AFTER_SECONDS = 4.0
@@ -115,7 +122,7 @@ class TraceBuffer:
             self.infos.append(entry)
             if self.info is None or info.rank >= self.info.rank:
                 self.info, self.info_entry = info, entry
-        elif entry.kind == Kind.SPAN:
+        elif entry.kind == SPAN:
             self.spans.append(entry)
             self.seen.add(span_id_of(entry.record))
         else:
@@ -130,7 +137,7 @@ class TraceBuffer:
         """Whether the trace has ended and all of its spans were seen."""
         return (
             self.info is not None
-            and self.info.phase == Phase.COMPLETE
+            and self.info.phase == PHASE_COMPLETE
             and len(self.seen) >= self.info.spans
         )
 
@@ -168,9 +175,9 @@ def _usable(entry: Entry) -> TraceInfoRecord | None:
     Raises:
         ValueError, TypeError, OverflowError: it is no record that can be used.
     """
-    if entry.kind == Kind.TRACE:
+    if entry.kind == TRACE:
         return TraceInfoRecord(entry.record)
-    if entry.kind not in (Kind.SPAN, Kind.ATTACHMENT):
+    if entry.kind not in (SPAN, ATTACHMENT):
         raise ValueError("it is not one of this release")
     return None
 

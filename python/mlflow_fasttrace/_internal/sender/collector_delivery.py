@@ -28,7 +28,7 @@ from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.exceptions import Rejected, TransientError, Unavailable
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.verdicts import Verdicts
-from mlflow_fasttrace._internal.spool.records import Phase, is_root
+from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, is_root
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -221,7 +221,7 @@ def _is_ready(trace: TraceBuffer, waited: float) -> bool:
         return waited >= ORPHAN_AFTER_SECONDS
     # The record of a root's end, which has the trace's tags, follows the root at once.
     return (
-        trace.info.phase != Phase.OPEN
+        trace.info.phase != PHASE_OPEN
         or waited >= OPEN_AFTER_SECONDS
         or not any(is_root(entry.record) for entry in trace.spans)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
@@ -11,7 +10,8 @@ from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.spool_writer import SpoolWriter
 from mlflow_fasttrace._internal.sender.status import Status
-from mlflow_fasttrace._internal.spool.files import DEAD_LETTER_SUFFIX, own_file
+from mlflow_fasttrace._internal.spool.files import new_dead_letter_path, note_of
+from mlflow_fasttrace._internal.spool.private_files import open_private
 from mlflow_fasttrace._internal.spool.records import span_id_of
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -64,8 +64,8 @@ class DeadLetters:
             return True
         record = trace.last_record()
         records = [entry.record] if record is None else [record, entry.record]
-        name = f"{trace.trace_id.hex()}-{span_id_of(entry.record).hex()}"
-        if not self._write(self._writer, name, records, reason):
+        ids = f"{trace.trace_id.hex()}-{span_id_of(entry.record).hex()}"
+        if not self._write(self._writer, ids, records, reason):
             _postpone(trace)
             return False
         logger.error("a span of %s is refused and set aside: %s", trace.mlflow_id, reason)
@@ -102,25 +102,21 @@ class DeadLetters:
                 entry.acknowledge()
         return True
 
-    def _write(self, writer: SpoolWriter, name: str, records: list[bytes], reason: object) -> bool:
-        """Writes a dead letter and its note beside earlier ones of that name.
+    def _write(self, writer: SpoolWriter, ids: str, records: list[bytes], reason: object) -> bool:
+        """Writes a dead letter and its note beside earlier ones of those ids.
 
         Returns:
             Whether the records are on disk.
         """
-        stem = base = os.path.join(writer.folder, f"refused-{name}")
-        number = 1
-        while any(os.path.lexists(stem + suffix) for suffix in (DEAD_LETTER_SUFFIX, ".txt")):
-            number += 1
-            stem = f"{base}.{number}"
-        if not writer.write(stem + DEAD_LETTER_SUFFIX, records):
+        path = new_dead_letter_path(writer.folder, ids)
+        if not writer.write(path, records):
             return False
+        note = note_of(path)
         try:
-            note = open(stem + ".txt", "w", encoding="utf-8", errors="replace", opener=own_file)
-            with note:
-                note.write(f"{reason}\n")
+            with open(note, "w", encoding="utf-8", errors="replace", opener=open_private) as file:
+                file.write(f"{reason}\n")
         except OSError as error:
-            logger.error("%s.txt cannot be written: %s", stem, error)
+            logger.error("%s cannot be written: %s", note, error)
         return True
 
 

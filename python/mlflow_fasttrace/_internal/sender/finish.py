@@ -37,7 +37,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
-from mlflow_fasttrace._internal.spool.records import Phase, TraceState
+from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, TraceState
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -149,7 +149,7 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
     record = trace.info
     assert record is not None
     origin, given = record.destination, record.info
-    ended = record.phase != Phase.OPEN
+    ended = record.phase != PHASE_OPEN
     metadata: dict[str, Any] = {
         **given.get("inherited", {}),
         MLFLOW_USER: origin["user"],

@@ -11,7 +11,7 @@ from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace._internal.sender.sources import READ_BYTES, Entry
 from mlflow_fasttrace._internal.sender.spool_writer import SpoolWriter
 from mlflow_fasttrace._internal.spool.files import open_trace_path, remove, remove_open_traces
-from mlflow_fasttrace._internal.spool.records import Kind
+from mlflow_fasttrace._internal.spool.records import TRACE
 
 
 class OpenTraces:
@@ -75,6 +75,6 @@ def _stored_record(folder: str, trace_id: bytes) -> Entry | None:
     except OSError:
         return None
     for position, kind, owner, record in items:
-        if kind == Kind.TRACE and owner == trace_id:
+        if kind == TRACE and owner == trace_id:
             return Entry(_StoredRecord(), position, kind, owner, record)
     return None

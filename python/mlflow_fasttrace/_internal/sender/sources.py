@@ -20,11 +20,12 @@ from mlflow_fasttrace._internal.spool.files import (
     COMPRESSION_LEVEL,
     RING_NAME,
     SPILL_NAME,
-    own_file,
+    damaged_copy_of,
     remove,
     written_at,
 )
-from mlflow_fasttrace._internal.spool.records import Kind, info_was_sent, with_info_sent
+from mlflow_fasttrace._internal.spool.private_files import open_private
+from mlflow_fasttrace._internal.spool.records import TRACE, info_was_sent, with_info_sent
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -69,7 +70,7 @@ class Entry:
         self.record = record
         self.done = False
         self.postponed = False
-        self.info_sent = kind == Kind.TRACE and info_was_sent(record)
+        self.info_sent = kind == TRACE and info_was_sent(record)
 
     def acknowledge(self) -> None:
         """Says to the source, once, that nothing is left to do for this entry."""
@@ -79,7 +80,7 @@ class Entry:
 
     def record_for_disk(self) -> bytes:
         """The record, with the mark that its info was acknowledged."""
-        if self.kind == Kind.TRACE and self.info_sent:
+        if self.kind == TRACE and self.info_sent:
             return with_info_sent(self.record)
         return self.record
 
@@ -333,8 +334,8 @@ class SpillSegment:
         fresh = there + ".new"
         written = written_at(self.path)
         try:
-            with open(self.path, "rb", opener=own_file) as source:
-                with open(fresh, "wb", opener=own_file) as target:
+            with open(self.path, "rb", opener=open_private) as source:
+                with open(fresh, "wb", opener=open_private) as target:
                     shutil.copyfileobj(source, target, _COPIED_AT_ONCE)
             os.utime(fresh, ns=(written, written))
             os.rename(fresh, there)
@@ -358,7 +359,7 @@ class SpillSegment:
 def _copy_damaged(path: str) -> None:
     """Leaves the file under another name, for people to look at. What precedes the damage has been
     read."""
-    aside = path.removesuffix(".seg") + ".damaged"
+    aside = damaged_copy_of(path)
     try:
         if os.path.exists(path) and not os.path.exists(aside):
             os.link(path, aside)

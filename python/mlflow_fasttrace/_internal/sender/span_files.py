@@ -14,7 +14,7 @@ from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.destinations import Destination
 from mlflow_fasttrace._internal.sender.exceptions import Forbidden, Rejected, TransientError
 from mlflow_fasttrace._internal.sender.verdicts import Verdicts, wait_for_permission
-from mlflow_fasttrace._internal.spool.records import start_of_span
+from mlflow_fasttrace._internal.spool.records import AttachmentRecord, start_of_span
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -55,8 +55,8 @@ class TraceFiles:
         """
         if not trace.attachments:
             return True
-        contents = [_core.decode(entry.record) for entry in trace.attachments]
-        attachments = {fields[2]: fields[3] for fields in contents}
+        records = [AttachmentRecord.of(entry.record) for entry in trace.attachments]
+        attachments = {record.attachment_id: record.content for record in records}
         try:
             destination.upload(trace.mlflow_id, Artifacts(attachments=attachments))
         except (Rejected, TransientError, Forbidden) as reason:

@@ -33,7 +33,8 @@ from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
 from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
 from mlflow_fasttrace._internal.spool.files import DEAD_LETTER_SUFFIX
-from mlflow_fasttrace._internal.spool.records import Phase
+from mlflow_fasttrace._internal.spool.private_files import open_private
+from mlflow_fasttrace._internal.spool.records import PHASE_OPEN
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 from mlflow_fasttrace._internal.spool.status_file import (
     FILE_NAME,
@@ -181,9 +182,7 @@ class Status:
             )
             path = os.path.join(self._folder, FILE_NAME)
             fresh = path + ".new"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            flags |= os.O_NONBLOCK  # a pipe is an error, not waited for
-            with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
+            with open(fresh, "w", encoding="utf-8", opener=open_private) as file:
                 file.write(text)
             os.replace(fresh, path)
         except OSError:
@@ -192,7 +191,7 @@ class Status:
 
 def _state(trace: TraceBuffer) -> str:
     info = trace.info
-    if info is None or info.phase == Phase.OPEN:
+    if info is None or info.phase == PHASE_OPEN:
         return "IN_PROGRESS"
     return TRACE_STATES.get(info.state, "")
 

@@ -117,7 +117,7 @@ def wrap(traced: Traced, function: Any) -> Callable[..., Any]:
     wrapper.__mlflow_traced__ = True
     if wrapper.__code__ is not _PLAIN or wrapper.__name__ in _IMPLICIT:
         return wrapper
-    traced._look_like(wrapper)
+    traced._set_signature_function(wrapper)
     return traced
 
 

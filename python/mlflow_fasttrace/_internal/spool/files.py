@@ -1,4 +1,4 @@
-"""The files of a spool: their names, finding them, opening and removing them.
+"""The files of a spool: their names, finding and removing them.
 
 ``docs/spool-format.md`` says what each of them is.
 """
@@ -30,19 +30,7 @@ class Unreadable(Exception):
     """A file or folder is not what its name says; the message is one line for the user."""
 
 
-# ---- opening, measuring, removing ----
-
-
-def own_file(path: str, flags: int) -> int:
-    """Open a file for this user alone; an ``opener`` of ``open()``.
-
-    A symbolic link is an error, and a pipe is not waited for. Like every descriptor of Python's, this
-    one is closed on exec.
-
-    Returns:
-        The file descriptor.
-    """
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+# ---- measuring, removing ----
 
 
 def remove(path: str) -> None:
@@ -173,6 +161,21 @@ def dead_letter_paths(folder: str) -> list[str]:
     return _paths_ending_in(DEAD_LETTER_SUFFIX, folder)
 
 
+def new_dead_letter_path(folder: str, ids: str) -> str:
+    """A path for a dead letter, beside earlier ones of the same ids.
+
+    Args:
+        folder: The spool folder.
+        ids: As ``ids_of`` reads them: the trace's id, or that, a hyphen and the span's; hex.
+    """
+    stem = base = os.path.join(folder, _DEAD_LETTER_PREFIX + ids)
+    number = 1
+    while any(os.path.lexists(stem + suffix) for suffix in (DEAD_LETTER_SUFFIX, _NOTE_SUFFIX)):
+        number += 1
+        stem = f"{base}.{number}"
+    return stem + DEAD_LETTER_SUFFIX
+
+
 def note_of(dead_letter: str) -> str:
     """The file with the reason of a dead letter."""
     return dead_letter.removesuffix(DEAD_LETTER_SUFFIX) + _NOTE_SUFFIX
@@ -188,6 +191,11 @@ def ids_of(dead_letter: str) -> tuple[str, str | None]:
     ids = name.partition(".")[0].removeprefix(_DEAD_LETTER_PREFIX)  # ".2" and so on may follow
     trace_id, _, span_id = ids.partition("-")
     return trace_id, span_id or None
+
+
+def damaged_copy_of(segment: str) -> str:
+    """The path of the copy of a damaged segment."""
+    return segment.removesuffix(".seg") + _DAMAGED_SUFFIX
 
 
 def damaged_paths(folder: str) -> list[str]:

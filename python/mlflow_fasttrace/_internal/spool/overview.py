@@ -21,13 +21,13 @@ from mlflow_fasttrace._internal.spool.files import (
     dead_letter_paths,
     ids_of,
     note_of,
-    own_file,
     ring_paths,
     segment_paths,
     spill_stem,
 )
 from mlflow_fasttrace._internal.spool.folder import Spool, rings_prefix, spool_named, state_root
 from mlflow_fasttrace._internal.spool.lock import sender_of
+from mlflow_fasttrace._internal.spool.private_files import open_private
 from mlflow_fasttrace._internal.spool.reading import Item, open_ring, ring_items, segment_items
 from mlflow_fasttrace._internal.spool.records import SPAN, TRACE, SpanRecord, TraceRecord
 from mlflow_fasttrace._internal.spool.status_file import (
@@ -456,7 +456,7 @@ def _dead_letters(folder: str) -> list[DeadLetter]:
 
 def _reason_of(dead_letter: str) -> str:
     try:
-        fd = own_file(note_of(dead_letter), os.O_RDONLY)
+        fd = open_private(note_of(dead_letter), os.O_RDONLY)
         with open(fd, encoding="utf-8", errors="replace") as note:
             return without_secrets(note.read(_MAX_REASON).strip())
     except OSError:

@@ -6,9 +6,10 @@ import os
 
 
 def open_private(path: str, flags: int) -> int:
-    """Opens a file that only this user may read; it is made so where ``flags`` has ``O_CREAT``. Its
-    folder may be one that others can write to: no link is followed, and a pipe in the file's place
-    does not block.
+    """Open a file that only this user may read; an ``opener`` of ``open()``.
+
+    It is made so where ``flags`` has ``O_CREAT``. Its folder may be one that others can write to: no
+    link is followed, and a pipe in the file's place does not block.
 
     Args:
         flags: Of ``os.open``, as ``os.O_RDONLY``.

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.spool.files import Unreadable, own_file
+from mlflow_fasttrace._internal.spool.files import Unreadable
+from mlflow_fasttrace._internal.spool.private_files import open_private
 
 READ_BYTES = 4 << 20  # of records, in one portion
 
@@ -166,7 +167,7 @@ def file_items(path: str) -> tuple[list[Item], list[str]]:
 
 def _first_bytes(path: str) -> bytes:
     try:
-        fd = own_file(path, os.O_RDONLY)
+        fd = open_private(path, os.O_RDONLY)
         try:
             return os.pread(fd, len(_RING_MAGIC), 0)
         finally:

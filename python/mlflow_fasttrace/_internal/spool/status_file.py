@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Any
 
-from mlflow_fasttrace._internal.spool.files import own_file
+from mlflow_fasttrace._internal.spool.private_files import open_private
 from mlflow_fasttrace._internal.spool.records import TraceState
 
 FILE_NAME = "status.json"
@@ -63,7 +63,7 @@ def read_status(folder: str) -> dict[str, Any] | None:
         makes no sense (``status_exists`` tells these apart).
     """
     try:
-        fd = own_file(os.path.join(folder, FILE_NAME), os.O_RDONLY)
+        fd = open_private(os.path.join(folder, FILE_NAME), os.O_RDONLY)
         with open(fd, encoding="utf-8") as file:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
