@@ -53,14 +53,6 @@ _DISTRIBUTIONS = {
     "strands": "strands-agents",
 }
 
-#: The variables of MLflow that are shown, besides all of this package.
-_SHOWN_VARIABLES = (
-    "MLFLOW_TRACE_SAMPLING_RATIO",
-    "MLFLOW_TRACE_PROPAGATE_TO_OTEL_CONTEXT",
-    "MLFLOW_USE_DEFAULT_TRACER_PROVIDER",
-    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING",
-)
-
 
 class Finding(NamedTuple):
     """One line of the report. Its fields are keys of ``doctor --json``."""
@@ -204,11 +196,11 @@ def _what_mlflow_does() -> Iterator[Finding]:
     section = "on MLflow itself"
     yield Finding(section, "reading traces", "get_trace, search_traces: after delivery")
     yield Finding(section, "integrations", "MLflow's own code, whose spans are the core's")
-    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("databricks"):
+    if (environment.tracking_uri() or "").startswith("databricks"):
         yield Finding(
             section, "Databricks", "locations in Unity Catalog are only MLflow's own", NOTED
         )
-    if os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"):
+    if otlp.exports_metrics():
         yield Finding(section, "metrics", "durations of spans are not exported", NOTED)
 
 
@@ -290,9 +282,8 @@ def _room_for_rings(folder: str) -> tuple[str, str]:
 
 
 def _what_is_set() -> Iterator[Finding]:
-    for name in sorted(os.environ):
-        if name.startswith("MLFLOW_FASTTRACE") or name in _SHOWN_VARIABLES:
-            yield Finding("environment", name, without_secrets(os.environ[name]))
+    for name, value in environment.shown():
+        yield Finding("environment", name, without_secrets(value))
 
 
 def _libraries() -> Iterator[Finding]:

@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from mlflow_fasttrace._internal.config import environment
+
 #: The folder whose ``sitecustomize`` every Python imports that has it in PYTHONPATH.
 _BOOTSTRAP = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bootstrap")
 
@@ -43,13 +45,9 @@ def run(context: click.Context, command: tuple[str, ...]) -> None:
 
 def _environment() -> dict[str, str]:
     """The environment in which a Python puts MLflow on the core."""
-    path = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    others = [folder for folder in path if folder != _BOOTSTRAP]
-    return {
-        **os.environ,
-        "MLFLOW_FASTTRACE": "1",
-        "PYTHONPATH": os.pathsep.join([_BOOTSTRAP, *others]),
-    }
+    others = [folder for folder in environment.python_path() if folder != _BOOTSTRAP]
+    path = os.pathsep.join([_BOOTSTRAP, *others])
+    return environment.of_child(MLFLOW_FASTTRACE="1", PYTHONPATH=path)
 
 
 def _is_command(word: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from mlflow_fasttrace._internal.cli.output import (
     size,
     spans_of_traces,
 )
-from mlflow_fasttrace._internal.config import otlp
+from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import (
     absolute_uri,
     without_credentials,
@@ -97,8 +96,8 @@ def send(
 def _be_a_sender(out: Output) -> None:
     """Make this process what a sender in the background is: it is never traced, and makes each request
     once. Its log lines go to the terminal, without secrets."""
-    os.environ["MLFLOW_FASTTRACE_DISABLE"] = "1"
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # the sender tries again by itself
+    environment.disable()
+    environment.stop_retries_of_mlflow()
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -128,10 +127,10 @@ def _send_one(
         _print_outcome(out, view, None, outcome)
         return outcome
     elsewhere = without_credentials(uri) != view.destination
-    workspace = os.environ.get("MLFLOW_WORKSPACE") if to else view.workspace
+    workspace = environment.workspace() if to else view.workspace
     # MLflow's code that uploads attachments, and that makes headers, asks the environment.
     with (
-        _environment(MLFLOW_TRACKING_URI=uri, MLFLOW_WORKSPACE=workspace),
+        environment.changed(MLFLOW_TRACKING_URI=uri, MLFLOW_WORKSPACE=workspace),
         _progress(out, view, without_credentials(uri)) as report,
     ):
         outcome = foreground.deliver(
@@ -145,29 +144,10 @@ def _send_one(
     return outcome
 
 
-@contextlib.contextmanager
-def _environment(**values: str | None) -> Iterator[None]:
-    """Set variables for the time of the block; None stands for one that is not set."""
-    before = {name: os.environ.get(name) for name in values}
-    _set_environment(values)
-    try:
-        yield
-    finally:
-        _set_environment(before)
-
-
-def _set_environment(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
 def _with_credentials(destination: str) -> str:
     """The destination that a record names, with the user and password of the environment's URI where
     that is the same one."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
+    given = environment.tracking_uri()
     uris = [absolute_uri(given) if given else None, otlp.collector_uri()]
     matching = (uri for uri in uris if uri and without_credentials(uri) == destination)
     return next(matching, destination)

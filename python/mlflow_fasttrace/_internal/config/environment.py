@@ -8,8 +8,10 @@ is read at each call, never kept.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -300,6 +302,30 @@ def exit_timeout_seconds() -> float:
 def of_child(**variables: str) -> dict[str, str]:
     """The environment of a child process: this one's with some variables set."""
     return {**os.environ, **variables}
+
+
+def python_path() -> list[str]:
+    """``PYTHONPATH``: the folders in it."""
+    return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
+@contextlib.contextmanager
+def changed(**variables: str | None) -> Iterator[None]:
+    """Set variables for the time of the block; None stands for one that is not set."""
+    before = {name: os.environ.get(name) for name in variables}
+    _set(variables)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def disable() -> None:

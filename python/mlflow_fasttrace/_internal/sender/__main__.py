@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from io import TextIOWrapper
 
+from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
 from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
 from mlflow_fasttrace._internal.sender.life import run_sender
@@ -57,7 +58,8 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     handler = _handler(os.path.join(sys.argv[1], "sender.log"))
-    uri = os.environ["MLFLOW_TRACKING_URI"]
+    uri = environment.tracking_uri()
+    assert uri is not None  # by supervisor.py
     handler.setFormatter(_Formatter(uri))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)
@@ -65,8 +67,7 @@ def main() -> int:
     os.nice(NICENESS)
     # A terminal's Ctrl-C is meant for the program.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # MLflow's client must not try again by itself: nothing else would be delivered meanwhile.
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    environment.stop_retries_of_mlflow()
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
     with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import base64
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.config import environment
 
 if TYPE_CHECKING:
     from mlflow.tracing.attachments import Attachment
@@ -51,13 +51,12 @@ class _Extractor:
     """
 
     def __init__(self, span: LiveSpan):
-        from mlflow.environment_variables import MLFLOW_TRACE_EXTRACT_ATTACHMENTS
         from mlflow.tracing.attachments import Attachment
 
         self._span = span
         self._attachment = Attachment
         #: Whether data URIs and payloads of providers count as content.
-        self.providers: bool = MLFLOW_TRACE_EXTRACT_ATTACHMENTS.get()
+        self.providers = environment.extracts_attachments()
 
     def replace(self, value: Any) -> Any:
         """A copy of the value with references."""
@@ -76,7 +75,7 @@ class _Extractor:
     def _store(self, attachment: Attachment) -> str:
         """Give the span an attachment; the reference that stands for it."""
         span = self._span
-        limit = _size_limit()
+        limit = environment.max_attachment_bytes()
         size = len(attachment.content_bytes)
         if limit is not None and size > limit:
             message = (
@@ -113,19 +112,6 @@ class _Extractor:
                 return None
             return _with(value, path, self._store_content(content, content_type))
         return None
-
-
-def _size_limit() -> int | None:
-    """The bytes that one attachment may have at most; None where there is no limit."""
-    text = os.environ.get("MLFLOW_TRACE_MAX_ATTACHMENT_SIZE")
-    if not text:
-        return None
-    try:
-        limit = int(text)
-    except ValueError:
-        log.warn(f"MLFLOW_TRACE_MAX_ATTACHMENT_SIZE is no number of bytes: {text!r}; no limit.")
-        return None
-    return limit if limit > 0 else None
 
 
 def _decoded(data: str) -> bytes | None:

@@ -210,7 +210,7 @@ class TraceInfoRecord:
 
 _PHASES = tuple(Phase)
 _TRACE_STATES = tuple(TraceState)
-_START, _END, _STATUS = map(SpanRecord._fields.index, ("start_ns", "end_ns", "status"))
+_START, _STATUS = map(SpanRecord._fields.index, ("start_ns", "status"))
 
 #: The span id in a span record. A C function, so that the sender's loop makes no Python call for it.
 span_id_of: Callable[[bytes], bytes] = operator.itemgetter(
@@ -226,11 +226,6 @@ def is_root(record: bytes) -> bool:
 def start_of_span(record: bytes) -> int:
     """When the span of a record started (ns). Decodes the record."""
     return _core.decode(record)[_START]
-
-
-def end_of_span(record: bytes) -> int:
-    """When the span of a record ended (ns). Decodes the record."""
-    return _core.decode(record)[_END]
 
 
 def status_of(record: bytes) -> int:
