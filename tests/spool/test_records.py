@@ -160,6 +160,8 @@ def test_what_is_no_record_is_a_value_error(encoded):
 def test_no_other_module_knows_places_in_records():
     """A field's number outside records.py would be missed when a field is added."""
     package = Path(records.__file__).parents[2]
-    readers = re.compile(r"_core\.decode\([^)]*record[^)]*\)\[|\.record\[\d|\brecord\[\d|\bfields\[\d")
+    readers = re.compile(
+        r"_core\.decode\([^)]*record[^)]*\)\[|\.record\[\d|\brecord\[\d|\bfields\[\d"
+    )
     found = [path.name for path in package.rglob("*.py") if readers.search(path.read_text())]
     assert found == ["records.py"]

@@ -4,7 +4,7 @@ table, and the check that they are there.
 MLflow documents ``mlflow``, ``mlflow.entities``, ``mlflow.exceptions`` and ``mlflow.tracing``; it keeps what
 these modules export. Any other name may move with a release. Such a name stands here once, with the
 layers of this package that use it, and with what its absence means: a required name that is missing
-keeps MLflow on its own code, an optional one costs what ``lost`` says. ``tests/test_private_names.py`` reads
+keeps MLflow on its own code, an optional one costs what ``lost`` says. ``tests/seams/test_private_names.py`` reads
 the package's source, and fails for a name that is used and not listed, or listed and not used.
 
 The table imports nothing of MLflow, so that a name that is missing is found here and not by an import.
