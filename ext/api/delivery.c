@@ -1,4 +1,4 @@
-/* delivery.c: what the sender calls, and whoever reads a spool: values, records, requests,
+/* delivery.c: the functions for the sender and for readers of a spool: values, records, requests,
  * segments. */
 #include "api/delivery.h"
 

@@ -1,5 +1,4 @@
-/* delivery.h: the functions of mlflow_fasttrace._core for the sender and for whoever reads a spool.
- */
+/* delivery.h: the functions of mlflow_fasttrace._core for the sender and for readers of a spool. */
 #ifndef FASTTRACE_API_DELIVERY_H
 #define FASTTRACE_API_DELIVERY_H
 

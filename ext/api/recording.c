@@ -78,7 +78,7 @@ static PyObject *core_set_sampling(PyObject *module, PyObject *ratio)
     if (value == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
-    state_of_module(module)->sampling_bound = sampling_bound(value);
+    state_of_module(module)->sampling_bound = sampling_bound_of_ratio(value);
     Py_RETURN_NONE;
 }
 
@@ -328,7 +328,7 @@ static PyMethodDef functions[] = {
      "A span to be made current where spans are not recorded."},
     {"end_abandoned", core_end_abandoned, METH_NOARGS,
      "end_abandoned($module, /)\n--\n\n"
-     "End the spans whose context manager was dropped without being left."},
+     "End the abandoned spans: their context manager was released without being left."},
     {"live_trace", core_live_trace, METH_O,
      "live_trace($module, trace_id, /)\n--\n\n"
      "The trace of this process with that id (tr-...), until it is complete; None otherwise."},

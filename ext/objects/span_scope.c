@@ -51,8 +51,8 @@ static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)scope_make(type, values);
 }
 
-/* Abandons what was entered and never left. The span is ended at the next start of a span, or
- * flush: here no Python code may run. */
+/* Abandons a scope that was entered and never left. Its span is ended at the next start of a span,
+ * or flush: ending it runs hooks, and a dealloc may be part of a garbage collection. */
 static void abandon(SpanScope *scope)
 {
     CoreState *state = state_of_type(Py_TYPE((PyObject *)scope));

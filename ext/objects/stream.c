@@ -10,11 +10,11 @@
  *         else: item = stream.send(sent)
  *     return stream.value
  *
- * The span is current only while the body runs. Each item is encoded once: the bytes serve its
- * event and, at the end, the list of outputs. A generator that is left early is thrown a
- * GeneratorExit, like any other exception that its body may handle; it ends the span, with the
- * items so far. The garbage collector may be the one that throws it, so the context is left alone
- * then. */
+ * The span is current only while the body runs. Each item is encoded for its event;
+ * without a reducer those bytes also serve the list of outputs, unless binary content in it became
+ * attachments. A generator that is left early is thrown a GeneratorExit, like any other exception
+ * that its body may handle; it ends the span, with the items so far. The garbage collector may be
+ * the one that throws it, so the context is left alone then. */
 #include "objects/stream.h"
 
 #include "base/errors.h"

@@ -1,8 +1,8 @@
 /* traced.c: a call of a traced function.
  *
- * A synchronous function becomes a Traced object, which is the callable itself. What one asks it
- * for (its name, its code, its __dict__, even its __class__) its signature function answers, a
- * Python function that looks as MLflow's wrapper does: tools that want a function find one.
+ * A synchronous function becomes a Traced object, which is the callable itself. Its
+ * attributes (name, code, __dict__, even __class__) are those of its signature function, a Python
+ * function that looks as MLflow's wrapper does: tools that want a function find one.
  * Coroutine functions and generators keep a thin Python wrapper around it
  * (_internal/spans/wrappers.py), so that inspect and asyncio still see what they are; the wrapper
  * calls _begin, _finish and _fail, or _stream, and there is no signature function. */
@@ -236,7 +236,7 @@ static int read_options(Traced *self, PyObject *root_options, PyObject *sampling
         if (ratio == -1.0 && PyErr_Occurred()) {
             return -1;
         }
-        root->sampling_bound = sampling_bound(ratio);
+        root->sampling_bound = sampling_bound_of_ratio(ratio);
         root->has_sampling = true;
         self->has_options = true;
     }

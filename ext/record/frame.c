@@ -64,7 +64,8 @@ FramesResult frames_to_list(PyObject *list, const char *bytes, size_t size, uint
             result = FRAMES_DAMAGED;
             break;
         }
-        /* What is written as it was meant and yet is no record costs itself, not what follows. */
+        /* A frame whose checksum is right and whose content is no record yields kind 0; the frames
+         * behind it are still read. */
         int kind = record_kind(record, head.length, &trace_id);
         at += frame;
         PyObject *item = Py_BuildValue("(Kiy#y#)", (unsigned long long)(base + at), kind, trace_id,

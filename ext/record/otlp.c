@@ -4,8 +4,8 @@
  * reserved byte, and moved by the few bytes that a longer length needs when it is closed: most are
  * shorter than 128 bytes and never move.
  *
- * What protobuf cannot carry is degraded here, value by value, never a whole batch, and the caller
- * is told:
+ * What protobuf cannot carry is degraded here, value by value, never a whole batch, and reported to
+ * the caller:
  *   - protobuf's decoders stop at 100 nested messages, so what lies deeper than MAX_NESTING travels
  *     as its JSON text;
  *   - integers beyond 64 bits travel as their decimal text;
@@ -22,8 +22,8 @@
 
 #define NESTING_OF_ATTRIBUTE 6
 
-/* What is deeper than this is best sent as text in any case: whoever reads it as JSON may run out
- * of Python's levels. */
+/* A value nested this deep is sent as text even though JSON could carry it: a Python reader of the
+ * JSON could exceed its recursion limit. */
 #define MAX_READ_NESTING 500
 
 enum { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_LENGTH = 2, WIRE_FIXED32 = 5 };

@@ -10,8 +10,8 @@ typedef struct {
     size_t scope_spans;
 } OtlpMarks;
 
-/* What a collector gets of a span, which is what OpenTelemetry's SDK sends: a kind, flags, and
- * attributes as MLflow keeps them. An MLflow server gets (and its client sends) less. */
+/* The form of a span for a collector, as OpenTelemetry's SDK sends it: a kind, flags, and
+ * attributes as MLflow stores them. An MLflow server gets neither kind nor flags. */
 typedef struct {
     bool json_attributes; /* each attribute as its JSON text, not as a value of OTLP */
     uint64_t kind;

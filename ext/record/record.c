@@ -26,15 +26,18 @@ static bool read_text(Reader *r, Token *text)
     return text->kind == TOKEN_STR || (text->kind == TOKEN_EXT && text->ext == EXT_SURROGATES);
 }
 
-/* A map whose keys are texts. */
+/* A map whose keys are texts: the number of its pairs, and a reader at the first. Both may be NULL.
+ */
 static bool read_pairs(Reader *r, uint32_t *count, Reader *at)
 {
     Token head;
     if (!reader_expect(r, TOKEN_MAP, &head)) {
         return false;
     }
-    *count = head.size;
-    *at = *r;
+    if (count != NULL) {
+        *count = head.size;
+        *at = *r;
+    }
     for (uint32_t i = 0; i < head.size; i++) {
         Token key;
         if (!read_text(r, &key) || !reader_skip(r)) {
@@ -54,13 +57,11 @@ static bool read_triples(Reader *r, uint32_t *count, Reader *at, bool event)
     *at = *r;
     for (uint32_t i = 0; i < head.size; i++) {
         Token triple, text, second;
-        uint32_t pairs;
-        Reader pairs_at;
         if (!reader_expect(r, TOKEN_ARRAY, &triple) || triple.size != 3 || !read_text(r, &text)) {
             return false;
         }
         second = reader_next(r);
-        if (second.kind != (event ? TOKEN_UINT : TOKEN_STR) || !read_pairs(r, &pairs, &pairs_at)) {
+        if (second.kind != (event ? TOKEN_UINT : TOKEN_STR) || !read_pairs(r, NULL, NULL)) {
             return false;
         }
     }
@@ -115,9 +116,7 @@ static bool trace_fields(Reader *r, const char *phase)
         return false;
     }
     for (int i = 0; i < 2; i++) {
-        uint32_t count;
-        Reader at;
-        if (!read_pairs(r, &count, &at)) {
+        if (!read_pairs(r, NULL, NULL)) {
             return false;
         }
     }

@@ -20,11 +20,10 @@ bool mapped_open(MappedSegment *segment, const char *path, uint64_t room);
 /* Adds one frame. False when it finds no room any more: the segment is to be ended. */
 bool mapped_append(MappedSegment *segment, const Buffer *frame);
 
-/* Cuts the file to what was written and lets go of it. */
+/* Cuts the file to the bytes written, and closes the segment. */
 void mapped_end(MappedSegment *segment);
 
-/* Lets go of it in a forked child, which has the descriptor and not the mapping: the file is its
- * parent's. */
+/* Closes the descriptor in a forked child, which has no mapping; the file belongs to its parent. */
 void mapped_forget(MappedSegment *segment);
 
 #endif

@@ -370,7 +370,7 @@ static PyGetSetDef ring_reader_getset[] = {
     {"spill_delivered", (getter)ring_reader_spill_delivered, NULL,
      "Records of spill segments that are delivered.", NULL},
     {"server_state", (getter)ring_reader_server_state, NULL,
-     "What the program is told of the server.", NULL},
+     "The server's state, as set_server_state() wrote it.", NULL},
     {"damaged", (getter)ring_reader_damaged, NULL, "Whether damage was found.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

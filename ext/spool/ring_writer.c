@@ -172,8 +172,8 @@ bool ring_admits_trace(Ring *ring)
 
 bool ring_lacks_sender(Ring *ring, uint64_t now_ns)
 {
-    /* `now_ns` costs nothing and may be anything: the clock may have been set, and the program may
-     * have said when its span ended. */
+    /* `now_ns` is the end of a span and may be wrong (the clock was set, or the program gave it):
+     * it only decides when to look. Ages are measured by steady_ns(). */
     if (LIKELY(now_ns - ring->heartbeat_looked_ns < HEARTBEAT_LOOK_NS) || !ring_is_ours(ring)) {
         return false;
     }

@@ -1,4 +1,4 @@
-/* segment_format.h: files on disk. docs/spool-format.md has the same.
+/* segment_format.h: the layout of a segment file, also in docs/spool-format.md.
  *
  *   segment  head, then frames
  *   head     "MFTSEG1\0", u32 version, u32 zero

@@ -87,8 +87,8 @@ static ReadResult read_at(int fd, uint64_t offset, void *bytes, size_t size)
     return READ_WHOLE;
 }
 
-/* The bytes of the file from there on that are anything but zeros, which are place for frames to
- * come: 0, or what is left of the file. -1 with an exception. */
+/* Bytes of the file behind `offset`; 0 where all of them are zeros, which are room for frames to
+ * come. -1 with an exception. */
 static int64_t bytes_that_follow(int fd, uint64_t offset, uint64_t file_size)
 {
     char bytes[4096];
@@ -200,8 +200,8 @@ static FrameResult try_frame(SegmentReader *reader, PyObject *list)
         result = FRAME_FAILED;
         goto done;
     }
-    /* Damage inside of a frame whose checksum is right costs what is left of it, and what follows.
-     */
+    /* The frame's checksum is right, so its content was written damaged: the records behind the
+     * damage are lost, and the segment is read no further. */
     reader->damaged = framed == FRAMES_DAMAGED || used != frame.content_size;
     reader->offset += sizeof frame + frame.stored_size;
 done:
@@ -210,8 +210,9 @@ done:
     return result;
 }
 
-/* Reads the next frame; damage is noted in the reader. A program may just have been writing it: it
- * was there before its first bytes were, so what seems damaged is read once more. */
+/* Reads the next frame; damage is noted in the reader. A program may be writing the frame: its
+ * first eight bytes appear last (mapped.c), but the read may have copied the others before. A frame
+ * that seems damaged is therefore read once more. */
 static FrameResult read_frame(SegmentReader *reader, PyObject *list)
 {
     FrameResult result = try_frame(reader, list);
@@ -310,7 +311,7 @@ static PyGetSetDef segment_reader_getset[] = {
     {"damaged", (getter)segment_reader_get_damaged, NULL, "Whether damage was found.", NULL},
     {"offset", (getter)segment_reader_get_offset, NULL, "Bytes read so far.", NULL},
     {"rest", (getter)segment_reader_get_rest, NULL,
-     "Bytes behind the last whole frame that are no whole frame, and not zeros.", NULL},
+     "Bytes of the file behind the last whole frame; 0 where all of them are zeros.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -6,7 +6,7 @@
  * The variable is never set where the garbage collector may be running (CPython 3.10 and 3.11 crash
  * when they are, see cpython issue 148891). A coroutine or generator that is closed may be closed
  * by the collector: then what it made current is marked as abandoned and stays in the variable, and
- * whoever finds it there looks past it, to what was current before. */
+ * context_current() looks past it, to what was current before. */
 #include "trace/context.h"
 
 #include "base/errors.h"

@@ -43,7 +43,7 @@ Current *non_recording_new(CoreState *state, bool not_sampled);
 /* Whether mlflow.tracing.context(enabled=False) is in force here. */
 bool scope_disables(CoreState *state);
 
-/* Makes it current. */
+/* Sets the context variable to `current`, which keeps the token. */
 void current_activate(CoreState *state, Current *current);
 
 /* Makes current again what was before current_activate(). */

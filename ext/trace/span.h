@@ -7,8 +7,8 @@
  * what the program changes afterwards is not seen, and no value of the program is kept alive. Of
  * objects it owns its name, its status message, the attachments and Link objects that it was given,
  * and what the program keeps in its __dict__. It is not tracked by the garbage collector: nothing
- * that the package puts there refers back to it. A span that is dropped without being ended is not
- * recorded.
+ * that the package puts there refers back to it. A span that is released without being ended is
+ * not recorded.
  *
  * Encoding runs Python code (hooks), so other threads can run in the middle of it. Values are
  * therefore encoded into a scratch buffer and only then appended to the span, in one go, under the

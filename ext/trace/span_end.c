@@ -37,8 +37,8 @@ static uint64_t end_time(const Span *span, uint64_t end_ns)
     return end_ns;
 }
 
-/* The last trace id of the process, and of the context: but an abandoned root may be ended by the
- * garbage collector, which must set no context variable. */
+/* Sets the id that last_trace_id() returns, and the context variable. The variable is left alone
+ * where the root was abandoned: the garbage collector may be ending it (context.c). */
 static void set_last_trace_id(CoreState *state, const Span *root)
 {
     PyObject *id = trace_id_str(root->trace);

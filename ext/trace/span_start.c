@@ -29,7 +29,8 @@ StartResult span_start(CoreState *state, PyObject *name, Span *parent, const Spa
     }
     span->id = ids_next();
     span->parent_id = parent ? parent->id : 0;
-    span->start_ns = clock_ns(); /* not before: the first root starts the sender */
+    /* The clock is read only now: the first trace_new() starts the sender, which takes time. */
+    span->start_ns = clock_ns();
     if (options != NULL) {
         span->id = options->id ? options->id : span->id;
         span->parent_id = options->parent_id ? options->parent_id : span->parent_id;

@@ -43,7 +43,7 @@ bool trace_ensure_ring(CoreState *state)
     return state->ring != NULL && ring_is_ours(state->ring);
 }
 
-uint64_t sampling_bound(double ratio)
+uint64_t sampling_bound_of_ratio(double ratio)
 {
     if (!(ratio < 1.0)) {
         return SAMPLE_ALL;

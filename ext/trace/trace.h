@@ -30,7 +30,7 @@ typedef struct {
 } RootOptions;
 
 /* The bound below which the lower half of an id is sampled at that ratio, from 0 to 1. */
-uint64_t sampling_bound(double ratio);
+uint64_t sampling_bound_of_ratio(double ratio);
 
 /* Made by the root's start and kept by every span of the trace. Where the trace goes was captured
  * when it was made. */
@@ -51,7 +51,7 @@ struct Trace {
     uint64_t roots_under;  /* the parent id of its roots: 0 but for a trace that continues another
                             * library's, and NO_ROOT for a remote one */
     Ring *ring;            /* owned */
-    Ring *second_ring;     /* owned, or NULL: gets the same records */
+    Ring *second_ring;     /* owned, or NULL: of dual export */
     PyObject *destination; /* owned bytes: an encoded map */
     PyObject *root_name;   /* owned str: the tag NAME_TAG */
     /* Owned dicts and a list, NULL until somebody asks for them. */

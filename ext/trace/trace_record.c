@@ -151,8 +151,8 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
     else if (is_root) {
         write_trace_record(state, trace, PHASE_ROOT_ENDED);
     }
-    trace_publish(
-        trace); /* not before the trace's record is put: a span alone would have nowhere to go */
+    /* Published only now: a span record without its trace's record could not be delivered. */
+    trace_publish(trace);
     if (is_root && state->hooks.restart_sender != NULL &&
         UNLIKELY(ring_lacks_sender(trace->ring, trace->root_end_ns) ||
                  (trace->second_ring != NULL &&

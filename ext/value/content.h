@@ -10,7 +10,7 @@
 bool content_is_data_uri(const Buffer *out, size_t start);
 
 /* Whether an item of a dictionary is one that model providers put binary content into. `key` is a
- * str. Runs no Python code but the comparison of strings. */
+ * str. May run the __eq__ of other keys of the dictionary. */
 bool content_may_be_in_item(PyObject *dict, PyObject *key, PyObject *value);
 
 #endif

@@ -2,7 +2,8 @@
 
 #include "value/json.h"
 
-/* More than a value has (encode.c), and no more than Python code can walk. */
+/* Levels that are decoded: more than MAX_DEPTH of encode.c, and no more than Python code can walk.
+ */
 #define MAX_DECODE_DEPTH 1000
 
 static PyObject *damaged(void)
@@ -11,7 +12,8 @@ static PyObject *damaged(void)
     return NULL;
 }
 
-PyObject *decode_text(const Token *text)
+/* A str from a text token (str, or ext EXT_SURROGATES). */
+static PyObject *decode_text(const Token *text)
 {
     if (text->kind == TOKEN_STR) {
         PyObject *str = PyUnicode_DecodeUTF8(text->bytes, (Py_ssize_t)text->size, NULL);

@@ -7,9 +7,6 @@
 /* A new reference, or NULL with an exception (ValueError when the bytes are damaged). */
 PyObject *decode_value(Reader *value);
 
-/* A str from a text token (str, or ext EXT_SURROGATES). */
-PyObject *decode_text(const Token *text);
-
 /* The JSON text of the next value as a str. */
 PyObject *decode_json_text(Reader *value, bool ascii);
 

@@ -79,11 +79,13 @@ void encode_str(Buffer *out, PyObject *text)
 }
 
 /* The digits of any int; int's own, whatever a subclass says. Hexadecimal ones where there are more
- * than Python converts (sys.get_int_max_str_digits()). */
+ * than Python converts (sys.get_int_max_str_digits()). `decimal` may be NULL. */
 static PyObject *digits_of(PyObject *value, bool *decimal)
 {
     PyObject *digits = PyNumber_ToBase(value, 10);
-    *decimal = digits != NULL;
+    if (decimal != NULL) {
+        *decimal = digits != NULL;
+    }
     if (digits == NULL) {
         swallow_exception();
         digits = PyNumber_ToBase(value, 16);
@@ -189,8 +191,7 @@ static EncodeResult encode_key(Encoder *e, PyObject *key)
         return ENCODED;
     }
     if (PyLong_Check(key)) {
-        bool decimal;
-        PyObject *digits = digits_of(key, &decimal);
+        PyObject *digits = digits_of(key, NULL);
         if (digits == NULL) {
             out->failed = true;
             return ENCODED;
@@ -321,7 +322,8 @@ static void settle_dicts(Encoder *e)
     }
 }
 
-/* Whether json.dumps would have raised the pending exception, and MLflow caught it. Swallows it. */
+/* Swallows the pending exception; true where json.dumps would have raised it and MLflow stored the
+ * repr. */
 static bool raised_for_json(const Encoder *e)
 {
     bool known =

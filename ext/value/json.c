@@ -55,7 +55,8 @@ void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
             unicode_escape(out, c);
             continue;
         }
-        /* A multi-byte sequence, ASCII wanted. Damaged ones become U+FFFD. */
+        /* A multi-byte sequence, where ASCII is wanted. One that is cut off becomes U+FFFD; others
+         * are taken to be valid. */
         int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
         unsigned code = c & (0x3f >> more);
         if (end - at < more) {

@@ -2,4 +2,5 @@
 
 from mlflow_fasttrace._internal.cli.main import main
 
-main(prog_name="mlflow-fasttrace")
+if __name__ == "__main__":
+    main(prog_name="mlflow-fasttrace")

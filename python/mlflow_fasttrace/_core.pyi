@@ -256,8 +256,9 @@ class Stream:
 class RingWriter:
     """The program's end of a ring. Capacity in bytes: 64 KiB to 1 GiB in whole pages. Without a path
     it is memory that only this process can read. ``spool_max_bytes``: what the folder of the spill
-    segments may hold; 0: nothing is written there. ``memory_prefix``: the same as ``spill_prefix``,
-    on tmpfs, where eight times the capacity is spilled to first."""
+    segments may hold; 0: nothing is written there. ``memory_prefix``: path on tmpfs,
+    up to its number, of the segments that are written before those on disk, up to eight times the
+    capacity."""
 
     def __new__(
         cls,
@@ -326,10 +327,11 @@ def set_destination(
     /,
 ) -> None: ...
 def end_abandoned() -> None:
-    """Ends the spans whose context manager was dropped without being left."""
+    """Ends the abandoned spans: their context manager is gone and was never left."""
 
 def current() -> LiveSpan | NonRecordingSpan | None:
-    """What is current, also a span that is recorded elsewhere, or a gap."""
+    """What is current: a span, also one that is recorded elsewhere, or a non-recording span; None where
+    nothing is."""
 
 def current_span() -> LiveSpan | None: ...
 def last_trace_id() -> str | None: ...

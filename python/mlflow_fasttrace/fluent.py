@@ -466,7 +466,8 @@ def _set_of_trace(trace: _core.Trace, field: str, value: str) -> None:
 
 
 def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
-    """Set the tracking URI; traces that start from now on go there.
+    """Set the tracking URI of the traces that start from now on, also for MLflow in this process and, by
+    ``MLFLOW_TRACKING_URI``, for child processes.
 
     Args:
         uri: ``http(s)://...``, the URI of a database, or a folder.
@@ -475,7 +476,8 @@ def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
 
 
 def get_tracking_uri() -> str:
-    """The tracking URI in force."""
+    """The tracking URI in force: that of ``set_tracking_uri``, else ``MLFLOW_TRACKING_URI``, else MLflow's
+    default (``./mlruns`` where it holds experiments, otherwise ``sqlite:///mlflow.db``)."""
     return destination.tracking_uri()
 
 

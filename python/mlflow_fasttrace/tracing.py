@@ -80,6 +80,9 @@ def trace_disabled(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Args:
         f: The function.
+
+    Returns:
+        A function of the same signature.
     """
 
     @functools.wraps(f)
@@ -222,7 +225,7 @@ def _process(span: LiveSpan) -> None:
 def set_destination(
     destination: TraceLocationBase | TraceDestination, *, context_local: bool = False
 ) -> None:
-    """Send the traces that begin from now on to an experiment.
+    """Send the traces that begin from now on to an experiment, and switch tracing on, as in MLflow.
 
     Args:
         destination: A ``MlflowExperimentLocation``, or the older ``MlflowExperiment``. Locations of Databricks
@@ -259,7 +262,8 @@ def set_destination(
 
 
 def reset() -> None:
-    """Forget destinations and span processors, and read the environment again at the next span."""
+    """Forget destinations and span processors, switch tracing on, and read the environment again at the
+    next span."""
     set_location(None)
     _use_span_processors([])
     _core.set_enabled(True)
@@ -390,4 +394,8 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(mlflow.tracing, name)
     except AttributeError:
-        return importlib.import_module(f"mlflow.tracing.{name}")
+        try:
+            return importlib.import_module(f"mlflow.tracing.{name}")
+        except ModuleNotFoundError:
+            message = f"module 'mlflow_fasttrace.tracing' has no attribute {name!r}"
+            raise AttributeError(message) from None

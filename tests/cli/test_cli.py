@@ -252,7 +252,7 @@ def _check_the_dead_letter(own_spool, cli):
 
 def test_refused_traces_are_sent_again(server, own_spool, run_program, cli):
     leave_traces(run_program, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli again"})
-    folder = Path(the_spool().state)
+    folder = Path(the_spool().folder)
     os.rename(move_to_segment(folder), folder / f"refused-{'ab' * 16}.seg.refused")
     (folder / f"refused-{'ab' * 16}.txt").write_text(f"https://joe:{SECRET}@host said no")
     assert cli("status").returncode == 3
@@ -304,7 +304,7 @@ def test_show_prints_a_file_or_a_trace(own_spool, run_program, cli):
 
     segment = move_to_segment(own_spool)
     assert cli("show", str(segment)).stdout.count("leaf  TOOL") == 3
-    os.rename(segment, Path(the_spool().state) / segment.name)
+    os.rename(segment, Path(the_spool().folder) / segment.name)
     for what in (first["trace_id"], first["trace_id"][3:].upper(), first["trace_id"][:12]):
         assert cli("show", what).stdout.startswith("root [red]")
     nothing = cli("show", "0" * 32)
@@ -325,7 +325,7 @@ def test_a_beginning_that_fits_several_traces_shows_none(own_spool, run_program,
 def test_damaged_and_hostile_files_are_named(own_spool, run_program, cli, tmp_path):
     leave_traces(run_program, "http://127.0.0.1:9")
     spool = the_spool()
-    folder = Path(spool.state)
+    folder = Path(spool.folder)
     (ring,) = overview.rings_of(spool)
     with open(ring, "r+b") as file:
         file.seek(4096 + 1500)
@@ -399,7 +399,7 @@ def test_send_delivers_to_another_server(server, own_spool, run_program, cli):
     leave_traces(
         run_program, "http://127.0.0.1:9", environment={"MLFLOW_EXPERIMENT_NAME": "cli elsewhere"}
     )
-    move_to_segment(Path(the_spool().state))
+    move_to_segment(Path(the_spool().folder))
     to = server.uri.replace("://", f"://joe:{SECRET}@")
     result = cli("send", "--timeout", "1")
     assert result.returncode == 1
@@ -427,7 +427,7 @@ def test_send_waits_for_the_sender_at_work(server, own_spool, run_program, cli, 
         refused = cli("send", "--to", "http://127.0.0.1:9")
         assert refused.returncode == 1
         assert "stop it first" in refused.stdout
-        sender = life.sender_for(spool.state, spool.rings, server.uri)
+        sender = life.sender_for(spool.folder, spool.rings, server.uri)
         wait_until(lambda: sender.step() and sender.status.spans == 6)
         sender.status.end()
         output, _ = process.communicate(timeout=30)

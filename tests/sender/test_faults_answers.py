@@ -13,7 +13,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender import dead_letters, spans, verdicts
 from mlflow_fasttrace._internal.sender import http as sender_http
 from mlflow_fasttrace._internal.sender.availability import Backoff
-from mlflow_fasttrace._internal.sender.http import _Answer
+from mlflow_fasttrace._internal.sender.answers import Answer
 from mlflow_fasttrace._internal.sender.life import sender_for
 from mlflow_fasttrace._internal.spool.records import SPAN, TRACE
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
@@ -689,9 +689,9 @@ def test_pauses_grow_and_differ_and_have_a_bound():
 
 def test_retry_after_may_be_a_date():
     later = email.utils.formatdate(time.time() + 100, usegmt=True)
-    assert 95 < _Answer(503, {"Retry-After": later}, b"").retry_after() < 101
+    assert 95 < Answer(503, {"Retry-After": later}, b"").retry_after() < 101
     for senseless in ("soon", "-5", "", "Sun, 06 Nov 1994 08:49:37 GMT"):
-        assert not _Answer(503, {"Retry-After": senseless}, b"").retry_after(), senseless
+        assert not Answer(503, {"Retry-After": senseless}, b"").retry_after(), senseless
 
 
 def test_each_reason_is_logged_once(server, bench, experiment, caplog):

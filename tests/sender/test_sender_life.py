@@ -80,7 +80,7 @@ def sender_of_an_older_release(uri: str, stays: bool):
         stays: Whether its lock says that nobody may ask it to end, as a program's own thread does.
     """
     spool = spool_for(uri)
-    spool.make_state()
+    spool.make_folder()
     command = [sys.executable, "-c", OLDER, spool.lock, " stays" if stays else ""]
     older = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

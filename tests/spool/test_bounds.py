@@ -179,7 +179,7 @@ mlflow.flush_trace_async_logging()
 os.kill(sender_of(ring.spool)[0], 9)
 for n in range(50, 60):
     root(n)
-shutil.rmtree(ring.spool.state)
+shutil.rmtree(ring.spool.folder)
 shutil.rmtree(ring.spool.rings)
 for n in range(60, 70):
     root(n)

@@ -225,8 +225,8 @@ def test_nothing_is_written_to_folders_that_are_not_ours(server, tmp_path, monke
 
     def inside(name: str, make):
         def make_in(spool: Spool, _shared) -> None:
-            spool.make_state()
-            make(os.path.join(spool.state, name))
+            spool.make_folder()
+            make(os.path.join(spool.folder, name))
 
         return make_in
 
@@ -234,7 +234,7 @@ def test_nothing_is_written_to_folders_that_are_not_ours(server, tmp_path, monke
         return lambda _spool, shared: make(shared / f"mlflow-fasttrace-{os.geteuid()}")
 
     def state(make):
-        return lambda spool, _shared: make(Path(spool.state))
+        return lambda spool, _shared: make(Path(spool.folder))
 
     cases = {
         "a link to the folder": (state(link), SPOOL_CANNOT),

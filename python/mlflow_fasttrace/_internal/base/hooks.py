@@ -1,4 +1,5 @@
-"""What the C core asks of Python: one ``Hook`` a question. Nothing else calls ``_core.set_hook``.
+"""What the C core asks of Python: one ``Hook`` a question, each also listed in ``PYTHON_HOOKS`` of
+``ext/base/state.h``, where a new one begins. Nothing else calls ``_core.set_hook``.
 
 A hook is asked in the thread that records, with the GIL. The core swallows what the answer raises
 (a ``KeyboardInterrupt`` is raised again later) and goes on without it. The hooks that every program

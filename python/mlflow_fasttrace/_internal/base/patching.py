@@ -24,20 +24,25 @@ class _Patches:
     """What is replaced and what is awaited now."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
         #: Actions that take the replacements back; the last is run first.
         self.undo: list[Callable[[], object]] = []
         #: By replaced function: a function with the code that it had.
         self.originals: dict[Callable[..., Any], Callable[..., Any]] = {}
         #: By module: the action for when it is loaded.
         self.awaited: dict[str, Callable[[], object]] = {}
+        #: Modules that are awaited for good.
+        self.awaited_for_good: set[str] = set()
 
 
 _patches = _Patches()
 
 #: Held while the action of an awaited module runs. Whoever replaces or takes back several things
 #: holds it too, so that no other thread finds half of them. A thread may take it twice.
-lock = _patches.lock
+lock = threading.RLock()
+
+#: Held while it changes what is awaited, over no call of other code: ``when_loaded`` may be called
+#: with any other lock held.
+_awaited_lock = threading.RLock()
 
 
 # ---- replacing and taking back ----
@@ -156,14 +161,20 @@ def _trampoline(function: types.FunctionType, target: Callable[..., Any]) -> typ
 # ---- waiting for modules ----
 
 
-def when_loaded(module: str, action: Callable[[], object]) -> None:
+def when_loaded(module: str, action: Callable[[], object], *, for_good: bool = False) -> None:
     """Runs an action as soon as a module is loaded; now, where it is. A later call for the same
-    module takes the place of an earlier one that still waits."""
+    module takes the place of an earlier one that still waits.
+
+    Args:
+        for_good: ``forget_awaited`` leaves the action where it is.
+    """
     if module in sys.modules:
         action()
         return
-    with lock:
+    with _awaited_lock:
         _patches.awaited[module] = action
+        if for_good:
+            _patches.awaited_for_good.add(module)
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())
 
@@ -173,11 +184,13 @@ def is_awaited(module: str) -> bool:
     return module in _patches.awaited
 
 
-def await_nothing() -> None:
-    """Forgets the actions that wait."""
-    with lock:
-        _patches.awaited.clear()
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+def forget_awaited() -> None:
+    """Forgets the actions that wait, but for those that do so for good."""
+    with _awaited_lock:
+        for module in _patches.awaited.keys() - _patches.awaited_for_good:
+            del _patches.awaited[module]
+        if not _patches.awaited:
+            sys.meta_path[:] = [found for found in sys.meta_path if not isinstance(found, _Finder)]
 
 
 class _Finder:

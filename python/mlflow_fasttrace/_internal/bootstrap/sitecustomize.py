@@ -38,12 +38,16 @@ class _Finder:
             import mlflow_fasttrace
 
             mlflow_fasttrace.install()
-        except ImportError:
-            pass  # another environment's Python, which does not have it
+        except ModuleNotFoundError as error:
+            if error.name != "mlflow_fasttrace":  # else another environment's Python, without it
+                sys.stderr.write(
+                    f"mlflow-fasttrace: not installed ({error}); MLflow runs by itself. "
+                    "`mlflow-fasttrace doctor` shows more.\n"
+                )
         except Exception as error:
             sys.stderr.write(f"mlflow-fasttrace: not installed ({error}); MLflow runs by itself.\n")
         for finder in list(sys.meta_path):
-            spec = finder.find_spec(name, path, target)
+            spec = finder.find_spec(name, path, target) if hasattr(finder, "find_spec") else None
             if spec is not None:
                 return spec
         return None

@@ -11,7 +11,7 @@ from mlflow_fasttrace._internal.spool.status_file import read_status
 
 def delivered_traces(spool: Spool) -> list[dict[str, Any]]:
     """Traces that were delivered from a spool, oldest first, as ``traces --json`` prints them."""
-    status = read_status(spool.state)
+    status = read_status(spool.folder)
     if status is None:
         return []
     return [

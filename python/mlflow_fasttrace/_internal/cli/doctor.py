@@ -3,6 +3,7 @@ itself and why."""
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import importlib.metadata
 import logging
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import click
 
-from mlflow_fasttrace._internal.base.version import VERSION, mlflow_version
+from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.cli.output import (
     ATTENTION,
     Output,
@@ -32,7 +33,7 @@ from mlflow_fasttrace._internal.config.uris import (
 from mlflow_fasttrace._internal.seams import install
 from mlflow_fasttrace._internal.seams.autolog import INTEGRATIONS
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
-from mlflow_fasttrace._internal.spool.folder import SHARED_MEMORY, spool_named, state_root
+from mlflow_fasttrace._internal.spool.folder import SHARED_MEMORY, spool_named, spools_root
 
 _ANSWER_SECONDS = 3.0  # that the server has for an answer
 
@@ -176,7 +177,7 @@ def _seams_that_moved() -> str | None:
 
         table.check()
     except MovedSeam as moved:
-        return f"MLflow {mlflow_version()} is not as it is known here: {moved}"
+        return install.moved_text(moved)
     except Exception as error:
         return f"MLflow cannot be imported: {type(error).__name__}: {error}"
     return None
@@ -188,7 +189,8 @@ def _names_that_moved() -> Iterator[Finding]:
 
     for process in (table.PROGRAM, table.SENDER):
         for name, reason in table.missing(process):
-            yield Finding("MLflow", name.path, f"{reason}; lost: {name.lost}", NOTED)
+            rating = BAD if name.lost in (table.LOSES_INFO, table.LOSES_HTTP) else NOTED
+            yield Finding("MLflow", name.path, f"{reason}; lost: {name.lost}", rating)
 
 
 def _what_mlflow_does() -> Iterator[Finding]:
@@ -231,12 +233,12 @@ def _server(uri: str) -> tuple[str, str]:
         try:
             with urllib.request.urlopen(base + path, timeout=_ANSWER_SECONDS) as answer:
                 answers.append(answer.read(100).decode("utf-8", "replace").strip())
-        except OSError as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             return f"does not answer ({reason}); traces wait until it does", BAD
     health, version = answers
     if health != "OK":
-        return "answers, but not as MLflow does", BAD
+        return "answers, but not as MLflow does; check the tracking URI", BAD
     return f"answers, MLflow {version}", GOOD
 
 
@@ -244,7 +246,7 @@ def _where_traces_wait() -> Iterator[Finding]:
     from mlflow_fasttrace._internal.spool import overview
 
     section = "spool"
-    root = os.path.abspath(state_root())
+    root = os.path.abspath(spools_root())
     yield Finding(section, "folder", *_writable(root))
     yield Finding(section, "rings", *_room_for_rings(spool_named(root, "0").rings))
     mode = environment.sender_mode()
@@ -259,17 +261,17 @@ def _where_traces_wait() -> Iterator[Finding]:
 
 
 def _writable(folder: str) -> tuple[str, str]:
-    """What is to be said of a folder that is there or would be made, and the rating."""
+    """The text and the rating for a folder that exists or would be made."""
     place = folder
     while not os.path.isdir(place) and os.path.dirname(place) != place:
         place = os.path.dirname(place)
     if os.access(place, os.W_OK):
         return folder, GOOD
-    return f"{folder} cannot be written: what waits is kept in memory", BAD
+    return f"{folder} cannot be written: what waits stays in memory", BAD
 
 
 def _room_for_rings(folder: str) -> tuple[str, str]:
-    """What is to be said of the folder of a spool's rings, and the rating."""
+    """The text and the rating for the folder of a spool's rings."""
     if not folder.startswith(SHARED_MEMORY):
         return f"in the folder: there is no {SHARED_MEMORY} to write to", NOTED
     free = os.statvfs(SHARED_MEMORY)

@@ -51,7 +51,7 @@ def cut(text: str, width: int) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes."""
+    """A number of bytes in the largest unit that fits (1 KB is 1,000 B)."""
     for unit in ("B", "KB", "MB"):
         if count < 1000:
             return f"{count:,.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
@@ -88,7 +88,7 @@ def moment(timestamp: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things."""
+    """A number and its noun, in the plural unless it is one."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
@@ -119,7 +119,7 @@ class Output:
         self.print(Text(text, style=style))
 
     def rows(self, rows: list[Row]) -> None:
-        """Print a table."""
+        """Print rows as a table; off a terminal as lines with labels of a fixed width."""
         if not self.for_people:
             for label, text, style in rows:
                 self.line(f"  {label:<{_LABEL_WIDTH}}{text}", style)

@@ -43,7 +43,7 @@ _REDRAW_SECONDS = 0.05  # between changes of the bar
 _BAR_NAME_WIDTH = 40
 _EVERYTHING = 1 << 62  # bytes
 
-#: What is told how far delivery is.
+#: A function that takes how far delivery is.
 _Report = Callable[[foreground.Progress], None]
 
 

@@ -23,7 +23,7 @@ from mlflow_fasttrace._internal.cli.output import (
     spans_of_traces,
 )
 from mlflow_fasttrace._internal.config.uris import without_secrets
-from mlflow_fasttrace._internal.spool.folder import state_root
+from mlflow_fasttrace._internal.spool.folder import spools_root
 from mlflow_fasttrace._internal.spool.overview import Program, SpoolView, all_spools, look_at
 from mlflow_fasttrace._internal.spool.status_file import SERVER_STATES
 
@@ -40,7 +40,7 @@ def status(as_json: bool) -> None:
     records that wait and no sender is running for them.
     """
     with readable_errors():
-        root = os.path.abspath(state_root())
+        root = os.path.abspath(spools_root())
         views = [view for view in map(look_at, all_spools()) if not view.is_empty()]
     if as_json:
         print_json({"version": 1, "root": root, "spools": [view.to_dict() for view in views]})

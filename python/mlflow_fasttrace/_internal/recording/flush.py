@@ -61,7 +61,7 @@ class _Goal(NamedTuple):
 
     ring: Ring
     head: int  # the position that is to be delivered
-    spilled: int  # the segments that are to be delivered
+    spilled: int  # the number of spilled records that are to be delivered
     accept_spooled: bool
 
     def is_reached(self) -> bool:
@@ -106,12 +106,12 @@ def at_exit() -> None:
         if ring.spool is not None and progress.server_state == ServerState.ANSWERS:
             log.warn(
                 f"{uri} has not taken everything yet. What this process recorded is kept "
-                f"({ring.spool.state}) and delivered afterwards."
+                f"({ring.spool.folder}) and delivered afterwards."
             )
         elif ring.spool is not None:
             log.warn(
                 f"{uri} does not answer yet. What this process recorded is kept "
-                f"({ring.spool.state}) and delivered when it does."
+                f"({ring.spool.folder}) and delivered when it does."
             )
         else:
             log.warn(f"{uri} does not answer: what this process kept in memory is lost.")

@@ -17,14 +17,14 @@ _BYTES_WITHOUT_SPOOL = 16 << 20  # of a ring from which nothing can be spilled, 
 
 
 class Progress(NamedTuple):
-    """How far a ring's records have come. Positions are bytes since the ring was made; segments are
-    those that this process spilled."""
+    """How far a ring's records have come. Positions are bytes since the ring was made; the other
+    numbers count records and traces."""
 
     head: int  # recorded up to here
     tail: int  # taken by the sender, which keeps it on disk at least, up to here
     delivered: int  # acknowledged by the server up to here
-    spilled: int  # segments
-    spill_delivered: int  # segments
+    spilled: int  # records that went to segments since the ring was full
+    spill_delivered: int  # those of them that are delivered
     server_state: int  # a ServerState, which the sender writes
     refused_records: int  # found no room
     refused_traces: int
@@ -155,16 +155,16 @@ class Rings:
 
 
 def _make(spool: Spool) -> tuple[_core.RingWriter, str]:
-    """A ring in shared memory, or else in the state folder, and its path."""
+    """A ring in shared memory, or else in the spool folder, and its path."""
     stem = f"{os.getpid()}-{os.urandom(4).hex()}"
-    spool.make_state()
+    spool.make_folder()
     try:
         spool.make_rings()
         return _make_in(spool.rings, spool, stem)
     except OSError as error:
         if isinstance(error, PermissionError):
-            log.warn(f"Rings lie in {spool.state}, which is slower: {error}.")
-    return _make_in(spool.state, spool, stem)
+            log.warn(f"Rings lie in {spool.folder}, which is slower: {error}.")
+    return _make_in(spool.folder, spool, stem)
 
 
 def _make_in(folder: str, spool: Spool, stem: str) -> tuple[_core.RingWriter, str]:
@@ -174,7 +174,7 @@ def _make_in(folder: str, spool: Spool, stem: str) -> tuple[_core.RingWriter, st
         path,
         environment.ring_bytes(),
         on_disk,
-        spool_max_bytes(spool.state),
+        spool_max_bytes(spool.folder),
         in_memory if folder == spool.rings else None,
     )
     return ring, path

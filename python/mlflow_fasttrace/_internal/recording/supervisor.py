@@ -121,7 +121,7 @@ class Supervisor:
             MLFLOW_FASTTRACE_AGENT_PATH=os.pathsep.join(path for path in sys.path if path),
         )
         output = open_private(spool.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        sender = [sys.executable, "-c", _SENDER, spool.state, spool.rings]
+        sender = [sys.executable, "-c", _SENDER, spool.folder, spool.rings]
         try:
             # The shell ends at once and leaves the sender to init: the program never has a child
             # that it would have to wait for.
@@ -153,7 +153,7 @@ class Supervisor:
             from mlflow_fasttrace._internal.sender.life import run_sender, run_sender_in_memory
 
             if spool is not None:
-                run_sender(spool.state, spool.rings, ring.uri)
+                run_sender(spool.folder, spool.rings, ring.uri)
             else:
                 run_sender_in_memory(ring.writer.fileno(), ring.uri)
 

@@ -64,7 +64,7 @@ class _Loader(importlib.abc.Loader):
         return None
 
     def exec_module(self, module: types.ModuleType) -> None:
-        # What sys.modules holds afterwards is what the import statement gets.
+        # The import statement returns what sys.modules holds afterwards.
         sys.modules[module.__name__] = importlib.import_module(self._real)
         # Modules below it that are loaded are found at once. To import such a module anew would set it as
         # an attribute of the one above, where a function may have that name: mlflow.openai.autolog.

@@ -1,5 +1,5 @@
-"""What is replaced in MLflow, and by what: ``apply()`` does it after the check of ``table.py``, and notes as
-it goes what ``uninstall()`` undoes.
+"""The replacements in MLflow: ``apply()`` makes them after the check of ``table.py``, and notes what
+``uninstall()`` undoes.
 
 Most functions of MLflow's tracing lead to this package's own of the same name. The modules beside this one
 hold what answers besides: the trace manager, the tracer provider and the context that MLflow's code and its
@@ -163,7 +163,7 @@ def apply() -> None:
 
 
 def _let_go() -> None:
-    """Take back what the layers below were told."""
+    """Undo what ``apply()`` set in the layers below."""
     root_context.wants_whole = None
     otel_context.ask_mlflow(None)
     otel.use_process_provider(None)

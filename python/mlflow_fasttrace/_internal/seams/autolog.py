@@ -57,7 +57,7 @@ def autolog(*args: Any, **kwargs: Any) -> None:
         if kwargs.get("disable"):
             _autolog(disable=True, exclude_flavors=kwargs.get("exclude_flavors"))
     else:
-        _autolog(*args, **kwargs)
+        _autolog(**kwargs)  # the positional parameters are about models and data sets
 
 
 def _autolog(
@@ -74,7 +74,10 @@ def _autolog(
         from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
         from mlflow.utils.import_hooks import register_post_import_hook
     except ImportError as error:
-        _logger.warning("Autologging is not to be had: %s", error)
+        _logger.warning(
+            "Autologging is not available (%s): install mlflow, or another version of mlflow-tracing",
+            error,
+        )
         return
     excluded = {f"mlflow.{name}" for name in exclude_flavors or ()}
     for library, integration in INTEGRATIONS.items():

@@ -20,7 +20,7 @@ from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
 
 _set_current = _core.current_span_var.set
 
-#: What ``set_span_in_context`` returns: the core's token, or MLflow's own, and what MLflow keeps beside it.
+#: The token of ``set_span_in_context``: the core's and None, or the pair that MLflow's own function returned.
 SpanToken = tuple[Any, Any]
 
 

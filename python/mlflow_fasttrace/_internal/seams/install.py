@@ -54,7 +54,7 @@ def uninstall() -> None:
     global _refused
     with patching.lock:
         _refused = None
-        patching.await_nothing()
+        patching.forget_awaited()
         patching.undo_all()
 
 
@@ -97,7 +97,7 @@ def _apply() -> bool:
         for module in table.late_modules():
             patching.when_loaded(module, functools.partial(_check_late, module))
     except MovedSeam as moved:
-        _refuse(_moved(moved))
+        _refuse(moved_text(moved))
     except Exception as error:
         _refuse(f"MLflow's code could not be replaced: {type(error).__name__}: {error}")
     return patching.is_in_force()
@@ -111,10 +111,13 @@ def _check_late(module: str) -> None:
     try:
         table.check_module(module)
     except MovedSeam as moved:
-        _refuse(_moved(moved))
+        _refuse(moved_text(moved))
+    except Exception as error:
+        _refuse(f"{module} could not be checked: {type(error).__name__}: {error}")
 
 
-def _moved(moved: MovedSeam) -> str:
+def moved_text(moved: MovedSeam) -> str:
+    """One line on an MLflow that this release does not know."""
     return f"MLflow {mlflow_version()} is not as it is known here: {moved}"
 
 
@@ -122,7 +125,7 @@ def _refuse(reason: str) -> None:
     """Give MLflow its own code back, for good, and say why."""
     global _refused
     _refused = reason
-    patching.await_nothing()  # what was to follow with a module of MLflow's
+    patching.forget_awaited()  # what was to follow with a module of MLflow's
     patching.undo_all()
     _say(reason)
 

@@ -1,6 +1,6 @@
-"""What MLflow's LlamaIndex integration lacks. LlamaIndex hands the context of a trace to a workflow that
-runs in another task or process, by its dispatcher; MLflow's handler of its spans takes no part in that. The
-two methods below become the handler's when the integration is loaded."""
+"""Two methods that MLflow's LlamaIndex integration lacks. LlamaIndex hands the context of a trace to a workflow that
+runs in another task or process, by its dispatcher; MLflow's handler of its spans takes no part in that.
+They become the handler's when the integration is loaded."""
 
 from __future__ import annotations
 

@@ -371,7 +371,6 @@ _READ = [
     *_in("mlflow.entities.trace_location", "tracing", _value("TraceLocationBase")),
     *_in("mlflow.entities.trace_status", "traces", _called("TraceStatus.end_statuses", "")),
     *_in("mlflow.protos.databricks_pb2", "traces", _value("RESOURCE_DOES_NOT_EXIST")),
-    *_in("mlflow.environment_variables", "spans", _value("MLFLOW_TRACE_EXTRACT_ATTACHMENTS")),
     *_in(
         "mlflow.tracing.attachments",
         "spans",
@@ -410,8 +409,8 @@ _OPENTELEMETRY = [
     *_in("opentelemetry.sdk.trace", "otel", _field("TracerProvider._span_limits")),
 ]
 
-_INFO = "a trace's info as MLflow's client makes it: no trace is delivered"
-_HTTP = "delivery to tracking servers"
+LOSES_INFO = "a trace's info as MLflow's client makes it: no trace is delivered"
+LOSES_HTTP = "delivery to tracking servers"
 _DATABASE = "delivery to databases"
 _FILES = "attachments, and spans that go as files"
 
@@ -423,17 +422,17 @@ _SENDERS = [
         _called("_truncate_request_metadata", "d"),
         _called("_truncate_tags", "tags"),
         needed_in=SENDER,
-        lost=_INFO,
+        lost=LOSES_INFO,
     ),
     *_in(
         "mlflow.tracing.constant",
         "sender",
-        _value("MAX_CHARS_IN_TRACE_INFO_METADATA", lost=_INFO),
-        _value("TRACE_SCHEMA_VERSION", lost=_INFO),
-        _value("TRACE_SCHEMA_VERSION_KEY", lost=_INFO),
-        _value("TRUNCATION_SUFFIX", lost=_INFO),
-        _value("TraceMetadataKey", lost=_INFO),
-        _value("TraceSizeStatsKey", lost=_INFO),
+        _value("MAX_CHARS_IN_TRACE_INFO_METADATA", lost=LOSES_INFO),
+        _value("TRACE_SCHEMA_VERSION", lost=LOSES_INFO),
+        _value("TRACE_SCHEMA_VERSION_KEY", lost=LOSES_INFO),
+        _value("TRUNCATION_SUFFIX", lost=LOSES_INFO),
+        _value("TraceMetadataKey", lost=LOSES_INFO),
+        _value("TraceSizeStatsKey", lost=LOSES_INFO),
         _value("SpansLocation.TRACKING_STORE", lost=_FILES),
         _value("TraceTagKey.SPANS_LOCATION", lost=_FILES),
         needed_in=SENDER,
@@ -445,14 +444,14 @@ _SENDERS = [
         _called("_calculate_percentile", "sorted_data percentile"),
         _called("aggregate_usage_from_span_nodes", "nodes"),
         needed_in=SENDER,
-        lost=_INFO,
+        lost=LOSES_INFO,
     ),
     *_in(
         "mlflow.tracing.utils.truncation",
         "sender",
         _called("_get_truncated_preview", "request_or_response role="),
         needed_in=SENDER,
-        lost=_INFO,
+        lost=LOSES_INFO,
     ),
     *_in(
         "mlflow.utils.git_utils",
@@ -461,7 +460,7 @@ _SENDERS = [
         _called("get_git_commit", "path"),
         _called("get_git_repo_url", "path"),
         needed_in=SENDER,
-        lost=_INFO,
+        lost=LOSES_INFO,
     ),
     *_in(
         "mlflow.utils.mlflow_tags",
@@ -474,7 +473,7 @@ _SENDERS = [
         _value("MLFLOW_SOURCE_TYPE"),
         _value("MLFLOW_USER"),
         needed_in=SENDER,
-        lost=_INFO,
+        lost=LOSES_INFO,
     ),
     *_in(
         "mlflow.environment_variables",
@@ -482,14 +481,14 @@ _SENDERS = [
         _value("MLFLOW_ALLOW_HTTP_REDIRECTS"),
         _value("MLFLOW_HTTP_REQUEST_TIMEOUT"),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.store.tracking.rest_store",
         "sender",
         _value("RestStore"),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.tracing.utils.otlp",
@@ -497,28 +496,28 @@ _SENDERS = [
         _value("MLFLOW_EXPERIMENT_ID_HEADER"),
         _value("OTLP_TRACES_PATH"),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.tracking._tracking_service.utils",
         "sender",
         _called("_get_store", "store_uri"),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.tracking.request_header.registry",
         "sender",
         _called("resolve_request_headers", ""),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.utils.request_utils",
         "sender",
         _called("TCPKeepAliveHTTPAdapter", "pool_connections= pool_maxsize="),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.utils.rest_utils",
@@ -529,21 +528,21 @@ _SENDERS = [
             " timeout=",
         ),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.utils.workspace_context",
         "sender",
         _called("get_request_workspace", ""),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.utils.workspace_utils",
         "sender",
         _value("WORKSPACE_HEADER_NAME"),
         needed_in=SENDER,
-        lost=_HTTP,
+        lost=LOSES_HTTP,
     ),
     *_in(
         "mlflow.store.db.db_types",
@@ -660,8 +659,8 @@ def _check(name: Name) -> None:
     MovedSeam: the name is missing, or is not what it was.
     """
     try:
-        module = sys.modules.get(name.module) or importlib.import_module(name.module)
-    except ImportError as error:
+        module = importlib.import_module(name.module)  # waits where another thread imports it
+    except Exception as error:
         raise MovedSeam(f"{name.module} cannot be imported ({error})") from error
     if name.kind is Kind.MODULE:
         return
@@ -695,7 +694,7 @@ def _sets(cls: type, field: str) -> bool:
     ``__init__`` of it or of a class above sets. No instance is made to find out."""
     if hasattr(cls, field) or field in getattr(cls, "__dataclass_fields__", ()):
         return True
-    for base in cls.__mro__:
+    for base in getattr(cls, "__mro__", ()):
         code = getattr(vars(base).get("__init__"), "__code__", None)
         if code is not None and field in code.co_names:
             return True

@@ -34,8 +34,8 @@ def look_for_notebook() -> None:
 
 
 def wants_whole() -> bool:
-    """Whether somebody is to get the trace that begins now, whole, when it is complete. Evaluation gets
-    it too, whatever this says: ``root_context()`` sees to that."""
+    """Whether the trace that begins now is handed out whole when it is complete. A trace of MLflow's
+    evaluation always is: ``root_context.py`` decides that by its tag."""
     return (
         _members_of_client["start_trace"] is not _own_start_trace
         or _members_of_client["log_spans"] is not _own_log_spans

@@ -1,4 +1,4 @@
-"""``python -m mlflow_fasttrace._internal.sender STATE_FOLDER RINGS_FOLDER``; a program starts it."""
+"""``python -m mlflow_fasttrace._internal.sender SPOOL_FOLDER RINGS_FOLDER``; a program starts it."""
 
 import logging
 import logging.handlers
@@ -59,7 +59,12 @@ def main() -> int:
         return 2
     handler = _handler(os.path.join(sys.argv[1], "sender.log"))
     uri = environment.tracking_uri()
-    assert uri is not None  # by supervisor.py
+    if uri is None:
+        print(
+            "MLFLOW_TRACKING_URI is not set: set it to the URI that the spool is for.",
+            file=sys.stderr,
+        )
+        return 2
     handler.setFormatter(_Formatter(uri))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)

@@ -223,6 +223,10 @@ class Assembler:
         trace.record = trace.last_record()
         trace.spans, trace.infos, trace.attachments = [], [], []
         trace.info_entry = None
+        self._remember(trace)
+
+    def _remember(self, trace: TraceBuffer) -> None:
+        """Notes that nothing is left to do for a trace, as far as it is known."""
         del self.open[trace.trace_id]
         self._remembered[trace.trace_id] = trace
         while len(self._remembered) > _REMEMBERED:
@@ -236,8 +240,7 @@ class Assembler:
             trace.infos = [entry for entry in trace.infos if not entry.done]
             trace.attachments = [entry for entry in trace.attachments if not entry.done]
             if not trace.entries():
-                del self.open[trace.trace_id]
-                self._remembered[trace.trace_id] = trace
+                self._remember(trace)
         self.bytes = sum(
             len(entry.record) for trace in self.open.values() for entry in trace.entries()
         )

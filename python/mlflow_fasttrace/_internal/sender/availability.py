@@ -83,7 +83,7 @@ class Availability:
         return time.monotonic() - self._since
 
     def took_a_batch(self) -> None:
-        """The server has taken something of a batch, and nothing said that it takes no more."""
+        """A batch is through, and nothing showed that the server is unavailable."""
         self.backoff.succeeded()
         self._logged.clear()
         self._set(ServerState.ANSWERS, ServerState.ANSWERS)

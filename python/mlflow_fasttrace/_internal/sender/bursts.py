@@ -26,8 +26,8 @@ class Bursts:
         self._since: float | None = None
 
     def let_pass(self) -> None:
-        """Leaves the processors to a program that bursts: it would have to wait for them while the
-        sender, and the server, work. Not for long, and not where a flush waits for delivery."""
+        """Waits while a program bursts: delivery would take the processors from it. The wait ends
+        after ``BURST_SECONDS``, or when a flush waits for delivery."""
         while self.under_way():
             time.sleep(_POLL_SECONDS)
 

@@ -96,7 +96,8 @@ class DeadLetters:
                     unusable += found
                     self._unusable_not_before = now + RETRY_SECONDS
                     continue
-            logger.error("tr-%s: %s; it is set aside", trace_id.hex(), reason)
+            fate = "set aside" if self._writer is not None else "lost"
+            logger.error("tr-%s: %s; it is %s", trace_id.hex(), reason, fate)
             self._status.refused_records(reason)
             for entry, _reason in found:
                 entry.acknowledge()

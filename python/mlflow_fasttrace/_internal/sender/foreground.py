@@ -89,11 +89,11 @@ def retry_refused(spool: Spool) -> int:
         The number of dead letters.
     """
     count = 0
-    for path in dead_letter_paths(spool.state):
+    for path in dead_letter_paths(spool.folder):
         try:
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 continue
-            os.rename(path, new_segment_path(spool.state))
+            os.rename(path, new_segment_path(spool.folder))
             count += 1
             os.unlink(note_of(path))
         except FileNotFoundError:
@@ -122,18 +122,18 @@ def deliver(
     Raises:
         OSError: the spool's folder cannot be used.
     """
-    spool.make_state()
+    spool.make_folder()
     lock = Lock(spool.lock, stays=True)
     patience = _Patience(deadline)
     try:
-        before = _numbers(read_status(spool.state))
+        before = _numbers(read_status(spool.folder))
         while not lock.take():
             if instead_of is not None:
                 holder = sender_of(spool)
                 pid = holder.pid if holder else "?"
                 reason = f"sender {pid} is delivering it to {instead_of}; stop it first"
                 return Outcome(Progress(), False, reason)
-            status = read_status(spool.state)
+            status = read_status(spool.folder)
             progress = _since(before, _numbers(status))
             report(progress)
             if not overview.something_waits(spool):
@@ -159,7 +159,7 @@ def _deliver(
     patience: _Patience,
     instead_of: str | None,
 ) -> Outcome:
-    sender = sender_for(spool.state, spool.rings, uri, executor, instead_of=instead_of)
+    sender = sender_for(spool.folder, spool.rings, uri, executor, instead_of=instead_of)
     before = _counted(sender.status)
     began = time.time()
     sender.scan()

@@ -12,8 +12,6 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import requests
@@ -30,31 +28,19 @@ from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config.uris import without_credentials
+from mlflow_fasttrace._internal.sender.answers import Answer, check, reason_of
 from mlflow_fasttrace._internal.sender.artifacts import Artifacts, upload_artifacts
 from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
 from mlflow_fasttrace._internal.sender.exceptions import (
-    Forbidden,
     Inexact,
     Rejected,
-    TooLarge,
-    TransientError,
     Unavailable,
     Unsupported,
 )
 from mlflow_fasttrace._internal.sender.finish import InfoDict, start_trace_body
-from mlflow_fasttrace._internal.sender.transport import (
-    PartialSuccess,
-    network_settings,
-    partial_success,
-    retry_after,
-)
+from mlflow_fasttrace._internal.sender.transport import network_settings
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
-
-SIGN_IN_HINT = (
-    "(set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; nothing "
-    "is lost meanwhile)"
-)
 
 _TRACES_PATH = "/api/3.0/mlflow/traces"
 _EXPERIMENTS_PATH = "/api/2.0/mlflow/experiments"
@@ -64,7 +50,6 @@ _ANSWER_BYTES = 8 << 20
 _COMPRESS_FROM = 64 << 10  # bytes, on a network; on loopback compression costs more than it saves
 _HEADERS_SECONDS = 5.0
 _FILES_SECONDS = 600.0  # for which a server counts as one without OTLP before it is asked again
-_UNAVAILABLE_STATUS = frozenset({401, 407, 408, 425, 429, 502, 503, 504})
 _NO_OTLP_STATUS = frozenset({404, 405, 501})
 _VERSION = re.compile(rb"\d+\.\d+[\w.+-]{0,40}\s*")
 
@@ -164,7 +149,7 @@ class HttpDestination:
 
     def _request(
         self, path: str, body: bytes | None, headers: dict[str, str], method: str = "POST"
-    ) -> _Answer:
+    ) -> Answer:
         try:
             if self._signed:
                 return self._request_by_mlflow(path, body, headers, method)
@@ -183,7 +168,7 @@ class HttpDestination:
                 timeout=self._timeout,
                 preload_content=False,
             )
-            answer = _Answer(response.status, response.headers, self._read(response))
+            answer = Answer(response.status, response.headers, self._read(response))
             if answer.status in (307, 308) and MLFLOW_ALLOW_HTTP_REDIRECTS.get():
                 if not self._moved:
                     self._moved = True
@@ -200,7 +185,7 @@ class HttpDestination:
 
     def _request_by_mlflow(
         self, path: str, body: bytes | None, headers: dict[str, str], method: str
-    ) -> _Answer:
+    ) -> Answer:
         """Makes a request by MLflow's own function, which signs, and follows a server that moved."""
         limits = {} if self._credentials.use_databricks_sdk else {"timeout": self._read_seconds}
         answer = http_request(
@@ -213,7 +198,7 @@ class HttpDestination:
             data=body,
             **limits,
         )
-        return _Answer(answer.status_code, answer.headers, answer.content)
+        return Answer(answer.status_code, answer.headers, answer.content)
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
         """The whole answer.
@@ -231,50 +216,37 @@ class HttpDestination:
         response.release_conn()
         return content
 
-    def _checked(self, path: str, answer: _Answer) -> _Answer:
+    def _checked(self, path: str, answer: Answer) -> Answer:
         """Gives an answer back whose status is 200.
 
         Raises:
-            Unavailable, Forbidden, Rejected, TransientError, TooLarge, Unsupported: what any other
-                answer means.
+            Unavailable, Forbidden, Rejected, TransientError, TooLarge: See ``answers.check``.
+            Unsupported: The server has no OTLP.
         """
-        status = answer.status
-        if status == 200:
-            return answer
-        text = answer.body[:300].decode("utf-8", "replace")
-        if 300 <= status < 400:
-            text = f"go to {without_credentials(answer.headers.get('Location', ''))}"
-        reason = f"{self._name}{path} answered {status}: {text}"
-        if status in (401, 403):
+        if answer.status in (401, 403):
             self._headers_asked = float("-inf")
-            reason += f" {SIGN_IN_HINT}"
-        if status in _UNAVAILABLE_STATUS or status < 400:
-            raise Unavailable(
-                reason, answer.retry_after(), kind=status, unauthenticated=status == 401
-            )
-        if status == 403:
-            # A gateway, too, answers 403 to a signature that has expired.
-            raise Forbidden(reason, kind=status, unauthenticated=True)
-        if status == 413:
-            raise TooLarge(reason)
-        if path == OTLP_TRACES_PATH and status in _NO_OTLP_STATUS and not answer.error_code():
-            if answer.is_of_mlflow() or self._is_mlflow():
-                self._files_until = time.monotonic() + _FILES_SECONDS
-                logger.info("traces go as files, whole, since %s", reason)
-                raise Unsupported(reason)
-            raise Unavailable(reason, answer.retry_after(), kind=status)
-        # A trace is wrong where MLflow itself says so. Whether it is to blame for a page that
-        # something else wrote, for an experiment that is not there or for a failure shows when
-        # others are taken.
-        known = answer.is_of_mlflow() and status < 500 and status != 404
-        raise (Rejected if known else TransientError)(reason)
+        if path == OTLP_TRACES_PATH and answer.status in _NO_OTLP_STATUS:
+            self._check_for_otlp(answer)
+        check(answer, self._name + path)
+        return answer
+
+    def _check_for_otlp(self, answer: Answer) -> None:
+        """Finds out who says that nothing takes spans: MLflow, which has no OTLP then, or a proxy."""
+        if answer.error_code():
+            return
+        reason = reason_of(answer, self._name + OTLP_TRACES_PATH)
+        if not answer.is_of_mlflow() and not self._is_mlflow():
+            raise Unavailable(reason, answer.retry_after(), kind=answer.status)
+        self._files_until = time.monotonic() + _FILES_SECONDS
+        logger.info("traces go as files, whole, since %s", reason)
+        raise Unsupported(reason)
 
     def _is_mlflow(self) -> bool:
         """Whether MLflow is there now, and not only the proxy before it."""
         answer = self._request("/version", None, {}, "GET")
         return answer.status == 200 and _VERSION.fullmatch(answer.body) is not None
 
-    def _not_of_mlflow(self, path: str, answer: _Answer) -> Unavailable:
+    def _not_of_mlflow(self, path: str, answer: Answer) -> Unavailable:
         text = answer.body[:100].decode("utf-8", "replace")
         return Unavailable(f"{self._name}{path} answered what is not MLflow's: {text}", kind=path)
 
@@ -331,44 +303,3 @@ class HttpDestination:
 
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         upload_artifacts(self._uri, trace_id, artifacts)
-
-
-class _Answer(NamedTuple):
-    """A whole answer of the server, or of whatever stands before it."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        """The body; None where it is no JSON."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
-
-    def error_code(self) -> str | None:
-        """MLflow's code of what is wrong."""
-        content = self.json()
-        return content.get("error_code") if isinstance(content, dict) else None
-
-    def partial_success(self) -> PartialSuccess | None:
-        """What an OTLP answer says of spans that were left out; None: it is no such answer."""
-        kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
-        if kind == "application/x-protobuf":
-            return partial_success(self.body)
-        content = self.json() if kind == "application/json" else None
-        if not isinstance(content, dict) or content.keys() - {"partialSuccess"}:
-            return None
-        partial = content.get("partialSuccess") or {}
-        rejected = int(partial.get("rejectedSpans") or 0)
-        return PartialSuccess(rejected, str(partial.get("errorMessage")))
-
-    def is_of_mlflow(self) -> bool:
-        """Whether MLflow wrote the answer, and nothing that stands in its place or in between."""
-        content = self.json()
-        return isinstance(content, dict) and ("error_code" in content or "detail" in content)
-
-    def retry_after(self) -> float | None:
-        """Seconds until the server wants to be asked again."""
-        return retry_after(self.headers.get("Retry-After"))

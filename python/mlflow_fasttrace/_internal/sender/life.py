@@ -90,7 +90,7 @@ def sender_for(
 
 
 def run_sender(
-    state: str,
+    folder: str,
     rings: str,
     uri: str,
     should_stop: Callable[[], bool] | None = None,
@@ -99,7 +99,7 @@ def run_sender(
     """Serves a spool until no program has needed it for a while.
 
     Args:
-        state: The spool's folder of segments, lock and log.
+        folder: The spool folder: segments, lock and log.
         rings: The folder of its rings.
         uri: The tracking URI, with its credentials.
         should_stop: Asked between rounds; what is not delivered stays where it is. None: it does not
@@ -107,11 +107,11 @@ def run_sender(
         executor: For several requests at once. A thread of the program has none: most of what it
             delivers it delivers while its interpreter ends, and starts no threads any more.
     """
-    lock = Lock(os.path.join(state, "sender.lock"), stays=should_stop is None)
+    lock = Lock(os.path.join(folder, "sender.lock"), stays=should_stop is None)
     should_stop = should_stop or (lambda: False)
     try:
         while lock.take():
-            sender = sender_for(state, rings, uri, executor)
+            sender = sender_for(folder, rings, uri, executor)
             try:
                 _serve(sender, should_stop)
             finally:

@@ -94,7 +94,7 @@ class Sender:
         """Sends what is ready.
 
         Returns:
-            The number of traces of the batches that the server took.
+            The number of traces in the batches that are through, whatever became of each.
         """
         overfull = self.assembler.bytes >= MEMORY_BYTES
         if self.dead_letters.set_unusable_aside(self.assembler.unusable):

@@ -1,8 +1,9 @@
 """Where records come from: rings in shared memory and segments on disk.
 
-Every record that has been read and not yet delivered is an ``Entry``. A source keeps its entries in
-the order in which it read them, and gives up (a ring: space; a segment: the file) only what has no
-undelivered entry before it. So whatever happens to the sender, what was not delivered is read again.
+Every record that has been read and not yet delivered is an ``Entry``. A ring keeps its entries in the
+order in which they were read, and gives up the space before the first that is undelivered. A segment
+counts its undelivered entries, and its file is removed when there are none. So whatever happens to the
+sender, what was not delivered is read again.
 """
 
 from __future__ import annotations

@@ -121,7 +121,9 @@ class TraceFiles:
         try:
             _upload_spans(destination, trace)
         except (Rejected, TransientError, Forbidden) as reason:
-            logger.error("spans of %s: %s", trace.mlflow_id, reason)
+            logger.error(
+                "spans of %s could not be uploaded as a file either: %s", trace.mlflow_id, reason
+            )
             return False
         self._acknowledgements.done(trace, Disposition.DELIVERED)
         return True

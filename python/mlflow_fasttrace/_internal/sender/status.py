@@ -1,4 +1,4 @@
-"""What a sender says of itself: ``status.json`` in its spool's state folder.
+"""What a sender says of itself: ``status.json`` in the spool folder.
 
 Written at most once a second, when something has changed, and at the sender's end; 0600, renamed
 into place. It holds no secret, and of a trace only ids, names, times and states. Totals

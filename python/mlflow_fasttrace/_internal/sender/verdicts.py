@@ -1,4 +1,5 @@
-"""Whose fault a failure is: the trace's, its experiment's, or the server's.
+"""Whose fault a failure is: the trace's, its experiment's, or the server's. What a single answer
+means, by its status, is in ``answers.py``.
 
 A server that fails at one trace and takes others is in order: that trace waits by itself (it is a
 *suspect*, and others go first), and is given up after some tries. A server that takes nothing of a

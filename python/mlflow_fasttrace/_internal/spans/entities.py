@@ -1,7 +1,7 @@
 """MLflow's entities made of what a span holds, and checks that need them.
 
-The C core calls these functions by name (``ext/live_span.c``, ``ext/span.c``): name and place stay. MLflow is
-imported when one of its entities is needed, never before.
+The C core calls these functions by name (``SPANS_ENTITIES`` in ``ext/base/python_side.h``): name and place
+stay. MLflow is imported when one of its entities is needed, never before.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def log_level(span: LiveSpan) -> SpanLogLevel | None:
 
 
 def links(span: LiveSpan) -> list[Link]:
-    """``LiveSpan.links``: copies, whose changes are nobody's."""
+    """``LiveSpan.links``: copies; a change of one does not change the span."""
     return [_link(link.trace_id, link.span_id, link.attributes) for link in span._links]
 
 

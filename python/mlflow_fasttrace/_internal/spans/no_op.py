@@ -21,6 +21,8 @@ class NoOpSpan:
             where nothing is.
     """
 
+    __module__ = "mlflow_fasttrace.entities"  # pickles name the public place
+
     trace_id = request_id = NO_OP_SPAN_TRACE_ID
     span_id = name = start_time_ns = end_time_ns = parent_id = status = context = None
     inputs = outputs = span_type = description = log_level = model_name = llm_cost = None

@@ -16,12 +16,13 @@ from mlflow_fasttrace._internal.base.log import warn
 
 
 def encode_default(value: Any) -> Any:
-    """The value that is recorded for one that is not JSON: ``JSONEncoder.default`` of MLflow's encoder.
-    Any other error than those below, which the value's own code raises, would reach the traced program
-    under MLflow; here it costs that value alone.
+    """The value that is recorded for one that is not JSON, as ``TraceJSONEncoder.default`` of MLflow
+    gives it. An error of the value's own code costs that value alone, where MLflow would raise it into
+    the program.
 
     Raises:
-        ValueError, TypeError: the core then keeps the ``repr`` of the whole value, as MLflow does.
+        ValueError, TypeError: the core then records the ``repr`` of the whole value, as MLflow does.
+        KeyboardInterrupt: the core raises it again later.
     """
     try:
         return _stand_in(value)

@@ -92,7 +92,8 @@ def wrap(traced: Traced, function: Any) -> Callable[..., Any]:
         function: The function.
 
     Returns:
-        The traced callable itself; a wrapper around it for a coroutine function or a generator.
+        The traced callable itself; its signature function for a name of ``_IMPLICIT``; a wrapper for a
+        coroutine function or a generator.
     """
     wrapper: Any
     if is_a(inspect.isgeneratorfunction, function):
@@ -134,8 +135,8 @@ _PLAIN = _plain_function(len).__code__
 
 
 class _Again:
-    """What a signature function calls when it is called itself: one more traced callable, made as the first
-    was. It does not refer to the first, which may then go without the garbage collector.
+    """The callable inside a signature function: one more traced callable, made as the first was. It does
+    not refer to the first, which may then go without the garbage collector.
 
     Args:
         arguments: Those of the first one's ``Traced``.

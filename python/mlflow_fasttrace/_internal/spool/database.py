@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace._internal.base import patching
-from mlflow_fasttrace._internal.spool.folder import state_root
+from mlflow_fasttrace._internal.spool.folder import spools_root
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _lock_of(url: URL) -> str:
     else:
         place = f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
     digest = hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
-    return os.path.join(state_root(), f"database-{digest[:16]}.lock")
+    return os.path.join(spools_root(), f"database-{digest[:16]}.lock")
 
 
 def guard() -> None:
@@ -75,7 +75,7 @@ def guard() -> None:
     global _guarded
     if not _guarded:
         _guarded = True
-        patching.when_loaded(_UTILS, _guard)
+        patching.when_loaded(_UTILS, _guard, for_good=True)
 
 
 def _guard() -> None:

@@ -14,17 +14,17 @@ MEMORY_BYTES = 64 << 20
 SHARED_MEMORY = "/dev/shm"
 
 
-def spool_max_bytes(state: str) -> int:
-    """Bytes that the state folder of a spool may hold."""
+def spool_max_bytes(folder: str) -> int:
+    """Bytes that a spool folder may hold."""
     value = environment.spool_max_bytes()
-    return min(value, MEMORY_BYTES) if state.startswith(SHARED_MEMORY + "/") else value
+    return min(value, MEMORY_BYTES) if folder.startswith(SHARED_MEMORY + "/") else value
 
 
 class Spool(NamedTuple):
     """Where the programs of one sender leave what they recorded."""
 
     name: str
-    state: str  # segments, lock, log: survives a reboot
+    folder: str  # segments, lock, log: survives a reboot
     rings: str  # rings, on tmpfs where there is one
 
     def in_memory(self) -> Spool | None:
@@ -32,7 +32,7 @@ class Spool(NamedTuple):
         if not self.rings.startswith(SHARED_MEMORY):
             return None
         folder = self.rings + "-memory"
-        return Spool(name=self.name + "-memory", state=folder, rings=folder)
+        return Spool(name=self.name + "-memory", folder=folder, rings=folder)
 
     def spill_prefixes(self, stem: str) -> tuple[str, str | None]:
         """The paths, up to their numbers, of the segments that a program spills.
@@ -45,25 +45,25 @@ class Spool(NamedTuple):
             memory, or the segments do too.
         """
         name = f"spill-{stem}"
-        in_memory = self.rings.startswith(SHARED_MEMORY + "/") and self.rings != self.state
+        in_memory = self.rings.startswith(SHARED_MEMORY + "/") and self.rings != self.folder
         memory = os.path.join(self.rings, name) if in_memory else None
-        return os.path.join(self.state, name), memory
+        return os.path.join(self.folder, name), memory
 
     @property
     def lock(self) -> str:
-        return os.path.join(self.state, "sender.lock")
+        return os.path.join(self.folder, "sender.lock")
 
     @property
     def log(self) -> str:
-        return os.path.join(self.state, "sender.log")
+        return os.path.join(self.folder, "sender.log")
 
-    def make_state(self) -> None:
-        """Creates the state folder, 0700.
+    def make_folder(self) -> None:
+        """Creates the spool folder, 0700.
 
         Raises:
             OSError: it cannot be made, or is another user's.
         """
-        _make_private(self.state)
+        _make_private(self.folder)
         # A link or a pipe in place of them would stop every sender to come.
         for path in (self.lock, self.log):
             _refuse_other_than_own_file(path)
@@ -111,8 +111,8 @@ def _make_private(folder: str) -> None:
         os.chmod(folder, 0o700)
 
 
-def state_root() -> str:
-    """The folder that the state folders of all spools lie in."""
+def spools_root() -> str:
+    """The folder that all spool folders lie in."""
     if folder := environment.spool_dir():
         return folder
     import platformdirs
@@ -121,7 +121,7 @@ def state_root() -> str:
 
 
 def rings_prefix(root: str) -> str:
-    """The part of rings' folders that stands for a state root: those of two must not mix."""
+    """The part of rings' folders that stands for a folder of spools: those of two must not mix."""
     return hashlib.blake2b(root.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
@@ -129,7 +129,7 @@ def spool_for(uri: str) -> Spool:
     """The spool of a destination and of the credentials that this process has for it."""
     credentials = otlp.credentials() if otlp.is_collector(uri) else environment.credentials()
     secret = "\0".join([uri, *credentials])
-    root = os.path.abspath(state_root())
+    root = os.path.abspath(spools_root())
     digest = hashlib.blake2b(
         secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]
     ).hexdigest()
@@ -137,16 +137,16 @@ def spool_for(uri: str) -> Spool:
 
 
 def spool_named(root: str, digest: str) -> Spool:
-    """The folders of a spool below an absolute state root."""
-    state = os.path.join(root, digest)
+    """The folders of a spool below an absolute folder of spools."""
+    folder = os.path.join(root, digest)
     rings = (
         os.path.join(
             SHARED_MEMORY, f"mlflow-fasttrace-{os.geteuid()}", f"{rings_prefix(root)}-{digest}"
         )
         if os.path.isdir(SHARED_MEMORY) and os.access(SHARED_MEMORY, os.W_OK)
-        else os.path.join(state, "rings")
+        else os.path.join(folder, "rings")
     )
-    return Spool(name=digest, state=state, rings=rings)
+    return Spool(name=digest, folder=folder, rings=rings)
 
 
 def remove_if_empty(folder: str) -> None:

@@ -27,8 +27,11 @@ class Holder(NamedTuple):
 
 
 def sender_of(spool: Spool) -> Holder | None:
-    """The sender that holds a spool's lock; None where none does, or the file cannot be opened.
-    Makes no file. For a moment the lock is held, shared, for which a sender that comes waits."""
+    """The sender that holds a spool's lock; None where none does, or where the file cannot be opened.
+
+    The file is not made where it is missing. The look takes a shared lock for a moment;
+    ``Lock.take()`` waits for that.
+    """
     try:
         fd = open_private(spool.lock, os.O_RDONLY)
     except OSError:

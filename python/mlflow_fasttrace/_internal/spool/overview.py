@@ -25,7 +25,7 @@ from mlflow_fasttrace._internal.spool.files import (
     segment_paths,
     spill_stem,
 )
-from mlflow_fasttrace._internal.spool.folder import Spool, rings_prefix, spool_named, state_root
+from mlflow_fasttrace._internal.spool.folder import Spool, rings_prefix, spool_named, spools_root
 from mlflow_fasttrace._internal.spool.lock import sender_of
 from mlflow_fasttrace._internal.spool.private_files import open_private
 from mlflow_fasttrace._internal.spool.reading import Item, open_ring, ring_items, segment_items
@@ -204,7 +204,7 @@ class SpoolView:
 
 def all_spools() -> list[Spool]:
     """Every spool below this user's root folder, also those of which only rings are left."""
-    root = os.path.abspath(state_root())
+    root = os.path.abspath(spools_root())
     prefix = rings_prefix(root) + "-"
     shared = os.path.dirname(spool_named(root, "").rings)
     names = {*_spool_names(root), *_spool_names(shared, prefix)}
@@ -258,7 +258,7 @@ def _spools_like(name: str, spools: list[Spool]) -> list[Spool]:
     elsewhere."""
     folder = os.path.abspath(name)
     base = os.path.basename(folder)
-    if matching := [spool for spool in spools if folder in (spool.state, spool.rings)]:
+    if matching := [spool for spool in spools if folder in (spool.folder, spool.rings)]:
         return matching
     if matching := [spool for spool in spools if spool.name.startswith(name)]:
         return matching
@@ -269,7 +269,7 @@ def _spools_like(name: str, spools: list[Spool]) -> list[Spool]:
 
 def rings_of(spool: Spool) -> list[str]:
     """The rings of a spool, wherever they lie."""
-    return sorted(set(ring_paths(spool.rings, spool.state)))
+    return sorted(set(ring_paths(spool.rings, spool.folder)))
 
 
 # ---- looking at a spool ----
@@ -330,7 +330,7 @@ def look_at(spool: Spool, counted_bytes: int = COUNTED_BYTES) -> SpoolView:
     """
     holder = sender_of(spool)
     pid = (holder.pid or None) if holder else None
-    view = SpoolView(spool.name, spool.state, sender_pid=pid, sender_running=holder is not None)
+    view = SpoolView(spool.name, spool.folder, sender_pid=pid, sender_running=holder is not None)
     tally = _Tally()
     _look_at_status(view)
     _look_at_rings(view, spool, tally)
@@ -410,7 +410,7 @@ def _look_at_segments(view: SpoolView, spool: Spool, tally: _Tally, budget: int)
 def _segments_waiting(spool: Spool, programs: list[Program]) -> tuple[list[str], list[str]]:
     """The packed and the spilled segments with records to deliver. The segment that a live program
     has begun stays when all its records are delivered, until the program begins another."""
-    packed, spilled = segment_paths(spool.state, spool.rings)
+    packed, spilled = segment_paths(spool.folder, spool.rings)
     emptied = {
         program.stem
         for program in programs

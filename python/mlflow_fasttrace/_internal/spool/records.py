@@ -150,7 +150,7 @@ class TraceInfoRecord:
     """A decoded trace record, with all that the sender relies on checked.
 
     Raises:
-        ValueError: The record holds what no program writes.
+        ValueError, TypeError, OverflowError: The record holds what no program writes.
     """
 
     __slots__ = (

@@ -254,11 +254,11 @@ class Traces:
             budget: The bytes of segments after which no further segment is read.
         """
         self._add_rings(spool)
-        packed, spilled = segment_paths(spool.state, spool.rings)
-        letters = dead_letter_paths(spool.state) if refused else []
+        packed, spilled = segment_paths(spool.folder, spool.rings)
+        letters = dead_letter_paths(spool.folder) if refused else []
         for path in [*letters, *reversed(spilled), *reversed(packed)]:
             if budget <= 0:
-                self.notes.append(f"older segments of {spool.state} are not shown")
+                self.notes.append(f"older segments of {spool.folder} are not shown")
                 break
             try:
                 budget -= os.lstat(path).st_size
