@@ -12,8 +12,8 @@ import pytest
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender import dead_letters, spans, verdicts
 from mlflow_fasttrace._internal.sender import http as sender_http
-from mlflow_fasttrace._internal.sender.availability import Backoff
 from mlflow_fasttrace._internal.sender.answers import Answer
+from mlflow_fasttrace._internal.sender.availability import Backoff
 from mlflow_fasttrace._internal.sender.life import sender_for
 from mlflow_fasttrace._internal.spool.records import SPAN, TRACE
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
