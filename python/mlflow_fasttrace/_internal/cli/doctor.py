@@ -37,9 +37,9 @@ from mlflow_fasttrace._internal.spool.folder import SHARED_MEMORY, spool_named, 
 
 _ANSWER_SECONDS = 3.0  # that the server has for an answer
 
-GOOD, NOTED, BAD = "good", "noted", "bad"
-_MARKS = {GOOD: " ", NOTED: "·", BAD: "!"}
-_STYLES = {GOOD: "", NOTED: "yellow", BAD: "red"}
+_GOOD, _NOTED, BAD = "good", "noted", "bad"
+_MARKS = {_GOOD: " ", _NOTED: "·", BAD: "!"}
+_STYLES = {_GOOD: "", _NOTED: "yellow", BAD: "red"}
 
 #: Distributions of the libraries that MLflow has an integration for, where the name is another one.
 _DISTRIBUTIONS = {
@@ -61,7 +61,7 @@ class Finding(NamedTuple):
     section: str
     label: str
     text: str
-    rating: str = GOOD
+    rating: str = _GOOD
 
 
 @click.command()
@@ -189,7 +189,7 @@ def _names_that_moved() -> Iterator[Finding]:
 
     for process in (table.PROGRAM, table.SENDER):
         for name, reason in table.missing(process):
-            rating = BAD if name.lost in (table.LOSES_INFO, table.LOSES_HTTP) else NOTED
+            rating = BAD if name.lost in (table.LOSES_INFO, table.LOSES_HTTP) else _NOTED
             yield Finding("MLflow", name.path, f"{reason}; lost: {name.lost}", rating)
 
 
@@ -200,10 +200,10 @@ def _what_mlflow_does() -> Iterator[Finding]:
     yield Finding(section, "integrations", "MLflow's own code, whose spans are the core's")
     if (environment.tracking_uri() or "").startswith("databricks"):
         yield Finding(
-            section, "Databricks", "locations in Unity Catalog are only MLflow's own", NOTED
+            section, "Databricks", "locations in Unity Catalog are only MLflow's own", _NOTED
         )
     if otlp.exports_metrics():
-        yield Finding(section, "metrics", "durations of spans are not exported", NOTED)
+        yield Finding(section, "metrics", "durations of spans are not exported", _NOTED)
 
 
 # ---- destination, spool ----
@@ -239,7 +239,7 @@ def _server(uri: str) -> tuple[str, str]:
     health, version = answers
     if health != "OK":
         return "answers, but not as MLflow does; check the tracking URI", BAD
-    return f"answers, MLflow {version}", GOOD
+    return f"answers, MLflow {version}", _GOOD
 
 
 def _where_traces_wait() -> Iterator[Finding]:
@@ -250,13 +250,13 @@ def _where_traces_wait() -> Iterator[Finding]:
     yield Finding(section, "folder", *_writable(root))
     yield Finding(section, "rings", *_room_for_rings(spool_named(root, "0").rings))
     mode = environment.sender_mode()
-    yield Finding(section, "sender", mode, NOTED if mode == "none" else GOOD)
+    yield Finding(section, "sender", mode, _NOTED if mode == "none" else _GOOD)
     for view in map(overview.look_at, overview.all_spools()):
         if view.is_empty():
             continue
         state = "a sender runs" if view.sender_running else "no sender runs"
         waiting = f"{view.waiting.spans:,} spans wait" if view.waiting else "nothing waits"
-        rating = BAD if view.needs_attention() else GOOD
+        rating = BAD if view.needs_attention() else _GOOD
         yield Finding(section, view.destination or view.folder, f"{state}, {waiting}", rating)
 
 
@@ -266,18 +266,18 @@ def _writable(folder: str) -> tuple[str, str]:
     while not os.path.isdir(place) and os.path.dirname(place) != place:
         place = os.path.dirname(place)
     if os.access(place, os.W_OK):
-        return folder, GOOD
+        return folder, _GOOD
     return f"{folder} cannot be written: what waits stays in memory", BAD
 
 
 def _room_for_rings(folder: str) -> tuple[str, str]:
     """The text and the rating for the folder of a spool's rings."""
     if not folder.startswith(SHARED_MEMORY):
-        return f"in the folder: there is no {SHARED_MEMORY} to write to", NOTED
+        return f"in the folder: there is no {SHARED_MEMORY} to write to", _NOTED
     free = os.statvfs(SHARED_MEMORY)
     room = free.f_bavail * free.f_frsize
     text = f"{os.path.dirname(folder)}, {room >> 20:,} MB free"
-    return text, GOOD if room >= environment.ring_bytes() else NOTED
+    return text, _GOOD if room >= environment.ring_bytes() else _NOTED
 
 
 # ---- environment, libraries ----

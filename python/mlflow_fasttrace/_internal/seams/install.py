@@ -20,7 +20,7 @@ from mlflow_fasttrace._internal.seams.moved import MovedSeam
 __all__ = ["install", "is_installed", "uninstall"]
 
 #: The oldest MLflow whose seams are known.
-OLDEST = (3, 17)
+_OLDEST = (3, 17)
 
 _logger = logging.getLogger("mlflow_fasttrace")
 _refused: str | None = None  # why MLflow runs on its own code
@@ -135,6 +135,6 @@ def check_version() -> None:
     MovedSeam: MLflow is too old.
     """
     release = release_of(mlflow_version())
-    if release is not None and release[:2] < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
+    if release is not None and release[:2] < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
         raise MovedSeam(f"it is older than {oldest}")

@@ -184,17 +184,17 @@ def _as_known(span: _core.LiveSpan) -> Any:
 
 def get_instance(cls: type) -> InMemoryTraceManager:
     """``InMemoryTraceManager.get_instance``."""
-    manager = current_manager()
+    manager = _current_manager()
     if manager is None:
         with InMemoryTraceManager._instance_lock:
-            manager = current_manager()
+            manager = _current_manager()
             if manager is None:
                 manager = CoreTraceManager(InMemoryTraceManager._instance)
                 InMemoryTraceManager._instance = manager  # type: ignore[assignment]  # MLflow's says None
     return manager
 
 
-def current_manager() -> CoreTraceManager | None:
+def _current_manager() -> CoreTraceManager | None:
     """The manager over the core, where one was asked for since the core was installed."""
     manager: Any = InMemoryTraceManager._instance
     return manager if isinstance(manager, CoreTraceManager) else None
@@ -202,7 +202,7 @@ def current_manager() -> CoreTraceManager | None:
 
 def mlflow_records(trace_id: str) -> bool:
     """Whether MLflow's own code records a trace of this process, and so sends its info."""
-    manager = current_manager()
+    manager = _current_manager()
     return manager is not None and manager.records(trace_id)
 
 
@@ -254,7 +254,7 @@ def take_info(trace: _core.Trace, info: TraceInfo) -> None:
             trace.state = number
     if info.assessments or trace.assessments:
         trace.assessments[:] = [assessment.to_dictionary() for assessment in info.assessments]
-    if trace.complete and (manager := current_manager()) is not None:
+    if trace.complete and (manager := _current_manager()) is not None:
         if prompts := manager.prompts.pop(trace.trace_id, None):
             threading.Thread(
                 target=_link_prompts,

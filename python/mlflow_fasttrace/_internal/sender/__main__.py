@@ -15,7 +15,7 @@ from mlflow_fasttrace._internal.sender.life import run_sender
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
 LOG_BYTES = 1 << 20  # and as much again in sender.log.1
-NICENESS = 5  # where processors are scarce the program comes first
+_NICENESS = 5  # where processors are scarce the program comes first
 
 
 class _Formatter(logging.Formatter):
@@ -69,7 +69,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    os.nice(NICENESS)
+    os.nice(_NICENESS)
     # A terminal's Ctrl-C is meant for the program.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment.stop_retries_of_mlflow()

@@ -13,8 +13,8 @@ from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-RETRY_AFTER_MAX_SECONDS = 300.0
-LATELY_SECONDS = 60.0
+_RETRY_AFTER_MAX_SECONDS = 300.0
+_LATELY_SECONDS = 60.0
 
 
 class Backoff:
@@ -33,12 +33,12 @@ class Backoff:
         Args:
             retry_after: Seconds until the destination wants to be asked again, where it said so.
         """
-        lately = time.monotonic() - self._succeeded_at < LATELY_SECONDS
+        lately = time.monotonic() - self._succeeded_at < _LATELY_SECONDS
         self._delay = min(self._delay * 2 or 0.25, 1.0 if lately else 15.0)
         wait = self._delay * random.uniform(0.75, 1.25)
         if retry_after:
             # Senders do not come before that, and not all at the same moment.
-            asked_for = min(retry_after, RETRY_AFTER_MAX_SECONDS)
+            asked_for = min(retry_after, _RETRY_AFTER_MAX_SECONDS)
             wait = max(wait, asked_for * random.uniform(1.0, 1.1))
         self._until = time.monotonic() + wait
 

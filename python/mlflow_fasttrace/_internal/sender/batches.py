@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
 
-BATCH_SPANS = 2000
-BATCH_BYTES = 4 << 20
-BATCH_TRACES = 100
+_BATCH_SPANS = 2000
+_BATCH_BYTES = 4 << 20
+_BATCH_TRACES = 100
 _LEAST_SHARE = 1 / 128
 _LEAST_BYTES = 16 << 10
 
@@ -15,7 +15,7 @@ class BatchSize:
     """How large a batch is, as far as the server has shown what it can take."""
 
     def __init__(self) -> None:
-        self._bytes = BATCH_BYTES
+        self._bytes = _BATCH_BYTES
         self._share = 1.0  # of the usual size, where the server is slow
 
     def was_taken(self) -> None:
@@ -32,8 +32,8 @@ class BatchSize:
 
     def split(self, traces: list[TraceBuffer]) -> list[list[TraceBuffer]]:
         """The traces in batches, in their order."""
-        max_traces, max_spans = BATCH_TRACES * self._share, BATCH_SPANS * self._share
-        max_bytes = min(int(BATCH_BYTES * self._share), self._bytes)
+        max_traces, max_spans = _BATCH_TRACES * self._share, _BATCH_SPANS * self._share
+        max_bytes = min(int(_BATCH_BYTES * self._share), self._bytes)
         batches: list[list[TraceBuffer]] = []
         spans = size = 0
         for trace in traces:

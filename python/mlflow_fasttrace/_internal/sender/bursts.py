@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from mlflow_fasttrace._internal.sender.sources import RingSource
 
-BURST_BYTES_PER_SECOND = 8 << 20  # of one program
+_BURST_BYTES_PER_SECOND = 8 << 20  # of one program
 BURST_SECONDS = 1.0  # for which delivery waits at most
 _POLL_SECONDS = 0.02
 _LOOK_SECONDS = 0.003
@@ -39,7 +39,7 @@ class Bursts:
             return False
         self._looked_at = now
         grown = max((ring.grown() for ring in self._rings.values()), default=0)
-        if grown < BURST_BYTES_PER_SECOND * elapsed:
+        if grown < _BURST_BYTES_PER_SECOND * elapsed:
             self._since = None
             return False
         if self._since is None:

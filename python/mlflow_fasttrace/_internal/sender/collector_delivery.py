@@ -32,9 +32,9 @@ from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, is_root
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-SEND_AFTER_SECONDS = 0.2  # for which a span waits for others that share its request
-REQUEST_SPANS = 512
-REQUEST_BYTES = 1 << 20  # gRPC servers take 4 MB unless they are told otherwise
+_SEND_AFTER_SECONDS = 0.2  # for which a span waits for others that share its request
+_REQUEST_SPANS = 512
+_REQUEST_BYTES = 1 << 20  # gRPC servers take 4 MB unless they are told otherwise
 
 _TAG_PREFIX = "mlflow.traceTag."
 _NO_ATTRIBUTES = _core.encode({})
@@ -77,8 +77,8 @@ class CollectorDelivery:
         now = time.monotonic()
         if not (
             everything
-            or assembler.bytes >= REQUEST_BYTES
-            or any(now - trace.since >= SEND_AFTER_SECONDS for trace in assembler.open.values())
+            or assembler.bytes >= _REQUEST_BYTES
+            or any(now - trace.since >= _SEND_AFTER_SECONDS for trace in assembler.open.values())
         ):
             return []
         return [trace for trace in assembler.open.values() if _is_ready(trace, now - trace.since)]
@@ -167,7 +167,7 @@ class CollectorDelivery:
         return set()
 
 
-def in_genai_names(record: bytes) -> tuple[int, dict[str, Any], bytes]:
+def _in_genai_names(record: bytes) -> tuple[int, dict[str, Any], bytes]:
     """A span in the words of OpenTelemetry's conventions for generative AI, by MLflow's own
     translation.
 
@@ -198,7 +198,7 @@ def _prepared(trace: TraceBuffer, record: bytes, genai: bool) -> _Span:
             if not key.startswith("mlflow.")
         }
     if genai:
-        kind, attributes, name = in_genai_names(record)
+        kind, attributes, name = _in_genai_names(record)
         return record, kind, _core.encode({**attributes, **tags}), name
     return record, _KIND_INTERNAL, _core.encode(tags) if tags else _NO_ATTRIBUTES, None
 
@@ -209,7 +209,7 @@ def _chunks(spans: Iterable[_Item]) -> list[list[_Item]]:
     size = 0
     for trace, entry in spans:
         size += len(entry.record)
-        if not chunks or len(chunks[-1]) >= REQUEST_SPANS or size > REQUEST_BYTES:
+        if not chunks or len(chunks[-1]) >= _REQUEST_SPANS or size > _REQUEST_BYTES:
             chunks.append([])
             size = len(entry.record)
         chunks[-1].append((trace, entry))

@@ -31,7 +31,7 @@ from mlflow_fasttrace._internal.spool.ring_states import ServerState
 from mlflow_fasttrace._internal.spool.status_file import SERVER_STATES, read_status
 
 #: For how long a server that is unavailable is tried, unless a timeout says otherwise.
-PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 20.0
 
 _WATCH_SECONDS = 0.1
 _UNAVAILABLE = SERVER_STATES[ServerState.UNAVAILABLE]
@@ -79,7 +79,7 @@ class _Patience:
             return now >= self._deadline
         if not unavailable or progress != self._progress:
             self._progress, self._last = progress, now
-        return now - self._last >= PATIENCE_SECONDS
+        return now - self._last >= _PATIENCE_SECONDS
 
 
 def retry_refused(spool: Spool) -> int:

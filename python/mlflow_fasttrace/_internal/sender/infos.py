@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-QUICK_SECONDS = 0.002  # of a request
+_QUICK_SECONDS = 0.002  # of a request
 
 
 class InfoRequests:
@@ -101,7 +101,7 @@ class InfoRequests:
         has few connections to its database. A server that is quick is sent one at a time: threads
         would cost more than they gain."""
         most = destination.infos_at_once if self._executor is not None else 1
-        quick = self._seconds < QUICK_SECONDS
+        quick = self._seconds < _QUICK_SECONDS
         self._at_once = 1 if quick else min(self._at_once + 1, most)
 
     def _infos(

@@ -26,8 +26,8 @@ from mlflow_fasttrace._internal.spool.lock import Lock
 
 POLL_BUSY_SECONDS = 0.003
 POLL_IDLE_SECONDS = 0.05
-LINGER_SECONDS = 5.0  # without any program, before the sender ends
-GIVE_UP_SECONDS = 600.0  # without a program and with an unavailable server: until the next start
+_LINGER_SECONDS = 5.0  # without any program, before the sender ends
+_GIVE_UP_SECONDS = 600.0  # without a program and with an unavailable server: until the next start
 
 
 def sender_for(
@@ -151,7 +151,7 @@ def _serve(sender: Sender, should_stop: Callable[[], bool]) -> None:
         else:
             pause = min(pause * 1.25, POLL_IDLE_SECONDS)
         if idle(sender):
-            if time.monotonic() - idle_since >= LINGER_SECONDS:
+            if time.monotonic() - idle_since >= _LINGER_SECONDS:
                 sender.forget_open_traces()
                 return
         else:
@@ -169,4 +169,4 @@ def idle(sender: Sender) -> bool:
         return False
     if sender.folder is None or not os.path.isdir(sender.folder):
         return True
-    return sender.availability.unavailable_seconds() >= GIVE_UP_SECONDS
+    return sender.availability.unavailable_seconds() >= _GIVE_UP_SECONDS

@@ -13,7 +13,7 @@ from mlflow_fasttrace._internal.spool.folder import spool_max_bytes
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-MEASURE_SECONDS = 1.0
+_MEASURE_SECONDS = 1.0
 
 
 class SpoolBound:
@@ -29,7 +29,7 @@ class SpoolBound:
     def has_room(self) -> bool:
         """Whether more may be written. Measures once a second."""
         now = time.monotonic()
-        if now - self._measured_at >= MEASURE_SECONDS:
+        if now - self._measured_at >= _MEASURE_SECONDS:
             self._measured_at = now
             self._measure()
         return self._has_room

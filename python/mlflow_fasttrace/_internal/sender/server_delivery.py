@@ -107,13 +107,13 @@ class ServerDelivery:
     def _open(self) -> Destination:
         if self.destination is None:
             try:
-                self.destination = open_destination(self._uri)
+                self.destination = _open_destination(self._uri)
             except Exception as error:
                 raise Unavailable(f"the destination cannot be opened: {error}") from error
         return self.destination
 
 
-def open_destination(uri: str) -> Destination:
+def _open_destination(uri: str) -> Destination:
     """The destination of a tracking URI.
 
     Raises:

@@ -31,7 +31,7 @@ from mlflow_fasttrace._internal.spool.records import TRACE, info_was_sent, with_
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 READ_BYTES = 4 << 20
-PACK_AFTER_SECONDS = 1.0
+_PACK_AFTER_SECONDS = 1.0
 _SPILLED_RECORD_BYTES = 300  # an estimate: rings count spilled records, not their bytes
 _COPIED_AT_ONCE = 1 << 20
 
@@ -188,7 +188,7 @@ class RingSource:
             return False
         return (
             self.flush_wanted
-            or time.monotonic() - self.unpacked_since >= PACK_AFTER_SECONDS
+            or time.monotonic() - self.unpacked_since >= _PACK_AFTER_SECONDS
             or not self.reader.alive()
         )
 

@@ -18,7 +18,7 @@ from mlflow_fasttrace._internal.spool.records import AttachmentRecord, start_of_
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-ATTEMPTS_OF_AN_ATTACHMENT = 3
+_ATTEMPTS_OF_AN_ATTACHMENT = 3
 
 
 class TraceFiles:
@@ -61,7 +61,7 @@ class TraceFiles:
             destination.upload(trace.mlflow_id, Artifacts(attachments=attachments))
         except (Rejected, TransientError, Forbidden) as reason:
             final = isinstance(reason, Rejected)
-            if not final and trace.schedule.denials < ATTEMPTS_OF_AN_ATTACHMENT:
+            if not final and trace.schedule.denials < _ATTEMPTS_OF_AN_ATTACHMENT:
                 wait_for_permission(trace)
                 return False
             logger.error("attachments of %s are left out: %s", trace.mlflow_id, reason)

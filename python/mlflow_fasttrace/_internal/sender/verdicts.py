@@ -24,11 +24,11 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     Unsupported,
 )
 
-FAILURES_IN_A_ROW = 3  # of a server that takes nothing, before it is left alone for a while
+_FAILURES_IN_A_ROW = 3  # of a server that takes nothing, before it is left alone for a while
 FAILURES_OF_A_TRACE = 6  # while others are taken, before the trace is given up
-LONGEST_PAUSE_SECONDS = 60.0  # of one trace
+_LONGEST_PAUSE_SECONDS = 60.0  # of one trace
 CANARY_SECONDS = 600.0  # for which what was taken may show whether the server takes anything
-CANARY_BYTES = 64 << 10
+_CANARY_BYTES = 64 << 10
 
 
 class Failure(NamedTuple):
@@ -59,7 +59,7 @@ class Canary:
             return
         smallest = min(whole, key=lambda trace: len(trace.spans))
         records = [entry.record for entry in smallest.spans]
-        if records and sum(map(len, records)) <= CANARY_BYTES:
+        if records and sum(map(len, records)) <= _CANARY_BYTES:
             self._target, self._records = target, records
             self._taken_at = time.monotonic()
 
@@ -139,7 +139,7 @@ class Verdicts:
         wait_for_permission(trace)
         self.forbidden = reason
         self._forbidden_in_a_row += 1
-        if self._forbidden_in_a_row >= FAILURES_IN_A_ROW:
+        if self._forbidden_in_a_row >= _FAILURES_IN_A_ROW:
             raise reason
 
     def forbade_experiment(self, traces: list[TraceBuffer], reason: Forbidden) -> None:
@@ -161,7 +161,7 @@ class Verdicts:
         trace.schedule.suspect = True
         trace.schedule.tries += 1
         self._failures.append(Failure(trace, reason))
-        if not self.accepted and len(self._failures) >= FAILURES_IN_A_ROW:
+        if not self.accepted and len(self._failures) >= _FAILURES_IN_A_ROW:
             self._ask_for_server()
 
     def failed_traces(self) -> set[bytes]:
@@ -212,4 +212,4 @@ def wait_for_permission(trace: TraceBuffer) -> None:
 
 
 def _pause(times: int) -> float:
-    return min(2.0**times, LONGEST_PAUSE_SECONDS)
+    return min(2.0**times, _LONGEST_PAUSE_SECONDS)

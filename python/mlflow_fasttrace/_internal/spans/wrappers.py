@@ -51,14 +51,16 @@ def name_of(function: Any) -> str:
     return name if isinstance(name, str) else type(function).__name__
 
 
-def is_a(predicate: Callable[[Any], bool], function: Any) -> bool:
+def _is_a(predicate: Callable[[Any], bool], function: Any) -> bool:
     """Whether a predicate of ``inspect`` holds for a function, or for an object's ``__call__``."""
     return predicate(function) or predicate(type(function).__call__)
 
 
 def is_stream(function: Any) -> bool:
     """Whether calling it makes a generator or an async generator."""
-    return is_a(inspect.isgeneratorfunction, function) or is_a(inspect.isasyncgenfunction, function)
+    return _is_a(inspect.isgeneratorfunction, function) or _is_a(
+        inspect.isasyncgenfunction, function
+    )
 
 
 def of_descriptor(descriptor: Any, trace: Callable[[Any], Any]) -> Any:
@@ -96,14 +98,14 @@ def wrap(traced: Traced, function: Any) -> Callable[..., Any]:
         coroutine function or a generator.
     """
     wrapper: Any
-    if is_a(inspect.isgeneratorfunction, function):
+    if _is_a(inspect.isgeneratorfunction, function):
         wrapper = _generator_function(traced)
         code = getattr(function, "__code__", None)
         if code is not None and code.co_flags & inspect.CO_ITERABLE_COROUTINE:
             wrapper = types.coroutine(wrapper)
-    elif is_a(inspect.isasyncgenfunction, function):
+    elif _is_a(inspect.isasyncgenfunction, function):
         wrapper = _async_generator_function(traced)
-    elif is_a(inspect.iscoroutinefunction, function):
+    elif _is_a(inspect.iscoroutinefunction, function):
         wrapper = _coroutine_function(traced, function)
     else:
         wrapper = _plain_function(_Again(traced._arguments))

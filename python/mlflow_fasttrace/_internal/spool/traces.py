@@ -30,7 +30,7 @@ from mlflow_fasttrace._internal.spool.records import (
 from mlflow_fasttrace._internal.spool.status_file import TRACE_STATES
 
 #: Where the records of a trace are.
-WAITING, REFUSED = "waiting", "refused"
+_WAITING, REFUSED = "waiting", "refused"
 
 _WITHOUT_LIMIT = 1 << 62  # bytes
 
@@ -80,7 +80,7 @@ class TraceView:
 
     def __init__(self, trace_id: bytes, source: str):
         self.trace_id = "tr-" + trace_id.hex()
-        self.source = source  # WAITING, REFUSED or a file
+        self.source = source  # _WAITING, REFUSED or a file
         self.spans: dict[bytes, SpanView] = {}
         self.state = TraceState.IN_PROGRESS.name
         self.name = ""
@@ -263,7 +263,7 @@ class Traces:
             try:
                 budget -= os.lstat(path).st_size
                 for batch in segment_items(path):
-                    self.add(batch, spool.name, REFUSED if path in letters else WAITING)
+                    self.add(batch, spool.name, REFUSED if path in letters else _WAITING)
             except FileNotFoundError:
                 continue
             except Unreadable as reason:
@@ -279,7 +279,7 @@ class Traces:
             except Unreadable as reason:
                 self.notes.append(str(reason))
                 continue
-            self.add(items, spool.name, WAITING)
+            self.add(items, spool.name, _WAITING)
             if note:
                 self.notes.append(f"{path} is {note}")
 
