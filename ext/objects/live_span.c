@@ -16,6 +16,9 @@
 #include "value/decode.h"
 #include "value/encode.h"
 
+/* By the numbers of OpenTelemetry's status codes. */
+static const char *const status_names[] = {"UNSET", "OK", "ERROR"};
+
 static void span_dealloc(Span *span)
 {
     PyTypeObject *type = Py_TYPE(span);
@@ -147,9 +150,8 @@ static int apply_status(Span *span, PyObject *status)
             PyErr_Clear();
         }
     }
-    static const char *const names[] = {"UNSET", "OK", "ERROR"};
     for (int i = 0; PyUnicode_Check(code) && i < 3; i++) {
-        if (PyUnicode_CompareWithASCIIString(code, names[i]) == 0) {
+        if (PyUnicode_CompareWithASCIIString(code, status_names[i]) == 0) {
             span_set_status(span, i, message);
             result = 0;
             goto done;
@@ -443,11 +445,10 @@ static PyObject *get_end(Span *span, void *unused)
 static PyObject *get_status_pair(Span *span, void *unused)
 {
     (void)unused;
-    static const char *const names[] = {"UNSET", "OK", "ERROR"};
     if (span->status_message == NULL) {
-        return Py_BuildValue("(ss)", names[span->status], "");
+        return Py_BuildValue("(ss)", status_names[span->status], "");
     }
-    return Py_BuildValue("(sO)", names[span->status], span->status_message);
+    return Py_BuildValue("(sO)", status_names[span->status], span->status_message);
 }
 
 /* A SpanLogLevel or its name; anything else raises MLflow's exception. */

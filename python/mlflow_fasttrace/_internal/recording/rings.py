@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
 from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.spool.files import ring_stem
 from mlflow_fasttrace._internal.spool.folder import Spool, spool_for, spool_max_bytes
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
@@ -75,7 +76,7 @@ class Ring:
         """Whether segments of this process are where a reboot would find nothing."""
         if self.spool is None or self.path is None:
             return False
-        stem = os.path.basename(self.path).removesuffix(".ring")
+        stem = ring_stem(self.path)
         _, prefix = self.spool.spill_prefixes(stem)
         if prefix is None:
             return False

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
-from mlflow_fasttrace._internal.sender.sources import READ_BYTES, Entry
+from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.spool_writer import SpoolWriter
 from mlflow_fasttrace._internal.spool.files import open_trace_path, remove, remove_open_traces
+from mlflow_fasttrace._internal.spool.reading import READ_BYTES
 from mlflow_fasttrace._internal.spool.records import TRACE
 
 

@@ -19,18 +19,18 @@ from typing import Protocol
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.spool.files import (
     COMPRESSION_LEVEL,
-    RING_NAME,
-    SPILL_NAME,
     damaged_copy_of,
     remove,
+    ring_stem,
+    spill_sequence,
     written_at,
 )
 from mlflow_fasttrace._internal.spool.private_files import open_private
+from mlflow_fasttrace._internal.spool.reading import READ_BYTES
 from mlflow_fasttrace._internal.spool.records import TRACE, info_was_sent, with_info_sent
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-READ_BYTES = 4 << 20
 _PACK_AFTER_SECONDS = 1.0
 _SPILLED_RECORD_BYTES = 300  # an estimate: rings count spilled records, not their bytes
 _COPIED_AT_ONCE = 1 << 20
@@ -108,8 +108,7 @@ class RingSource:
 
     def __init__(self, path: str | None, fd: int = -1):
         self.path = path
-        match = RING_NAME.match(os.path.basename(path)) if path else None
-        self.stem: str = match["stem"] if match else ""
+        self.stem = ring_stem(path) if path else ""
         self.reader = _core.RingReader(path, fd)
         self.pending: deque[Entry | Marker] = deque()
         self.unpacked_since: float | None = None
@@ -289,9 +288,7 @@ class SpillSegment:
     def __init__(self, path: str, ring: RingSource | None):
         self.path = path
         self.ring = ring
-        match = SPILL_NAME.match(os.path.basename(path))
-        assert match is not None, "found by its name"
-        self.sequence = int(match["sequence"])
+        self.sequence = spill_sequence(path)
         self.reader = _core.SegmentReader(path)
         self.left = 0
         self.loaded = False

@@ -14,8 +14,8 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 
 COMPRESSION_LEVEL = 3  # of zstd, for segments
 
-RING_NAME = re.compile(r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$")
-SPILL_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$")
+_RING_NAME = re.compile(r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$")
+_SPILL_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$")
 DEAD_LETTER_SUFFIX = ".seg.refused"
 _DEAD_LETTER_PREFIX = "refused-"
 _NOTE_SUFFIX = ".txt"
@@ -83,8 +83,15 @@ def ring_paths(*folders: str) -> list[str]:
         os.path.join(folder, name)
         for folder in folders
         for name in _names_in(folder)
-        if RING_NAME.match(name)
+        if _RING_NAME.match(name)
     ]
+
+
+def ring_stem(path: str) -> str:
+    """The stem of a ring's name, which the segments share that its program spills; empty where the path
+    is not named as a ring."""
+    match = _RING_NAME.match(os.path.basename(path))
+    return "" if match is None else match["stem"]
 
 
 # ---- segments ----
@@ -103,9 +110,9 @@ def segment_paths(folder: str, rings: str | None = None) -> tuple[list[str], lis
     """
     names = _names_in(folder)
     packed = [os.path.join(folder, name) for name in names if _PACKED_NAME.match(name)]
-    spilled = {name: folder for name in names if SPILL_NAME.match(name)}
+    spilled = {name: folder for name in names if _SPILL_NAME.match(name)}
     if rings is not None and rings != folder:
-        for name in filter(SPILL_NAME.match, _names_in(rings)):
+        for name in filter(_SPILL_NAME.match, _names_in(rings)):
             spilled.setdefault(name, rings)
     return packed, [os.path.join(spilled[name], name) for name in sorted(spilled)]
 
@@ -116,7 +123,7 @@ def remove_moved(folder: str, rings: str) -> None:
     if rings == folder:
         return
     on_disk = set(_names_in(folder))
-    for name in filter(SPILL_NAME.match, _names_in(rings)):
+    for name in filter(_SPILL_NAME.match, _names_in(rings)):
         if name in on_disk:
             remove(os.path.join(rings, name))
 
@@ -127,10 +134,23 @@ def spill_stem(path: str) -> str:
     Raises:
         ValueError: The path is no spilled segment's.
     """
-    match = SPILL_NAME.match(os.path.basename(path))
+    return _spill_name(path)["stem"]
+
+
+def spill_sequence(path: str) -> int:
+    """The number of a spilled segment among those of its program.
+
+    Raises:
+        ValueError: The path is no spilled segment's.
+    """
+    return int(_spill_name(path)["sequence"])
+
+
+def _spill_name(path: str) -> re.Match[str]:
+    match = _SPILL_NAME.match(os.path.basename(path))
     if match is None:
         raise ValueError(f"{path} is no spilled segment")
-    return match["stem"]
+    return match
 
 
 def new_segment_path(folder: str) -> str:

@@ -22,6 +22,7 @@ from mlflow_fasttrace._internal.spool.files import (
     ids_of,
     note_of,
     ring_paths,
+    ring_stem,
     segment_paths,
     spill_stem,
 )
@@ -81,7 +82,7 @@ class Program:
     @property
     def stem(self) -> str:
         """The part of the ring's name that spilled segments share."""
-        return os.path.basename(self.ring).removesuffix(".ring")
+        return ring_stem(self.ring)
 
 
 @dataclass

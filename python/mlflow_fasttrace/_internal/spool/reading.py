@@ -20,7 +20,7 @@ READ_BYTES = 4 << 20  # of records, in one portion
 _RING_MAGIC, _SEGMENT_MAGIC = b"MFTRING1", b"MFTSEG1\0"
 #: Times that a ring is read anew whose sender gave space back meanwhile.
 _ATTEMPTS = 5
-_WITHOUT_LIMIT = 1 << 62  # bytes
+WITHOUT_LIMIT = 1 << 62  # bytes
 
 
 class Item(NamedTuple):
@@ -104,7 +104,7 @@ def _drained(reader: _core.RingReader) -> tuple[list[Item], str | None] | None:
     return items, f"damaged behind {len(batches):,} records: {left:,} bytes cannot be read"
 
 
-def segment_items(path: str, limit: int = _WITHOUT_LIMIT) -> Iterator[list[Item]]:
+def segment_items(path: str, limit: int = WITHOUT_LIMIT) -> Iterator[list[Item]]:
     """What a segment holds, in portions of some MB.
 
     Args:

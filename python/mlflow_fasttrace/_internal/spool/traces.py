@@ -12,6 +12,7 @@ from mlflow_fasttrace._internal.spool.files import Unreadable, dead_letter_paths
 from mlflow_fasttrace._internal.spool.folder import Spool
 from mlflow_fasttrace._internal.spool.overview import destination_of, rings_of
 from mlflow_fasttrace._internal.spool.reading import (
+    WITHOUT_LIMIT,
     Item,
     file_items,
     ring_items,
@@ -31,8 +32,6 @@ from mlflow_fasttrace._internal.spool.status_file import TRACE_STATES
 
 #: Where the records of a trace are.
 _WAITING, REFUSED = "waiting", "refused"
-
-_WITHOUT_LIMIT = 1 << 62  # bytes
 
 
 @dataclass
@@ -245,7 +244,7 @@ class Traces:
         self.add(items, "", path)
         self.notes += notes
 
-    def add_spool(self, spool: Spool, *, refused: bool, budget: int = _WITHOUT_LIMIT) -> None:
+    def add_spool(self, spool: Spool, *, refused: bool, budget: int = WITHOUT_LIMIT) -> None:
         """Take in everything that waits in a spool, newest files first.
 
         Args:
