@@ -17,9 +17,9 @@ import mlflow_fasttrace
 import pytest
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.cli import doctor
-from mlflow_fasttrace._internal.seams import apply, table
+from mlflow_fasttrace._internal.seams import apply, private_names
 from mlflow_fasttrace._internal.seams.autolog import INTEGRATIONS
-from mlflow_fasttrace._internal.seams.table import NAMES, PROGRAM, SENDER, Kind
+from mlflow_fasttrace._internal.seams.private_names import NAMES, PROGRAM, SENDER, Kind
 
 PACKAGE = Path(mlflow_fasttrace.__file__).parent
 
@@ -191,7 +191,7 @@ class Uses(ast.NodeVisitor):
 
 def uses() -> Iterator[tuple[Path, str]]:
     for file, tree in sources().items():
-        if layer_of(file) == "seams" and file.name == "table.py":
+        if layer_of(file) == "seams" and file.name == "private_names.py":
             continue
         for name in sorted(Uses(file, tree).found):
             yield file, name
@@ -231,7 +231,7 @@ def listed(path: str, layer: str) -> bool:
 
 def test_every_private_name_that_is_used_is_in_the_table():
     missing = [
-        f"{file.relative_to(PACKAGE)} uses {name}: list it in _internal/seams/table.py"
+        f"{file.relative_to(PACKAGE)} uses {name}: list it in _internal/seams/private_names.py"
         for file, name in uses()
         if not listed(name, layer_of(file))
     ]
@@ -278,7 +278,7 @@ def test_every_name_in_the_table_is_used():
     """By a file of each layer that is named, as an attribute, an import or a text."""
     words: dict[str, set[str]] = {}
     for file, tree in sources().items():
-        if file.name == "table.py" and layer_of(file) == "seams":
+        if file.name == "private_names.py" and layer_of(file) == "seams":
             continue
         found = words.setdefault(layer_of(file), set())
         for node in ast.walk(tree):
@@ -297,7 +297,7 @@ def test_every_name_in_the_table_is_used():
         for entry in NAMES
         for layer in entry.needed_by
         if (entry.name.rpartition(".")[2] or entry.module) not in words[layer]
-        and entry.lost != table._NOTHING
+        and entry.lost != private_names._NOTHING
     ]
     assert not unused, "\n".join(unused)
 
@@ -308,11 +308,11 @@ def test_the_table_has_no_name_twice():
 
 
 def test_this_mlflow_has_them_all():
-    table.check()
+    private_names.check()
     for entry in NAMES:
         if entry.late and "llama_index" not in entry.module:  # which needs the library
             importlib.import_module(entry.module)
-    assert list(table.missing(PROGRAM)) == list(table.missing(SENDER)) == []
+    assert list(private_names.missing(PROGRAM)) == list(private_names.missing(SENDER)) == []
 
 
 # ---- what is replaced ----
@@ -335,7 +335,7 @@ def test_functions_that_are_replaced_are_those_of_the_table():
 REQUIRED = [entry for entry in NAMES if entry.required]
 
 
-def take_away(entry: table.Name, monkeypatch) -> None:
+def take_away(entry: private_names.Name, monkeypatch) -> None:
     """Makes MLflow one that lacks the name."""
     module = importlib.import_module(entry.module)
     if entry.kind is Kind.MODULE:
@@ -372,7 +372,7 @@ def test_install_refuses_an_mlflow_that_lacks(entry, caplog):
     assert said[0].startswith("Tracing runs on MLflow itself: MLflow 3.")
 
 
-@pytest.mark.parametrize("module", sorted(table.late_modules()))
+@pytest.mark.parametrize("module", sorted(private_names.late_modules()))
 def test_install_is_taken_back_when_a_late_module_has_moved(module, tmp_path):
     """The module is another one, found before MLflow's own, with no more than MLflow needs to import it."""
     program = f"""
@@ -404,8 +404,8 @@ def test_what_is_lost_without_an_optional_name(monkeypatch):
     from mlflow.tracing.export.genai_semconv import translator
 
     monkeypatch.delattr(translator, "translate_span_to_genai")
-    ((entry, reason),) = table.missing(SENDER)
+    ((entry, reason),) = private_names.missing(SENDER)
     assert entry.lost == "MLFLOW_ENABLE_OTEL_GENAI_SEMCONV"
     assert reason.endswith("translate_span_to_genai is missing")
     assert [finding.label for finding in doctor._names_that_moved()] == [entry.path]
-    table.check()
+    private_names.check()

@@ -10,7 +10,7 @@ import time
 import mlflow_fasttrace as mlflow
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.sender import dead_letters, spans, verdicts
+from mlflow_fasttrace._internal.sender import dead_letters, span_requests, verdicts
 from mlflow_fasttrace._internal.sender import http as sender_http
 from mlflow_fasttrace._internal.sender.answers import Answer
 from mlflow_fasttrace._internal.sender.availability import Backoff
@@ -711,7 +711,7 @@ def test_each_reason_is_logged_once(server, bench, experiment, caplog):
 def test_an_error_in_the_sender_is_not_its_end(server, bench, experiment, caplog, monkeypatch):
     bench.to(server.uri, experiment)
     failing = [1, 1]
-    original = spans.SpanRequests.send
+    original = span_requests.SpanRequests.send
 
     def odd(self, *arguments, **options):
         if failing:
@@ -719,7 +719,7 @@ def test_an_error_in_the_sender_is_not_its_end(server, bench, experiment, caplog
             raise KeyError("odd")
         return original(self, *arguments, **options)
 
-    monkeypatch.setattr(spans.SpanRequests, "send", odd)
+    monkeypatch.setattr(span_requests.SpanRequests, "send", odd)
     record(2)
     bench.run()
     assert len(traces_of(server.uri, experiment)) == 2

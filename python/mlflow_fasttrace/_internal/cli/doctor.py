@@ -173,9 +173,9 @@ def _seams_that_moved() -> str | None:
     try:
         importlib.import_module("mlflow.tracing.fluent")
         install.check_version()
-        from mlflow_fasttrace._internal.seams import table
+        from mlflow_fasttrace._internal.seams import private_names
 
-        table.check()
+        private_names.check()
     except MovedSeam as moved:
         return install.moved_text(moved)
     except Exception as error:
@@ -185,11 +185,13 @@ def _seams_that_moved() -> str | None:
 
 def _names_that_moved() -> Iterator[Finding]:
     """The private names of MLflow that are missing although the core is active, and what is lost."""
-    from mlflow_fasttrace._internal.seams import table
+    from mlflow_fasttrace._internal.seams import private_names
 
-    for process in (table.PROGRAM, table.SENDER):
-        for name, reason in table.missing(process):
-            rating = BAD if name.lost in (table.LOSES_INFO, table.LOSES_HTTP) else _NOTED
+    for process in (private_names.PROGRAM, private_names.SENDER):
+        for name, reason in private_names.missing(process):
+            rating = (
+                BAD if name.lost in (private_names.LOSES_INFO, private_names.LOSES_HTTP) else _NOTED
+            )
             yield Finding("MLflow", name.path, f"{reason}; lost: {name.lost}", rating)
 
 

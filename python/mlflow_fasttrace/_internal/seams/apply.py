@@ -1,4 +1,4 @@
-"""The replacements in MLflow: ``apply()`` makes them after the check of ``table.py``, and notes what
+"""The replacements in MLflow: ``apply()`` makes them after the check of ``private_names.py``, and notes what
 ``uninstall()`` undoes.
 
 Most functions of MLflow's tracing lead to this package's own of the same name. The modules beside this one

@@ -1,7 +1,7 @@
 """Makes ``import mlflow`` itself run on the core: ``install()``, ``uninstall()``, ``is_installed()``.
 
 MLflow's functions stay the objects that they are, since other modules, integrations and programs hold them
-by name; their code becomes a trampoline to the function that answers in their place. ``table.py`` says what
+by name; their code becomes a trampoline to the function that answers in their place. ``private_names.py`` says what
 must be there for it, ``apply.py`` what is replaced. Nothing of MLflow is imported before the program imports
 it: until then an import hook waits.
 """
@@ -86,15 +86,15 @@ def _say(reason: str) -> None:
 
 def _apply() -> bool:
     """Put the core in the place of MLflow's code, which is loaded, if all that it needs is there."""
-    from mlflow_fasttrace._internal.seams import table
+    from mlflow_fasttrace._internal.seams import private_names
 
     try:
         check_version()
-        table.check()
+        private_names.check()
         from mlflow_fasttrace._internal.seams.apply import apply
 
         apply()
-        for module in table.late_modules():
+        for module in private_names.late_modules():
             patching.when_loaded(module, functools.partial(_check_late, module))
     except MovedSeam as moved:
         _refuse(moved_text(moved))
@@ -106,10 +106,10 @@ def _apply() -> bool:
 def _check_late(module: str) -> None:
     """Check a module of MLflow's that is loaded after the core was installed. Where it has moved, MLflow
     gets its own code back: what the core would record lacks what the module says."""
-    from mlflow_fasttrace._internal.seams import table
+    from mlflow_fasttrace._internal.seams import private_names
 
     try:
-        table.check_module(module)
+        private_names.check_module(module)
     except MovedSeam as moved:
         _refuse(moved_text(moved))
     except Exception as error:

@@ -14,15 +14,16 @@ it. The program waits for none of this, so MLflow's own code is used wherever it
     tail_sampling       which of them are delivered
     packing             what cannot be delivered goes to disk
 
-    server_delivery     a batch for a tracking server: infos, span_files, spans
+    server_delivery     a batch for a tracking server: info_requests, span_requests, span_files
     collector_delivery  a batch for a collector
     batches             how much one request carries
-    finish              a trace's info, as MLflow's client makes it
+    trace_infos         a trace's info, as MLflow's client makes it
 
     destinations        what a server or store can do: http, store, artifacts
     collectors          http/protobuf and gRPC
     transport           what the answers of both have in common
 
+    answers             which status of a tracking server means what (413: too large)
     exceptions          the ways in which a destination says no
     verdicts            whose fault that is
     availability        whether the server takes anything, and when it is asked again

@@ -16,7 +16,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 
 if TYPE_CHECKING:
     from mlflow_fasttrace._internal.sender.artifacts import Artifacts
-    from mlflow_fasttrace._internal.sender.finish import InfoDict
+    from mlflow_fasttrace._internal.sender.trace_infos import InfoDict
 
 #: How many infos a tracking server is sent at once, at most. MLflow's client sends 10, from every
 #: process.

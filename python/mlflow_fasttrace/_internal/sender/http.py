@@ -37,7 +37,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     Unavailable,
     Unsupported,
 )
-from mlflow_fasttrace._internal.sender.finish import InfoDict, start_trace_body
+from mlflow_fasttrace._internal.sender.trace_infos import InfoDict, start_trace_body
 from mlflow_fasttrace._internal.sender.transport import network_settings
 
 logger = logging.getLogger("mlflow_fasttrace.sender")

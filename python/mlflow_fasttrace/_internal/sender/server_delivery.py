@@ -21,9 +21,9 @@ from mlflow_fasttrace._internal.sender.destinations import (
     Target,
 )
 from mlflow_fasttrace._internal.sender.exceptions import Forbidden, TransientError, Unavailable
-from mlflow_fasttrace._internal.sender.infos import InfoRequests
+from mlflow_fasttrace._internal.sender.info_requests import InfoRequests
 from mlflow_fasttrace._internal.sender.span_files import TraceFiles
-from mlflow_fasttrace._internal.sender.spans import SpanRequests
+from mlflow_fasttrace._internal.sender.span_requests import SpanRequests
 from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts
 
 

@@ -24,7 +24,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     TransientError,
     Unavailable,
 )
-from mlflow_fasttrace._internal.sender.finish import InfoDict, info_entity
+from mlflow_fasttrace._internal.sender.trace_infos import InfoDict, info_entity
 from mlflow_fasttrace._internal.spool import database
 
 #: MLflow's error codes that another try may not see.

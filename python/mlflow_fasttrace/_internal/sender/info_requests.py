@@ -21,7 +21,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 from mlflow_fasttrace._internal.sender.verdicts import Verdicts
 
 if TYPE_CHECKING:
-    from mlflow_fasttrace._internal.sender.finish import InfoDict
+    from mlflow_fasttrace._internal.sender.trace_infos import InfoDict
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -109,7 +109,7 @@ class InfoRequests:
     ) -> Iterator[tuple[TraceBuffer, InfoDict | None]]:
         """The info of each trace; None where the server knows it, or another process says it. A trace
         that cannot be finished is set aside, and the others go on."""
-        from mlflow_fasttrace._internal.sender.finish import trace_info
+        from mlflow_fasttrace._internal.sender.trace_infos import trace_info
 
         for trace in traces:
             try:

@@ -10,14 +10,14 @@ from mlflow.entities import Trace, TraceData
 from mlflow.protos.service_pb2 import StartTraceV3
 from mlflow.utils.proto_json_utils import message_to_json
 from mlflow_fasttrace._internal.sender.assemble import Assembler, ready_traces
-from mlflow_fasttrace._internal.sender.finish import (
+from mlflow_fasttrace._internal.sender.sources import Entry
+from mlflow_fasttrace._internal.sender.trace_infos import (
     _duration,
     _timestamp,
     info_entity,
     start_trace_body,
     trace_info,
 )
-from mlflow_fasttrace._internal.sender.sources import Entry
 from support.records import Recorded
 
 
