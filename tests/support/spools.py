@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -56,12 +57,22 @@ def refusals(spool: Path) -> list[str]:
 
 def clean_up(spool: Path) -> None:
     """Ends a spool's senders and removes what they and their programs left in shared memory."""
-    for lock in spool.glob("*/sender.lock"):
-        try:
-            pid = int(lock.read_text().split()[0])
-            if pid != os.getpid():
-                os.kill(pid, signal.SIGKILL)
-        except (IndexError, ValueError, ProcessLookupError):
-            pass
+    for pid in {*sender_pids(spool), *_senders_of(spool)} - {os.getpid()}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     for rings in rings_of(spool):
         shutil.rmtree(rings, ignore_errors=True)
+
+
+def _senders_of(spool: Path) -> set[int]:
+    """The sender processes of a spool folder by their command lines: one that has just been started has
+    not taken its lock yet."""
+    found = set()
+    for command_line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            words = command_line.read_bytes().decode(errors="replace").split("\0")
+            if any(word.startswith(f"{spool}/") for word in words) and any(
+                "mlflow_fasttrace._internal.sender" in word for word in words
+            ):
+                found.add(int(command_line.parent.name))
+    return found

@@ -126,7 +126,7 @@ class CoreSpanProcessor(MlflowV3SpanProcessor):
         twin = otel_context.twins.pop((context.trace_id, context.span_id), None)
         if twin is None:
             return
-        source = twin._twin._span  # what the program has changed is in MLflow's span
+        source = twin.__dict__["_twin"]._span  # what the program has changed is in MLflow's span
         view = OtelSpanView(twin)
         twin._rename(source.name)
         for key in [key for key in view.attributes if key not in source.attributes]:
