@@ -446,3 +446,9 @@ with mlflow.start_span("delivered") as span:
     assert traces["span"].info.response_preview == "late too"
     assert traces["delivered"].info.tags["late"] == "yes"
     assert "mlflow.trace.sizeStats" in traces["delivered"].info.trace_metadata
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    import mlflow_fasttrace
+
+    assert not hasattr(mlflow_fasttrace.tracing, "no_such_name")

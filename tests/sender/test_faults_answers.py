@@ -694,6 +694,12 @@ def test_retry_after_may_be_a_date():
         assert not Answer(503, {"Retry-After": senseless}, b"").retry_after(), senseless
 
 
+def test_an_odd_partial_success_is_no_answer_of_otlp():
+    json_type = {"Content-Type": "application/json"}
+    assert Answer(200, json_type, b'{"partialSuccess": {}}').partial_success() == (0, "None")
+    assert Answer(200, json_type, b'{"partialSuccess": [1]}').partial_success() is None
+
+
 def test_each_reason_is_logged_once(server, bench, experiment, caplog):
     replies = [Reply(503)] * 2 + [Reply(401, b"who are you?")] * 2
 

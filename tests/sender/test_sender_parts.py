@@ -6,8 +6,8 @@ import logging
 import time
 
 import pytest
-from mlflow_fasttrace._internal.sender import availability, batches, verdicts
-from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
+from mlflow_fasttrace._internal.sender import assemble, availability, batches, verdicts
+from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace._internal.sender.destinations import Experiments, Target
 from mlflow_fasttrace._internal.sender.exceptions import (
     Forbidden,
@@ -45,6 +45,21 @@ def trace_of(*sizes: int, number: int = 0) -> TraceBuffer:
 
 def never_asked() -> bool:
     raise AssertionError("the server is not asked")
+
+
+# ---- traces that nothing is left to do for ----
+
+
+def test_traces_on_disk_are_remembered_within_a_bound(monkeypatch):
+    monkeypatch.setattr(assemble, "_REMEMBERED", 3)
+    assembler = Assembler()
+    for number in range(5):
+        trace = trace_of(100, number=number)
+        assembler.open[trace.trace_id] = trace
+        trace.spans[0].done = True  # moved to a segment
+    assembler.drop_done()
+    assert assembler.open == {}
+    assert [trace_id[-1] for trace_id in assembler._remembered] == [2, 3, 4]
 
 
 # ---- verdicts ----
