@@ -82,7 +82,7 @@ print("ran on", sys.version_info[:2])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_wheel_runs_on_this_python(wheel, tmp_path, version):
+def test_the_wheel_runs_on_this_python(wheel, own_spool, tmp_path, version):
     python = venv_of(version, tmp_path / "venv")
     pip_install(python, "platformdirs>=4")
     pip_install(python, "--no-deps", wheel)
@@ -94,7 +94,6 @@ def test_the_wheel_runs_on_this_python(wheel, tmp_path, version):
         env={
             **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             "MLFLOW_FASTTRACE_SENDER": "none",
-            "MLFLOW_FASTTRACE_SPOOL_DIR": str(tmp_path / "spool"),
         },
     )
     assert result.returncode == 0, result.stderr
