@@ -6,9 +6,9 @@
  * the producer single; the sender that holds the spool folder's lock is the only consumer. A record
  * that was being copied when the program died is not visible, and costs nothing.
  *
- * When the ring is full the record goes to a spill segment of the program's own (spill.c). The
- * first append that finds a quarter of the ring free again ends that segment. Where nothing can be
- * spilled, no new traces are admitted, and the last eighth of the ring is for those that have
+ * When the ring is full the record goes to a spill segment of the program's own (spill_segments.c).
+ * The first append that finds a quarter of the ring free again ends that segment. Where nothing can
+ * be spilled, no new traces are admitted, and the last eighth of the ring is for those that have
  * begun: a trace is refused as a whole, not in parts.
  *
  * The program holds flock() on its ring for as long as it lives; the sender learns of its death by
@@ -19,7 +19,7 @@
 #include "base/clock.h"
 #include "record/frame.h"
 #include "spool/ring_layout.h"
-#include "spool/spill.h"
+#include "spool/spill_segments.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,6 @@
 """What an answer of a tracking server means: which statuses say that the server is unavailable, that a
-request was too large (413), or that a trace is wrong.
+request was too large (413), or that a trace is wrong. What follows is decided by who has asked:
+``span_requests.py`` (smaller requests, files, dead letters) and ``info_requests.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-/* spill.h: the segments that a program writes itself while its ring is full. See spill.c. */
-#ifndef FASTTRACE_SPILL_H
-#define FASTTRACE_SPILL_H
+/* spill_segments.h: the segments that a program writes itself. See spill_segments.c. */
+#ifndef FASTTRACE_SPILL_SEGMENTS_H
+#define FASTTRACE_SPILL_SEGMENTS_H
 
 #include "spool/mapped.h"
 

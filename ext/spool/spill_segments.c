@@ -1,11 +1,11 @@
-/* spill.c: where a program's records go while its ring is full.
+/* spill_segments.c: the segments that a program writes; ring_writer.c decides what goes there.
  *
- * They go to segments of the program's own: first to memory that outlives the process (mapped.c),
+ * They are the program's own: first to memory that outlives the process (mapped.c),
  * as much as a burst of a second needs, which the sender moves to disk when there is no server to
  * deliver it to; then to disk, one write() a record. The spool folder's bound is kept here too, for
  * a program may be alone for long: a new segment gets what the folder has room for. An eighth of
  * the bound is for the traces that have begun; new ones are refused when only that is left. */
-#include "spool/spill.h"
+#include "spool/spill_segments.h"
 
 #include "base/clock.h"
 #include "spool/segment_format.h"
