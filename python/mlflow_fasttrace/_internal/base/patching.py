@@ -40,10 +40,6 @@ _patches = _Patches()
 #: holds it too, so that no other thread finds half of them. A thread may take it twice.
 lock = threading.RLock()
 
-#: Held while it changes what is awaited, over no call of other code: ``when_loaded`` may be called
-#: with any other lock held.
-_awaited_lock = threading.RLock()
-
 
 # ---- replacing and taking back ----
 
@@ -163,7 +159,8 @@ def _trampoline(function: types.FunctionType, target: Callable[..., Any]) -> typ
 
 def when_loaded(module: str, action: Callable[[], object], *, for_good: bool = False) -> None:
     """Runs an action as soon as a module is loaded; now, where it is. A later call for the same
-    module takes the place of an earlier one that still waits.
+    module takes the place of an earlier one that still waits. Takes no lock: callers hold some, and a
+    forked child may call it at once.
 
     Args:
         for_good: ``forget_awaited`` leaves the action where it is.
@@ -171,12 +168,11 @@ def when_loaded(module: str, action: Callable[[], object], *, for_good: bool = F
     if module in sys.modules:
         action()
         return
-    with _awaited_lock:
-        _patches.awaited[module] = action
-        if for_good:
-            _patches.awaited_for_good.add(module)
-        if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-            sys.meta_path.insert(0, _Finder())
+    if for_good:
+        _patches.awaited_for_good.add(module)
+    _patches.awaited[module] = action
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def is_awaited(module: str) -> bool:
@@ -186,11 +182,10 @@ def is_awaited(module: str) -> bool:
 
 def forget_awaited() -> None:
     """Forgets the actions that wait, but for those that do so for good."""
-    with _awaited_lock:
-        for module in _patches.awaited.keys() - _patches.awaited_for_good:
-            del _patches.awaited[module]
-        if not _patches.awaited:
-            sys.meta_path[:] = [found for found in sys.meta_path if not isinstance(found, _Finder)]
+    for module in _patches.awaited.keys() - _patches.awaited_for_good:
+        _patches.awaited.pop(module, None)
+    if not _patches.awaited:
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
 
 
 class _Finder:
