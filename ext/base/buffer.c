@@ -22,3 +22,17 @@ bool buffer_grow(Buffer *b, size_t extra)
     b->cap = cap;
     return true;
 }
+
+void *array_grow(void *items, const void *first, size_t *room, size_t size)
+{
+    void *grown = malloc(2 * *room * size);
+    if (grown == NULL) {
+        return NULL;
+    }
+    memcpy(grown, items, *room * size);
+    if (items != first) {
+        free(items);
+    }
+    *room *= 2;
+    return grown;
+}

@@ -54,6 +54,11 @@ static inline __attribute__((always_inline)) void buffer_append(Buffer *b, const
     }
 }
 
+/* Doubles an array that begins on its owner's stack, at `first`: `items` has `room` items of `size`
+ * bytes, and is freed unless it is `first`. NULL where there is no memory; all is as it was then.
+ */
+void *array_grow(void *items, const void *first, size_t *room, size_t size);
+
 static inline void buffer_byte(Buffer *b, unsigned char byte)
 {
     if (LIKELY(buffer_reserve(b, 1))) {

@@ -153,18 +153,13 @@ PyObject *decode_value(Reader *r)
                 break;
             }
             if (depth == room) {
-                Level *grown = malloc(2 * room * sizeof *grown);
+                Level *grown = array_grow(levels, inline_levels, &room, sizeof *levels);
                 if (grown == NULL) {
                     Py_DECREF(value);
                     PyErr_NoMemory();
                     break;
                 }
-                memcpy(grown, levels, room * sizeof *grown);
-                if (levels != inline_levels) {
-                    free(levels);
-                }
                 levels = grown;
-                room *= 2;
             }
             levels[depth++] =
                 (Level){.container = value, .size = token.size, .map = token.kind == TOKEN_MAP};

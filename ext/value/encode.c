@@ -50,7 +50,8 @@ typedef struct {
     CoreState *state;
     Buffer *out;
     Level *levels; /* owned once it is not inline_levels */
-    int depth, room;
+    int depth;
+    size_t room;
     bool payload;  /* stop where binary content may be found */
     bool tolerant; /* what json.dumps would raise for is replaced where it stands */
     Level inline_levels[INLINE_LEVELS];
@@ -267,19 +268,13 @@ static void encode_cycle(Buffer *out, PyObject *value)
  * out->failed). */
 static Level *level_open(Encoder *e, LevelKind kind, PyObject *container)
 {
-    if (UNLIKELY(e->depth == e->room)) {
-        bool was_inline = e->levels == e->inline_levels;
-        int room = 2 * e->room;
-        Level *levels = realloc(was_inline ? NULL : e->levels, (size_t)room * sizeof *levels);
+    if (UNLIKELY((size_t)e->depth == e->room)) {
+        Level *levels = array_grow(e->levels, e->inline_levels, &e->room, sizeof *levels);
         if (levels == NULL) {
             e->out->failed = true;
             return NULL;
         }
-        if (was_inline) {
-            memcpy(levels, e->inline_levels, sizeof e->inline_levels);
-        }
         e->levels = levels;
-        e->room = room;
     }
     Level *level = &e->levels[e->depth++];
     Py_INCREF(container);

@@ -208,16 +208,11 @@ static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
             goto done;
         }
         if (depth == room) {
-            Level *grown = malloc(2 * room * sizeof *grown);
+            Level *grown = array_grow(levels, inline_levels, &room, sizeof *levels);
             if (grown == NULL) {
                 goto done;
             }
-            memcpy(grown, levels, room * sizeof *grown);
-            if (levels != inline_levels) {
-                free(levels);
-            }
             levels = grown;
-            room *= 2;
         }
         levels[depth++] =
             (Level){.left = map ? 2 * token.size : token.size, .map = map, .first = true};
