@@ -2,6 +2,7 @@
  * segments. */
 #include "api/delivery.h"
 
+#include "base/errors.h"
 #include "record/otlp.h"
 #include "record/record.h"
 #include "record/span_json.h"
@@ -14,7 +15,8 @@
 
 static PyObject *core_encode(PyObject *module, PyObject *value)
 {
-    return encode_to_bytes(state_of_module(module), value);
+    CoreState *state = state_of_module(module);
+    return leave_core(state, encode_to_bytes(state, value));
 }
 
 static PyObject *core_decode(PyObject *module, PyObject *arg)

@@ -38,7 +38,8 @@ static PyObject *core_set_destination(PyObject *module, PyObject *args)
     set_shared((PyObject **)&state->second_ring, second_ring == Py_None ? NULL : second_ring);
     set_shared(&state->destination, bytes);
     Py_DECREF(bytes);
-    Py_RETURN_NONE;
+    Py_INCREF(Py_None);
+    return leave_core(state, Py_None);
 }
 
 static PyObject *core_set_hook(PyObject *module, PyObject *args)
@@ -135,6 +136,16 @@ static bool read_uint64(PyObject *value, uint64_t *number)
     return !PyErr_Occurred();
 }
 
+/* A span that was started for the program, or what stands for one; where the program was
+ * interrupted meanwhile the span is ended, and NULL with an exception. Takes it over. */
+static PyObject *leave_with_started(CoreState *state, PyObject *started)
+{
+    if (UNLIKELY(is_interrupted(state)) && Py_IS_TYPE(started, state->types.live_span)) {
+        span_end((Span *)started, 0);
+    }
+    return leave_core(state, started);
+}
+
 /* Starts a span under what is current, without making it current. A new reference; None where
  * nothing is recorded and nothing has to be known of that. */
 static PyObject *start_where_program_stands(CoreState *state, PyObject *name,
@@ -176,13 +187,16 @@ static PyObject *core_start_span(PyObject *module, PyObject *const *args, Py_ssi
         return PyErr_Format(PyExc_TypeError, "parent must be a LiveSpan of this module or None");
     }
     options.root.experiment = experiment == Py_None ? NULL : experiment;
+    if (trace_id_size != 0 && trace_id_size != TRACE_ID_SIZE) {
+        return PyErr_Format(PyExc_ValueError, "a trace_id has 16 bytes, or none for a new one");
+    }
     if (trace_id_size == TRACE_ID_SIZE) {
         options.root.trace_id = (const unsigned char *)trace_id;
         options.root.has_sampling = true;
         options.root.sampling_bound = SAMPLE_ALL;
     }
     if (parent == Py_None && trace_id == NULL) {
-        return start_where_program_stands(state, name, &options);
+        return leave_with_started(state, start_where_program_stands(state, name, &options));
     }
     if (state->disabled || (state->scoped && scope_disables(state))) {
         Py_RETURN_NONE;
@@ -191,13 +205,15 @@ static PyObject *core_start_span(PyObject *module, PyObject *const *args, Py_ssi
     StartResult result =
         span_start(state, name, parent != Py_None ? (Span *)parent : NULL, &options, &span);
     if (result == START_RECORDED) {
-        return (PyObject *)span;
+        return leave_with_started(state, (PyObject *)span);
     }
-    Current *left_out = result == START_NOT_SAMPLED ? non_recording_new(state, true) : NULL;
+    PyObject *left_out =
+        result == START_NOT_SAMPLED ? (PyObject *)non_recording_new(state, true) : NULL;
     if (left_out == NULL) {
-        Py_RETURN_NONE;
+        Py_INCREF(Py_None);
+        left_out = Py_None;
     }
-    return (PyObject *)left_out;
+    return leave_core(state, left_out);
 }
 
 static PyObject *core_remote_span(PyObject *module, PyObject *args)
@@ -214,12 +230,13 @@ static PyObject *core_remote_span(PyObject *module, PyObject *args)
                         "remote_span() takes a trace_id of 16 bytes and a span_id other than 0");
         return NULL;
     }
-    Span *span =
-        span_remote(state_of_module(module), (const unsigned char *)trace_id, id, own_info);
+    CoreState *state = state_of_module(module);
+    PyObject *span = (PyObject *)span_remote(state, (const unsigned char *)trace_id, id, own_info);
     if (span == NULL) {
-        Py_RETURN_NONE;
+        Py_INCREF(Py_None);
+        span = Py_None;
     }
-    return (PyObject *)span;
+    return leave_core(state, span);
 }
 
 static PyObject *core_non_recording_span(PyObject *module, PyObject *not_sampled)
@@ -235,9 +252,12 @@ static PyObject *core_non_recording_span(PyObject *module, PyObject *not_sampled
 static PyObject *core_set_last_trace_id(PyObject *module, PyObject *id)
 {
     CoreState *state = state_of_module(module);
-    forget_result(PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
+    if (state->last_trace_id_set != NULL) {
+        forget_result(state, PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
+    }
     set_shared(&state->last_trace_id, id == Py_None ? NULL : id);
-    Py_RETURN_NONE;
+    Py_INCREF(Py_None);
+    return leave_core(state, Py_None);
 }
 
 static PyObject *core_live_trace(PyObject *module, PyObject *id)
@@ -256,8 +276,10 @@ static PyObject *core_live_trace(PyObject *module, PyObject *id)
 static PyObject *core_end_abandoned(PyObject *module, PyObject *unused)
 {
     (void)unused;
-    span_end_abandoned(state_of_module(module));
-    Py_RETURN_NONE;
+    CoreState *state = state_of_module(module);
+    span_end_abandoned(state);
+    Py_INCREF(Py_None);
+    return leave_core(state, Py_None);
 }
 
 static PyObject *core_live_traces(PyObject *module, PyObject *unused)
@@ -271,6 +293,12 @@ static PyObject *core_live_traces(PyObject *module, PyObject *unused)
         }
     }
     return list;
+}
+
+static PyObject *core_is_interruption(PyObject *module, PyObject *exception)
+{
+    (void)module;
+    return PyBool_FromLong(is_interruption(exception));
 }
 
 static PyObject *core_last_trace_id(PyObject *module, PyObject *unused)
@@ -334,6 +362,12 @@ static PyMethodDef functions[] = {
      "The trace of this process with that id (tr-...), until it is complete; None otherwise."},
     {"live_traces", core_live_traces, METH_NOARGS,
      "live_traces($module, /)\n--\n\nThe traces of this process that are not complete."},
+    {"is_interruption", core_is_interruption, METH_O,
+     "is_interruption($module, exception, /)\n--\n\n"
+     "Whether an exception that came out of a value's or a hook's own code belongs to the "
+     "program:\n"
+     "a signal handler raised it, or it is one like KeyboardInterrupt, which is no Exception. A\n"
+     "SystemExit that comes from no signal handler is the value's own."},
     {"last_trace_id", core_last_trace_id, METH_NOARGS,
      "last_trace_id($module, /)\n--\n\nThe id of the trace whose root ended last, or None."},
     {"set_last_trace_id", core_set_last_trace_id, METH_O,

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #if defined(__linux__)
 #include <sys/random.h>
@@ -70,6 +71,24 @@ static inline int compat_unnamed_memory(void)
 #else
     errno = ENOSYS;
     return -1;
+#endif
+}
+
+/* The lowest address and the size of this thread's stack; 0 on success. */
+static inline int compat_stack_of_thread(void **lowest, size_t *size)
+{
+#if defined(__linux__)
+    pthread_attr_t attributes;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0) {
+        return -1;
+    }
+    int failed = pthread_attr_getstack(&attributes, lowest, size);
+    pthread_attr_destroy(&attributes);
+    return failed ? -1 : 0;
+#else
+    *size = pthread_get_stacksize_np(pthread_self());
+    *lowest = (char *)pthread_get_stackaddr_np(pthread_self()) - *size;
+    return 0;
 #endif
 }
 

@@ -1,24 +1,5 @@
 #include "base/errors.h"
 
-void swallow_exception(void)
-{
-    if (PyErr_Occurred() == NULL) {
-        return;
-    }
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-        PyErr_SetInterrupt();
-    }
-    PyErr_Clear();
-}
-
-void forget_result(PyObject *result)
-{
-    if (UNLIKELY(result == NULL)) {
-        swallow_exception();
-    }
-    Py_XDECREF(result);
-}
-
 void take_exception(PyObject **type, PyObject **value, PyObject **traceback)
 {
     PyErr_Fetch(type, value, traceback);
@@ -26,4 +7,159 @@ void take_exception(PyObject **type, PyObject **value, PyObject **traceback)
     if (*value != NULL && *traceback != NULL) {
         PyException_SetTraceback(*value, *traceback);
     }
+}
+
+/* ---- whose an exception is ---- */
+
+/* Whether a frame's arguments are (number, frame that called it), which only a signal handler gets:
+ * the frame that it interrupted. One that takes *arguments has them in a tuple. */
+static bool is_signal_handler(PyObject *frame)
+{
+    bool result = false;
+    PyObject *interrupted = PyObject_GetAttrString(frame, "f_back"), *values = NULL;
+    PyObject *locals = interrupted ? PyObject_GetAttrString(frame, "f_locals") : NULL;
+
+    if (locals == NULL || interrupted == Py_None) {
+        goto done;
+    }
+    values = PyMapping_Values(locals);
+    for (Py_ssize_t i = 0; values != NULL && !result && i < PyList_Size(values); i++) {
+        PyObject *value = PyList_GetItem(values, i);
+        result = value == interrupted || (PyTuple_Check(value) && PyTuple_Size(value) == 2 &&
+                                          PyTuple_GetItem(value, 1) == interrupted);
+    }
+done:
+    PyErr_Clear();
+    Py_XDECREF(interrupted);
+    Py_XDECREF(locals);
+    Py_XDECREF(values);
+    return result;
+}
+
+/* Whether a signal handler is among the frames that an exception came through. */
+static bool came_from_signal_handler(PyObject *exception)
+{
+    bool found = false;
+    PyObject *traceback = PyException_GetTraceback(exception);
+    while (traceback != NULL && traceback != Py_None && !found) {
+        PyObject *frame = PyObject_GetAttrString(traceback, "tb_frame");
+        PyObject *next = frame ? PyObject_GetAttrString(traceback, "tb_next") : NULL;
+        found = frame != NULL && is_signal_handler(frame);
+        Py_XDECREF(frame);
+        Py_DECREF(traceback);
+        traceback = next;
+    }
+    Py_XDECREF(traceback);
+    PyErr_Clear();
+    return found;
+}
+
+bool is_interruption(PyObject *exception)
+{
+    bool may_be_an_error = PyErr_GivenExceptionMatches(exception, PyExc_Exception) ||
+                           PyErr_GivenExceptionMatches(exception, PyExc_SystemExit);
+    if (!may_be_an_error) {
+        return true;
+    }
+    /* A RecursionError has a thousand frames, and no handler raises one on purpose. */
+    return !PyErr_GivenExceptionMatches(exception, PyExc_RecursionError) &&
+           came_from_signal_handler(exception);
+}
+
+/* ---- interruptions ---- */
+
+/* The place of this thread's interruption; NULL where it has none. */
+static Interruption *interruption_of_this_thread(CoreState *state)
+{
+    unsigned long thread = PyThread_get_thread_ident();
+    for (unsigned i = 0; i < state->interruption_count; i++) {
+        if (state->interruptions[i].thread == thread) {
+            return &state->interruptions[i];
+        }
+    }
+    return NULL;
+}
+
+bool this_thread_is_interrupted(const CoreState *state)
+{
+    return interruption_of_this_thread((CoreState *)state) != NULL;
+}
+
+/* Notes that an exception was raised while another one was being handled, whose reference it takes
+ * over, unless it knows of one already. */
+static void set_context(PyObject *exception, PyObject *earlier)
+{
+    PyObject *known = PyException_GetContext(exception);
+    if (known == NULL && exception != earlier) {
+        PyException_SetContext(exception, earlier);
+        return;
+    }
+    Py_XDECREF(known);
+    Py_DECREF(earlier);
+}
+
+/* Puts an exception aside for this thread; a later one comes first, as where one is raised in a
+ * handler of the other. */
+static void put_aside(CoreState *state, PyObject *exception)
+{
+    Interruption *place = interruption_of_this_thread(state);
+    Py_INCREF(exception);
+    if (place != NULL) {
+        PyObject *earlier = place->exception;
+        place->exception = exception;
+        set_context(exception, earlier);
+    }
+    else if (state->interruption_count < MAX_INTERRUPTIONS) {
+        state->interruptions[state->interruption_count++] =
+            (Interruption){.thread = PyThread_get_thread_ident(), .exception = exception};
+    }
+    else { /* as many threads at the same moment: then it is at least seen */
+        Py_INCREF((PyObject *)Py_TYPE(exception));
+        PyErr_Restore((PyObject *)Py_TYPE(exception), exception, NULL);
+        PyErr_WriteUnraisable(NULL);
+    }
+}
+
+void swallow_exception(CoreState *state)
+{
+    PyObject *type, *value, *traceback;
+    if (PyErr_Occurred() == NULL) {
+        return;
+    }
+    take_exception(&type, &value, &traceback);
+    if (value != NULL && is_interruption(value)) {
+        put_aside(state, value);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+void forget_result(CoreState *state, PyObject *result)
+{
+    if (UNLIKELY(result == NULL)) {
+        swallow_exception(state);
+    }
+    Py_XDECREF(result);
+}
+
+bool raise_interruption(CoreState *state)
+{
+    PyObject *type, *pending, *traceback;
+    Interruption *place = interruption_of_this_thread(state);
+    if (place == NULL) {
+        return false;
+    }
+    PyObject *exception = place->exception;
+    *place = state->interruptions[--state->interruption_count];
+    take_exception(&type, &pending, &traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    if (pending != NULL) {
+        set_context(exception, pending);
+    }
+    type = (PyObject *)Py_TYPE(exception);
+    Py_INCREF(type);
+    PyErr_Restore(type, exception, PyException_GetTraceback(exception));
+    return true;
 }

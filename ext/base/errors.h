@@ -1,18 +1,56 @@
-/* errors.h: exceptions that must not reach the traced program. */
+/* errors.h: exceptions in the middle of the core's work.
+ *
+ * The core asks hooks and runs the code of values. An error that comes of that costs the value that
+ * it was about and goes no further. An interruption belongs to the program instead: whatever a
+ * signal handler raised while the core's work went on, and what no value raises on its own account
+ * (KeyboardInterrupt, CancelledError, gevent's Timeout: a BaseException that is neither an
+ * Exception nor SystemExit). It is put aside, so that the work goes on without an exception set,
+ * and leaves from the function of the core that the program called: each of them ends with
+ * leave_core().
+ *
+ * Everything here runs Python code: releasing an exception can run a finalizer. */
 #ifndef FASTTRACE_ERRORS_H
 #define FASTTRACE_ERRORS_H
 
-#include "base/compat.h"
+#include "base/state.h"
 
-/* Swallows the pending exception, if there is one. A KeyboardInterrupt that fell into a hook is
- * raised again at the next chance, in the program that it was meant for. */
-void swallow_exception(void);
+/* Ends the pending exception, if there is one: an interruption is put aside. */
+void swallow_exception(CoreState *state);
 
 /* Releases the result of a call that was made for its effect, or swallows its exception (NULL). */
-void forget_result(PyObject *result);
+void forget_result(CoreState *state, PyObject *result);
 
 /* Takes the pending exception as an object that has its traceback; the caller owns the three, and
  * gives them to PyErr_Restore or releases them. */
 void take_exception(PyObject **type, PyObject **value, PyObject **traceback);
+
+/* Whether an exception belongs to the program and not to what raised it in the middle of the core's
+ * work. */
+bool is_interruption(PyObject *exception);
+
+/* ---- interruptions that are put aside for this thread ---- */
+
+bool this_thread_is_interrupted(const CoreState *state);
+
+/* Whether this thread has an interruption: then no more of the program's code should run before it
+ * leaves. */
+static inline bool is_interrupted(const CoreState *state)
+{
+    return UNLIKELY(state->interruption_count != 0) && this_thread_is_interrupted(state);
+}
+
+/* Raises this thread's interruption, on top of a pending exception. False, and all stays as it is,
+ * where there is none. */
+bool raise_interruption(CoreState *state);
+
+/* The result of a function that the program called; NULL where this thread's interruption leaves
+ * instead. Takes the result over, which is NULL where an exception is pending. */
+static inline PyObject *leave_core(CoreState *state, PyObject *result)
+{
+    if (UNLIKELY(state->interruption_count != 0) && raise_interruption(state)) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
 
 #endif

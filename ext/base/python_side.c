@@ -2,11 +2,22 @@
 
 #include "base/errors.h"
 
+PyObject *ask_hook(PyObject *hook, PyObject *first, PyObject *second)
+{
+    Py_INCREF(hook);
+    PyObject *answer = PyObject_CallFunctionObjArgs(hook, first, second, NULL);
+    Py_DECREF(hook);
+    return answer;
+}
+
 void warn(CoreState *state, const char *message)
 {
-    if (state->hooks.warn != NULL) {
-        forget_result(PyObject_CallFunction(state->hooks.warn, "s", message));
+    if (state->hooks.warn == NULL) {
+        return;
     }
+    PyObject *text = PyUnicode_FromString(message);
+    forget_result(state, text ? ask_hook(state->hooks.warn, text, NULL) : NULL);
+    Py_XDECREF(text);
 }
 
 PyObject **python_hook(CoreState *state, const char *name)
@@ -25,8 +36,20 @@ PyObject **python_hook(CoreState *state, const char *name)
     return NULL;
 }
 
+/* Whether modules can still be imported: at its very end the interpreter has none, and a call for
+ * one ends the process. It empties `sys` first. */
+static bool can_import(void)
+{
+    PyObject *finders = PySys_GetObject("meta_path"); /* borrowed */
+    return finders != NULL && finders != Py_None;
+}
+
 static PyObject *function_of(const char *module_name, const char *function)
 {
+    if (!can_import()) {
+        return PyErr_Format(PyExc_RuntimeError, "Python is shutting down: %s cannot be called",
+                            function);
+    }
     PyObject *module = PyImport_ImportModule(module_name);
     PyObject *callable = module ? PyObject_GetAttrString(module, function) : NULL;
     Py_XDECREF(module);

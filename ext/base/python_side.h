@@ -8,6 +8,10 @@
 
 #include "base/state.h"
 
+/* Asks a hook, which must be set, with one argument or two (NULL: no such argument). A new
+ * reference, or NULL with an exception. The hook may be replaced while it answers. */
+PyObject *ask_hook(PyObject *hook, PyObject *first, PyObject *second);
+
 /* Logs a line, rate-limited, through the hook. Keeps no exception and raises none. */
 void warn(CoreState *state, const char *message);
 

@@ -10,58 +10,60 @@ static PyObject *attribute_of(const char *module_name, const char *name)
     return result;
 }
 
-/* A ContextVar of that name, added to the module. */
+/* A ContextVar of that name, whose default is None, added to the module. */
 static PyObject *add_context_var(PyObject *module, const char *attribute, const char *name)
 {
-    PyObject *type = attribute_of("contextvars", "ContextVar"), *args = NULL, *kwargs = NULL;
-    PyObject *variable = NULL;
-    if (type == NULL) {
-        return NULL;
-    }
-    args = Py_BuildValue("(s)", name);
-    kwargs = Py_BuildValue("{sO}", "default", Py_None);
-    if (args != NULL && kwargs != NULL) {
-        variable = PyObject_Call(type, args, kwargs);
-    }
+    PyObject *type = attribute_of("contextvars", "ContextVar");
+    PyObject *args = type ? Py_BuildValue("(s)", name) : NULL;
+    PyObject *kwargs = args ? Py_BuildValue("{sO}", "default", Py_None) : NULL;
+    PyObject *variable = kwargs ? PyObject_Call(type, args, kwargs) : NULL;
     if (variable != NULL && PyModule_AddObjectRef(module, attribute, variable) < 0) {
         Py_CLEAR(variable);
     }
-    Py_DECREF(type);
+    Py_XDECREF(type);
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     return variable;
 }
 
+/* Makes a context variable and keeps bound methods of it in slots, by name, until a NULL. */
+static int keep_context_var(PyObject *module, const char *attribute, const char *name,
+                            const char *const *methods, PyObject **const *slots)
+{
+    PyObject *variable = add_context_var(module, attribute, name);
+    int result = variable != NULL ? 0 : -1;
+    for (int i = 0; result == 0 && methods[i] != NULL; i++) {
+        *slots[i] = PyObject_GetAttrString(variable, methods[i]);
+        result = *slots[i] != NULL ? 0 : -1;
+    }
+    Py_XDECREF(variable);
+    return result;
+}
+
 int state_init(PyObject *module)
 {
     CoreState *state = state_of_module(module);
-    PyObject *current, *last, *scope = NULL;
-    int result = -1;
+    static const char *const get_set_reset[] = {"get", "set", "reset", NULL};
+    static const char *const get[] = {"get", NULL}, *const set[] = {"set", NULL};
+    PyObject **const current[] = {&state->current_span.get, &state->current_span.set,
+                                  &state->current_span.reset};
+    PyObject **const last[] = {&state->last_trace_id_set}, **const scope[] = {&state->scope_get};
 
-    current = add_context_var(module, "current_span_var", "mlflow_fasttrace.current_span");
-    last = add_context_var(module, "last_trace_id_var", "mlflow_fasttrace.last_trace_id");
-    scope = add_context_var(module, "scope_var", "mlflow_fasttrace.scope");
-    if (current == NULL || last == NULL || scope == NULL) {
-        goto done;
+    if (keep_context_var(module, "current_span_var", "mlflow_fasttrace.current_span", get_set_reset,
+                         current) < 0 ||
+        keep_context_var(module, "last_trace_id_var", "mlflow_fasttrace.last_trace_id", set, last) <
+            0 ||
+        keep_context_var(module, "scope_var", "mlflow_fasttrace.scope", get, scope) < 0) {
+        return -1;
     }
-    state->current_span.get = PyObject_GetAttrString(current, "get");
-    state->current_span.set = PyObject_GetAttrString(current, "set");
-    state->current_span.reset = PyObject_GetAttrString(current, "reset");
-    state->last_trace_id_set = PyObject_GetAttrString(last, "set");
-    state->scope_get = PyObject_GetAttrString(scope, "get");
-    state->runs_module = PyUnicode_InternFromString("mlflow.tracking.fluent");
-    state->method_type = attribute_of("types", "MethodType");
     state->sampling_bound = SAMPLE_ALL;
-    if (state->current_span.get != NULL && state->current_span.set != NULL &&
-        state->current_span.reset != NULL && state->last_trace_id_set != NULL &&
-        state->scope_get != NULL && state->runs_module != NULL && state->method_type != NULL) {
-        result = 0;
+    set_shared(&state->modules, PyImport_GetModuleDict());
+    state->runs_module = PyUnicode_InternFromString("mlflow.tracking.fluent");
+    if (state->runs_module == NULL) {
+        return -1;
     }
-done:
-    Py_XDECREF(current);
-    Py_XDECREF(last);
-    Py_XDECREF(scope);
-    return result;
+    state->method_type = attribute_of("types", "MethodType");
+    return state->method_type != NULL ? 0 : -1;
 }
 
 int state_traverse(PyObject *module, visitproc visit, void *arg)
@@ -73,6 +75,9 @@ int state_traverse(PyObject *module, visitproc visit, void *arg)
     CORE_TYPES(VISIT_TYPE)
     PYTHON_HOOKS(VISIT_HOOK)
     CORE_OBJECTS(VISIT_OBJECT)
+    for (unsigned i = 0; i < state->interruption_count; i++) {
+        Py_VISIT(state->interruptions[i].exception);
+    }
     return 0;
 }
 
@@ -85,6 +90,9 @@ int state_clear(PyObject *module)
     CORE_TYPES(CLEAR_TYPE)
     PYTHON_HOOKS(CLEAR_HOOK)
     CORE_OBJECTS(CLEAR_OBJECT)
+    while (state->interruption_count > 0) {
+        Py_DECREF(state->interruptions[--state->interruption_count].exception);
+    }
     return 0;
 }
 
@@ -95,6 +103,7 @@ void state_free(void *module)
     for (size_t i = 0; i < SCRATCH_BUFFERS; i++) {
         buffer_free(&state->scratch[i]);
     }
+    free(state->released);
 }
 
 int state_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, const char *name)
@@ -104,6 +113,42 @@ int state_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, con
         return -1;
     }
     return PyModule_AddObjectRef(module, name, (PyObject *)*slot);
+}
+
+/* ---- owned slots ---- */
+
+/* So many links of a chain are released inside one another. */
+#define MAX_RELEASE_DEPTH 32
+
+static bool release_later(CoreState *state, PyObject *object)
+{
+    if (state->released_count == state->released_room) {
+        size_t room = state->released_room ? 2 * state->released_room : 64;
+        PyObject **released = realloc(state->released, room * sizeof *released);
+        if (released == NULL) {
+            return false;
+        }
+        state->released = released;
+        state->released_room = room;
+    }
+    state->released[state->released_count++] = object;
+    return true;
+}
+
+void release_in_turn(CoreState *state, PyObject *object)
+{
+    if (object == NULL) {
+        return;
+    }
+    if (state->release_depth >= MAX_RELEASE_DEPTH && release_later(state, object)) {
+        return;
+    }
+    state->release_depth++;
+    Py_DECREF(object);
+    while (state->release_depth == 1 && state->released_count > 0) {
+        Py_DECREF(state->released[--state->released_count]);
+    }
+    state->release_depth--;
 }
 
 /* ---- scratch buffers ---- */

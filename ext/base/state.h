@@ -47,6 +47,7 @@ typedef struct Trace Trace;
     X(current_span.set)                                                                            \
     X(current_span.reset)                                                                          \
     X(scope_get)                                                                                   \
+    X(modules)                                                                                     \
     X(runs_module)                                                                                 \
     X(ring)                                                                                        \
     X(second_ring)                                                                                 \
@@ -57,6 +58,14 @@ typedef struct Trace Trace;
     X(last_trace_id_set)
 
 #define SCRATCH_BUFFERS 4
+
+/* An exception that belongs to the program and waits to leave the core (errors.h). */
+typedef struct {
+    unsigned long thread; /* PyThread_get_thread_ident() */
+    PyObject *exception;  /* owned */
+} Interruption;
+
+#define MAX_INTERRUPTIONS 16
 
 typedef struct {
 #define X(name) PyTypeObject *name;
@@ -81,7 +90,8 @@ typedef struct {
     bool scoped;             /* scope_var has been used: until then nobody looks at it */
     uint64_t sampling_bound; /* roots whose id is below it are sampled; SAMPLE_ALL: all */
     PyObject *scope_get;     /* bound get of the ContextVar of mlflow.tracing.context() */
-    PyObject *runs_module;   /* str: once the module is loaded, runs and models may be active */
+    PyObject *modules;     /* sys.modules' dict: it cannot be asked for at the interpreter's end */
+    PyObject *runs_module; /* str: once the module is loaded, runs and models may be active */
 
     /* Where new traces go; NULL until the first root, after a fork and after a change of
      * destination. */
@@ -96,6 +106,13 @@ typedef struct {
 
     PyObject *last_trace_id;     /* str, or NULL before the first */
     PyObject *last_trace_id_set; /* bound set of the ContextVar for thread_local=True */
+
+    Interruption interruptions[MAX_INTERRUPTIONS]; /* one a thread */
+    unsigned interruption_count;
+
+    PyObject **released; /* owned, with its items: see release_in_turn() */
+    size_t released_count, released_room;
+    unsigned release_depth;
 
     Buffer scratch[SCRATCH_BUFFERS]; /* a hook may re-enter the encoder, so there are several */
     unsigned scratch_used;           /* a bit a buffer */
@@ -144,22 +161,34 @@ static inline void set_shared(PyObject **slot, PyObject *value)
     set_owned(slot, value);
 }
 
-/* The dict of a slot, made when it is first asked for. Borrowed; NULL with an exception. */
-static inline PyObject *slot_dict(PyObject **slot)
+/* Releases an object (or NULL) of a chain, each of which releases the next: a long chain costs no
+ * stack. Runs Python code, later perhaps. */
+void release_in_turn(CoreState *state, PyObject *object);
+
+/* Puts a new object, whose reference it takes over, in a slot that was empty; if another one stands
+ * there by now, that one stays. What stands there, borrowed; NULL with an exception. */
+static inline PyObject *slot_fill(PyObject **slot, PyObject *made)
 {
     if (*slot == NULL) {
-        *slot = PyDict_New();
+        *slot = made;
+    }
+    else {
+        Py_XDECREF(made);
     }
     return *slot;
 }
 
-/* The list of a slot, made when it is first asked for. Borrowed; NULL with an exception. */
+/* The dict of a slot, made when it is first asked for. Borrowed; NULL with an exception. Runs
+ * Python code: making a container may run the garbage collector before Python 3.12. */
+static inline PyObject *slot_dict(PyObject **slot)
+{
+    return *slot != NULL ? *slot : slot_fill(slot, PyDict_New());
+}
+
+/* The list of a slot, likewise. */
 static inline PyObject *slot_list(PyObject **slot)
 {
-    if (*slot == NULL) {
-        *slot = PyList_New(0);
-    }
-    return *slot;
+    return *slot != NULL ? *slot : slot_fill(slot, PyList_New(0));
 }
 
 /* ---- scratch buffers ---- */

@@ -19,12 +19,71 @@
 /* By the numbers of OpenTelemetry's status codes. */
 static const char *const status_names[] = {"UNSET", "OK", "ERROR"};
 
+static int span_traverse(Span *span, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE((PyObject *)span));
+    Py_VISIT((PyObject *)span->trace);
+    Py_VISIT(span->current.token);
+    Py_VISIT((PyObject *)span->current.outer);
+    Py_VISIT(span->link_list);
+    Py_VISIT(span->attachments);
+    Py_VISIT(span->dict);
+    return 0;
+}
+
+/* What makes circles is released; a finalizer may still use the span. */
+static int span_clear(Span *span)
+{
+    span->has_twin = false;
+    Py_CLEAR(span->current.token);
+    Py_CLEAR(span->link_list);
+    Py_CLEAR(span->attachments);
+    Py_CLEAR(span->dict);
+    return 0;
+}
+
 static void span_dealloc(Span *span)
 {
     PyTypeObject *type = Py_TYPE(span);
+    PyObject_GC_UnTrack(span);
     span_release(span);
-    PyObject_Free(span);
+    PyObject_GC_Del(span);
     Py_DECREF(type);
+}
+
+/* Lets the garbage collector know of what the program keeps on the span. */
+static int span_setattr(Span *span, PyObject *name, PyObject *value)
+{
+    int result = PyObject_GenericSetAttr((PyObject *)span, name, value);
+    if (span->dict != NULL) {
+        span_track(span);
+    }
+    return result;
+}
+
+static PyObject *get_dict(Span *span, void *unused)
+{
+    PyObject *dict = PyObject_GenericGetDict((PyObject *)span, unused);
+    if (dict != NULL) {
+        span_track(span);
+    }
+    return dict;
+}
+
+static int set_dict(Span *span, PyObject *value, void *unused)
+{
+    int result = PyObject_GenericSetDict((PyObject *)span, value, unused);
+    if (span->dict != NULL) {
+        span_track(span);
+    }
+    return result;
+}
+
+/* What a method that returns nothing returns. */
+static PyObject *leave_with_none(const Span *span)
+{
+    Py_INCREF(Py_None);
+    return leave_core(span->state, Py_None);
 }
 
 /* The result of a function of _internal/spans/entities.py for the span. */
@@ -85,7 +144,7 @@ static bool take_arguments(const char *function, const char *const *names, Py_ss
         if (!take_arguments(#function, names, 1, args, given, keywords, &value)) {                 \
             return NULL;                                                                           \
         }                                                                                          \
-        return function(span, value);                                                              \
+        return leave_core(span->state, function(span, value));                                     \
     }
 
 static PyObject *set_inputs(Span *span, PyObject *value)
@@ -121,7 +180,7 @@ static PyObject *method_set_attribute(Span *span, PyObject *const *args, Py_ssiz
         return NULL;
     }
     span_set_attribute(span, values[0], values[1]);
-    Py_RETURN_NONE;
+    return leave_with_none(span);
 }
 
 static PyObject *set_attributes(Span *span, PyObject *attributes)
@@ -147,7 +206,7 @@ static int apply_status(Span *span, PyObject *status)
         }
         message = PyObject_GetAttrString(status, "description");
         if (message == NULL) {
-            PyErr_Clear();
+            swallow_exception(span->state);
         }
     }
     for (int i = 0; PyUnicode_Check(code) && i < 3; i++) {
@@ -189,12 +248,13 @@ static PyObject *add_event(Span *span, PyObject *event)
     }
     uint64_t time_ns = PyLong_Check(time) ? PyLong_AsUnsignedLongLong(time) : clock_ns();
     if (PyErr_Occurred()) {
-        PyErr_Clear();
+        PyErr_Clear(); /* it is below zero or beyond 64 bits */
         time_ns = clock_ns();
     }
+    result = Py_None;
     out = scratch_acquire(state);
     if (out == NULL) {
-        result = Py_None;
+        value_has_no_room(state);
         goto done;
     }
     wire_pack_array(out, 3);
@@ -208,10 +268,11 @@ static PyObject *add_event(Span *span, PyObject *event)
     if (!PyDict_Check(attributes) || encode_try(state, out, attributes) != ENCODED) {
         wire_pack_map(out, 0);
     }
-    span_append_event(span, out,
-                      PyUnicode_Check(name) &&
-                          PyUnicode_CompareWithASCIIString(name, "exception") == 0);
-    result = Py_None;
+    if (!span_append_event(span, out,
+                           PyUnicode_Check(name) &&
+                               PyUnicode_CompareWithASCIIString(name, "exception") == 0)) {
+        value_has_no_room(state);
+    }
 done:
     if (out != NULL) {
         scratch_release(state, out);
@@ -262,19 +323,33 @@ static PyObject *span_py_end(Span *span, PyObject *args, PyObject *kwargs)
         span_set_payload(span, KEY_OUTPUTS, outputs);
     }
     if (status != Py_None && apply_status(span, status) < 0) {
-        PyErr_Clear();
+        swallow_exception(span->state);
         warn(span->state, "A span was ended with a status that is none of OK, ERROR and UNSET.");
     }
     uint64_t end_ns = 0;
     if (time != Py_None) {
         end_ns = PyLong_AsUnsignedLongLong(time);
         if (PyErr_Occurred()) {
-            PyErr_Clear();
+            swallow_exception(span->state);
             end_ns = 0;
         }
     }
     span_end(span, end_ns);
-    Py_RETURN_NONE;
+    return leave_with_none(span);
+}
+
+/* ---- reading ---- */
+
+/* An encoded value, decoded from a copy of its own: making a container may run the garbage
+ * collector before Python 3.12, and with it code that changes the span. */
+static PyObject *decode_copy(Reader value)
+{
+    Buffer copy = {0};
+    buffer_append(&copy, value.at, (size_t)(value.end - value.at));
+    Reader r = reader_over(copy.data, copy.len);
+    PyObject *result = copy.failed ? PyErr_NoMemory() : decode_value(&r);
+    buffer_free(&copy);
+    return result;
 }
 
 static PyObject *value_of(const Span *span, const Attribute *entry)
@@ -282,8 +357,7 @@ static PyObject *value_of(const Span *span, const Attribute *entry)
     if (entry == NULL) {
         Py_RETURN_NONE;
     }
-    Reader value = attribute_value(&span->attributes, entry);
-    return decode_value(&value);
+    return decode_copy(attribute_value(&span->attributes, entry));
 }
 
 static PyObject *get_attribute(Span *span, PyObject *key)
@@ -310,12 +384,12 @@ static PyObject *get_known(Span *span, void *key)
 /* The attributes as a dict: their values, or the JSON texts of them. */
 static PyObject *attributes_dict(const Span *span, bool as_json)
 {
-    const Attributes *a = &span->attributes;
-    PyObject *result = PyDict_New();
-    for (uint32_t i = 0; result != NULL && i < a->count; i++) {
-        const Attribute *entry = &a->entries[i];
-        Reader r =
-            reader_over(a->values.data + entry->start, (size_t)entry->key_size + entry->value_size);
+    Buffer copy = {0}; /* see decode_copy() */
+    attributes_append(&span->attributes, &copy);
+    uint32_t count = span->attributes.count;
+    Reader r = reader_over(copy.data, copy.len);
+    PyObject *result = copy.failed ? PyErr_NoMemory() : PyDict_New();
+    for (uint32_t i = 0; result != NULL && i < count; i++) {
         PyObject *key = decode_value(&r);
         PyObject *value = key == NULL ? NULL
                           : as_json   ? decode_json_text(&r, false)
@@ -326,6 +400,7 @@ static PyObject *attributes_dict(const Span *span, bool as_json)
         Py_XDECREF(key);
         Py_XDECREF(value);
     }
+    buffer_free(&copy);
     return result;
 }
 
@@ -345,15 +420,19 @@ static PyObject *get_attribute_texts(Span *span, void *unused)
 static PyObject *get_event_tuples(Span *span, void *unused)
 {
     (void)unused;
-    PyObject *result = PyList_New(0);
-    Reader r = reader_over(span->events.data, span->events.len);
-    for (uint32_t i = 0; result != NULL && i < span->event_count; i++) {
+    Buffer copy = {0}; /* see decode_copy() */
+    buffer_append(&copy, span->events.data, span->events.len);
+    uint32_t count = span->event_count;
+    Reader r = reader_over(copy.data, copy.len);
+    PyObject *result = copy.failed ? PyErr_NoMemory() : PyList_New(0);
+    for (uint32_t i = 0; result != NULL && i < count; i++) {
         PyObject *event = decode_value(&r);
         if (event == NULL || PyList_Append(result, event) < 0) {
             Py_CLEAR(result);
         }
         Py_XDECREF(event);
     }
+    buffer_free(&copy);
     return result;
 }
 
@@ -386,7 +465,7 @@ static PyObject *close_span(Span *span, PyObject *time)
         }
     }
     span_close(span, end_ns);
-    Py_RETURN_NONE;
+    return leave_with_none(span);
 }
 
 static PyObject *move_span(Span *span, PyObject *id)
@@ -403,10 +482,12 @@ static PyObject *move_span(Span *span, PyObject *id)
 
 static PyObject *set_twin(Span *span, PyObject *object)
 {
-    if (slot_dict(&span->dict) == NULL || PyDict_SetItemString(span->dict, "_twin", object) < 0) {
+    PyObject *dict = slot_dict(&span->dict);
+    if (dict == NULL || PyDict_SetItemString(dict, "_twin", object) < 0) {
         return NULL;
     }
     span->has_twin = true;
+    span_track(span);
     Py_RETURN_NONE;
 }
 
@@ -445,10 +526,13 @@ static PyObject *get_end(Span *span, void *unused)
 static PyObject *get_status_pair(Span *span, void *unused)
 {
     (void)unused;
-    if (span->status_message == NULL) {
-        return Py_BuildValue("(ss)", status_names[span->status], "");
+    const char *code = status_names[span->status];
+    PyObject *message = span->status_message; /* it may be replaced meanwhile */
+    if (message == NULL) {
+        return Py_BuildValue("(ss)", code, "");
     }
-    return Py_BuildValue("(sO)", status_names[span->status], span->status_message);
+    Py_INCREF(message);
+    return Py_BuildValue("(sN)", code, message);
 }
 
 /* A SpanLogLevel or its name; anything else raises MLflow's exception. */
@@ -485,11 +569,13 @@ static PyObject *get_log_level(Span *span, void *unused)
 static PyObject *get_class(Span *span, void *unused)
 {
     (void)unused;
-    PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
+    PyObject *modules = span->state->modules;
     PyObject *module = modules ? PyDict_GetItemString(modules, "mlflow.entities.span") : NULL;
+    Py_XINCREF(module);
     PyObject *live = module ? PyObject_GetAttrString(module, "LiveSpan") : NULL;
+    Py_XDECREF(module);
     if (live == NULL) {
-        PyErr_Clear();
+        swallow_exception(span->state);
         live = (PyObject *)Py_TYPE(span);
         Py_INCREF(live);
     }
@@ -499,11 +585,12 @@ static PyObject *get_class(Span *span, void *unused)
 static PyObject *span_repr(Span *span)
 {
     PyObject *trace_id = trace_id_str(span->trace), *span_id = id_text(span->id);
-    PyObject *parent_id = get_parent_id(span, NULL), *result = NULL;
+    PyObject *parent_id = get_parent_id(span, NULL), *name = get_name(span, NULL), *result = NULL;
     if (trace_id != NULL && span_id != NULL && parent_id != NULL) {
         result = PyUnicode_FromFormat("LiveSpan(name=%R, trace_id=%R, span_id=%R, parent_id=%R)",
-                                      span->name, trace_id, span_id, parent_id);
+                                      name, trace_id, span_id, parent_id);
     }
+    Py_DECREF(name);
     Py_XDECREF(trace_id);
     Py_XDECREF(span_id);
     Py_XDECREF(parent_id);
@@ -513,15 +600,19 @@ static PyObject *span_repr(Span *span)
 static PyObject *get_link_list(Span *span, void *unused)
 {
     (void)unused;
-    Py_XINCREF(slot_list(&span->link_list));
-    return span->link_list;
+    PyObject *links = slot_list(&span->link_list);
+    Py_XINCREF(links);
+    span_track(span);
+    return links;
 }
 
 static PyObject *get_attachments(Span *span, void *unused)
 {
     (void)unused;
-    Py_XINCREF(slot_dict(&span->attachments));
-    return span->attachments;
+    PyObject *attachments = slot_dict(&span->attachments);
+    Py_XINCREF(attachments);
+    span_track(span);
+    return attachments;
 }
 
 static PyObject *get_trace(Span *span, void *unused)
@@ -556,13 +647,18 @@ static PyObject *append_link(Span *span, PyObject *args)
     if (!PyDict_Check(attributes) || encode_try(span->state, out, attributes) != ENCODED) {
         wire_pack_map(out, 0);
     }
-    if (!out->failed && span->end_ns == 0) {
+    bool failed = out->failed;
+    if (!failed && span->end_ns == 0) {
         buffer_append(&span->links, out->data, out->len);
-        span->link_count += !span->links.failed;
+        failed = span->links.failed;
+        span->link_count += !failed;
         span->links.failed = false;
     }
     scratch_release(span->state, out);
-    Py_RETURN_NONE;
+    if (failed) {
+        value_has_no_room(span->state);
+    }
+    return leave_with_none(span);
 }
 
 #define FROM_ENTITIES(function)                                                                    \
@@ -802,7 +898,7 @@ static PyGetSetDef span_getset[] = {
     {"_status_pair", (getter)get_status_pair, NULL, NULL, NULL},
     {"_event_tuples", (getter)get_event_tuples, NULL, NULL, NULL},
     {"__class__", (getter)get_class, NULL, NULL, NULL},
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {"__dict__", (getter)get_dict, (setter)set_dict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -813,6 +909,9 @@ static PyMemberDef span_members[] = {
 
 static PyType_Slot span_slots[] = {
     {Py_tp_dealloc, span_dealloc},
+    {Py_tp_traverse, span_traverse},
+    {Py_tp_clear, span_clear},
+    {Py_tp_setattro, span_setattr},
     {Py_tp_repr, span_repr},
     {Py_mp_subscript, subscript},
     {Py_tp_methods, span_methods},
@@ -825,7 +924,7 @@ static PyType_Slot span_slots[] = {
 static PyType_Spec span_spec = {
     .name = "mlflow_fasttrace._core.LiveSpan",
     .basicsize = sizeof(Span),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = span_slots,
 };
 

@@ -1,47 +1,78 @@
 /* live_trace.c: a trace in flight: what the package reads and sets of it. */
 #include "objects/live_trace.h"
 
+#include "base/errors.h"
 #include "trace/span.h"
 #include "trace/trace_record.h"
+
+static int trace_traverse(Trace *trace, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE((PyObject *)trace));
+    Py_VISIT(trace->tags);
+    Py_VISIT(trace->metadata);
+    Py_VISIT(trace->inherited_metadata);
+    Py_VISIT(trace->assessments);
+    Py_VISIT(trace->info);
+    Py_VISIT(trace->whole_spans);
+    return 0;
+}
+
+static int trace_clear(Trace *trace)
+{
+    Py_CLEAR(trace->tags);
+    Py_CLEAR(trace->metadata);
+    Py_CLEAR(trace->inherited_metadata);
+    Py_CLEAR(trace->assessments);
+    Py_CLEAR(trace->info);
+    Py_CLEAR(trace->whole_spans);
+    return 0;
+}
 
 static void trace_dealloc(Trace *trace)
 {
     PyTypeObject *type = Py_TYPE(trace);
+    PyObject_GC_UnTrack(trace);
     trace_release(trace);
-    PyObject_Free(trace);
+    PyObject_GC_Del(trace);
     Py_DECREF(type);
 }
 
-/* The containers are made when they are first asked for; changes to them are the trace's. */
+/* A container of the trace, handed out: changes to it are the trace's. */
+static PyObject *handed_out(Trace *trace, PyObject *container)
+{
+    Py_XINCREF(container);
+    trace_track(trace);
+    return container;
+}
+
+/* The containers are made when they are first asked for. */
 static PyObject *get_tags(Trace *trace, void *unused)
 {
     (void)unused;
     if (trace->tags == NULL) {
-        trace->tags = Py_BuildValue("{sO}", NAME_TAG, trace->root_name);
+        PyObject *name = trace->root_name; /* it may be replaced meanwhile */
+        Py_INCREF(name);
+        slot_fill(&trace->tags, Py_BuildValue("{sN}", NAME_TAG, name));
     }
-    Py_XINCREF(trace->tags);
-    return trace->tags;
+    return handed_out(trace, trace->tags);
 }
 
 static PyObject *get_metadata(Trace *trace, void *unused)
 {
     (void)unused;
-    Py_XINCREF(slot_dict(&trace->metadata));
-    return trace->metadata;
+    return handed_out(trace, slot_dict(&trace->metadata));
 }
 
 static PyObject *get_inherited(Trace *trace, void *unused)
 {
     (void)unused;
-    Py_XINCREF(slot_dict(&trace->inherited_metadata));
-    return trace->inherited_metadata;
+    return handed_out(trace, slot_dict(&trace->inherited_metadata));
 }
 
 static PyObject *get_assessments(Trace *trace, void *unused)
 {
     (void)unused;
-    Py_XINCREF(slot_list(&trace->assessments));
-    return trace->assessments;
+    return handed_out(trace, slot_list(&trace->assessments));
 }
 
 static PyObject *get_id(Trace *trace, void *unused)
@@ -98,10 +129,10 @@ static PyObject *get_remote(Trace *trace, void *unused)
 static int set_info(Trace *trace, PyObject *value, void *unused)
 {
     (void)unused;
-    Py_XINCREF(value);
-    set_owned(&trace->info, value);
+    set_shared(&trace->info, value);
+    trace_track(trace);
     /* MLflow's code that has a trace's info may ask for its spans too, ended ones included. */
-    return trace_is_complete(trace) || slot_list(&trace->whole_spans) != NULL ? 0 : -1;
+    return trace->open_spans == 0 || slot_list(&trace->whole_spans) != NULL ? 0 : -1;
 }
 
 static PyObject *get_text(Trace *trace, void *offset)
@@ -170,7 +201,8 @@ static PyObject *rewrite(Trace *trace, PyObject *unused)
     if (trace_is_complete(trace)) {
         trace_rewrite(trace->state, trace);
     }
-    Py_RETURN_NONE;
+    Py_INCREF(Py_None);
+    return leave_core(trace->state, Py_None);
 }
 
 static PyMethodDef trace_methods[] = {
@@ -184,6 +216,8 @@ static PyMethodDef trace_methods[] = {
 
 static PyType_Slot trace_slots[] = {
     {Py_tp_dealloc, trace_dealloc},
+    {Py_tp_traverse, trace_traverse},
+    {Py_tp_clear, trace_clear},
     {Py_tp_getset, trace_getset},
     {Py_tp_methods, trace_methods},
     {Py_tp_doc, "A trace in flight."},
@@ -193,7 +227,7 @@ static PyType_Slot trace_slots[] = {
 static PyType_Spec trace_spec = {
     .name = "mlflow_fasttrace._core.Trace",
     .basicsize = sizeof(Trace),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = trace_slots,
 };
 

@@ -5,8 +5,9 @@
 static void non_recording_dealloc(NonRecordingSpan *span)
 {
     PyTypeObject *type = Py_TYPE(span);
-    Py_XDECREF(span->current.token);
-    Py_XDECREF((PyObject *)span->current.outer);
+    CoreState *state = state_of_type(type);
+    release_in_turn(state, span->current.token);
+    release_in_turn(state, (PyObject *)span->current.outer);
     PyObject_Free(span);
     Py_DECREF(type);
 }

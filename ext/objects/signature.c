@@ -15,15 +15,23 @@ static Py_ssize_t index_of_keyword(const Signature *s, PyObject *name)
     for (Py_ssize_t i = 0; i < s->parameter_count; i++) {
         const Parameter *p = &s->parameters[i];
         if ((p->kind == POSITIONAL_OR_KEYWORD || p->kind == KEYWORD_ONLY) &&
-            (p->name == name || PyUnicode_Compare(p->name, name) == 0)) {
+            (p->name == name || (PyUnicode_Check(name) && PyUnicode_Compare(p->name, name) == 0))) {
             return i;
         }
     }
     return -1;
 }
 
-/* Finds the values of all parameters, borrowed; NULL stands for the two variadic ones. False when
- * the arguments do not fit. */
+static void release_values(const Signature *s, PyObject **values)
+{
+    for (Py_ssize_t i = 0; i < s->parameter_count; i++) {
+        Py_XDECREF(values[i]);
+    }
+}
+
+/* Finds the values of all parameters, as new references (the program's code that is run later may
+ * change the dictionary); NULL stands for the two variadic ones. False when the arguments do not
+ * fit. Runs no Python code. */
 static bool bind_arguments(const Signature *s, PyObject *args, PyObject *kwargs, PyObject **values)
 {
     Py_ssize_t given = PyTuple_Size(args);
@@ -33,6 +41,7 @@ static bool bind_arguments(const Signature *s, PyObject *args, PyObject *kwargs,
     }
     for (Py_ssize_t i = 0; i < s->parameter_count; i++) {
         values[i] = i < given && i < s->positional_count ? PyTuple_GetItem(args, i) : NULL;
+        Py_XINCREF(values[i]);
     }
     if (kwargs != NULL) {
         PyObject *name, *value;
@@ -40,9 +49,10 @@ static bool bind_arguments(const Signature *s, PyObject *args, PyObject *kwargs,
         while (PyDict_Next(kwargs, &at, &name, &value)) {
             Py_ssize_t found = index_of_keyword(s, name);
             if (found < 0 ? s->var_keyword < 0 : values[found] != NULL) {
-                return false;
+                goto misfit;
             }
             if (found >= 0) {
+                Py_INCREF(value);
                 values[found] = value;
             }
         }
@@ -51,12 +61,16 @@ static bool bind_arguments(const Signature *s, PyObject *args, PyObject *kwargs,
         const Parameter *p = &s->parameters[i];
         if (values[i] == NULL && i != s->var_positional && i != s->var_keyword) {
             if (p->default_value == NULL) {
-                return false;
+                goto misfit;
             }
+            Py_INCREF(p->default_value);
             values[i] = p->default_value;
         }
     }
     return true;
+misfit:
+    release_values(s, values);
+    return false;
 }
 
 /* The keywords that **kwargs receives, as a new dict. */
@@ -66,9 +80,16 @@ static PyObject *extra_keywords_dict(const Signature *s, PyObject *kwargs)
     PyObject *name, *value;
     Py_ssize_t at = 0;
     while (extra != NULL && kwargs != NULL && PyDict_Next(kwargs, &at, &name, &value)) {
-        if (index_of_keyword(s, name) < 0 && PyDict_SetItem(extra, name, value) < 0) {
+        if (index_of_keyword(s, name) >= 0) {
+            continue;
+        }
+        Py_INCREF(name);
+        Py_INCREF(value);
+        if (PyDict_SetItem(extra, name, value) < 0) {
             Py_CLEAR(extra);
         }
+        Py_DECREF(name);
+        Py_DECREF(value);
     }
     return extra;
 }
@@ -114,7 +135,7 @@ static void set_inputs_as_dict(const Signature *s, Span *span, PyObject **values
         Py_XDECREF(value);
     }
     if (inputs == NULL) {
-        swallow_exception();
+        swallow_exception(span->state);
         return;
     }
     span_set_payload(span, KEY_INPUTS, inputs);
@@ -141,7 +162,7 @@ static bool encode_inputs(const Signature *s, CoreState *state, Buffer *out, PyO
         if (i == s->var_positional || i == s->var_keyword) {
             PyObject *value = bound_value(s, i, values, args, kwargs);
             if (value == NULL) {
-                swallow_exception();
+                swallow_exception(state);
                 wire_pack_nil(out);
                 continue;
             }
@@ -163,24 +184,29 @@ void signature_set_inputs(const Signature *s, Span *span, PyObject *args, PyObje
     PyObject *inline_values[INLINE_PARAMETERS], **values = inline_values;
     Buffer *out = scratch_acquire(span->state);
 
-    if (out == NULL) {
-        return;
-    }
     if (s->parameter_count > INLINE_PARAMETERS) {
         values = malloc((size_t)s->parameter_count * sizeof *values);
     }
-    if (values == NULL || !s->known || !bind_arguments(s, args, kwargs, values)) {
-        wire_pack_nil(out);
-    }
-    else if (UNLIKELY(!encode_inputs(s, span->state, out, values, args, kwargs))) {
-        set_inputs_as_dict(s, span, values, args, kwargs);
+    if (out == NULL || values == NULL) {
+        value_has_no_room(span->state);
         goto done;
     }
-    if (LIKELY(!out->failed)) {
-        span_set_encoded(span, KEY_INPUTS, out->data, out->len);
+    if (!s->known || !bind_arguments(s, args, kwargs, values)) {
+        wire_pack_nil(out);
+        span_set_from(span, KEY_INPUTS, out);
+        goto done;
     }
+    if (LIKELY(encode_inputs(s, span->state, out, values, args, kwargs))) {
+        span_set_from(span, KEY_INPUTS, out);
+    }
+    else {
+        set_inputs_as_dict(s, span, values, args, kwargs);
+    }
+    release_values(s, values);
 done:
-    scratch_release(span->state, out);
+    if (out != NULL) {
+        scratch_release(span->state, out);
+    }
     if (values != inline_values) {
         free(values);
     }

@@ -9,6 +9,9 @@
 #include "trace/span_start.h"
 #include "trace/span_values.h"
 
+/* The values that a scope is made of: the first members of SpanScope. */
+#define SCOPE_VALUES 7
+
 typedef struct {
     PyObject_HEAD PyObject *name;
     PyObject *span_type;
@@ -23,23 +26,26 @@ typedef struct {
 
 static SpanScope *scope_make(PyTypeObject *type, PyObject *const *values)
 {
-    SpanScope *scope = PyObject_New(SpanScope, type);
+    SpanScope *scope = PyObject_GC_New(SpanScope, type);
     if (scope == NULL) {
         return NULL;
     }
     PyObject **slots = &scope->name;
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < SCOPE_VALUES; i++) {
         Py_INCREF(values[i]);
         slots[i] = values[i];
     }
     scope->opened = NULL;
     scope->entered = false;
+    if (scope->attributes != Py_None || scope->root_options != Py_None) {
+        PyObject_GC_Track(scope); /* only these may refer back to it */
+    }
     return scope;
 }
 
 static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PyObject *values[7] = {NULL, NULL, NULL, NULL, NULL, NULL, Py_None};
+    PyObject *values[SCOPE_VALUES] = {NULL, NULL, NULL, NULL, NULL, NULL, Py_None};
     if (kwargs != NULL && PyDict_Size(kwargs) > 0) {
         PyErr_SetString(PyExc_TypeError, "SpanScope takes no keyword arguments");
         return NULL;
@@ -51,39 +57,44 @@ static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)scope_make(type, values);
 }
 
-/* Abandons a scope that was entered and never left. Its span is ended at the next start of a span,
- * or flush: ending it runs hooks, and a dealloc may be part of a garbage collection. */
-static void abandon(SpanScope *scope)
+static int scope_traverse(SpanScope *scope, visitproc visit, void *arg)
 {
-    CoreState *state = state_of_type(Py_TYPE((PyObject *)scope));
-    PyObject *type, *value, *traceback;
-    current_abandon(scope->opened);
-    if (as_span(state, scope->opened) == NULL) {
-        return;
+    Py_VISIT(Py_TYPE((PyObject *)scope));
+    PyObject **slots = &scope->name;
+    for (int i = 0; i < SCOPE_VALUES; i++) {
+        Py_VISIT(slots[i]);
     }
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *abandoned = slot_list(&state->abandoned);
-    if (abandoned == NULL || PyList_Append(abandoned, (PyObject *)scope->opened) < 0) {
-        PyErr_Clear();
+    Py_VISIT((PyObject *)scope->opened);
+    return 0;
+}
+
+/* What the program may still call is kept whole: only values are released. */
+static int scope_clear(SpanScope *scope)
+{
+    PyObject **slots = &scope->name;
+    for (int i = 0; i < SCOPE_VALUES; i++) {
+        set_shared(&slots[i], Py_None);
     }
-    PyErr_Restore(type, value, traceback);
+    return 0;
 }
 
 static void scope_dealloc(SpanScope *scope)
 {
     PyTypeObject *type = Py_TYPE(scope);
-    if (UNLIKELY(scope->opened != NULL)) {
-        abandon(scope);
+    PyObject_GC_UnTrack(scope);
+    if (UNLIKELY(scope->opened != NULL)) { /* it was entered and never left */
+        CoreState *state = state_of_type(type);
+        current_leave_behind(scope->opened);
+        if (as_span(state, scope->opened) != NULL) {
+            abandon(state, (PyObject *)scope->opened);
+        }
     }
-    Py_DECREF(scope->name);
-    Py_DECREF(scope->span_type);
-    Py_DECREF(scope->attributes);
-    Py_DECREF(scope->description);
-    Py_DECREF(scope->log_level);
-    Py_DECREF(scope->no_op);
-    Py_DECREF(scope->root_options);
+    PyObject **slots = &scope->name;
+    for (int i = 0; i < SCOPE_VALUES; i++) {
+        Py_DECREF(slots[i]);
+    }
     Py_XDECREF((PyObject *)scope->opened);
-    PyObject_Free(scope);
+    PyObject_GC_Del(scope);
     Py_DECREF(type);
 }
 
@@ -107,10 +118,64 @@ static void set_attributes(Span *span, PyObject *attributes)
     }
     PyObject *dict = PyObject_CallFunctionObjArgs((PyObject *)&PyDict_Type, attributes, NULL);
     if (dict == NULL) {
-        swallow_exception();
+        swallow_exception(span->state);
     }
     span_set_attributes(span, dict != NULL ? dict : attributes);
     Py_XDECREF(dict);
+}
+
+/* Gives a span that has just started what the scope was made with. */
+static void fill(SpanScope *scope, Span *span)
+{
+    span_set(span, KEY_TYPE, scope->span_type);
+    if (scope->attributes != Py_None) {
+        set_attributes(span, scope->attributes);
+    }
+    if (scope->description != Py_None) {
+        span_set(span, KEY_DESCRIPTION, scope->description);
+    }
+    if (scope->log_level != Py_None) {
+        span_set(span, KEY_LOG_LEVEL, scope->log_level);
+    }
+    if (UNLIKELY(scope->root_options != Py_None)) {
+        span_apply_root_options(span, scope->root_options);
+    }
+}
+
+/* Takes what the scope has opened out of it and ends it, with the exception (or None) that the
+ * block was left with. */
+static void leave_scope(CoreState *state, SpanScope *scope, PyObject *exception)
+{
+    Current *opened = scope->opened;
+    Span *span = as_span(state, opened);
+    if (opened == NULL) {
+        return;
+    }
+    scope->opened = NULL;
+    if (PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
+        current_leave_behind(opened); /* perhaps by the garbage collector, see trace/context.c */
+    }
+    else {
+        current_deactivate(state, opened);
+    }
+    if (span != NULL) {
+        if (exception != Py_None && PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
+            span_record_exception(span, exception, true);
+        }
+        span_end(span, 0);
+    }
+    Py_DECREF((PyObject *)opened);
+}
+
+/* The program was interrupted while the span was starting: the block is not entered. */
+static PyObject *enter_interrupted(CoreState *state, SpanScope *scope)
+{
+    PyObject *type, *value, *traceback;
+    raise_interruption(state);
+    take_exception(&type, &value, &traceback);
+    leave_scope(state, scope, value);
+    PyErr_Restore(type, value, traceback);
+    return leave_core(state, NULL);
 }
 
 static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
@@ -127,66 +192,44 @@ static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
     Current *opened =
         span_open(state, scope->name, LIKELY(scope->root_options == Py_None) ? NULL : &options);
     Span *span = as_span(state, opened);
+    Py_XINCREF((PyObject *)opened); /* the code of a value may leave the scope meanwhile */
     scope->opened = opened;
-    if (UNLIKELY(span == NULL)) {
-        if (opened != NULL) {
-            current_activate(state, opened);
-        }
-        Py_INCREF(scope->no_op);
-        return scope->no_op;
+    if (LIKELY(span != NULL)) {
+        fill(scope, span);
     }
-    span_set(span, KEY_TYPE, scope->span_type);
-    if (scope->attributes != Py_None) {
-        set_attributes(span, scope->attributes);
+    if (opened != NULL && scope->opened == opened) {
+        current_activate(state, opened);
     }
-    if (scope->description != Py_None) {
-        span_set(span, KEY_DESCRIPTION, scope->description);
+    if (UNLIKELY(is_interrupted(state))) {
+        Py_XDECREF((PyObject *)opened);
+        return enter_interrupted(state, scope);
     }
-    if (scope->log_level != Py_None) {
-        span_set(span, KEY_LOG_LEVEL, scope->log_level);
+    if (LIKELY(span != NULL)) {
+        return (PyObject *)span;
     }
-    if (UNLIKELY(scope->root_options != Py_None)) {
-        span_apply_root_options(span, scope->root_options);
-    }
-    current_activate(state, opened);
-    Py_INCREF((PyObject *)span);
-    return (PyObject *)span;
+    Py_XDECREF((PyObject *)opened);
+    Py_INCREF(scope->no_op);
+    return scope->no_op;
 }
 
 static PyObject *scope_exit(SpanScope *scope, PyObject *args)
 {
-    PyObject *type, *value, *traceback;
+    CoreState *state = state_of_type(Py_TYPE((PyObject *)scope));
+    PyObject *type, *value, *traceback, *made = NULL;
     if (!PyArg_ParseTuple(args, "OOO:__exit__", &type, &value, &traceback)) {
         return NULL;
     }
-    CoreState *state = state_of_type(Py_TYPE((PyObject *)scope));
-    Current *opened = scope->opened;
-    Span *span = as_span(state, opened);
-    scope->opened = NULL;
-    if (opened != NULL && PyErr_GivenExceptionMatches(value, PyExc_GeneratorExit)) {
-        current_abandon(opened); /* perhaps by the garbage collector, see trace/context.c */
-    }
-    else if (opened != NULL) {
-        current_deactivate(state, opened);
-    }
-    if (span != NULL) {
-        /* Called by hand with the type alone: the exception is made, as a with statement would. */
-        PyObject *made = NULL;
-        if (value == Py_None && type != Py_None) {
-            made = PyObject_CallNoArgs(type);
-            if (made == NULL) {
-                swallow_exception();
-            }
+    /* Called by hand with the type alone: the exception is made, as a with statement would. */
+    if (value == Py_None && type != Py_None && as_span(state, scope->opened) != NULL) {
+        made = PyObject_CallNoArgs(type);
+        if (made == NULL) {
+            swallow_exception(state);
         }
-        PyObject *exception = made != NULL ? made : value;
-        if (exception != Py_None && PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
-            span_record_exception(span, exception, true);
-        }
-        Py_XDECREF(made);
-        span_end(span, 0);
     }
-    Py_XDECREF((PyObject *)opened);
-    Py_RETURN_FALSE;
+    leave_scope(state, scope, made != NULL ? made : value);
+    Py_XDECREF(made);
+    Py_INCREF(Py_False);
+    return leave_core(state, Py_False);
 }
 
 /* As a decorator: every call of the function gets a scope of its own. */
@@ -220,6 +263,8 @@ static PyMethodDef scope_methods[] = {
 static PyType_Slot scope_slots[] = {
     {Py_tp_new, scope_new},
     {Py_tp_dealloc, scope_dealloc},
+    {Py_tp_traverse, scope_traverse},
+    {Py_tp_clear, scope_clear},
     {Py_tp_call, scope_call},
     {Py_tp_methods, scope_methods},
     {Py_tp_doc, "SpanScope(name, span_type, attributes, description, log_level, no_op, "
@@ -230,7 +275,7 @@ static PyType_Slot scope_slots[] = {
 static PyType_Spec scope_spec = {
     .name = "mlflow_fasttrace._core.SpanScope",
     .basicsize = sizeof(SpanScope),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = scope_slots,
 };
 

@@ -8,7 +8,7 @@
  *         try: sent = yield item
  *         except BaseException as error: item = stream.throw(error)
  *         else: item = stream.send(sent)
- *     return stream.value
+ *     return stream.value                    # whatever is raised in between: stream.end(error)
  *
  * The span is current only while the body runs. Each item is encoded for its event;
  * without a reducer those bytes also serve the list of outputs, unless binary content in it became
@@ -18,6 +18,8 @@
 #include "objects/stream.h"
 
 #include "base/errors.h"
+#include "base/python_side.h"
+#include "base/stack.h"
 #include "trace/span_end.h"
 #include "trace/span_events.h"
 #include "trace/span_values.h"
@@ -33,6 +35,8 @@ typedef struct {
     PyObject *value;    /* owned: what the body returned */
     Buffer outputs;     /* encoded items, one after another */
     uint32_t count;
+    bool closing;    /* a GeneratorExit was thrown in */
+    PyObject *token; /* owned: of the step of an async generator that is under way, or NULL */
 } Stream;
 
 PyObject *stream_new(CoreState *state, Current *opened, PyObject *iterator, PyObject *reducer)
@@ -53,6 +57,8 @@ PyObject *stream_new(CoreState *state, Current *opened, PyObject *iterator, PyOb
     stream->value = NULL;
     stream->outputs = (Buffer){0};
     stream->count = 0;
+    stream->closing = false;
+    stream->token = NULL;
     PyObject_GC_Track(stream);
     return (PyObject *)stream;
 }
@@ -64,15 +70,14 @@ static void take_item(Stream *stream, PyObject *item)
         return;
     }
     if (stream->reducer != Py_None) {
-        if (stream->items == NULL) {
-            stream->items = PyList_New(0);
-        }
-        if (stream->items == NULL || PyList_Append(stream->items, item) < 0) {
-            swallow_exception();
+        PyObject *items = slot_list(&stream->items);
+        if (items == NULL || PyList_Append(items, item) < 0) {
+            swallow_exception(state);
         }
     }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
+        value_has_no_room(state);
         return;
     }
     /* What becomes an attachment of the outputs stays whole in its event, as in MLflow. */
@@ -84,7 +89,10 @@ static void take_item(Stream *stream, PyObject *item)
         event = out->len;
         encode_value(state, out, item);
     }
-    if (!out->failed && stream->span != NULL) {
+    if (UNLIKELY(out->failed)) {
+        value_has_no_room(state);
+    }
+    else if (stream->span != NULL) {
         span_add_item(stream->span, stream->count, out->data + event, out->len - event);
         buffer_append(&stream->outputs, out->data, event ? event : out->len);
         stream->count++;
@@ -95,12 +103,9 @@ static void take_item(Stream *stream, PyObject *item)
 static void set_outputs(Stream *stream, Span *span)
 {
     CoreState *state = stream->state;
-    if (stream->reducer != Py_None) {
-        PyObject *items = stream->items;
-        PyObject *made = items == NULL ? PyList_New(0) : NULL;
-        PyObject *reduced =
-            PyObject_CallFunctionObjArgs(stream->reducer, items ? items : made, NULL);
-        Py_XDECREF(made);
+    if (stream->reducer != Py_None && !is_interrupted(state)) {
+        PyObject *items = slot_list(&stream->items);
+        PyObject *reduced = items ? ask_hook(stream->reducer, items, NULL) : NULL;
         if (reduced != NULL) {
             if (reduced != Py_None) {
                 span_set_payload(span, KEY_OUTPUTS, reduced);
@@ -108,17 +113,17 @@ static void set_outputs(Stream *stream, Span *span)
             Py_DECREF(reduced);
             return;
         }
-        swallow_exception(); /* the items themselves are the outputs, as in MLflow */
+        swallow_exception(state); /* the items themselves are the outputs, as in MLflow */
     }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
+        value_has_no_room(state);
         return;
     }
     wire_pack_array(out, stream->count);
     buffer_append(out, stream->outputs.data, stream->outputs.len);
-    if (!out->failed && !stream->outputs.failed) {
-        span_set_encoded(span, KEY_OUTPUTS, out->data, out->len);
-    }
+    out->failed |= stream->outputs.failed;
+    span_set_from(span, KEY_OUTPUTS, out);
     scratch_release(state, out);
 }
 
@@ -150,36 +155,152 @@ static void end_with_pending(Stream *stream)
     PyErr_Restore(type, value, traceback);
 }
 
+/* ---- a step of the body ---- */
+
+/* The span that was current before the token's activation, as a new reference; NULL for none. One
+ * that was left behind itself is passed over, so that no chain of them grows. */
+static Current *current_before(const CoreState *state, PyObject *token)
+{
+    PyObject *value = PyObject_GetAttrString(token, "old_value");
+    if (value == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    if (!is_current(state, value)) {
+        Py_DECREF(value);
+        return NULL;
+    }
+    Current *before = (Current *)value;
+    if (before->left_behind) {
+        before = current_around(before);
+        Py_XINCREF((PyObject *)before);
+        Py_DECREF(value);
+    }
+    return before;
+}
+
+/* Whether the chain of what is around `current` leads to `other`. */
+static bool is_inside(const Current *current, const Current *other)
+{
+    while (current != NULL && current != other) {
+        current = current->outer;
+    }
+    return current != NULL;
+}
+
+/* Notes what is to be current instead, where the span stays in the context variable after a step:
+ * what was before the step. Generators that drive one another may each have been current before the
+ * other: then the span keeps what it knows. */
+static void note_before(Stream *stream, PyObject *token)
+{
+    Current *opened = stream->opened, *before = current_before(stream->state, token);
+    if (is_inside(before, opened)) {
+        Py_DECREF((PyObject *)before);
+        return;
+    }
+    PyObject *outer = (PyObject *)opened->outer;
+    opened->outer = before;
+    Py_XDECREF(outer);
+}
+
+/* Makes the span current for a step; the token is the caller's, NULL where nothing was changed. */
+static PyObject *enter_step(Stream *stream)
+{
+    if (stream->opened == NULL) {
+        return NULL;
+    }
+    if (UNLIKELY(!stream->closing)) {
+        stream->opened->left_behind = false;
+    }
+    return context_enter(stream->state, (PyObject *)stream->opened);
+}
+
+/* Ends a step; takes the token over. Keeps a pending exception. */
+static void leave_step(Stream *stream, PyObject *token)
+{
+    PyObject *type, *value, *traceback;
+    if (token == NULL) {
+        return;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_INCREF(token);
+    if (UNLIKELY(!context_leave(stream->state, token))) {
+        note_before(stream, token);
+        stream->opened->left_behind = true;
+    }
+    Py_DECREF(token);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* An item, whose reference it takes over, on its way to the program. Where the program is
+ * interrupted instead, the span ends with that, as if the body had raised it. */
+static PyObject *hand_out(Stream *stream, PyObject *item)
+{
+    take_item(stream, item);
+    if (UNLIKELY(is_interrupted(stream->state)) && raise_interruption(stream->state)) {
+        Py_CLEAR(item);
+        end_with_pending(stream);
+    }
+    return leave_core(stream->state, item);
+}
+
 static PyObject *returned(Stream *stream, PyObject *value)
 {
     set_owned(&stream->value, value);
     end_stream(stream, NULL);
     Py_INCREF(stream);
-    return (PyObject *)stream;
+    return leave_core(stream->state, (PyObject *)stream);
+}
+
+/* Whether a step can be made; otherwise the span has ended with the exception that is set. */
+static bool can_step(Stream *stream)
+{
+    if (LIKELY(stream->iterator != NULL && !stack_is_low())) {
+        return true;
+    }
+    if (stream->iterator == NULL) { /* a finalizer uses what is being collected with it */
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the garbage collector has released the generator that is traced");
+    }
+    else {
+        stack_raise_low();
+    }
+    end_with_pending(stream);
+    return false;
 }
 
 static PyObject *stream_send(Stream *stream, PyObject *sent)
 {
-    PyObject *result, *token = NULL;
-
-    if (stream->opened != NULL) {
-        token = context_enter(stream->state, (PyObject *)stream->opened);
+    PyObject *result;
+    if (!can_step(stream)) {
+        return leave_core(stream->state, NULL);
     }
+    PyObject *token = enter_step(stream);
     PySendResult step = PyIter_Send(stream->iterator, sent, &result);
+    leave_step(stream, token);
     if (step == PYGEN_ERROR) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        context_leave(stream->state, token);
-        PyErr_Restore(type, value, traceback);
         end_with_pending(stream);
-        return NULL;
+        return leave_core(stream->state, NULL);
     }
-    context_leave(stream->state, token);
-    if (step == PYGEN_RETURN) {
-        return returned(stream, result);
+    return step == PYGEN_RETURN ? returned(stream, result) : hand_out(stream, result);
+}
+
+/* The generator is being closed, perhaps by the garbage collector, where the context must not be
+ * touched: its span is left behind. If it is closed in the middle of a step of an async generator,
+ * it stays in the context variable, and context_current() looks past it to what was current before.
+ */
+static void close_where_it_stands(Stream *stream)
+{
+    PyObject *token = stream->token;
+    stream->closing = true;
+    stream->token = NULL;
+    if (stream->opened != NULL) {
+        if (token != NULL) {
+            note_before(stream, token);
+        }
+        current_leave_behind(stream->opened);
     }
-    take_item(stream, result);
-    return result;
+    Py_XDECREF(token);
 }
 
 /* Takes what the body returned out of the pending StopIteration. NULL with an exception. */
@@ -196,29 +317,29 @@ static PyObject *take_returned(void)
 
 static PyObject *stream_throw(Stream *stream, PyObject *exception)
 {
-    PyObject *type, *value, *traceback, *token = NULL;
-    bool closing = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
-
-    if (stream->opened != NULL && closing) {
-        current_abandon(stream->opened); /* the end of the span sets no context variable either */
+    PyObject *token = NULL;
+    if (!can_step(stream)) {
+        return leave_core(stream->state, NULL);
     }
-    else if (stream->opened != NULL) {
-        token = context_enter(stream->state, (PyObject *)stream->opened);
+    bool closing = PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit);
+    if (closing) {
+        close_where_it_stands(stream);
+    }
+    else {
+        token = enter_step(stream);
     }
     PyObject *result = PyObject_CallMethod(stream->iterator, "throw", "O", exception);
-    PyErr_Fetch(&type, &value, &traceback);
-    context_leave(stream->state, token);
-    PyErr_Restore(type, value, traceback);
+    leave_step(stream, token);
     if (result != NULL) {
-        take_item(stream, result);
+        result = hand_out(stream, result);
         if (closing) {
             end_stream(stream, NULL); /* the body goes on, but its items have no taker */
         }
-        return result;
+        return leave_core(stream->state, result);
     }
     if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
         end_with_pending(stream);
-        return NULL;
+        return leave_core(stream->state, NULL);
     }
     PyObject *body_value = take_returned();
     return body_value ? returned(stream, body_value) : NULL;
@@ -227,84 +348,54 @@ static PyObject *stream_throw(Stream *stream, PyObject *exception)
 static PyObject *stream_enter(Stream *stream, PyObject *unused)
 {
     (void)unused;
-    PyObject *token = NULL;
-    if (stream->opened != NULL) {
-        token = context_enter(stream->state, (PyObject *)stream->opened);
+    if (!can_step(stream)) {
+        return leave_core(stream->state, NULL);
     }
-    if (token == NULL) {
-        Py_RETURN_NONE;
-    }
-    return token;
+    set_owned(&stream->token, enter_step(stream));
+    Py_INCREF(Py_None);
+    return leave_core(stream->state, Py_None);
 }
 
-static PyObject *stream_leave(Stream *stream, PyObject *token)
+static PyObject *stream_leave(Stream *stream, PyObject *unused)
 {
-    if (token != Py_None) {
-        Py_INCREF(token);
-        context_leave(stream->state, token);
-    }
-    Py_RETURN_NONE;
+    (void)unused;
+    PyObject *token = stream->token;
+    stream->token = NULL;
+    leave_step(stream, token);
+    Py_INCREF(Py_None);
+    return leave_core(stream->state, Py_None);
 }
 
-/* The span that was current before the token's activation, borrowed from the token; NULL for none.
- * Spans that were abandoned themselves are passed over, so that no chain of them grows. */
-static Current *current_before(const CoreState *state, PyObject *token)
+static PyObject *stream_abandon(Stream *stream, PyObject *unused)
 {
-    PyObject *value = PyObject_GetAttrString(token, "old_value");
-    if (value == NULL) {
-        swallow_exception();
-        return NULL;
-    }
-    Py_DECREF(value); /* the token keeps it */
-    if (!is_current(state, value)) {
-        return NULL;
-    }
-    Current *before = (Current *)value;
-    while (before != NULL && before->abandoned) {
-        before = before->outer;
-    }
-    return before;
-}
-
-/* The generator is being closed, perhaps by the garbage collector, where the context must not be
- * touched. If it is closed in the middle of a step, its span stays in the context variable, and
- * context_current() looks past it to what was current before. */
-static PyObject *stream_abandon(Stream *stream, PyObject *token)
-{
-    Current *opened = stream->opened;
-    if (opened == NULL) {
-        Py_RETURN_NONE;
-    }
-    if (token != Py_None) {
-        Current *before = current_before(stream->state, token);
-        if (before != opened) {
-            Current *outer = opened->outer;
-            Py_XINCREF((PyObject *)before);
-            opened->outer = before;
-            Py_XDECREF((PyObject *)outer);
-        }
-    }
-    current_abandon(opened);
+    (void)unused;
+    close_where_it_stands(stream);
     Py_RETURN_NONE;
 }
 
 static PyObject *stream_item(Stream *stream, PyObject *item)
 {
     take_item(stream, item);
+    if (UNLIKELY(is_interrupted(stream->state)) && raise_interruption(stream->state)) {
+        end_with_pending(stream);
+        return leave_core(stream->state, NULL);
+    }
     Py_RETURN_NONE;
 }
 
 static PyObject *stream_end(Stream *stream, PyObject *exception)
 {
     end_stream(stream, exception == Py_None ? NULL : exception);
-    Py_RETURN_NONE;
+    Py_INCREF(Py_None);
+    return leave_core(stream->state, Py_None);
 }
 
 static PyObject *stream_get_iterator(Stream *stream, void *unused)
 {
     (void)unused;
-    Py_INCREF(stream->iterator);
-    return stream->iterator;
+    PyObject *iterator = stream->iterator ? stream->iterator : Py_None;
+    Py_INCREF(iterator);
+    return iterator;
 }
 
 static PyObject *stream_get_value(Stream *stream, void *unused)
@@ -322,6 +413,8 @@ static int stream_traverse(Stream *stream, visitproc visit, void *arg)
     Py_VISIT(stream->reducer);
     Py_VISIT(stream->items);
     Py_VISIT(stream->value);
+    Py_VISIT(stream->token);
+    Py_VISIT((PyObject *)stream->opened);
     return 0;
 }
 
@@ -331,6 +424,7 @@ static int stream_clear(Stream *stream)
     Py_CLEAR(stream->reducer);
     Py_CLEAR(stream->items);
     Py_CLEAR(stream->value);
+    Py_CLEAR(stream->token);
     return 0;
 }
 
@@ -338,6 +432,10 @@ static void stream_dealloc(Stream *stream)
 {
     PyTypeObject *type = Py_TYPE(stream);
     PyObject_GC_UnTrack(stream);
+    if (UNLIKELY(stream->span != NULL)) { /* its wrapper was left before it could end it */
+        current_leave_behind(stream->opened);
+        abandon(stream->state, (PyObject *)stream->span);
+    }
     stream_clear(stream);
     Py_XDECREF((PyObject *)stream->opened);
     buffer_free(&stream->outputs);
@@ -353,10 +451,11 @@ static PyMethodDef stream_methods[] = {
      "throw($self, error, /)\n--\n\nThe next item for an exception thrown in; the stream itself "
      "when the body has returned."},
     {"enter", (PyCFunction)stream_enter, METH_NOARGS,
-     "enter($self, /)\n--\n\nMake the span current for a step: a token, or None."},
-    {"leave", (PyCFunction)stream_leave, METH_O, "leave($self, token, /)\n--\n\nEnd such a step."},
-    {"abandon", (PyCFunction)stream_abandon, METH_O,
-     "abandon($self, token, /)\n--\n\nNote that the generator is being closed, where the context "
+     "enter($self, /)\n--\n\nMake the span current for a step of an async generator."},
+    {"leave", (PyCFunction)stream_leave, METH_NOARGS,
+     "leave($self, /)\n--\n\nEnd such a step, if one is under way."},
+    {"abandon", (PyCFunction)stream_abandon, METH_NOARGS,
+     "abandon($self, /)\n--\n\nNote that the generator is being closed, where the context "
      "must not be touched."},
     {"item", (PyCFunction)stream_item, METH_O, "item($self, item, /)\n--\n\nRecord an item."},
     {"end", (PyCFunction)stream_end, METH_O,

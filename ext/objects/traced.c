@@ -9,6 +9,7 @@
 #include "objects/traced.h"
 
 #include "base/errors.h"
+#include "base/stack.h"
 #include "objects/signature.h"
 #include "objects/stream.h"
 #include "trace/span_end.h"
@@ -29,6 +30,7 @@ typedef struct {
     SpanOptions options;    /* borrows from root_options */
     bool has_options;
     Attributes prepared; /* what every span of it begins with */
+    bool prepared_name_a_first_one;
     Attribute prepared_entries[INLINE_ATTRIBUTES];
     Signature signature;
 } Traced;
@@ -48,7 +50,9 @@ static Current *begin(Traced *self, PyObject *args, PyObject *kwargs, bool activ
         }
         return opened;
     }
-    span_add_prepared(span, &self->prepared);
+    if (UNLIKELY(!span_add_prepared(span, &self->prepared, self->prepared_name_a_first_one))) {
+        value_has_no_room(state);
+    }
     if (UNLIKELY(self->root_options != Py_None)) {
         span_apply_root_options(span, self->root_options);
     }
@@ -59,7 +63,7 @@ static Current *begin(Traced *self, PyObject *args, PyObject *kwargs, bool activ
     return opened;
 }
 
-/* Ends the span of a call that returned. Takes `opened`, which may be NULL, over. */
+/* Ends the span of a call that returned. `opened` may be NULL. */
 static void finish(CoreState *state, Current *opened, PyObject *result)
 {
     Span *span = as_span(state, opened);
@@ -73,23 +77,17 @@ static void finish(CoreState *state, Current *opened, PyObject *result)
     if (LIKELY(span != NULL)) {
         span_end(span, 0);
     }
-    Py_DECREF((PyObject *)opened);
 }
 
-static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
+/* Ends the span of a call that raised the pending exception, which stays pending. `opened` may be
+ * NULL. */
+static void fail(CoreState *state, Current *opened)
 {
-    CoreState *state = self->state;
-    Current *opened = begin(self, args, kwargs, true);
-    PyObject *result = PyObject_Call(self->function, args, kwargs);
-    if (LIKELY(result != NULL)) {
-        finish(state, opened, result);
-        return result;
-    }
-    if (opened == NULL) {
-        return NULL;
-    }
     PyObject *type, *value, *traceback;
     Span *span = as_span(state, opened);
+    if (opened == NULL) {
+        return;
+    }
     if (span != NULL) {
         span_record_pending(span);
     }
@@ -98,67 +96,123 @@ static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
     if (span != NULL) {
         span_end(span, 0);
     }
-    Py_DECREF((PyObject *)opened);
     PyErr_Restore(type, value, traceback);
-    return NULL;
 }
 
-static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
+static PyObject *call_function(Traced *self, PyObject *args, PyObject *kwargs)
 {
-    PyObject *args, *kwargs;
-    if (!PyArg_ParseTuple(arguments, "O!O!:_begin", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
+    if (UNLIKELY(self->function == NULL)) { /* a finalizer calls what is being collected with it */
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the garbage collector has released the function that is traced");
+        return NULL;
+    }
+    return PyObject_Call(self->function, args, kwargs);
+}
+
+static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
+{
+    CoreState *state = self->state;
+    if (UNLIKELY(stack_is_low())) {
+        stack_raise_low();
         return NULL;
     }
     Current *opened = begin(self, args, kwargs, true);
-    if (opened == NULL) {
-        Py_RETURN_NONE;
+    bool interrupted = UNLIKELY(is_interrupted(state)) && raise_interruption(state);
+    PyObject *result = interrupted ? NULL : call_function(self, args, kwargs);
+    if (LIKELY(result != NULL)) {
+        finish(state, opened, result);
     }
-    return (PyObject *)opened;
+    else {
+        fail(state, opened);
+    }
+    Py_XDECREF((PyObject *)opened);
+    return leave_core(state, result);
 }
 
-static Current *as_current(const CoreState *state, PyObject *object)
+/* ---- for the wrapper of a coroutine function ----
+ *
+ * What _begin() made current is handed over in a list of the wrapper's, and not as a result: an
+ * exception of a signal handler may come between a call and the use of its result. */
+
+static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
 {
-    return is_current(state, object) ? (Current *)object : NULL;
+    CoreState *state = self->state;
+    PyObject *held, *args, *kwargs;
+    if (!PyArg_ParseTuple(arguments, "O!O!O!:_begin", &PyList_Type, &held, &PyTuple_Type, &args,
+                          &PyDict_Type, &kwargs)) {
+        return NULL;
+    }
+    Current *opened = begin(self, args, kwargs, true);
+    bool failed = UNLIKELY(is_interrupted(state)) && raise_interruption(state);
+    if (!failed && opened != NULL) {
+        failed = PyList_Append(held, (PyObject *)opened) < 0;
+    }
+    if (UNLIKELY(failed)) {
+        fail(state, opened);
+    }
+    Py_XDECREF((PyObject *)opened);
+    if (UNLIKELY(failed)) {
+        return leave_core(state, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Takes what _begin() put into the list; NULL where there is nothing (any more). */
+static Current *take_held(const CoreState *state, PyObject *held)
+{
+    PyObject *object = PyList_Size(held) > 0 ? PyList_GetItem(held, 0) : NULL;
+    if (object == NULL || !is_current(state, object)) {
+        return NULL;
+    }
+    Py_INCREF(object);
+    if (PyList_SetSlice(held, 0, 1, NULL) < 0) {
+        PyErr_Clear();
+    }
+    return (Current *)object;
 }
 
 static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
 {
-    PyObject *object, *result;
-    if (!PyArg_ParseTuple(arguments, "OO:_finish", &object, &result)) {
+    PyObject *held, *result;
+    if (!PyArg_ParseTuple(arguments, "O!O:_finish", &PyList_Type, &held, &result)) {
         return NULL;
     }
-    Current *opened = as_current(self->state, object);
-    Py_XINCREF((PyObject *)opened);
+    Current *opened = take_held(self->state, held);
     finish(self->state, opened, result);
-    Py_RETURN_NONE;
+    Py_XDECREF((PyObject *)opened);
+    Py_INCREF(Py_None);
+    return leave_core(self->state, Py_None);
 }
 
 /* GeneratorExit means that the coroutine was closed, perhaps by the garbage collector, where the
  * context must not be touched. */
 static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
 {
-    PyObject *object, *exception;
-    if (!PyArg_ParseTuple(arguments, "OO:_fail", &object, &exception)) {
+    CoreState *state = self->state;
+    PyObject *held, *exception;
+    if (!PyArg_ParseTuple(arguments, "O!O:_fail", &PyList_Type, &held, &exception)) {
         return NULL;
     }
-    Current *opened = as_current(self->state, object);
-    Span *span = as_span(self->state, opened);
+    Current *opened = take_held(state, held);
     if (opened == NULL) {
         Py_RETURN_NONE;
     }
+    Span *span = as_span(state, opened);
     if (span != NULL && PyErr_GivenExceptionMatches(exception, PyExc_Exception)) {
         span_record_exception(span, exception, true);
     }
     if (PyErr_GivenExceptionMatches(exception, PyExc_GeneratorExit)) {
-        current_abandon(opened);
+        current_leave_behind(opened);
     }
     else {
-        current_deactivate(self->state, opened);
+        current_deactivate(state, opened);
     }
     if (span != NULL) {
         span_end(span, 0);
     }
-    Py_RETURN_NONE;
+    Py_DECREF((PyObject *)opened);
+    Py_INCREF(Py_None);
+    return leave_core(state, Py_None);
 }
 
 static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
@@ -167,24 +221,17 @@ static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "O!O!:_stream", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) {
         return NULL;
     }
+    CoreState *state = self->state;
     Current *opened = begin(self, args, kwargs, false);
-    Span *span = as_span(self->state, opened);
-    PyObject *iterator = PyObject_Call(self->function, args, kwargs);
-    PyObject *stream = NULL;
-    if (iterator != NULL) {
-        stream = stream_new(self->state, opened, iterator, self->reducer);
-    }
-    else if (span != NULL) {
-        /* The arguments do not fit: the span ends as that of any call that raises. */
-        PyObject *type, *value, *traceback;
-        span_record_pending(span);
-        PyErr_Fetch(&type, &value, &traceback);
-        span_end(span, 0);
-        PyErr_Restore(type, value, traceback);
+    bool interrupted = UNLIKELY(is_interrupted(state)) && raise_interruption(state);
+    PyObject *iterator = interrupted ? NULL : call_function(self, args, kwargs);
+    PyObject *stream = iterator != NULL ? stream_new(state, opened, iterator, self->reducer) : NULL;
+    if (UNLIKELY(stream == NULL)) {
+        fail(state, opened); /* the arguments do not fit, say */
     }
     Py_XDECREF(iterator);
     Py_XDECREF((PyObject *)opened);
-    return stream;
+    return leave_core(state, stream);
 }
 
 /* ---- the object ---- */
@@ -209,14 +256,14 @@ static int add_prepared(Traced *self, PyObject *key, PyObject *value)
 /* `attributes`: [(key, value)]. */
 static int prepare_attributes(Traced *self, PyObject *attributes)
 {
-    for (Py_ssize_t i = 0; i < PyList_Size(attributes); i++) {
-        PyObject *key, *value;
-        if (!PyArg_ParseTuple(PyList_GetItem(attributes, i), "UO", &key, &value) ||
-            add_prepared(self, key, value) < 0) {
-            return -1;
-        }
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_Size(attributes); i++) {
+        PyObject *key, *value, *pair = PyList_GetItem(attributes, i);
+        Py_INCREF(pair);
+        result = PyArg_ParseTuple(pair, "UO", &key, &value) ? add_prepared(self, key, value) : -1;
+        Py_DECREF(pair);
     }
-    return 0;
+    return result;
 }
 
 /* `root_options` is None or a tuple, see Traced; `sampling` None or a ratio. */
@@ -276,10 +323,12 @@ static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (prepare_attributes(self, attributes) < 0 ||
         read_options(self, root_options, sampling) < 0 ||
         signature_read(&self->signature, parameters) < 0) {
+        CoreState *state = self->state;
         Py_DECREF(self);
-        return NULL;
+        return leave_core(state, NULL);
     }
-    return (PyObject *)self;
+    self->prepared_name_a_first_one = attributes_name_a_first_one(&self->prepared);
+    return leave_core(self->state, (PyObject *)self);
 }
 
 static int traced_traverse(Traced *self, visitproc visit, void *arg)
@@ -290,6 +339,7 @@ static int traced_traverse(Traced *self, visitproc visit, void *arg)
     Py_VISIT(self->function);
     Py_VISIT(self->reducer);
     Py_VISIT(self->root_options);
+    Py_VISIT(self->span_name);
     return signature_traverse(&self->signature, visit, arg);
 }
 
@@ -369,12 +419,13 @@ static PyObject *traced_py_set_signature_function(Traced *self, PyObject *functi
 
 static PyMethodDef traced_methods[] = {
     {"_begin", (PyCFunction)traced_py_begin, METH_VARARGS,
-     "_begin($self, args, kwargs, /)\n--\n\n"
-     "Start the span of a call: what is current now, or None where nothing changed."},
+     "_begin($self, held, args, kwargs, /)\n--\n\n"
+     "Start the span of a call; what is current now is put into the list `held`."},
     {"_finish", (PyCFunction)traced_py_finish, METH_VARARGS,
-     "_finish($self, span, result, /)\n--\n\nEnd the span of a call that returned."},
+     "_finish($self, held, result, /)\n--\n\nEnd the span of a call that returned."},
     {"_fail", (PyCFunction)traced_py_fail, METH_VARARGS,
-     "_fail($self, span, error, /)\n--\n\nEnd the span of a call that raised."},
+     "_fail($self, held, error, /)\n--\n\n"
+     "End the span of a call that raised, unless it has ended."},
     {"_stream", (PyCFunction)traced_py_stream, METH_VARARGS,
      "_stream($self, args, kwargs, /)\n--\n\nStart the span of a generator: its Stream."},
     {"_set_signature_function", (PyCFunction)traced_py_set_signature_function, METH_O,

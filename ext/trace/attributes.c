@@ -1,4 +1,8 @@
-/* attributes.c: a span's attributes, as encoded bytes. */
+/* attributes.c: a span's attributes, as encoded bytes.
+ *
+ * They stand in the order in which they were set. One that is set again leaves its bytes and its
+ * entry behind and moves to the end; when more than half is left behind, the rest is moved
+ * together. More than ENTRIES_WITHOUT_INDEX entries are found by a hash table of their numbers. */
 #include "trace/attributes.h"
 
 /* Encoded by hand: a name of n < 32 bytes is the byte 0xa0 + n, then the name. */
@@ -19,15 +23,19 @@ static const char *const known_names[KNOWN_KEYS] = {
 /* Constant once the module is loaded. */
 Key known_keys[KNOWN_KEYS];
 
-/* Names differ at their ends: the last bytes and the length tell nearly all apart. */
 static uint32_t key_hash(const char *bytes, size_t size)
 {
-    uint32_t hash = 2166136261u;
-    size_t from = size > 12 ? size - 12 : 0;
-    for (size_t i = from; i < size; i++) {
-        hash = (hash ^ (unsigned char)bytes[i]) * 16777619u;
+    uint64_t hash = size;
+    while (size > 0) {
+        uint64_t word = 0;
+        size_t taken = size < sizeof word ? size : sizeof word;
+        memcpy(&word, bytes, taken);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 32;
+        bytes += taken;
+        size -= taken;
     }
-    return hash ^ (uint32_t)size;
+    return (uint32_t)hash;
 }
 
 Key key_of(const char *bytes, size_t size)
@@ -35,37 +43,121 @@ Key key_of(const char *bytes, size_t size)
     return (Key){.bytes = bytes, .size = (uint32_t)size, .hash = key_hash(bytes, size)};
 }
 
+/* ---- finding ---- */
+
+/* Up to so many entries are looked through one by one, which is quicker. */
+#define ENTRIES_WITHOUT_INDEX 16
+
+/* An empty place of the index. */
+#define NO_ENTRY UINT32_MAX
+
+static bool is_of_key(const Attributes *a, const Attribute *entry, Key key)
+{
+    return entry->hash == key.hash && entry->key_size == key.size &&
+           memcmp(a->values.data + entry->start, key.bytes, key.size) == 0;
+}
+
+/* Where an entry of that hash may stand in the index, from there on to the next empty place. */
+static uint32_t first_place(const Attributes *a, uint32_t hash)
+{
+    return (hash * 2654435769u) & (a->index_room - 1);
+}
+
+static void index_add(Attributes *a, uint32_t entry)
+{
+    uint32_t place = first_place(a, a->entries[entry].hash);
+    while (a->index[place] != NO_ENTRY) {
+        place = (place + 1) & (a->index_room - 1);
+    }
+    a->index[place] = entry;
+}
+
+/* Makes the index of `used` entries, with places for twice as many as there is room for. False, and
+ * no index, where there is no memory: then entries are looked through. */
+static void index_make(Attributes *a)
+{
+    uint32_t room = 2 * a->room;
+    free(a->index);
+    a->index = malloc(room * sizeof *a->index);
+    if (a->index == NULL) {
+        return;
+    }
+    a->index_room = room;
+    memset(a->index, 0xff, room * sizeof *a->index);
+    for (uint32_t i = 0; i < a->used; i++) {
+        index_add(a, i);
+    }
+}
+
 Attribute *attributes_find(const Attributes *a, Key key)
 {
-    for (uint32_t i = 0; i < a->count; i++) {
-        Attribute *entry = &a->entries[i];
-        if (entry->hash == key.hash && entry->key_size == key.size &&
-            memcmp(a->values.data + entry->start, key.bytes, key.size) == 0) {
+    if (LIKELY(a->index == NULL)) {
+        for (uint32_t i = 0; i < a->used; i++) {
+            if (is_of_key(a, &a->entries[i], key)) {
+                return &a->entries[i];
+            }
+        }
+        return NULL;
+    }
+    uint32_t place = first_place(a, key.hash);
+    while (a->index[place] != NO_ENTRY) {
+        Attribute *entry = &a->entries[a->index[place]];
+        if (is_of_key(a, entry, key)) {
             return entry;
         }
+        place = (place + 1) & (a->index_room - 1);
     }
     return NULL;
 }
 
-bool attributes_remove(Attributes *a, Key key)
+/* ---- room ---- */
+
+/* So many bytes of removed attributes are kept at least: most spans set nothing twice. */
+#define REMOVED_BYTES_KEPT ((size_t)4 << 10)
+
+/* Moves the attributes together, over what was removed. */
+static void compact(Attributes *a)
 {
-    Attribute *old = attributes_find(a, key);
-    if (LIKELY(old == NULL)) {
-        return false;
+    size_t to = 0;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < a->used; i++) {
+        Attribute entry = a->entries[i];
+        if (entry.key_size == 0) {
+            continue;
+        }
+        size_t size = (size_t)entry.key_size + entry.value_size;
+        memmove(a->values.data + to, a->values.data + entry.start, size);
+        entry.start = (uint32_t)to;
+        to += size;
+        a->entries[kept++] = entry;
     }
-    a->has_holes = true;
-    memmove(old, old + 1, (size_t)(a->entries + a->count - old - 1) * sizeof *old);
-    a->count--;
-    return true;
+    a->values.len = to;
+    a->used = kept;
+    a->removed_bytes = 0;
+    if (a->index != NULL) {
+        index_make(a);
+    }
 }
 
-bool attributes_reserve(Attributes *a, Attribute *inline_entries, uint32_t extra)
+static void compact_if_worth_it(Attributes *a)
 {
-    if (LIKELY(a->count + extra <= a->room)) {
+    bool many_entries = a->used - a->count > 8 && a->used / 2 > a->count;
+    if (UNLIKELY(many_entries ||
+                 (a->removed_bytes > REMOVED_BYTES_KEPT && a->removed_bytes > a->values.len / 2))) {
+        compact(a);
+    }
+}
+
+static bool reserve_entries(Attributes *a, Attribute *inline_entries, uint32_t extra)
+{
+    if (LIKELY(extra <= a->room - a->used)) {
         return true;
     }
     uint32_t room = a->room ? a->room : INLINE_ATTRIBUTES;
-    while (room < a->count + extra) {
+    while (room - a->used < extra) {
+        if (room > UINT32_MAX / 4) {
+            return false;
+        }
         room *= 2;
     }
     bool was_inline = a->entries == inline_entries;
@@ -74,29 +166,121 @@ bool attributes_reserve(Attributes *a, Attribute *inline_entries, uint32_t extra
         return false;
     }
     if (was_inline) {
-        memcpy(entries, inline_entries, a->count * sizeof *entries);
+        memcpy(entries, inline_entries, a->used * sizeof *entries);
     }
     a->entries = entries;
     a->room = room;
+    if (room > ENTRIES_WITHOUT_INDEX) {
+        index_make(a);
+    }
     return true;
+}
+
+/* Room for so many more entries and bytes; false, and nothing lost, where that cannot be had. */
+static bool reserve(Attributes *a, Attribute *inline_entries, uint32_t entries, size_t bytes)
+{
+    if (LIKELY(reserve_entries(a, inline_entries, entries) && buffer_reserve(&a->values, bytes))) {
+        return true;
+    }
+    a->values.failed = false;
+    return false;
+}
+
+/* ---- setting ---- */
+
+static void remove_entry(Attributes *a, Attribute *entry)
+{
+    a->removed_bytes += (size_t)entry->key_size + entry->value_size;
+    entry->key_size = 0;
+    a->count--;
+}
+
+/* Adds an entry for bytes that are about to be appended. */
+static void add_entry(Attributes *a, Attribute entry)
+{
+    a->entries[a->used] = entry;
+    if (UNLIKELY(a->index != NULL)) {
+        index_add(a, a->used);
+    }
+    a->used++;
+    a->count++;
+}
+
+bool attributes_remove(Attributes *a, Key key)
+{
+    Attribute *old = attributes_find(a, key);
+    if (old == NULL) {
+        return false;
+    }
+    remove_entry(a, old);
+    compact_if_worth_it(a);
+    return true;
+}
+
+/* Whether a new attribute has room once an old one and all that was removed is gone. */
+static bool fits_in_place_of(const Attributes *a, const Attribute *old, size_t size)
+{
+    size_t gone = a->removed_bytes + old->key_size + old->value_size;
+    return a->values.len - gone + size <= a->values.cap;
 }
 
 bool attributes_set(Attributes *a, Attribute *inline_entries, Key key, const char *value,
                     size_t value_size)
 {
-    attributes_remove(a, key);
-    if (!attributes_reserve(a, inline_entries, 1) ||
-        !buffer_reserve(&a->values, key.size + value_size)) {
-        a->values.failed = false; /* what is there stays good; this one is not recorded */
+    bool has_room = reserve(a, inline_entries, 1, key.size + value_size);
+    Attribute *old = attributes_find(a, key);
+    if (UNLIKELY(!has_room) && (old == NULL || !fits_in_place_of(a, old, key.size + value_size))) {
         return false;
     }
-    a->entries[a->count++] = (Attribute){.hash = key.hash,
-                                         .start = (uint32_t)a->values.len,
-                                         .key_size = key.size,
-                                         .value_size = (uint32_t)value_size};
+    if (UNLIKELY(old != NULL)) {
+        remove_entry(a, old);
+        if (LIKELY(has_room)) {
+            compact_if_worth_it(a);
+        }
+        else {
+            compact(a);
+        }
+    }
+    add_entry(a, (Attribute){.hash = key.hash,
+                             .start = (uint32_t)a->values.len,
+                             .key_size = key.size,
+                             .value_size = (uint32_t)value_size});
     buffer_append(&a->values, key.bytes, key.size);
     buffer_append(&a->values, value, value_size);
     return true;
+}
+
+bool attributes_add_all(Attributes *a, Attribute *inline_entries, const Attributes *from)
+{
+    if (!reserve(a, inline_entries, from->used, from->values.len)) {
+        return false;
+    }
+    size_t base = a->values.len;
+    for (uint32_t i = 0; i < from->used; i++) {
+        Attribute entry = from->entries[i];
+        if (LIKELY(entry.key_size != 0)) {
+            entry.start += (uint32_t)base;
+            add_entry(a, entry);
+        }
+    }
+    buffer_append(&a->values, from->values.data, from->values.len);
+    a->removed_bytes += from->removed_bytes;
+    return true;
+}
+
+void attributes_append(const Attributes *a, Buffer *out)
+{
+    if (LIKELY(a->removed_bytes == 0)) {
+        buffer_append(out, a->values.data, a->values.len);
+        return;
+    }
+    for (uint32_t i = 0; i < a->used; i++) {
+        const Attribute *entry = &a->entries[i];
+        if (entry->key_size != 0) {
+            buffer_append(out, a->values.data + entry->start,
+                          (size_t)entry->key_size + entry->value_size);
+        }
+    }
 }
 
 void attributes_free(Attributes *a, Attribute *inline_entries)
@@ -104,6 +288,7 @@ void attributes_free(Attributes *a, Attribute *inline_entries)
     if (a->entries != inline_entries) {
         free(a->entries);
     }
+    free(a->index);
     buffer_free(&a->values);
 }
 

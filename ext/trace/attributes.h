@@ -1,24 +1,26 @@
-/* attributes.h: the attributes of a span, encoded when they are set. */
+/* attributes.h: the attributes of a span, encoded when they are set. See attributes.c. */
 #ifndef FASTTRACE_ATTRIBUTES_H
 #define FASTTRACE_ATTRIBUTES_H
 
 #include "value/wire.h"
 
-/* One attribute: where it stands in `values`. An attribute that is set again leaves its old bytes
- * behind as a hole and moves to the end, as in OpenTelemetry. */
+/* One attribute: where it stands in `values`. */
 typedef struct {
-    uint32_t hash;  /* of the key's bytes */
-    uint32_t start; /* of the encoded key */
-    uint32_t key_size;
+    uint32_t hash;       /* of the key's bytes */
+    uint32_t start;      /* of the encoded key */
+    uint32_t key_size;   /* 0: it was removed, or set again */
     uint32_t value_size; /* follows the key */
 } Attribute;
 
 typedef struct {
-    Buffer values; /* encoded key, encoded value, ... */
-    Attribute *entries;
-    uint32_t count;
+    Buffer values;      /* encoded key, encoded value, ... */
+    Attribute *entries; /* the owner's inline ones, or owned */
+    uint32_t used;      /* entries, removed ones included */
+    uint32_t count;     /* attributes that are set */
     uint32_t room;
-    bool has_holes; /* otherwise `values` is exactly the entries, in order */
+    size_t removed_bytes; /* of `values` that belong to no attribute any more */
+    uint32_t *index;      /* owned; NULL while there are few entries: see attributes.c */
+    uint32_t index_room;  /* a power of two */
 } Attributes;
 
 #define INLINE_ATTRIBUTES 8
@@ -51,6 +53,8 @@ extern Key known_keys[KNOWN_KEYS];
 #define ATTR_INPUTS "mlflow.spanInputs"
 #define ATTR_OUTPUTS "mlflow.spanOutputs"
 
+/* Nothing here runs Python code. */
+
 /* To be called once, when the module is loaded. */
 void attributes_prepare_keys(void);
 
@@ -60,15 +64,19 @@ Key key_of(const char *bytes, size_t size);
 /* NULL when it is not set. */
 Attribute *attributes_find(const Attributes *attributes, Key key);
 
-/* Sets an attribute whose value is already encoded. False when there is no memory. */
+/* Sets an attribute whose value is already encoded: it becomes the last one, as in OpenTelemetry.
+ * False when there is no room for it: all is as it was then. */
 bool attributes_set(Attributes *attributes, Attribute *inline_entries, Key key, const char *value,
                     size_t value_size);
+
+/* Copies all attributes of `from`, none of whose names is set. False when there is no room. */
+bool attributes_add_all(Attributes *attributes, Attribute *inline_entries, const Attributes *from);
 
 /* False when it is not set. */
 bool attributes_remove(Attributes *attributes, Key key);
 
-/* Room for so many more entries. */
-bool attributes_reserve(Attributes *attributes, Attribute *inline_entries, uint32_t extra);
+/* Appends the attributes as the pairs of a map of `count` entries. */
+void attributes_append(const Attributes *attributes, Buffer *out);
 
 static inline Reader attribute_value(const Attributes *a, const Attribute *entry)
 {

@@ -5,8 +5,9 @@
  *
  * The variable is never set where the garbage collector may be running (CPython 3.10 and 3.11 crash
  * when they are, see cpython issue 148891). A coroutine or generator that is closed may be closed
- * by the collector: then what it made current is marked as abandoned and stays in the variable, and
- * context_current() looks past it, to what was current before. */
+ * by the collector: then what it made current is left behind in the variable, and
+ * context_current() looks past it, to what was current before. So it does where the variable could
+ * not be put back. What is around something stays known until it was put back. */
 #include "trace/context.h"
 
 #include "base/errors.h"
@@ -14,33 +15,33 @@
 CurrentResult context_current(CoreState *state, Current **current)
 {
     *current = NULL;
-    PyObject *value = PyObject_CallNoArgs(state->current_span.get);
-    if (UNLIKELY(value == NULL)) {
-        swallow_exception();
+    if (UNLIKELY(state->current_span.get == NULL)) { /* the garbage collector has cleared it */
         return CURRENT_UNKNOWN;
     }
-    while (UNLIKELY(is_current(state, value) && ((Current *)value)->abandoned)) {
-        PyObject *outer = (PyObject *)((Current *)value)->outer;
-        if (outer == NULL) {
-            outer = Py_None;
-        }
-        Py_INCREF(outer);
-        Py_DECREF(value);
-        value = outer;
+    PyObject *value = PyObject_CallNoArgs(state->current_span.get);
+    if (UNLIKELY(value == NULL)) {
+        swallow_exception(state);
+        return CURRENT_UNKNOWN;
     }
     if (!is_current(state, value)) {
         Py_DECREF(value);
         return CURRENT_NONE;
     }
-    *current = (Current *)value;
-    return CURRENT_FOUND;
+    Current *found = (Current *)value;
+    if (UNLIKELY(found->left_behind)) {
+        found = current_around(found);
+        Py_XINCREF((PyObject *)found);
+        Py_DECREF(value);
+    }
+    *current = found;
+    return found != NULL ? CURRENT_FOUND : CURRENT_NONE;
 }
 
 bool scope_disables(CoreState *state)
 {
     PyObject *scope = PyObject_CallNoArgs(state->scope_get);
     if (scope == NULL) {
-        swallow_exception();
+        swallow_exception(state);
         return false;
     }
     /* (metadata, tags, enabled), see tracing.py */
@@ -54,19 +55,20 @@ PyObject *context_enter(CoreState *state, PyObject *current)
 {
     PyObject *token = PyObject_CallFunctionObjArgs(state->current_span.set, current, NULL);
     if (UNLIKELY(token == NULL)) {
-        swallow_exception();
+        swallow_exception(state);
     }
     return token;
 }
 
-/* A token of another context cannot be taken back there: then that context keeps what it has. */
-void context_leave(CoreState *state, PyObject *token)
+bool context_leave(CoreState *state, PyObject *token)
 {
     if (UNLIKELY(token == NULL)) {
-        return;
+        return true;
     }
-    forget_result(PyObject_CallFunctionObjArgs(state->current_span.reset, token, NULL));
+    PyObject *done = PyObject_CallFunctionObjArgs(state->current_span.reset, token, NULL);
+    forget_result(state, done);
     Py_DECREF(token);
+    return done != NULL;
 }
 
 void current_activate(CoreState *state, Current *current)
@@ -78,26 +80,33 @@ void current_deactivate(CoreState *state, Current *current)
 {
     PyObject *token = current->token;
     current->token = NULL;
-    context_leave(state, token);
-    Py_CLEAR(current->outer);
+    if (LIKELY(context_leave(state, token))) {
+        Py_CLEAR(current->outer);
+    }
+    else {
+        current->left_behind = true;
+    }
 }
 
-void current_abandon(Current *current)
+void current_leave_behind(Current *current)
 {
-    current->abandoned = true;
+    current->left_behind = true;
     Py_CLEAR(current->token);
 }
 
 Current *non_recording_new(CoreState *state, bool not_sampled)
 {
+    if (UNLIKELY(state->types.non_recording_span == NULL)) { /* cleared by the garbage collector */
+        return NULL;
+    }
     NonRecordingSpan *span = PyObject_New(NonRecordingSpan, state->types.non_recording_span);
     if (span == NULL) {
-        swallow_exception();
+        swallow_exception(state);
         return NULL;
     }
     span->current.token = NULL;
     span->current.outer = NULL;
-    span->current.abandoned = false;
+    span->current.left_behind = false;
     span->not_sampled = not_sampled;
     return &span->current;
 }

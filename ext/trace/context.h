@@ -8,7 +8,7 @@
 typedef struct Current {
     PyObject_HEAD PyObject *token; /* owned: of the activation, NULL when it is not active */
     struct Current *outer;         /* owned: what was current where it started, or NULL */
-    bool abandoned;                /* ended where the context could not be put back */
+    bool left_behind; /* it may still stand in the context variable, but is not current any more */
 } Current;
 
 /* Stands where a span would be current that is not recorded.
@@ -34,7 +34,7 @@ typedef enum {
 } CurrentResult;
 
 /* What is current in this context, as a new reference in *current (NULL unless it is found). Leaves
- * no exception set. Runs Python code where an abandoned span is released. */
+ * no exception set. Runs Python code where a span that was left behind is released. */
 CurrentResult context_current(CoreState *state, Current **current);
 
 /* NULL, without an exception, when there is no memory. */
@@ -46,18 +46,31 @@ bool scope_disables(CoreState *state);
 /* Sets the context variable to `current`, which keeps the token. */
 void current_activate(CoreState *state, Current *current);
 
-/* Makes current again what was before current_activate(). */
+/* Makes current again what was before current_activate(). Where the variable cannot be put back
+ * (this is another task's or thread's context; at the recursion limit; without memory) `current` is
+ * left behind. */
 void current_deactivate(CoreState *state, Current *current);
 
 /* Instead of deactivating, where the garbage collector may be at work: the context variable is left
- * alone, and context_current() looks past what is abandoned. */
-void current_abandon(Current *current);
+ * alone, and `current` is left behind in it. Runs Python code: the token is released. */
+void current_leave_behind(Current *current);
+
+/* What is around `current` and was not left behind itself; borrowed, NULL for nothing. */
+static inline Current *current_around(const Current *current)
+{
+    Current *outer = current->outer;
+    while (outer != NULL && outer->left_behind) {
+        outer = outer->outer;
+    }
+    return outer;
+}
 
 /* Makes `current` current for a step of a generator: the token is the caller's. NULL when it
  * failed. */
 PyObject *context_enter(CoreState *state, PyObject *current);
 
-/* Ends such a step; takes the token over, which may be NULL. */
-void context_leave(CoreState *state, PyObject *token);
+/* Ends such a step; takes the token over, which may be NULL. False where the variable could not be
+ * put back. */
+bool context_leave(CoreState *state, PyObject *token);
 
 #endif

@@ -4,9 +4,11 @@
 
 Span *span_make(CoreState *state, Trace *trace, PyObject *name)
 {
-    Span *span = PyObject_New(Span, state->types.live_span);
+    /* A type is NULL once the garbage collector has cleared the module. */
+    PyTypeObject *type = state->types.live_span;
+    Span *span = type != NULL ? PyObject_GC_New(Span, type) : NULL;
     if (span == NULL) {
-        swallow_exception();
+        swallow_exception(state);
         Py_DECREF((PyObject *)trace);
         return NULL;
     }
@@ -25,11 +27,32 @@ Span *span_make(CoreState *state, Trace *trace, PyObject *name)
     return span;
 }
 
+void abandon(CoreState *state, PyObject *span_or_trace)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *abandoned = slot_list(&state->abandoned);
+    if (abandoned == NULL || PyList_Append(abandoned, span_or_trace) < 0) {
+        swallow_exception(state);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
 void span_release(Span *span)
 {
+    CoreState *state = span->state;
     Trace *trace = span->trace;
-    if (span->end_ns == 0 && trace->open_spans > 0) {
-        trace->open_spans--; /* nobody can end it any more */
+    PyObject *whole_spans = NULL;
+    if (span->end_ns == 0 && trace->open_spans > 0 && --trace->open_spans == 0) {
+        if (trace->root_ended) {
+            abandon(state, (PyObject *)trace);
+        }
+        else {
+            /* Nobody can end it any more, so the trace will not be whole: its list of spans, each
+             * of which refers to the trace, serves nobody. */
+            whole_spans = trace->whole_spans;
+            trace->whole_spans = NULL;
+        }
     }
     if (span->previous != NULL) {
         span->previous->next = span->next;
@@ -49,6 +72,7 @@ void span_release(Span *span)
     Py_XDECREF(span->link_list);
     Py_XDECREF(span->dict);
     Py_XDECREF(span->attachments);
-    Py_XDECREF(span->current.token);
-    Py_XDECREF((PyObject *)span->current.outer);
+    Py_XDECREF(whole_spans);
+    release_in_turn(state, span->current.token);
+    release_in_turn(state, (PyObject *)span->current.outer);
 }

@@ -6,9 +6,9 @@
  * A span owns raw bytes: its attributes, events and links are encoded when they are set, so that
  * what the program changes afterwards is not seen, and no value of the program is kept alive. Of
  * objects it owns its name, its status message, the attachments and Link objects that it was given,
- * and what the program keeps in its __dict__. It is not tracked by the garbage collector: nothing
- * that the package puts there refers back to it. A span that is released without being ended is
- * not recorded.
+ * and what the program keeps in its __dict__. The garbage collector looks at it only once it holds
+ * one of these, or stands in the list of a whole trace: most spans never do. A span that is
+ * released without being ended is not recorded.
  *
  * Encoding runs Python code (hooks), so other threads can run in the middle of it. Values are
  * therefore encoded into a scratch buffer and only then appended to the span, in one go, under the
@@ -62,6 +62,20 @@ static inline Span *as_span(const CoreState *state, Current *current)
 /* A span of the trace, whose reference it takes over, in the trace's list; `name` is shared. NULL
  * without memory. */
 Span *span_make(CoreState *state, Trace *trace, PyObject *name);
+
+/* Lets the garbage collector look at the span from now on: it has got what may refer back to it.
+ * Runs no Python code. */
+static inline void span_track(Span *span)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)span)) {
+        PyObject_GC_Track((PyObject *)span);
+    }
+}
+
+/* Notes a span whose scope was released without being left, or a trace whose last open span was:
+ * span_end_abandoned() (span_end.h) sees to it at the next start of a span, or flush. Ending runs
+ * hooks, and a dealloc may be part of a garbage collection. Keeps a pending exception. */
+void abandon(CoreState *state, PyObject *span_or_trace);
 
 /* Releases what a span owns and takes it out of its trace's list: the end of its dealloc. */
 void span_release(Span *span);

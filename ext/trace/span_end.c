@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/errors.h"
+#include "base/python_side.h"
 #include "trace/span_record.h"
 #include "trace/span_values.h"
 #include "trace/trace_record.h"
@@ -38,16 +39,16 @@ static uint64_t end_time(const Span *span, uint64_t end_ns)
 }
 
 /* Sets the id that last_trace_id() returns, and the context variable. The variable is left alone
- * where the root was abandoned: the garbage collector may be ending it (context.c). */
+ * where the root was left behind: the garbage collector may be ending it (context.c). */
 static void set_last_trace_id(CoreState *state, const Span *root)
 {
     PyObject *id = trace_id_str(root->trace);
     if (id == NULL) {
-        swallow_exception();
+        swallow_exception(state);
         return;
     }
-    if (LIKELY(!root->current.abandoned)) {
-        forget_result(PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
+    if (LIKELY(!root->current.left_behind && state->last_trace_id_set != NULL)) {
+        forget_result(state, PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
     }
     set_owned(&state->last_trace_id, id);
 }
@@ -56,18 +57,24 @@ static void set_last_trace_id(CoreState *state, const Span *root)
 static void add_to_whole_trace(CoreState *state, Trace *trace, Span *span)
 {
     if (PyList_Append(trace->whole_spans, (PyObject *)span) < 0) {
-        swallow_exception();
+        swallow_exception(state);
     }
-    if (!trace_is_complete(trace)) {
-        return;
-    }
+    span_track(span);
+    trace_track(trace);
+}
+
+/* Tells Python that a trace is complete, where it wants to know. */
+static void report_complete(CoreState *state, Trace *trace)
+{
     PyObject *spans = trace->whole_spans; /* ends the circle of trace and spans */
     trace->whole_spans = NULL;
-    if (trace->reports_whole && state->hooks.whole_trace_ended != NULL) {
-        forget_result(PyObject_CallFunctionObjArgs(state->hooks.whole_trace_ended,
-                                                   (PyObject *)trace, spans, NULL));
+    if (spans != NULL && trace->reports_whole && state->hooks.whole_trace_ended != NULL) {
+        forget_result(state, ask_hook(state->hooks.whole_trace_ended, (PyObject *)trace, spans));
     }
-    Py_DECREF(spans);
+    Py_XDECREF(spans);
+    if (state->hooks.trace_completed != NULL) {
+        forget_result(state, ask_hook(state->hooks.trace_completed, NULL, NULL));
+    }
 }
 
 /* Writes the span's record, and does what its end means for its trace. */
@@ -100,11 +107,13 @@ static void finish(Span *span, uint64_t end_ns)
     if (UNLIKELY(trace->whole_spans != NULL)) {
         add_to_whole_trace(state, trace, span);
     }
+    /* Before the hooks, which may wait for delivery and raise what a signal handler raises. */
     if (is_root) {
         set_last_trace_id(state, span);
     }
-    if (UNLIKELY(state->hooks.trace_completed != NULL) && trace_is_complete(trace)) {
-        forget_result(PyObject_CallNoArgs(state->hooks.trace_completed));
+    bool somebody_waits = trace->whole_spans != NULL || state->hooks.trace_completed != NULL;
+    if (UNLIKELY(somebody_waits) && trace_is_complete(trace)) {
+        report_complete(state, trace);
     }
 }
 
@@ -133,8 +142,7 @@ void span_end(Span *span, uint64_t end_ns)
     if (UNLIKELY(state->hooks.process_span != NULL)) {
         /* Before a byte of the span leaves; what the processors set still counts. */
         span->ending = true;
-        forget_result(
-            PyObject_CallFunctionObjArgs(state->hooks.process_span, (PyObject *)span, NULL));
+        forget_result(state, ask_hook(state->hooks.process_span, (PyObject *)span, NULL));
     }
     finish(span, end_ns);
 }
@@ -147,7 +155,16 @@ void span_end_abandoned(CoreState *state)
     }
     state->abandoned = NULL;
     for (Py_ssize_t i = 0; i < PyList_Size(abandoned); i++) {
-        span_end((Span *)PyList_GetItem(abandoned, i), 0);
+        PyObject *item = PyList_GetItem(abandoned, i);
+        Py_INCREF(item);
+        if (Py_IS_TYPE(item, state->types.live_span)) {
+            span_end((Span *)item, 0);
+        }
+        else if (trace_is_complete((Trace *)item)) {
+            trace_rewrite(state, (Trace *)item);
+            report_complete(state, (Trace *)item);
+        }
+        Py_DECREF(item);
     }
     Py_DECREF(abandoned);
 }

@@ -10,7 +10,7 @@ void span_end(Span *span, uint64_t end_ns);
 /* Ends the span as OpenTelemetry does: no status, no log level and no span processors are added. */
 void span_close(Span *span, uint64_t end_ns);
 
-/* Ends the abandoned spans: their scope was released without being left (objects/span_scope.c). */
+/* Ends the abandoned spans, and completes the abandoned traces (span.h). */
 void span_end_abandoned(CoreState *state);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/errors.h"
+#include "base/python_side.h"
 #include "trace/span_values.h"
 #include "value/encode.h"
 
@@ -35,20 +36,21 @@ static void raise_log_level(Span *span)
     }
 }
 
-void span_append_event(Span *span, const Buffer *event, bool is_exception)
+bool span_append_event(Span *span, const Buffer *event, bool is_exception)
 {
     if (event->failed || span->end_ns != 0) {
-        return;
+        return !event->failed;
     }
     buffer_append(&span->events, event->data, event->len);
     if (span->events.failed) {
         span->events.failed = false;
-        return;
+        return false;
     }
     span->event_count++;
     if (is_exception) {
         raise_log_level(span);
     }
+    return true;
 }
 
 void span_add_item(Span *span, uint32_t index, const char *item, size_t size)
@@ -57,6 +59,7 @@ void span_add_item(Span *span, uint32_t index, const char *item, size_t size)
     int n = snprintf(name, sizeof name, "mlflow.chunk.item.%u", index);
     Buffer *out = scratch_acquire(span->state);
     if (out == NULL) {
+        value_has_no_room(span->state);
         return;
     }
     event_head(out, name, (size_t)n, clock_ns());
@@ -64,7 +67,9 @@ void span_add_item(Span *span, uint32_t index, const char *item, size_t size)
     encode_text(out, SIZED("mlflow.chunk.value"));
     wire_pack_ext(out, size, EXT_JSON_TEXT);
     buffer_append(out, item, size);
-    span_append_event(span, out, false);
+    if (UNLIKELY(!span_append_event(span, out, false))) {
+        value_has_no_room(span->state);
+    }
     scratch_release(span->state, out);
 }
 
@@ -86,12 +91,13 @@ void span_record_exception(Span *span, PyObject *exception, bool with_message)
 {
     CoreState *state = span->state;
     uint64_t now = clock_ns();
-    PyObject *parts = PyObject_CallFunctionObjArgs(state->hooks.format_exception, exception, NULL);
+    PyObject *hook = is_interrupted(state) ? NULL : state->hooks.format_exception;
+    PyObject *parts = hook != NULL ? ask_hook(hook, exception, NULL) : NULL;
     PyObject *message, *type_name, *stack_trace, *description;
 
     if (parts == NULL ||
         !PyArg_ParseTuple(parts, "UUUU", &message, &type_name, &stack_trace, &description)) {
-        swallow_exception();
+        swallow_exception(state);
         Py_XDECREF(parts);
         span_set_status(span, STATUS_ERROR, NULL);
         return;
@@ -106,7 +112,9 @@ void span_record_exception(Span *span, PyObject *exception, bool with_message)
         encode_str(out, type_name);
         encode_text(out, SIZED("exception.stacktrace"));
         encode_str(out, stack_trace);
-        span_append_event(span, out, true);
+        if (UNLIKELY(!span_append_event(span, out, true))) {
+            value_has_no_room(state);
+        }
         scratch_release(state, out);
     }
     span_set_status(span, STATUS_ERROR, with_message ? description : NULL);

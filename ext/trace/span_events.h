@@ -18,8 +18,8 @@ void span_record_exception(Span *span, PyObject *exception, bool with_message);
 /* Adds the event mlflow.chunk.item.N of a generator, whose value is an encoded item. */
 void span_add_item(Span *span, uint32_t index, const char *item, size_t size);
 
-/* Adds an encoded event [name, ns, {attributes}]; an exception raises the log level. Runs no Python
- * code. */
-void span_append_event(Span *span, const Buffer *event, bool is_exception);
+/* Adds an encoded event [name, ns, {attributes}]; an exception raises the log level. False when
+ * there is no room for it. Runs no Python code. */
+bool span_append_event(Span *span, const Buffer *event, bool is_exception);
 
 #endif

@@ -39,16 +39,7 @@ void span_encode_record(const Span *span, Buffer *out)
         wire_pack_str(out, 0);
     }
     wire_pack_map(out, a->count);
-    if (!a->has_holes) {
-        buffer_append(out, a->values.data, a->values.len);
-    }
-    else {
-        for (uint32_t i = 0; i < a->count; i++) {
-            const Attribute *entry = &a->entries[i];
-            buffer_append(out, a->values.data + entry->start,
-                          (size_t)entry->key_size + entry->value_size);
-        }
-    }
+    attributes_append(a, out);
     wire_pack_array(out, span->event_count);
     buffer_append(out, span->events.data, span->events.len);
     wire_pack_array(out, span->link_count);
@@ -62,7 +53,7 @@ void span_append_attachments(Span *span)
     PyObject *copy =
         PyDict_Copy(span->attachments); /* reading an attachment may run the program's code */
     if (copy == NULL) {
-        swallow_exception();
+        swallow_exception(span->state);
         return;
     }
     while (PyDict_Next(copy, &at, &key, &attachment)) {
@@ -83,7 +74,7 @@ void span_append_attachments(Span *span)
             trace_append(span->state, span->trace, out);
         }
         else {
-            swallow_exception();
+            swallow_exception(span->state);
         }
         Py_XDECREF(content);
         if (out != NULL) {

@@ -81,7 +81,7 @@ static Trace *join_trace(CoreState *state, const unsigned char *trace_id, uint64
     }
     Py_XDECREF(name);
     if (trace == NULL) {
-        swallow_exception();
+        swallow_exception(state);
         return NULL;
     }
     trace->remote = !own_info;
@@ -106,10 +106,10 @@ Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id, 
  * NULL where the parent is what is current in the core. */
 static Span *external_parent(CoreState *state, Current *at)
 {
-    PyObject *found = PyObject_CallFunctionObjArgs(state->hooks.external_parent,
-                                                   at != NULL ? (PyObject *)at : Py_None, NULL);
+    PyObject *found =
+        ask_hook(state->hooks.external_parent, at != NULL ? (PyObject *)at : Py_None, NULL);
     if (found == NULL) {
-        swallow_exception();
+        swallow_exception(state);
         return NULL;
     }
     if (!Py_IS_TYPE(found, state->types.live_span)) {
@@ -119,20 +119,20 @@ static Span *external_parent(CoreState *state, Current *at)
     return (Span *)found;
 }
 
-/* The parent of a span that starts where `at` is current, borrowed from it; NULL for none. */
-static Span *parent_in(const CoreState *state, Current *at)
+/* The span that is around a non-recording one, as a new reference; NULL for none. */
+static Span *span_around(const CoreState *state, Current *at)
 {
-    /* Tracing is on again inside a non-recording span: what is around that is the parent. */
     while (at != NULL && as_span(state, at) == NULL) {
-        at = at->outer;
+        at = current_around(at);
     }
+    Py_XINCREF((PyObject *)at);
     return (Span *)at;
 }
 
 Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
 {
     Current *at, *opened = NULL;
-    Span *span, *external = NULL;
+    Span *span, *other = NULL; /* the parent, owned, where it is not `at` */
 
     if (UNLIKELY(state->abandoned != NULL)) {
         span_end_abandoned(state);
@@ -148,11 +148,15 @@ Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
         if (((NonRecordingSpan *)at)->not_sampled || state->disabled) {
             goto done;
         }
-        parent = parent_in(state, at);
+        /* Tracing is on again inside a non-recording span: what is around that is the parent. */
+        parent = other = span_around(state, at);
     }
     if (UNLIKELY(state->hooks.external_parent != NULL) && !state->disabled) {
-        external = external_parent(state, at);
-        parent = external != NULL ? external : parent;
+        Span *external = external_parent(state, at);
+        if (external != NULL) {
+            Py_XDECREF((PyObject *)other);
+            parent = other = external;
+        }
     }
     if (UNLIKELY(state->disabled)) {
         opened = parent != NULL ? non_recording_new(state, false) : NULL;
@@ -168,12 +172,13 @@ Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
         at = NULL;
     }
 done:
-    Py_XDECREF((PyObject *)external);
+    Py_XDECREF((PyObject *)other);
     Py_XDECREF((PyObject *)at);
     return opened;
 }
 
 void span_apply_root_options(Span *span, PyObject *options)
 {
-    forget_result(python_call(SPANS_ENTITIES, "apply_root_options", (PyObject *)span, options));
+    forget_result(span->state,
+                  python_call(SPANS_ENTITIES, "apply_root_options", (PyObject *)span, options));
 }

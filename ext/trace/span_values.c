@@ -4,21 +4,37 @@
 #include "base/python_side.h"
 #include "value/encode.h"
 
-void span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size)
+void value_has_no_room(CoreState *state)
 {
-    attributes_set(&span->attributes, span->inline_entries, known_keys[key], value, value_size);
+    warn(state,
+         "A value of a span could not be recorded: it is larger than 1 GiB, all values of the "
+         "span together are, or there is no memory for it.");
+}
+
+bool span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size)
+{
+    return attributes_set(&span->attributes, span->inline_entries, known_keys[key], value,
+                          value_size);
+}
+
+void span_set_from(Span *span, KnownKey key, const Buffer *value)
+{
+    bool set = !value->failed &&
+               (span->end_ns != 0 || span_set_encoded(span, key, value->data, value->len));
+    if (UNLIKELY(!set)) {
+        value_has_no_room(span->state);
+    }
 }
 
 void span_set(Span *span, KnownKey key, PyObject *value)
 {
     Buffer *out = scratch_acquire(span->state);
     if (out == NULL) {
+        value_has_no_room(span->state);
         return;
     }
     encode_value(span->state, out, value);
-    if (!out->failed && span->end_ns == 0) {
-        span_set_encoded(span, key, out->data, out->len);
-    }
+    span_set_from(span, key, out);
     scratch_release(span->state, out);
 }
 
@@ -29,10 +45,10 @@ bool span_encode_payload(Span *span, Buffer *out, PyObject *value, PyObject *rep
     EncodeResult result = encode_payload(state, out, value);
     bool has_content = result == HAS_CONTENT;
     if (UNLIKELY(has_content)) {
-        replaced = PyObject_CallFunctionObjArgs(state->hooks.extract_attachments, (PyObject *)span,
-                                                value, NULL);
+        PyObject *hook = is_interrupted(state) ? NULL : state->hooks.extract_attachments;
+        replaced = hook != NULL ? ask_hook(hook, (PyObject *)span, value) : NULL;
         if (replaced == NULL) {
-            swallow_exception();
+            swallow_exception(state);
         }
         value = replaced ? replaced : value;
         result = encode_try(state, out, value);
@@ -49,12 +65,14 @@ void span_set_payload(Span *span, KnownKey key, PyObject *value)
     CoreState *state = span->state;
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
+        value_has_no_room(state);
         return;
     }
-    span_encode_payload(span, out, value, state->hooks.payload_repr);
-    if (!out->failed && span->end_ns == 0) {
-        span_set_encoded(span, key, out->data, out->len);
-    }
+    PyObject *repr = state->hooks.payload_repr;
+    Py_XINCREF(repr);
+    span_encode_payload(span, out, value, repr);
+    Py_XDECREF(repr);
+    span_set_from(span, key, out);
     scratch_release(state, out);
 }
 
@@ -71,14 +89,18 @@ void span_set_attribute(Span *span, PyObject *key, PyObject *value)
     }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
+        value_has_no_room(state);
         return;
     }
     encode_str(out, key);
     size_t key_size = out->len;
     encode_value(state, out, value);
-    if (!out->failed && span->end_ns == 0) {
-        attributes_set(&span->attributes, span->inline_entries, key_of(out->data, key_size),
-                       out->data + key_size, out->len - key_size);
+    bool set = !out->failed &&
+               (span->end_ns != 0 ||
+                attributes_set(&span->attributes, span->inline_entries, key_of(out->data, key_size),
+                               out->data + key_size, out->len - key_size));
+    if (UNLIKELY(!set)) {
+        value_has_no_room(state);
     }
     scratch_release(state, out);
 }
@@ -91,32 +113,40 @@ void span_set_attributes(Span *span, PyObject *attributes)
     }
     PyObject *items = PyDict_Items(attributes); /* a copy: encoding runs the program's code */
     if (items == NULL) {
-        swallow_exception();
+        swallow_exception(span->state);
         return;
     }
-    for (Py_ssize_t i = 0; i < PyList_Size(items); i++) {
+    for (Py_ssize_t i = 0; i < PyList_Size(items) && !is_interrupted(span->state); i++) {
         PyObject *pair = PyList_GetItem(items, i);
         span_set_attribute(span, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1));
     }
     Py_DECREF(items);
 }
 
-bool span_add_prepared(Span *span, const Attributes *prepared)
+bool attributes_name_a_first_one(const Attributes *prepared)
+{
+    return attributes_find(prepared, known_keys[KEY_TRACE_ID]) != NULL ||
+           attributes_find(prepared, known_keys[KEY_START_TIME]) != NULL ||
+           attributes_find(prepared, known_keys[KEY_EXPERIMENT]) != NULL;
+}
+
+bool span_add_prepared(Span *span, const Attributes *prepared, bool name_a_first_one)
 {
     Attributes *a = &span->attributes;
-    uint32_t base = (uint32_t)a->values.len;
-    if (!attributes_reserve(a, span->inline_entries, prepared->count) ||
-        !buffer_reserve(&a->values, prepared->values.len)) {
-        a->values.failed = false;
-        return false;
+    if (LIKELY(!name_a_first_one)) {
+        return attributes_add_all(a, span->inline_entries, prepared);
     }
-    for (uint32_t i = 0; i < prepared->count; i++) {
-        a->entries[a->count] = prepared->entries[i];
-        a->entries[a->count++].start += base;
+    bool ok = true;
+    for (uint32_t i = 0; i < prepared->used; i++) {
+        const Attribute *entry = &prepared->entries[i];
+        Key key = {.bytes = prepared->values.data + entry->start,
+                   .size = entry->key_size,
+                   .hash = entry->hash};
+        ok = (entry->key_size == 0 || attributes_set(a, span->inline_entries, key,
+                                                     key.bytes + key.size, entry->value_size)) &&
+             ok;
     }
-    buffer_append(&a->values, prepared->values.data, prepared->values.len);
-    a->has_holes |= prepared->has_holes;
-    return true;
+    return ok;
 }
 
 bool span_find(const Span *span, KnownKey key, Reader *value)

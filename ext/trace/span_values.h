@@ -8,8 +8,16 @@
  * set. Runs no Python code. */
 bool span_find(const Span *span, KnownKey key, Reader *value);
 
-/* Sets an attribute to an encoded value. Runs no Python code. */
-void span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size);
+/* Says in the log that a value has no room. */
+void value_has_no_room(CoreState *state);
+
+/* Sets an attribute to an encoded value; false when it has no room: the old one stays then. Runs no
+ * Python code. */
+bool span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size);
+
+/* Sets an attribute, unless the span has ended, to the value that a buffer of the caller's holds;
+ * says so where it has no room. */
+void span_set_from(Span *span, KnownKey key, const Buffer *value);
 
 /* Encodes a value and sets an attribute to it. */
 void span_set(Span *span, KnownKey key, PyObject *value);
@@ -29,8 +37,11 @@ void span_default_outputs(Span *span, PyObject *result);
 void span_set_attribute(Span *span, PyObject *key, PyObject *value);
 void span_set_attributes(Span *span, PyObject *attributes);
 
-/* Copies ready-made attributes into a span that has no attribute of those names. Runs no Python
- * code. */
-bool span_add_prepared(Span *span, const Attributes *prepared);
+/* Whether attributes have a name that a span sets itself when it starts. Runs no Python code. */
+bool attributes_name_a_first_one(const Attributes *attributes);
+
+/* Copies ready-made attributes into a new span; `name_a_first_one` tells which way. False when
+ * there is no room. Runs no Python code. */
+bool span_add_prepared(Span *span, const Attributes *prepared, bool name_a_first_one);
 
 #endif

@@ -25,7 +25,7 @@ void trace_id_text(char text[TRACE_ID_TEXT_SIZE], const unsigned char id[TRACE_I
 void trace_set_name(Trace *trace, PyObject *name)
 {
     if (trace->tags != NULL && PyDict_SetItemString(trace->tags, NAME_TAG, name) < 0) {
-        swallow_exception();
+        swallow_exception(trace->state);
     }
     Py_INCREF(name);
     set_owned(&trace->root_name, name);
@@ -39,7 +39,7 @@ bool trace_ensure_ring(CoreState *state)
     if (state->hooks.start_recording == NULL) {
         return false;
     }
-    forget_result(PyObject_CallNoArgs(state->hooks.start_recording));
+    forget_result(state, ask_hook(state->hooks.start_recording, NULL, NULL));
     return state->ring != NULL && ring_is_ours(state->ring);
 }
 
@@ -67,11 +67,10 @@ static void take_context(CoreState *state, Trace *trace, PyObject *experiment)
 {
     PyObject *destination, *metadata, *tags;
     int whole = 0;
-    PyObject *known = PyObject_CallFunctionObjArgs(state->hooks.root_context,
-                                                   experiment ? experiment : Py_None, NULL);
+    PyObject *known = ask_hook(state->hooks.root_context, experiment ? experiment : Py_None, NULL);
     if (known == NULL ||
         !PyArg_ParseTuple(known, "OOO|p", &destination, &metadata, &tags, &whole)) {
-        swallow_exception();
+        swallow_exception(state);
         Py_XDECREF(known);
         return;
     }
@@ -87,12 +86,13 @@ static void take_context(CoreState *state, Trace *trace, PyObject *experiment)
         Py_INCREF(tags);
         set_owned(&trace->tags, tags);
         if (PyDict_SetItemString(tags, NAME_TAG, trace->root_name) < 0) {
-            swallow_exception();
+            swallow_exception(state);
         }
     }
     if (UNLIKELY(whole)) {
         trace->reports_whole = slot_list(&trace->whole_spans) != NULL;
     }
+    trace_track(trace);
     Py_DECREF(known);
 }
 
@@ -104,41 +104,41 @@ static bool has_context(CoreState *state, const RootOptions *options)
     if (state->scoped || (options != NULL && options->experiment != NULL)) {
         return true;
     }
-    PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
-    if (PyDict_GetItemWithError(modules, state->runs_module) != NULL) {
+    if (PyDict_GetItemWithError(state->modules, state->runs_module) != NULL) {
         return true;
     }
-    PyErr_Clear();
+    swallow_exception(state);
     return false;
 }
 
-/* Chooses the rings that the trace is recorded to: a place that has no room for it does not get it,
- * the other one does. False where neither has. */
-static bool choose_rings(CoreState *state, Ring **ring, Ring **second_ring)
+/* Gives the trace the rings that it is recorded to, and its destination: a place that has no room
+ * for it does not get it, the other one does. False where neither has. */
+static bool choose_rings(CoreState *state, Trace *trace)
 {
     Ring *first = ring_admits_trace(state->ring) ? state->ring : NULL;
     Ring *second = state->second_ring;
     if (second != NULL && !ring_admits_trace(second)) {
         second = NULL;
     }
-    *ring = first != NULL ? first : second;
-    *second_ring = first != NULL ? second : NULL;
-    if (LIKELY(first != NULL && second == state->second_ring)) {
-        return true;
+    bool all = first != NULL && second == state->second_ring;
+    set_shared((PyObject **)&trace->ring, (PyObject *)(first != NULL ? first : second));
+    set_shared((PyObject **)&trace->second_ring, (PyObject *)(first != NULL ? second : NULL));
+    set_shared(&trace->destination, state->destination);
+    if (UNLIKELY(!all)) {
+        warn(state, "New traces are not recorded for now: what waits for delivery has reached "
+                    "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. "
+                    "They are counted; sender.log in the spool folder says why delivery waits.");
     }
-    bool found = *ring != NULL;
-    warn(state, "New traces are not recorded for now: what waits for delivery has reached "
-                "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. They "
-                "are counted; sender.log in the spool folder says why delivery waits.");
-    return found;
+    return trace->ring != NULL;
 }
 
 /* A trace with an id, in the state's list; NULL without memory. */
 static Trace *make_trace(CoreState *state, const RootOptions *options)
 {
-    Trace *trace = PyObject_New(Trace, state->types.live_trace);
+    PyTypeObject *type = state->types.live_trace; /* NULL: the garbage collector has cleared it */
+    Trace *trace = type != NULL ? PyObject_GC_New(Trace, type) : NULL;
     if (trace == NULL) {
-        swallow_exception();
+        swallow_exception(state);
         return NULL;
     }
     memset((char *)trace + offsetof(Trace, state), 0, sizeof *trace - offsetof(Trace, state));
@@ -162,43 +162,41 @@ static Trace *make_trace(CoreState *state, const RootOptions *options)
 StartResult trace_new(CoreState *state, PyObject *root_name, const RootOptions *options,
                       Trace **made)
 {
-    Ring *ring, *second_ring;
+    StartResult result = START_NOT_SAMPLED;
     *made = NULL;
     if (!trace_ensure_ring(state)) {
         return START_NOT_RECORDED;
     }
-    if (UNLIKELY(!choose_rings(state, &ring, &second_ring))) {
-        return START_NOT_SAMPLED;
-    }
     Trace *trace = make_trace(state, options);
-    if (trace == NULL) {
-        return START_NOT_RECORDED;
+    if (trace == NULL || !trace_ensure_ring(state)) { /* making it may have run Python code */
+        result = START_NOT_RECORDED;
+        goto not_recorded;
     }
     uint64_t bound =
         options != NULL && options->has_sampling ? options->sampling_bound : state->sampling_bound;
     if (UNLIKELY(bound != SAMPLE_ALL) && !is_sampled(trace, bound)) {
-        Py_DECREF((PyObject *)trace);
-        return START_NOT_SAMPLED;
+        goto not_recorded;
     }
-    Py_INCREF((PyObject *)ring);
-    trace->ring = ring;
-    Py_XINCREF((PyObject *)second_ring);
-    trace->second_ring = second_ring;
-    Py_INCREF(state->destination);
-    trace->destination = state->destination;
+    if (UNLIKELY(!choose_rings(state, trace))) {
+        goto not_recorded;
+    }
     Py_INCREF(root_name);
     trace->root_name = root_name;
     if (UNLIKELY(has_context(state, options))) {
         take_context(state, trace, options ? options->experiment : NULL);
     }
     if (options != NULL && options->run_id != NULL) {
-        if (slot_dict(&trace->metadata) == NULL ||
-            PyDict_SetItemString(trace->metadata, "mlflow.sourceRun", options->run_id) < 0) {
-            swallow_exception();
+        PyObject *metadata = slot_dict(&trace->metadata);
+        if (metadata == NULL ||
+            PyDict_SetItemString(metadata, "mlflow.sourceRun", options->run_id) < 0) {
+            swallow_exception(state);
         }
     }
     *made = trace;
     return START_RECORDED;
+not_recorded:
+    Py_XDECREF((PyObject *)trace);
+    return result;
 }
 
 void trace_release(Trace *trace)

@@ -80,6 +80,15 @@ StartResult trace_new(CoreState *state, PyObject *root_name, const RootOptions *
 /* Releases what a trace owns and takes it out of the state's list: the end of its dealloc. */
 void trace_release(Trace *trace);
 
+/* Lets the garbage collector look at the trace from now on: it has got containers of the program,
+ * or its info. Runs no Python code. */
+static inline void trace_track(Trace *trace)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)trace)) {
+        PyObject_GC_Track((PyObject *)trace);
+    }
+}
+
 /* Whether the root and all other spans have ended. */
 static inline bool trace_is_complete(const Trace *trace)
 {

@@ -33,7 +33,8 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
     buffer_append(out, PyBytes_AsString(trace->destination),
                   (size_t)PyBytes_Size(trace->destination));
 
-    const struct {
+    /* With references of their own: encoding one of them may replace another. */
+    struct {
         const char *name;
         PyObject *value;
     } given[] = {
@@ -45,35 +46,42 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
         {"client_request_id", trace->client_request_id},
         {"remote", trace->remote ? Py_True : NULL},
     };
+    PyObject *tags = trace->tags, *name = trace->root_name;
     bool continues = trace->roots_under != 0 && trace->roots_under != NO_ROOT;
     unsigned entries = 2 + continues;
+    Py_XINCREF(tags);
+    Py_INCREF(name);
     for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        Py_XINCREF(given[i].value);
         entries += given[i].value != NULL;
     }
     wire_pack_map(out, entries);
-    encode_text(out, "name", 4);
-    encode_str(out, trace->root_name);
-    encode_text(out, "tags", 4);
-    if (trace->tags != NULL) {
-        encode_value(state, out, trace->tags);
+    encode_text(out, SIZED("name"));
+    encode_str(out, name);
+    encode_text(out, SIZED("tags"));
+    if (tags != NULL) {
+        encode_value(state, out, tags);
     }
     else {
         wire_pack_map(out, 1);
-        encode_text(out, NAME_TAG, sizeof NAME_TAG - 1);
-        encode_str(out, trace->root_name);
+        encode_text(out, SIZED(NAME_TAG));
+        encode_str(out, name);
     }
     for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
         if (given[i].value != NULL) {
             encode_text(out, given[i].name, strlen(given[i].name));
             encode_value(state, out, given[i].value);
+            Py_DECREF(given[i].value);
         }
     }
     if (UNLIKELY(continues)) {
         char hex[2 * SPAN_ID_SIZE];
         span_id_hex(hex, trace->roots_under);
-        encode_text(out, "roots_under", 11);
+        encode_text(out, SIZED("roots_under"));
         encode_text(out, hex, sizeof hex);
     }
+    Py_XDECREF(tags);
+    Py_DECREF(name);
 }
 
 /* The child of a fork carries on the traces that were open in a ring of its own, where they are
@@ -102,16 +110,20 @@ static void trace_publish(Trace *trace)
 static void trace_put(CoreState *state, Trace *trace, const Buffer *record)
 {
     follow_fork(state, trace);
-    bool ok = !record->failed && ring_put(trace->ring, record);
-    if (UNLIKELY(trace->second_ring != NULL) && !record->failed) {
-        ok = ring_put(trace->second_ring, record) && ok;
-    }
-    if (LIKELY(ok)) {
+    if (UNLIKELY(record->failed)) {
+        warn(state, "A span, or what is known of its trace, could not be recorded: it is larger "
+                    "than 1 GiB, or there is no memory for it.");
         return;
     }
-    warn(state,
-         "A span could not be recorded: neither the ring nor the spool folder has room. Free disk "
-         "space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has some.");
+    bool ok = ring_put(trace->ring, record);
+    if (UNLIKELY(trace->second_ring != NULL)) {
+        ok = ring_put(trace->second_ring, record) && ok;
+    }
+    if (UNLIKELY(!ok)) {
+        warn(state, "A span could not be recorded: neither the ring nor the spool folder has room. "
+                    "Free disk space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has "
+                    "some.");
+    }
 }
 
 void trace_append(CoreState *state, Trace *trace, const Buffer *record)
@@ -123,8 +135,10 @@ void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 static void write_trace_record(CoreState *state, Trace *trace, int phase)
 {
     if (UNLIKELY(trace->info != NULL) && state->hooks.take_info != NULL) {
-        forget_result(PyObject_CallFunctionObjArgs(state->hooks.take_info, (PyObject *)trace,
-                                                   trace->info, NULL));
+        PyObject *info = trace->info; /* the hook may have another one put in its place */
+        Py_INCREF(info);
+        forget_result(state, ask_hook(state->hooks.take_info, (PyObject *)trace, info));
+        Py_DECREF(info);
     }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
@@ -157,7 +171,7 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
         UNLIKELY(ring_lacks_sender(trace->ring, trace->root_end_ns) ||
                  (trace->second_ring != NULL &&
                   ring_lacks_sender(trace->second_ring, trace->root_end_ns)))) {
-        forget_result(PyObject_CallNoArgs(state->hooks.restart_sender));
+        forget_result(state, ask_hook(state->hooks.restart_sender, NULL, NULL));
     }
 }
 

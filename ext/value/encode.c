@@ -13,6 +13,7 @@
 #include "value/encode.h"
 
 #include "base/errors.h"
+#include "base/python_side.h"
 #include "value/content.h"
 
 #include <stdio.h>
@@ -81,23 +82,23 @@ void encode_str(Buffer *out, PyObject *text)
 
 /* The digits of any int; int's own, whatever a subclass says. Hexadecimal ones where there are more
  * than Python converts (sys.get_int_max_str_digits()). `decimal` may be NULL. */
-static PyObject *digits_of(PyObject *value, bool *decimal)
+static PyObject *digits_of(CoreState *state, PyObject *value, bool *decimal)
 {
     PyObject *digits = PyNumber_ToBase(value, 10);
     if (decimal != NULL) {
         *decimal = digits != NULL;
     }
     if (digits == NULL) {
-        swallow_exception();
+        swallow_exception(state); /* converting many digits looks for signals */
         digits = PyNumber_ToBase(value, 16);
     }
     if (digits == NULL) {
-        swallow_exception();
+        swallow_exception(state);
     }
     return digits;
 }
 
-static void encode_int(Buffer *out, PyObject *value)
+static void encode_int(CoreState *state, Buffer *out, PyObject *value)
 {
     int overflow;
     long long small = PyLong_AsLongLongAndOverflow(value, &overflow);
@@ -120,7 +121,7 @@ static void encode_int(Buffer *out, PyObject *value)
     }
     bool decimal;
     Py_ssize_t size;
-    PyObject *digits = digits_of(value, &decimal);
+    PyObject *digits = digits_of(state, value, &decimal);
     const char *utf8 = digits ? PyUnicode_AsUTF8AndSize(digits, &size) : NULL;
     if (utf8 == NULL) {
         PyErr_Clear();
@@ -136,7 +137,7 @@ static void encode_int(Buffer *out, PyObject *value)
     Py_XDECREF(digits);
 }
 
-static void encode_unprintable(Buffer *out, PyObject *value)
+static void encode_unprintable(CoreState *state, Buffer *out, PyObject *value)
 {
     PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__name__");
     PyObject *text = name ? PyUnicode_FromFormat("<unprintable %S object>", name) : NULL;
@@ -144,11 +145,29 @@ static void encode_unprintable(Buffer *out, PyObject *value)
         encode_str(out, text);
     }
     else {
-        swallow_exception();
-        encode_text(out, "<unprintable object>", 20);
+        swallow_exception(state);
+        encode_text(out, SIZED("<unprintable object>"));
     }
     Py_XDECREF(name);
     Py_XDECREF(text);
+}
+
+/* Takes the items of the dicts that are being read, before code of the program runs that may change
+ * them: json.dumps has taken them already. */
+static void settle_dicts(Encoder *e)
+{
+    for (int i = 0; i < e->depth; i++) {
+        Level *level = &e->levels[i];
+        if (level->kind == LEVEL_DICT) {
+            level->content = PyDict_Items(level->container);
+            if (level->content == NULL) {
+                swallow_exception(e->state);
+                continue;
+            }
+            level->kind = LEVEL_PAIRS;
+            level->at = (Py_ssize_t)level->written;
+        }
+    }
 }
 
 static EncodeResult encode_key(Encoder *e, PyObject *key)
@@ -192,7 +211,7 @@ static EncodeResult encode_key(Encoder *e, PyObject *key)
         return ENCODED;
     }
     if (PyLong_Check(key)) {
-        PyObject *digits = digits_of(key, NULL);
+        PyObject *digits = digits_of(e->state, key, NULL);
         if (digits == NULL) {
             out->failed = true;
             return ENCODED;
@@ -204,10 +223,11 @@ static EncodeResult encode_key(Encoder *e, PyObject *key)
     if (!e->tolerant) {
         return NEEDS_REPR;
     }
-    PyObject *repr = PyObject_Repr(key);
+    settle_dicts(e);
+    PyObject *repr = is_interrupted(e->state) ? NULL : PyObject_Repr(key);
     if (repr == NULL) {
-        swallow_exception();
-        encode_unprintable(out, key);
+        swallow_exception(e->state);
+        encode_unprintable(e->state, out, key);
         return ENCODED;
     }
     encode_str(out, repr);
@@ -299,31 +319,13 @@ static void level_close(Encoder *e)
     Py_DECREF(container);
 }
 
-/* Takes the items of the dicts that are being read, before code of the program runs that may change
- * them: json.dumps has taken them already. */
-static void settle_dicts(Encoder *e)
-{
-    for (int i = 0; i < e->depth; i++) {
-        Level *level = &e->levels[i];
-        if (level->kind == LEVEL_DICT) {
-            level->content = PyDict_Items(level->container);
-            if (level->content == NULL) {
-                PyErr_Clear();
-                continue;
-            }
-            level->kind = LEVEL_PAIRS;
-            level->at = (Py_ssize_t)level->written;
-        }
-    }
-}
-
 /* Swallows the pending exception; true where json.dumps would have raised it and MLflow stored the
  * repr. */
 static bool raised_for_json(const Encoder *e)
 {
     bool known =
         PyErr_ExceptionMatches(PyExc_ValueError) || PyErr_ExceptionMatches(PyExc_TypeError);
-    swallow_exception();
+    swallow_exception(e->state);
     return known && !e->tolerant;
 }
 
@@ -366,16 +368,16 @@ static PyObject *own_items(PyObject *value)
 static EncodeResult open_sequence_subclass(Encoder *e, PyObject *value)
 {
     settle_dicts(e);
-    PyObject *items = iterated(value);
+    PyObject *items = is_interrupted(e->state) ? NULL : iterated(value);
     if (items == NULL) {
-        if (raised_for_json(e)) {
+        if (PyErr_Occurred() && raised_for_json(e)) {
             return NEEDS_REPR;
         }
         items = own_items(value);
     }
     Level *level = items ? level_open(e, LEVEL_ITERATED, value) : NULL;
     if (level == NULL) {
-        PyErr_Clear();
+        swallow_exception(e->state);
         Py_XDECREF(items);
         e->out->failed = true;
         return ENCODED;
@@ -394,14 +396,14 @@ static EncodeResult open_dict_subclass(Encoder *e, PyObject *dict)
         return ENCODED;
     }
     settle_dicts(e);
-    PyObject *items = PyMapping_Items(dict);
+    PyObject *items = is_interrupted(e->state) ? NULL : PyMapping_Items(dict);
     if (items == NULL) {
-        if (raised_for_json(e)) {
+        if (PyErr_Occurred() && raised_for_json(e)) {
             return NEEDS_REPR;
         }
         items = PyDict_Items(dict);
         if (items == NULL) {
-            PyErr_Clear();
+            swallow_exception(e->state);
             e->out->failed = true;
             return ENCODED;
         }
@@ -420,12 +422,16 @@ static EncodeResult open_dict_subclass(Encoder *e, PyObject *dict)
 /* JSONEncoder.default: what the hook returns stands for the value. */
 static EncodeResult open_other(Encoder *e, PyObject *value)
 {
+    if (UNLIKELY(e->state->hooks.encode_default == NULL) || is_interrupted(e->state)) {
+        encode_unprintable(e->state, e->out, value);
+        return ENCODED;
+    }
     settle_dicts(e);
-    PyObject *stand_in = PyObject_CallFunctionObjArgs(e->state->hooks.encode_default, value, NULL);
+    PyObject *stand_in = ask_hook(e->state->hooks.encode_default, value, NULL);
     if (stand_in == NULL) {
-        swallow_exception();
-        if (e->tolerant) {
-            encode_unprintable(e->out, value);
+        swallow_exception(e->state);
+        if (e->tolerant || is_interrupted(e->state)) {
+            encode_unprintable(e->state, e->out, value);
             return ENCODED;
         }
         return NEEDS_REPR;
@@ -439,8 +445,8 @@ static EncodeResult open_other(Encoder *e, PyObject *value)
         }
         stand_in = PyObject_Str(value);
         if (stand_in == NULL) {
-            swallow_exception();
-            encode_unprintable(e->out, value);
+            swallow_exception(e->state);
+            encode_unprintable(e->state, e->out, value);
             return ENCODED;
         }
     }
@@ -528,7 +534,7 @@ static EncodeResult encode_one(Encoder *e, PyObject *value)
         return ENCODED;
     }
     if (PyLong_Check(value)) {
-        encode_int(out, value);
+        encode_int(e->state, out, value);
         return ENCODED;
     }
     if (PyFloat_Check(value)) {
@@ -675,14 +681,17 @@ void encode_value(CoreState *state, Buffer *out, PyObject *value)
 
 void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *make)
 {
-    PyObject *repr = make ? PyObject_CallFunctionObjArgs(make, value, NULL) : PyObject_Repr(value);
+    PyObject *repr = NULL;
+    if (!is_interrupted(state)) {
+        repr = make ? ask_hook(make, value, NULL) : PyObject_Repr(value);
+    }
     if (repr != NULL && PyUnicode_Check(repr)) {
         encode_str(out, repr);
         Py_DECREF(repr);
         return;
     }
     Py_XDECREF(repr);
-    swallow_exception(); /* (MLflow raises it into the caller.) */
+    swallow_exception(state); /* (MLflow raises it into the caller.) */
     encode(state, out, value, false, true);
 }
 

@@ -51,6 +51,8 @@ def _usable_log_level(level: SpanLogLevel | str | None) -> int | None:
     try:
         return entities.log_level_number(level)
     except Exception as error:
+        if _core.is_interruption(error):
+            raise
         log.warn(f"The span is recorded without its log level: {error}")
         return None
 
@@ -62,7 +64,9 @@ def _usable_attributes(attributes: Any) -> list[tuple[str, Any]]:
         return []
     try:
         items = list(dict(attributes).items())
-    except Exception:
+    except Exception as error:
+        if _core.is_interruption(error):
+            raise
         log.warn(f"attributes must be a dictionary, not {attributes!r:.100}; none are recorded.")
         return []
     if others := [key for key, _ in items if not isinstance(key, str) or not key]:

@@ -211,6 +211,8 @@ def _process(span: LiveSpan) -> None:
             if processor(span) is not None:
                 returned.append(_name(processor))
         except Exception as error:
+            if _core.is_interruption(error):
+                raise
             log.warn(f"Span processor {_name(processor)} failed: {error}")
     if returned:
         log.warn(

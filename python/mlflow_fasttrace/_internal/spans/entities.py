@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
 
 if TYPE_CHECKING:
@@ -229,7 +230,9 @@ def apply_root_options(
     for link in given_links or ():
         try:
             add_link(span, link)
-        except Exception:
+        except Exception as error:
+            if _core.is_interruption(error):
+                raise
             log.logger.warning("Skipping invalid link: %s", link)
 
 
@@ -313,8 +316,10 @@ def payload_repr(value: Any) -> str:
     looks for attachments, so tuples show as lists."""
     try:
         value = _plain(value)
-    except Exception:
-        pass  # too deep, or a cycle: as it is
+    except Exception as error:
+        if _core.is_interruption(error):
+            raise
+        # Otherwise it is too deep, or a cycle, and is shown as it is.
     return repr(value)
 
 

@@ -2,7 +2,9 @@
 ``format_exception``.
 
 The rules are those of MLflow's encoder (``mlflow.tracing.utils.TraceJSONEncoder``) and of
-``SpanEvent.from_exception``, with one difference: nothing in here raises into the traced program.
+``SpanEvent.from_exception``, with one difference: no error of a value's own code is raised into the traced
+program. What belongs to the program (``_core.is_interruption``) passes through here, and the core raises it
+where the traced call ends.
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ def encode_default(value: Any) -> Any:
 
     Raises:
         ValueError, TypeError: the core then records the ``repr`` of the whole value, as MLflow does.
-        KeyboardInterrupt: the core raises it again later.
     """
     try:
         return _stand_in(value)
-    except (ValueError, TypeError, KeyboardInterrupt):
+    except (ValueError, TypeError):
         raise
     except BaseException as error:
+        if _core.is_interruption(error):
+            raise
         reason = type_name(error)
     warn(
         f"A value of type {type_name(value)} could not be recorded as it is: "
@@ -37,10 +40,9 @@ def encode_default(value: Any) -> Any:
     for convert in (repr, str):
         try:
             return convert(value)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
-            continue
+        except BaseException as error:
+            if _core.is_interruption(error):
+                raise
     return f"<unprintable {type_name(value)} object>"
 
 
@@ -56,8 +58,9 @@ def _stand_in(value: Any) -> Any:
         if dataclasses is not None and dataclasses.is_dataclass(value):
             try:
                 return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-            except Exception:
-                pass
+            except BaseException as error:
+                if _core.is_interruption(error):
+                    raise
     attachment = getattr(sys.modules.get("mlflow.tracing.attachments"), "Attachment", None)
     if attachment is not None and isinstance(value, attachment):
         return _core.LiveSpan  # the sign by which the core's encoder knows an attachment
@@ -86,15 +89,34 @@ def _consumes_stream(value: Any) -> bool:
     return isinstance(value, tuple(kind for kind in kinds if kind is not None))
 
 
+#: A traceback of more frames than Python's own recursion limit lets grow is shown in part: each of as many
+#: traced calls would show all of it.
+_DEEP, _FRAMES_OF_DEEP = 1000, 100
+
+
+def _is_deep(error: BaseException) -> bool:
+    frames = 0
+    at = error.__traceback__
+    while at is not None and frames <= _DEEP:
+        frames += 1
+        at = at.tb_next
+    return frames > _DEEP
+
+
 def format_exception(error: BaseException) -> tuple[str, str, str, str]:
-    """``(message, type, stack trace, status description)`` of an exception; never raises."""
+    """``(message, type, stack trace, status description)`` of an exception, whatever its own code raises."""
     name = type(error).__name__
     try:
         message = str(error)
-    except Exception:
+    except BaseException as own:
+        if _core.is_interruption(own):
+            raise
         message = f"<unprintable {name} object>"
     try:
-        stack_trace = "".join(traceback.format_exception(error)).strip()
-    except Exception:
+        limit = _FRAMES_OF_DEEP if _is_deep(error) else None
+        stack_trace = "".join(traceback.format_exception(error, limit=limit)).strip()
+    except BaseException as own:
+        if _core.is_interruption(own):
+            raise
         stack_trace = f"{name}: {message}"
     return message, name, stack_trace, f"{name}: {message}"

@@ -174,15 +174,18 @@ def _coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callabl
     """The wrapper of a coroutine function."""
     begin, finish, fail = traced._begin, traced._finish, traced._fail
 
+    # A signal handler may raise after any call: what began is in a list that is there before, and ends
+    # in any case.
     async def wrapper(*args, **kwargs):
-        span = begin(args, kwargs)
+        held = []
         try:
+            begin(held, args, kwargs)
             result = await function(*args, **kwargs)
+            finish(held, result)
+            return result
         except BaseException as error:
-            fail(span, error)
+            fail(held, error)
             raise
-        finish(span, result)
-        return result
 
     return wrapper
 
@@ -193,16 +196,20 @@ def _generator_function(traced: Traced) -> Callable[..., Any]:
 
     def wrapper(*args, **kwargs):
         stream = begin(args, kwargs)
-        send = stream.send
-        item = send(None)
-        while item is not stream:
-            try:
-                sent = yield item
-            except BaseException as error:
-                item = stream.throw(error)
-            else:
-                item = send(sent)
-        return stream.value
+        try:
+            send = stream.send
+            item = send(None)
+            while item is not stream:
+                try:
+                    sent = yield item
+                except BaseException as error:
+                    item = stream.throw(error)
+                else:
+                    item = send(sent)
+            return stream.value
+        except BaseException as error:  # of a signal handler, if the stream has not ended
+            stream.end(error)
+            raise
 
     return wrapper
 
@@ -228,38 +235,40 @@ def _async_generator_function(traced: Traced) -> Callable[..., Any]:
     async def wrapper(*args, **kwargs):
         stream = begin(args, kwargs)
         body = stream.iterator
-        step = first_step(body)
         closing = False
-        while True:
-            # Closing may be the garbage collector's work, where the context must not be touched.
-            token = None if closing else stream.enter()
-            try:
-                item = await step
-            except StopAsyncIteration:
-                stream.leave(token)
-                stream.end(None)
-                return
-            except GeneratorExit as error:
-                stream.abandon(token)
-                stream.end(error)
-                raise
-            except BaseException as error:
-                stream.leave(token)
-                stream.end(error)
-                raise
-            stream.leave(token)
-            stream.item(item)
-            if closing:  # the body yields although it was closed: nobody takes the item
-                stream.end(None)
-                closing = False
-            try:
-                sent = yield item
-            except BaseException as error:
-                if isinstance(error, GeneratorExit):
-                    closing = True
-                    stream.abandon(None)
-                step = body.athrow(error)
-            else:
-                step = body.asend(sent)
+        try:
+            step = first_step(body)
+            while True:
+                if (
+                    not closing
+                ):  # perhaps the garbage collector's work: the context must not be touched
+                    stream.enter()
+                try:
+                    item = await step
+                except StopAsyncIteration:
+                    stream.leave()
+                    stream.end(None)
+                    return
+                except GeneratorExit:
+                    stream.abandon()
+                    raise
+                stream.leave()
+                stream.item(item)
+                if closing:  # the body yields although it was closed: nobody takes the item
+                    stream.end(None)
+                    closing = False
+                try:
+                    sent = yield item
+                except BaseException as error:
+                    if isinstance(error, GeneratorExit):
+                        closing = True
+                        stream.abandon()
+                    step = body.athrow(error)
+                else:
+                    step = body.asend(sent)
+        except BaseException as error:  # of the body, or of a signal handler
+            stream.leave()
+            stream.end(error)
+            raise
 
     return wrapper
