@@ -41,7 +41,7 @@ static void trace_dealloc(Trace *trace)
 static PyObject *handed_out(Trace *trace, PyObject *container)
 {
     Py_XINCREF(container);
-    trace_track(trace);
+    trace_track_with_spans(trace);
     return container;
 }
 
@@ -130,7 +130,7 @@ static int set_info(Trace *trace, PyObject *value, void *unused)
 {
     (void)unused;
     set_shared(&trace->info, value);
-    trace_track(trace);
+    trace_track_with_spans(trace);
     /* MLflow's code that has a trace's info may ask for its spans too, ended ones included. */
     return trace->open_spans == 0 || slot_list(&trace->whole_spans) != NULL ? 0 : -1;
 }

@@ -24,6 +24,9 @@ Span *span_make(CoreState *state, Trace *trace, PyObject *name)
     span->name = name;
     span->attributes.entries = span->inline_entries;
     span->attributes.room = INLINE_ATTRIBUTES;
+    if (UNLIKELY(PyObject_GC_IsTracked((PyObject *)trace))) {
+        span_track(span);
+    }
     return span;
 }
 

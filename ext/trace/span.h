@@ -72,6 +72,16 @@ static inline void span_track(Span *span)
     }
 }
 
+/* Lets the collector look at a trace whose containers the program gets, and at its spans: they may
+ * come to refer to one another. Spans that start later are looked at too. */
+static inline void trace_track_with_spans(Trace *trace)
+{
+    trace_track(trace);
+    for (Span *span = trace->spans; span != NULL; span = span->next) {
+        span_track(span);
+    }
+}
+
 /* Notes a span whose scope was released without being left, or a trace whose last open span was:
  * span_end_abandoned() (span_end.h) sees to it at the next start of a span, or flush. Ending runs
  * hooks, and a dealloc may be part of a garbage collection. Keeps a pending exception. */

@@ -59,8 +59,7 @@ static void add_to_whole_trace(CoreState *state, Trace *trace, Span *span)
     if (PyList_Append(trace->whole_spans, (PyObject *)span) < 0) {
         swallow_exception(state);
     }
-    span_track(span);
-    trace_track(trace);
+    trace_track_with_spans(trace);
 }
 
 /* Tells Python that a trace is complete, where it wants to know. */

@@ -299,21 +299,25 @@ def start_span_no_context(
     )
     if type(span) is not _core.LiveSpan:
         return NO_OP_SPAN if span is None else NoOpSpan(span)
-    span.set_span_type(span_type)
-    if inputs is not None:
-        span.set_inputs(inputs)
-    if attributes:
-        span.set_attributes(attributes)
-    if description is not None:
-        span.set_description(description)
-    if (level := _usable_log_level(log_level)) is not None:
-        span.set_attribute("mlflow.spanLogLevel", level)
-    if tags:
-        span._trace.tags.update({k: v for k, v in tags.items() if k not in IMMUTABLE_TAGS})
-    if metadata:
-        span._trace.metadata.update(metadata)
-    if links or experiment is not None:
-        entities.apply_root_options(span, RootOptions(experiment, None, links))
+    try:
+        span.set_span_type(span_type)
+        if inputs is not None:
+            span.set_inputs(inputs)
+        if attributes:
+            span.set_attributes(attributes)
+        if description is not None:
+            span.set_description(description)
+        if (level := _usable_log_level(log_level)) is not None:
+            span.set_attribute("mlflow.spanLogLevel", level)
+        if tags:
+            span._trace.tags.update({k: v for k, v in tags.items() if k not in IMMUTABLE_TAGS})
+        if metadata:
+            span._trace.metadata.update(metadata)
+        if links or experiment is not None:
+            entities.apply_root_options(span, RootOptions(experiment, None, links))
+    except BaseException:  # a signal handler's, say: nobody else has the span to end it
+        span.end()
+        raise
     return span
 
 

@@ -1,0 +1,197 @@
+"""What spans hold is bounded by what is set on them now, and goes when nobody holds them any more."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+import weakref
+
+import mlflow_fasttrace as mlflow
+from mlflow_fasttrace import _core
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def outputs_that_are_set_again_and_again() -> None:
+    megabyte = "x" * (1 << 20)
+    with mlflow.start_span("streaming") as span:
+        span.set_attribute("kept", 1)
+        for _ in range(20):
+            span.set_outputs(megabyte)
+        before = resident_bytes()
+        for i in range(1500):  # more than 1 GiB in all
+            span.set_outputs([i, megabyte])
+            span.set_attribute("step", i)
+        assert resident_bytes() - before < 64 << 20
+        assert span.outputs == [1499, megabyte]
+        assert span.attributes["kept"] == 1 and span.attributes["step"] == 1499
+        assert list(span.attributes)[-2:] == ["mlflow.spanOutputs", "step"]
+
+
+def many_attributes() -> None:
+    with mlflow.start_span("many") as span:
+        start = time.thread_time()
+        for i in range(40_000):
+            span.set_attribute(f"{i:05}.with.a.long.and.equal.end", i)
+        spent = time.thread_time() - start
+        few = time.thread_time()
+        with mlflow.start_span("few") as other:
+            for i in range(40_000):
+                other.set_attribute("one", i)
+        few = time.thread_time() - few
+        assert spent < 20 * few, (spent, few)
+        for i in range(0, 40_000, 2):
+            span._remove_attribute(f"{i:05}.with.a.long.and.equal.end")
+        for i in range(1, 40_000, 4):
+            span.set_attribute(f"{i:05}.with.a.long.and.equal.end", -i)
+        attributes = span.attributes
+        own = [key for key in attributes if key.endswith("equal.end")]
+        assert len(own) == 20_000
+        assert own[-1] == "39997.with.a.long.and.equal.end"
+        for i in range(1, 40_000, 2):
+            value = span.get_attribute(f"{i:05}.with.a.long.and.equal.end")
+            assert value == (-i if i % 4 == 1 else i)
+
+
+class Holder:
+    pass
+
+
+def scopes_in_circles() -> None:
+    gone = []
+    for _ in range(100):
+        holder = Holder()
+        holder.scope = mlflow.start_span("circle", attributes={"holder": holder})
+        gone.append(weakref.ref(holder))
+    del holder
+    gc.collect()
+    assert not [one for one in gone if one() is not None]
+
+
+def spans_in_circles() -> None:
+    gone = []
+    for way in range(300):
+        with mlflow.start_span("circle") as span:
+            holder = Holder()
+            holder.span = span
+            if way % 3 == 0:
+                span.holder = holder
+            elif way % 3 == 1:
+                span.__dict__["holder"] = holder
+            else:
+                span._trace.metadata["holder"] = [holder]
+                span._trace.assessments.append(holder)
+                span._trace.tags["holder"] = holder
+            gone.append(weakref.ref(holder))
+    del span, holder
+    gc.collect()
+    assert not [one for one in gone if one() is not None]
+
+
+def traces_whose_spans_are_dropped() -> None:
+    def drop(kind):
+        root = mlflow.start_span_no_context("root")
+        child = mlflow.start_span_no_context("child", parent_span=root)
+        root._trace.info = Holder()
+        gone.append(weakref.ref(root._trace.info))
+        if kind == 0:
+            child.end()  # the root is dropped
+        elif kind == 1:
+            root.end()  # the child is dropped
+        return
+
+    gone = []
+    for i in range(300):
+        drop(i % 3)
+    _core.end_abandoned()
+    gc.collect()
+    assert not [one for one in gone if one() is not None]
+    assert not _core.live_traces()
+
+
+def a_long_chain_of_open_spans() -> None:
+    scopes = []
+    for _ in range(260_000):
+        scope = mlflow.start_span("deep")
+        scope.__enter__()
+        scopes.append(scope)
+    scopes.clear()
+    _core.current_span_var.set(None)
+    _core.end_abandoned()
+    gc.collect()
+    mlflow.tracing.disable()
+    for _ in range(100_000):
+        _core.current_span_var.set(_core.non_recording_span(False))
+    _core.current_span_var.set(None)
+    mlflow.tracing.enable()
+
+
+def flat(name, step, times=30_000) -> None:
+    for _ in range(2000):
+        step()
+    _core.end_abandoned()
+    gc.collect()
+    before = resident_bytes()
+    for i in range(times):
+        step()
+        if i % 500 == 0:
+            _core.end_abandoned()
+    _core.end_abandoned()
+    gc.collect()
+    grown = resident_bytes() - before
+    assert grown < 6 << 20, (name, grown)
+
+
+def every_way_of_dropping_a_span() -> None:
+    @mlflow.trace
+    def generator():
+        yield 1
+        yield 2
+
+    @mlflow.trace
+    async def coroutine():
+        await never()
+
+    class never:
+        def __await__(self):
+            yield
+
+    def a_scope():
+        mlflow.start_span("dropped").__enter__()
+        _core.current_span_var.set(None)
+
+    def no_context():
+        mlflow.start_span_no_context("dropped")
+
+    def a_child():
+        with mlflow.start_span("root"):
+            mlflow.start_span_no_context("dropped", parent_span=mlflow.get_current_active_span())
+
+    def a_generator():
+        next(generator())
+
+    def a_coroutine():
+        coroutine().send(None)
+
+    def a_span_on_itself():
+        span = mlflow.start_span_no_context("dropped")
+        span.me = span
+
+    for step in (a_scope, no_context, a_child, a_generator, a_coroutine, a_span_on_itself):
+        flat(step.__name__, step)
+
+
+for check in (
+    outputs_that_are_set_again_and_again,
+    many_attributes,
+    scopes_in_circles,
+    spans_in_circles,
+    traces_whose_spans_are_dropped,
+    a_long_chain_of_open_spans,
+    every_way_of_dropping_a_span,
+):
+    check()

@@ -1,0 +1,22 @@
+"""What a program of this folder has recorded, read from its own ring: it runs without a sender."""
+
+from __future__ import annotations
+
+import glob
+import os
+
+from mlflow_fasttrace import _core
+
+SPAN = 1  # the kind of a span's record
+
+
+def span_records() -> list[bytes]:
+    """The records of the spans that have ended since the last call, oldest first."""
+    _core.end_abandoned()
+    (ring,) = glob.glob(f"/dev/shm/mlflow-fasttrace-*/*/{os.getpid()}-*.ring")
+    return [record for _, kind, _, record in _core.RingReader(ring).drain(1 << 30) if kind == SPAN]
+
+
+def names() -> list[str]:
+    """The names of the spans that have been recorded so far."""
+    return [_core.decode(record)[4] for record in span_records()]
