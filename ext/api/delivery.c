@@ -111,11 +111,11 @@ static PyObject *core_span_summary(PyObject *module, PyObject *args)
         span.parent_id == NULL ||
         (size_under == SPAN_ID_SIZE && memcmp(span.parent_id, roots_under, SPAN_ID_SIZE) == 0);
     Buffer json = {0};
-    bool whole = span_json(&json, &span);
+    ConvertResult converted = span_json(&json, &span);
     size_t size = json.len;
     buffer_free(&json);
-    if (!whole) {
-        PyErr_SetString(PyExc_ValueError, "damaged span record");
+    if (converted != CONVERT_WHOLE) {
+        convert_error(converted, "span record");
         return NULL;
     }
     PyObject *usage = attribute_object(&span, "mlflow.chat.tokenUsage"), *cost = NULL;
@@ -155,14 +155,45 @@ static PyObject *core_span_json(PyObject *module, PyObject *record)
     }
     Buffer json = {0};
     PyObject *text = NULL;
-    if (span_json(&json, &span)) {
+    ConvertResult converted = span_json(&json, &span);
+    if (converted == CONVERT_WHOLE) {
         text = PyUnicode_DecodeUTF8(json.data, (Py_ssize_t)json.len, NULL);
     }
     else {
-        PyErr_SetString(PyExc_ValueError, "damaged span record");
+        convert_error(converted, "span record");
     }
     buffer_free(&json);
     return text;
+}
+
+/* Whether the pending exception says that a record is no span record, which is then forgotten;
+ * false for others, a MemoryError say, which stay set. */
+static bool forget_refusal(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return false;
+    }
+    PyErr_Clear();
+    return true;
+}
+
+/* Takes a record apart and appends it as OTLP. *refused: it cannot be encoded. 0, or -1 with an
+ * exception. */
+static int append_span(Buffer *out, PyObject *record, const CollectorForm *form, bool *refused,
+                       bool *inexact)
+{
+    SpanRecord span;
+    *refused = parse_span(&span, record) < 0;
+    if (*refused) {
+        return forget_refusal() ? 0 : -1;
+    }
+    ConvertResult converted = otlp_span(out, &span, form, inexact);
+    if (converted == CONVERT_NO_MEMORY) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *refused = converted != CONVERT_WHOLE;
+    return 0;
 }
 
 static int append_index(PyObject *list, Py_ssize_t i)
@@ -186,21 +217,15 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
         goto done;
     }
     OtlpMarks marks;
-    otlp_begin(&out, &marks, NULL);
+    if (otlp_begin(&out, &marks, NULL) != CONVERT_WHOLE) {
+        PyErr_NoMemory();
+        goto done;
+    }
     for (Py_ssize_t i = 0; i < PyList_Size(records); i++) {
-        SpanRecord span;
-        bool is_inexact = false;
-        bool ok = parse_span(&span, PyList_GetItem(records, i)) == 0 &&
-                  otlp_span(&out, &span, NULL, &is_inexact);
-        if (out.failed) {
-            PyErr_NoMemory();
-            goto done;
-        }
-        if (!ok) {
-            PyErr_Clear();
-        }
-        if ((!ok && append_index(refused, i) < 0) ||
-            (ok && is_inexact && append_index(inexact, i) < 0)) {
+        bool is_refused, is_inexact = false;
+        if (append_span(&out, PyList_GetItem(records, i), NULL, &is_refused, &is_inexact) < 0 ||
+            (is_refused && append_index(refused, i) < 0) ||
+            (!is_refused && is_inexact && append_index(inexact, i) < 0)) {
             goto done;
         }
     }
@@ -226,7 +251,6 @@ static int append_collector_span(Buffer *out, PyObject *item, bool json, bool *r
     unsigned long long kind;
     const char *extra;
     Py_ssize_t extra_size, name_size;
-    SpanRecord span;
     bool inexact = false;
     if (!PyTuple_Check(item)) {
         PyErr_SetString(PyExc_TypeError,
@@ -241,13 +265,7 @@ static int append_collector_span(Buffer *out, PyObject *item, bool json, bool *r
     form.name_size = (size_t)name_size;
     form.kind = kind;
     form.extra = reader_over(extra, (size_t)extra_size);
-    *refused = parse_span(&span, record) < 0 || !otlp_span(out, &span, &form, &inexact);
-    if (out->failed) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    PyErr_Clear();
-    return 0;
+    return append_span(out, record, &form, refused, &inexact);
 }
 
 static PyObject *core_collector_request(PyObject *module, PyObject *args)
@@ -264,7 +282,12 @@ static PyObject *core_collector_request(PyObject *module, PyObject *args)
         return NULL;
     }
     Reader resource = reader_over(bytes, (size_t)size);
-    if (!otlp_begin(&out, &marks, &resource)) {
+    ConvertResult begun = otlp_begin(&out, &marks, &resource);
+    if (begun == CONVERT_NO_MEMORY) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    if (begun != CONVERT_WHOLE) {
         PyErr_SetString(PyExc_ValueError, "the resource is not an encoded map");
         goto done;
     }

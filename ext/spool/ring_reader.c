@@ -202,6 +202,20 @@ static int position_from(RingReader *reader, PyObject *arg, uint64_t *position)
     return 0;
 }
 
+static PyObject *ring_reader_rewind(RingReader *reader, PyObject *arg)
+{
+    uint64_t position;
+    if (position_from(reader, arg, &position) < 0) {
+        return NULL;
+    }
+    if (position < load_acquire(&reader->header->tail)) {
+        PyErr_SetString(PyExc_ValueError, "the space before the ring's tail is given back");
+        return NULL;
+    }
+    reader->cursor = position;
+    Py_RETURN_NONE;
+}
+
 static PyObject *ring_reader_release(RingReader *reader, PyObject *arg)
 {
     uint64_t position;
@@ -332,6 +346,10 @@ static PyMethodDef ring_reader_methods[] = {
     {"skip_damage", (PyCFunction)ring_reader_skip_damage, METH_NOARGS,
      "skip_damage($self, /)\n--\n\n"
      "Give up everything up to the program's head; the bytes passed over."},
+    {"rewind", (PyCFunction)ring_reader_rewind, METH_O,
+     "rewind($self, position, /)\n--\n\n"
+     "Read again from a position where drain() began before. Raises ValueError where it has not\n"
+     "been read or is given back."},
     {"release", (PyCFunction)ring_reader_release, METH_O,
      "release($self, position, /)\n--\n\nGive the space up to there back to the program."},
     {"set_delivered", (PyCFunction)ring_reader_set_delivered, METH_O,

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 typedef struct {
     PyObject_HEAD int fd;
@@ -160,6 +161,10 @@ static FrameResult decompress(const SegmentFrame *frame, const char *stored, cha
         return FRAME_FAILED;
     }
     size_t size = ZSTD_decompress(*content, frame->content_size, stored, frame->stored_size);
+    if (ZSTD_isError(size) && ZSTD_getErrorCode(size) == ZSTD_error_memory_allocation) {
+        PyErr_NoMemory();
+        return FRAME_FAILED;
+    }
     return ZSTD_isError(size) || size != frame->content_size ? FRAME_DAMAGED : FRAME_READ;
 }
 
@@ -276,6 +281,22 @@ static PyObject *segment_reader_read(SegmentReader *reader, PyObject *arg)
     return list;
 }
 
+static PyObject *segment_reader_rewind(SegmentReader *reader, PyObject *arg)
+{
+    unsigned long long offset = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (offset > reader->offset) {
+        PyErr_Format(PyExc_ValueError, "offset %llu has not been read yet: the reader is at %llu",
+                     offset, (unsigned long long)reader->offset);
+        return NULL;
+    }
+    reader->offset = offset;
+    reader->damaged = false;
+    Py_RETURN_NONE;
+}
+
 static PyObject *segment_reader_get_damaged(SegmentReader *reader, void *unused)
 {
     (void)unused;
@@ -303,7 +324,13 @@ static PyMethodDef segment_reader_methods[] = {
     {"read", (PyCFunction)segment_reader_read, METH_O,
      "read($self, limit, /)\n--\n\n"
      "The records of whole frames, about `limit` bytes of file, as (position, kind, trace id,\n"
-     "record)."},
+     "record).\n\n"
+     "Raises OSError or MemoryError; the reader stays where it was then."},
+    {"rewind", (PyCFunction)segment_reader_rewind, METH_O,
+     "rewind($self, offset, /)\n--\n\n"
+     "Read again from an offset where read() began before. Raises ValueError where it has not "
+     "been\n"
+     "read."},
     {NULL, NULL, 0, NULL},
 };
 
