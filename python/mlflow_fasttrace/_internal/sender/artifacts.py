@@ -38,7 +38,7 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         artifacts: What is uploaded.
 
     Raises:
-        Unavailable, Forbidden, TransientError, Rejected: not all of it is there.
+        Unavailable, Forbidden, TransientError, Rejected, MemoryError: not all of it is there.
     """
     import requests
     from mlflow.exceptions import MlflowException
@@ -65,7 +65,7 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
                 )
             spans = _with_earlier(repository, artifacts) if artifacts.added else artifacts.spans
             repository.upload_trace_data(f'{{"spans": [{", ".join(spans)}]}}')
-    except (Unavailable, TransientError):
+    except (Unavailable, TransientError, MemoryError):
         raise
     except Exception as error:
         # The code of an artifact store raises anything: where its package, its credentials or its
@@ -94,6 +94,8 @@ def _with_earlier(repository: Any, artifacts: Artifacts) -> list[str]:
     new = {json.loads(text)["span_id"] for text in artifacts.spans}
     try:
         earlier = repository.download_trace_data()["spans"]
+    except MemoryError:
+        raise
     except Exception as error:
         raise TransientError(f"spans that were uploaded before cannot be read: {error}") from error
     return [json.dumps(span) for span in earlier if span["span_id"] not in new] + artifacts.spans

@@ -27,7 +27,7 @@ from mlflow_fasttrace._internal.sender.collectors import Collector, open_collect
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.exceptions import Rejected, TransientError, Unavailable
 from mlflow_fasttrace._internal.sender.sources import Entry
-from mlflow_fasttrace._internal.sender.verdicts import Verdicts
+from mlflow_fasttrace._internal.sender.verdicts import Verdicts, wait_for_memory
 from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, is_root
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -101,7 +101,7 @@ class CollectorDelivery:
                 if trace.trace_id not in left:
                     self._acknowledgements.done(trace, Disposition.DELIVERED)
             self.verdicts.judge(self._dead_letters.set_aside)
-        except Unavailable:
+        except (Unavailable, MemoryError):
             self._assembler.drop_done()  # what was sent is not sent again
             raise
         if left:
@@ -139,24 +139,29 @@ class CollectorDelivery:
     def _send(
         self, collector: Collector, resource: bytes, genai: bool, spans: list[_Item]
     ) -> set[bytes]:
-        """Sends one request; where that is refused, halves, down to the span that is to blame.
+        """Sends one request; where that is refused, or is more than there is memory for, halves, down
+        to the span that is to blame.
 
         Returns:
-            The ids of traces with a span that could not be set aside.
+            The ids of traces with a span that is left: it could not be set aside, or there is no
+            memory for it.
         """
-        prepared = [_prepared(trace, entry.record, genai) for trace, entry in spans]
-        body, damaged = _core.collector_request(prepared, resource, not genai)
-        for index in damaged:
-            logger.error("a span record of %s cannot be encoded", spans[index][0].mlflow_id)
         try:
+            prepared = [_prepared(trace, entry.record, genai) for trace, entry in spans]
+            body, damaged = _core.collector_request(prepared, resource, not genai)
+            if damaged:
+                raise Rejected(f"{len(damaged)} span records cannot be encoded")
             collector.send(body)
             self.verdicts.took()
-        except (Rejected, TransientError) as reason:
+        except (Rejected, TransientError, MemoryError) as reason:
             if len(spans) > 1:
                 half = len(spans) // 2
                 left = self._send(collector, resource, genai, spans[:half])
                 return left | self._send(collector, resource, genai, spans[half:])
             trace, entry = spans[0]
+            if isinstance(reason, MemoryError):
+                wait_for_memory(trace)
+                return {trace.trace_id}
             if isinstance(reason, TransientError):
                 self.verdicts.failed(trace, reason)
                 return set()
@@ -181,6 +186,8 @@ def _in_genai_names(record: bytes) -> tuple[int, dict[str, Any], bytes]:
     span = ReadableSpan(name=fields["name"], attributes=fields["attributes"])
     try:
         span = translate_span_to_genai(span)
+    except MemoryError:
+        raise
     except Exception as error:  # a span of odd content goes as it is, as in MLflow
         logger.warning("a span is not translated: %s: %s", type(error).__name__, error)
     attributes: dict[str, Any] = dict(span.attributes or {})

@@ -145,6 +145,9 @@ def deliver(
         try:
             with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
                 return _deliver(spool, uri, executor, report, patience, instead_of)
+        except MemoryError:
+            progress = _since(before, _numbers(read_status(spool.folder)))
+            return Outcome(progress, False, "there is no memory to send what is left")
         finally:
             lock.release()
     finally:
@@ -210,6 +213,8 @@ def _reached(sender: Sender, goals: dict[str, int]) -> bool:
         # The segment that a live program has begun stays until the program begins another one.
         if not segment.loaded and (not isinstance(segment, SpillSegment) or segment.reader.rest):
             return False
+    if sender.assembler.has_deferred():
+        return False
     running = _running(sender)
     return all(
         trace_id in running or all(_is_later(entry, goals) for entry in trace.entries())

@@ -47,6 +47,8 @@ class Intake:
         self._status = status
         self._reported = ServerState.UNKNOWN
         self._left_alone: dict[str, float] = {}  # files, and when each is tried again
+        # Those of them of which a part was read: they are read on from there.
+        self._begun: dict[str, SpillSegment] = {}
         if folder is not None and rings_folder is not None:
             remove_moved(folder, rings_folder)
 
@@ -75,7 +77,8 @@ class Intake:
         for path in spilled:
             if path not in self.segments and not self._is_left_alone(path):
                 try:
-                    self.segments[path] = SpillSegment(path, by_stem.get(spill_stem(path)))
+                    begun = self._begun.pop(path, None)
+                    self.segments[path] = begun or SpillSegment(path, by_stem.get(spill_stem(path)))
                 except FileNotFoundError:
                     continue
                 except OSError as error:
@@ -108,13 +111,14 @@ class Intake:
     def _is_left_alone(self, path: str) -> bool:
         return time.monotonic() < self._left_alone.get(path, 0.0)
 
-    def _leave_alone(self, path: str, error: Exception, seconds: float = RETRY_SECONDS) -> None:
+    def _leave_alone(self, path: str, error: Exception) -> None:
         """Looks at a file again after a while: one that is no ring or segment of this user, or that
         the disk does not give back."""
         if path not in self._left_alone:
-            logger.error("%s cannot be read and is left alone: %s", path, error)
-            self._status.error(f"{path} cannot be read and is left alone: {error}")
-        self._left_alone[path] = time.monotonic() + seconds
+            reason = f"{path} cannot be read and is left alone: {str(error) or 'no memory'}"
+            logger.error(reason)
+            self._status.error(reason)
+        self._left_alone[path] = time.monotonic() + RETRY_SECONDS
 
     # ---- reading ----
 
@@ -149,10 +153,9 @@ class Intake:
             except (OSError, MemoryError) as error:
                 del self.segments[path]
                 if not isinstance(error, FileNotFoundError):
-                    # A segment of which a part was read is not begun again: that part would be read
-                    # twice.
-                    begun = isinstance(segment, SpillSegment) and segment.reader.offset
-                    self._leave_alone(path, error, float("inf") if begun else RETRY_SECONDS)
+                    if isinstance(segment, SpillSegment):
+                        self._begun[path] = segment
+                    self._leave_alone(path, error)
                 continue
             self._assembler.add(entries)
             count += len(entries)

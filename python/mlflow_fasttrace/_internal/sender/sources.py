@@ -144,10 +144,17 @@ class RingSource:
         return grown
 
     def read(self) -> list[Entry]:
-        """Reads new records."""
+        """Reads new records; none where there is no memory for them, which are read later."""
         self.flush_wanted |= self.reader.take_flush()
-        entries = [Entry(self, *item) for item in self.reader.drain(READ_BYTES)]
-        self.pending.extend(entries)
+        start, known = self.reader.cursor, len(self.pending)
+        try:
+            entries = [Entry(self, *item) for item in self.reader.drain(READ_BYTES)]
+            self.pending.extend(entries)
+        except MemoryError:
+            while len(self.pending) > known:
+                self.pending.pop()
+            self.reader.rewind(start)
+            return []
         if entries and self.unpacked_since is None:
             self.unpacked_since = time.monotonic()
         if self.reader.damaged:
@@ -201,22 +208,26 @@ class RingSource:
             The segment; None where there is nothing to move.
 
         Raises:
-            OSError: the segment cannot be written; everything stays in the ring.
+            OSError, MemoryError: the segment cannot be written; everything stays in the ring.
         """
-        moved = [item for item in self.pending if isinstance(item, Entry) and not item.done]
+        undone = [item for item in self.pending if not item.done]
+        moved = [item for item in undone if isinstance(item, Entry)]
         if not moved:
             return None
+        # A flush waits for the segment from now on, and for the markers of earlier ones. All of this
+        # is made before the segment is: what fails behind that would leave its records in both.
+        marker = Marker(self, self.reader.cursor, done=False)
+        markers = [item for item in undone if isinstance(item, Marker)]
+        pending: deque[Entry | Marker] = deque([*markers, marker])
+        segment = PackedSegment(path, marker)
         _core.write_segment(path, [entry.record_for_disk() for entry in moved], COMPRESSION_LEVEL)
         for entry in moved:
             entry.done = True
-        # A flush waits for the segment now, and for the markers of earlier ones.
-        markers = [item for item in self.pending if not item.done]
-        marker = Marker(self, self.reader.cursor, done=False)
-        self.pending = deque([*markers, marker])
+        self.pending = pending
         self.reader.release(self.reader.cursor)
         self.unpacked_since = None
         self.flush_wanted = False
-        return PackedSegment(path, marker)
+        return segment
 
     def finished(self) -> bool:
         """Whether the program is gone and nothing of its ring is needed any more."""
@@ -300,15 +311,28 @@ class SpillSegment:
         return self.ring.reader.spill_sequence > self.sequence or not self.ring.reader.alive()
 
     def read(self) -> list[Entry]:
-        """Reads new records.
+        """Reads new records. Where the file cannot be read to its end, what precedes is given, and the
+        next call raises.
 
         Raises:
-            OSError, MemoryError: the file cannot be read.
+            OSError, MemoryError: the file cannot be read from where the last call ended. Another
+                call begins there.
         """
         entries: list[Entry] = []
         ended = self.ended()  # asked before reading: nothing is added after the read then
-        while batch := self.reader.read(READ_BYTES):
-            entries += [Entry(self, *item) for item in batch]
+        whole = False
+        while not whole:
+            at = self.reader.offset
+            try:
+                batch = [Entry(self, *item) for item in self.reader.read(READ_BYTES)]
+                entries += batch
+            except (OSError, MemoryError):
+                self.reader.rewind(at)
+                if not entries:
+                    raise
+                self.left += len(entries)
+                return entries
+            whole = not batch
         self.left += len(entries)
         if ended or self.reader.damaged:
             self.loaded = True
@@ -326,7 +350,7 @@ class SpillSegment:
         at all.
 
         Raises:
-            OSError: it cannot be moved, and stays where it is.
+            OSError, MemoryError: it cannot be moved, and stays where it is.
         """
         there = os.path.join(folder, os.path.basename(self.path))
         fresh = there + ".new"
@@ -337,7 +361,7 @@ class SpillSegment:
                     shutil.copyfileobj(source, target, _COPIED_AT_ONCE)
             os.utime(fresh, ns=(written, written))
             os.rename(fresh, there)
-        except OSError:
+        except (OSError, MemoryError):
             remove(fresh)
             raise
         remove(self.path)

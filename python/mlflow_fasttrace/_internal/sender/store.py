@@ -104,6 +104,8 @@ def _judged(error: MlflowException) -> DeliveryError:
     """What an error of the store means for the trace. MLflow has a few codes for all that a database
     may say: the database's own error is the cause of MLflow's."""
     cause = error.__cause__
+    if isinstance(cause, MemoryError):
+        return Unavailable(f"no memory: {error}")
     if isinstance(cause, (*_VALUE_ERRORS, sqlalchemy.exc.DataError)):
         return Rejected(str(error))
     if isinstance(cause, sqlalchemy.exc.DBAPIError) and (
