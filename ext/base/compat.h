@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #if defined(__linux__)
 #include <sys/random.h>
@@ -60,6 +61,36 @@ static inline void *compat_map_unforked(int fd, size_t size)
     }
 #endif
     return map;
+}
+
+/* What is reserved of a file at a time, and how often a single page of it is tried. */
+#define COMPAT_RESERVE_PORTION ((uint64_t)1 << 20)
+#define COMPAT_RESERVE_PAGE ((uint64_t)4096)
+#define COMPAT_RESERVE_TRIES 1000
+
+/* Makes sure of a file's bytes from `offset` on, in portions: 0, or an errno. tmpfs gives up, and
+ * takes back what it has given, when a signal arrives in the middle. Under an interval timer that
+ * is quicker than a portion, smaller ones come through; the tries end nevertheless. */
+static inline int compat_reserve(int fd, uint64_t offset, uint64_t size)
+{
+    uint64_t portion = COMPAT_RESERVE_PORTION;
+    int tries = 0;
+    while (size > 0) {
+        uint64_t now = size < portion ? size : portion;
+        int failed = posix_fallocate(fd, (off_t)offset, (off_t)now);
+        if (failed == EINTR && tries < COMPAT_RESERVE_TRIES) {
+            tries += portion == COMPAT_RESERVE_PAGE;
+            portion = portion / 2 > COMPAT_RESERVE_PAGE ? portion / 2 : COMPAT_RESERVE_PAGE;
+            continue;
+        }
+        if (failed) {
+            return failed;
+        }
+        offset += now;
+        size -= now;
+        tries = 0;
+    }
+    return 0;
 }
 
 /* A descriptor of memory that no other process can open by a name; -1 and errno. */

@@ -140,7 +140,7 @@ static PyObject *ring_reader_drain(RingReader *reader, PyObject *arg)
     if (reader->damaged || head == reader->cursor) {
         return list;
     }
-    uint64_t size = head - reader->cursor;
+    uint64_t size = head - reader->cursor, appended = size;
     if (size > limit) {
         /* A record that is larger than the limit is read all the same. */
         RecordHead first = {0};
@@ -171,7 +171,9 @@ static PyObject *ring_reader_drain(RingReader *reader, PyObject *arg)
         Py_DECREF(list);
         return NULL;
     }
-    reader->damaged = result == FRAMES_DAMAGED;
+    /* The program publishes whole records, so a record that passes the head has a damaged length.
+     */
+    reader->damaged = result == FRAMES_DAMAGED || (size == appended && used < size);
     reader->cursor += used;
     return list;
 }
@@ -292,11 +294,13 @@ static PyObject *ring_reader_alive(RingReader *reader, PyObject *unused)
     if (reader->in_process) {
         return PyBool_FromLong(!load_acquire(&reader->header->closed));
     }
-    if (flock(reader->fd, LOCK_SH | LOCK_NB) == 0) {
-        flock(reader->fd, LOCK_UN);
-        Py_RETURN_FALSE;
+    /* Only the lock itself shows that the program is gone: the ring of one that lives must not be
+     * removed because a file system fails, or a signal came in between. */
+    if (flock(reader->fd, LOCK_SH | LOCK_NB) != 0) {
+        Py_RETURN_TRUE;
     }
-    return PyBool_FromLong(errno == EWOULDBLOCK);
+    flock(reader->fd, LOCK_UN);
+    Py_RETURN_FALSE;
 }
 
 #define READER_GETTER(name, expression)                                                            \

@@ -207,7 +207,7 @@ static int ring_create(Ring *ring, const char *path, uint64_t capacity)
     }
     void *map = NULL;
     /* Reserved now: a page that tmpfs cannot give later would be a SIGBUS in the program. */
-    int failed = posix_fallocate(fd, 0, (off_t)size);
+    int failed = compat_reserve(fd, 0, size);
     if (failed) {
         errno = failed;
         goto error;

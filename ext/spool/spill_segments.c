@@ -162,9 +162,18 @@ static bool memory_write(Spill *spill, uint64_t *sequence)
         }
         spill_end(spill, sequence);
     }
-    return spill->fd < 0 && !memory_rests(spill) &&
-           SEGMENT_HEAD_SIZE + spill->frame.len <= spill->memory_segment_bytes &&
-           memory_open(spill, *sequence) && mapped_append(memory, &spill->frame);
+    if (spill->fd >= 0 || memory_rests(spill) ||
+        SEGMENT_HEAD_SIZE + spill->frame.len > spill->memory_segment_bytes ||
+        !memory_open(spill, *sequence)) {
+        return false;
+    }
+    if (mapped_append(memory, &spill->frame)) {
+        return true;
+    }
+    /* Its first frame finds no room: the segment is ended, lest one on disk has its number. */
+    spill_end(spill, sequence);
+    spill->memory_not_before_ns = steady_ns() + RETRY_NS;
+    return false;
 }
 
 static bool spill_open(Spill *spill, uint64_t sequence, uint64_t needed)

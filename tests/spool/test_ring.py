@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import mlflow_fasttrace.fluent as mlflow
 import pytest
@@ -10,6 +12,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spool.records import SPAN, TRACE
 from support.records import items_of, numbers_in, record_number, spans_to_ring
+from support.shims import build_shim
 
 CAPACITY = 64 << 10
 
@@ -166,3 +169,42 @@ def test_a_ring_of_a_bad_size_is_not_made(tmp_path):
     for capacity in (0, 1, 4096, (64 << 10) + 1, 2 << 30):
         with pytest.raises(ValueError, match="a ring holds"):
             _core.RingWriter(str(tmp_path / "r.ring"), capacity, "x")
+
+
+def test_a_length_beyond_the_head_is_damage(ring):
+    """The ring would wait for ever for the rest of that record."""
+    _writer, reader, folder = ring
+    for n in range(20):
+        record_number(n)
+    before_last = reader.drain(1 << 20)[-2][0]
+    reader.rewind(reader.tail)
+    with open(folder / "1-00000000.ring", "r+b") as file:
+        file.seek(4096 + before_last)
+        file.write((1 << 20).to_bytes(4, "little"))
+    assert numbers_in(reader) == list(range(20)), "the last record is that of the last trace"
+    assert reader.damaged
+    assert reader.skip_damage() > 0
+    record_number(20)
+    assert numbers_in(reader) == [20]
+
+
+MAKES_A_RING = """
+import os, sys
+from mlflow_fasttrace import _core
+path = sys.argv[1] + "/1-00000000.ring"
+_core.RingWriter(path, 8 << 20, sys.argv[1] + "/spill")
+print(os.stat(path).st_blocks * 512)
+"""
+
+
+def test_a_ring_is_made_under_a_timer_that_always_interrupts(tmp_path):
+    """Large allocations are made in portions, small enough to come through; none is tried for ever."""
+    result = subprocess.run(
+        [sys.executable, "-c", MAKES_A_RING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "LD_PRELOAD": build_shim("interrupted_fallocate", tmp_path)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) >= 8 << 20
