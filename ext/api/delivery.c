@@ -5,6 +5,7 @@
 #include "record/otlp.h"
 #include "record/record.h"
 #include "record/span_json.h"
+#include "spool/paths.h"
 #include "spool/segment_writer.h"
 #include "trace/attributes.h"
 #include "value/decode.h"
@@ -319,20 +320,21 @@ done:
 static PyObject *core_write_segment(PyObject *module, PyObject *args)
 {
     (void)module;
-    const char *path;
-    PyObject *records;
+    PyObject *path = NULL, *records, *result = NULL;
     int level;
     unsigned long long size = 0;
-    if (!PyArg_ParseTuple(args, "sO!i:write_segment", &path, &PyList_Type, &records, &level)) {
+    if (!PyArg_ParseTuple(args, "O&O!i:write_segment", PyUnicode_FSConverter, &path, &PyList_Type,
+                          &records, &level)) {
         return NULL;
     }
-    if (segment_write_file(path, records, level, &size) != 0) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
-        }
-        return NULL;
+    if (segment_write_file(path_bytes(path), records, level, &size) == 0) {
+        result = PyLong_FromUnsignedLongLong(size);
     }
-    return PyLong_FromUnsignedLongLong(size);
+    else if (!PyErr_Occurred()) {
+        path_error(path, errno, NULL);
+    }
+    Py_DECREF(path);
+    return result;
 }
 
 static PyMethodDef functions[] = {

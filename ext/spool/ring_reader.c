@@ -5,7 +5,9 @@
 
 #include "base/clock.h"
 #include "record/frame.h"
+#include "spool/paths.h"
 #include "spool/ring_layout.h"
+#include "spool/ring_writer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,70 +21,88 @@ typedef struct {
     const char *data;
     uint64_t capacity;
     uint64_t cursor; /* read so far; tail <= cursor <= head */
-    int fd;
+    int fd;          /* asks whether the program lives; -1 where that is this process */
     bool damaged;
-    bool in_process; /* of a ring in this process's memory: the program lives as long as this
-                        process */
 } RingReader;
 
-/* Maps what claims to be a ring. Without a path: the ring of this process that `fd` is open for. */
-static int reader_open(RingReader *reader, const char *path, int fd)
+/* Lets the reader begin with a ring that is mapped. */
+static void reader_begin(RingReader *reader, void *map, uint64_t capacity)
 {
-    struct stat info;
-    RingHeader head;
-
-    reader->in_process = path == NULL;
-    reader->fd =
-        path != NULL ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (reader->fd < 0) {
-        return -1;
-    }
-    if (fstat(reader->fd, &info) != 0) {
-        return -1;
-    }
-    if (!S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
-        errno = EPERM;
-        return -1;
-    }
-    if (pread(reader->fd, &head, sizeof head, 0) != (ssize_t)sizeof head ||
-        memcmp(head.magic, RING_MAGIC, RING_MAGIC_SIZE) != 0 || head.version != RING_VERSION ||
-        head.header_size != RING_HEADER_SIZE || head.capacity < RING_MIN_CAPACITY ||
-        head.capacity > RING_MAX_CAPACITY ||
-        (uint64_t)info.st_size != RING_HEADER_SIZE + head.capacity) {
-        errno = EINVAL;
-        return -1;
-    }
-    void *map = mmap(NULL, RING_HEADER_SIZE + (size_t)head.capacity, PROT_READ | PROT_WRITE,
-                     MAP_SHARED, reader->fd, 0);
-    if (map == MAP_FAILED) {
-        return -1;
-    }
     reader->header = map;
     reader->data = (const char *)map + RING_HEADER_SIZE;
-    reader->capacity = head.capacity;
+    reader->capacity = capacity;
     reader->cursor = load_acquire(&reader->header->tail);
+}
+
+/* Whether the head of a file of that size is a ring's. */
+static bool is_ring(const RingHeader *head, int64_t size)
+{
+    return memcmp(head->magic, RING_MAGIC, RING_MAGIC_SIZE) == 0 && head->version == RING_VERSION &&
+           head->header_size == RING_HEADER_SIZE && head->capacity >= RING_MIN_CAPACITY &&
+           head->capacity <= RING_MAX_CAPACITY &&
+           (uint64_t)size == RING_HEADER_SIZE + head->capacity;
+}
+
+/* Maps what claims to be a ring. 0, or -1 with an exception. */
+static int reader_open(RingReader *reader, PyObject *path)
+{
+    RingHeader head;
+    int64_t size = open_private(path, O_RDWR, &reader->fd);
+    if (size < 0) {
+        return -1;
+    }
+    ReadResult got = read_at(reader->fd, 0, &head, sizeof head);
+    if (got == READ_FAILED) {
+        path_error(path, errno, NULL);
+        return -1;
+    }
+    if (got == READ_ENDS || !is_ring(&head, size)) {
+        path_error(path, EINVAL, "it is not a ring, or its header is damaged");
+        return -1;
+    }
+    void *map = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, reader->fd, 0);
+    if (map == MAP_FAILED) {
+        path_error(path, errno, NULL);
+        return -1;
+    }
+    reader_begin(reader, map, head.capacity);
+    return 0;
+}
+
+/* Maps a ring of this process. 0, or -1 with an exception. */
+static int reader_share(RingReader *reader, Ring *ring)
+{
+    uint64_t capacity;
+    void *map = ring_map_again(ring, &capacity);
+    if (map == NULL) {
+        return -1;
+    }
+    reader_begin(reader, map, capacity);
     return 0;
 }
 
 static PyObject *ring_reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path", "fd", NULL};
-    const char *path;
-    int fd = -1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "z|i:RingReader", names, &path, &fd)) {
+    static char *names[] = {"ring", NULL};
+    PyObject *ring, *path = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:RingReader", names, &ring)) {
+        return NULL;
+    }
+    bool in_process = PyObject_TypeCheck(ring, state_of_type(type)->types.ring_writer);
+    if (!in_process && !PyUnicode_FSConverter(ring, &path)) {
         return NULL;
     }
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     RingReader *reader = (RingReader *)alloc(type, 0);
     if (reader == NULL) {
-        return NULL;
+        goto done;
     }
     reader->fd = -1;
-    if (reader_open(reader, path, fd) != 0) {
-        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path != NULL ? path : "memory");
-        Py_DECREF(reader);
-        return NULL;
+    if ((in_process ? reader_share(reader, (Ring *)ring) : reader_open(reader, path)) != 0) {
+        Py_CLEAR(reader);
     }
+done:
+    Py_XDECREF(path);
     return (PyObject *)reader;
 }
 
@@ -291,7 +311,7 @@ static PyObject *ring_reader_alive(RingReader *reader, PyObject *unused)
     if (!reader_usable(reader)) {
         return NULL;
     }
-    if (reader->in_process) {
+    if (reader->fd < 0) {
         return PyBool_FromLong(!load_acquire(&reader->header->closed));
     }
     /* Only the lock itself shows that the program is gone: the ring of one that lives must not be
@@ -402,10 +422,12 @@ static PyType_Slot ring_reader_slots[] = {
     {Py_tp_dealloc, ring_reader_dealloc},
     {Py_tp_methods, ring_reader_methods},
     {Py_tp_getset, ring_reader_getset},
-    {Py_tp_doc,
-     "RingReader(path, fd=-1)\n--\n\n"
-     "The sender's end of a ring; without a path, of one that this process holds in memory.\n\n"
-     "Raises OSError where the file is no ring, a symlink, or another user's."},
+    {Py_tp_doc, "RingReader(ring)\n--\n\n"
+                "The sender's end of a ring.\n\n"
+                "ring: the path of its file, or a RingWriter of this process.\n\n"
+                "Raises OSError where the file is no ring, a symlink, or another user's; "
+                "ValueError where the\n"
+                "RingWriter is closed."},
     {0, NULL},
 };
 

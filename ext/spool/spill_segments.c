@@ -183,7 +183,7 @@ static bool spill_open(Spill *spill, uint64_t sequence, uint64_t needed)
     uint64_t most =
         spill->max_bytes / 8 < SEGMENT_MAX_BYTES ? spill->max_bytes / 8 : SEGMENT_MAX_BYTES;
     if (!segment_path(path, sizeof path, spill->prefix, sequence) ||
-        room < SEGMENT_HEAD_SIZE + needed) {
+        room < SEGMENT_HEAD_SIZE + needed || compat_file_limit() < SEGMENT_HEAD_SIZE + needed) {
         return false;
     }
     spill->fd = open_segment(path);
@@ -239,7 +239,9 @@ bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
     if (disk_rests(spill)) {
         return false;
     }
-    if (spill->fd >= 0 && spill->size + spill->frame.len > spill->room) {
+    /* A segment ends at the limit on the size of files, too, which may have been lowered since. */
+    uint64_t size = spill->size + spill->frame.len;
+    if (spill->fd >= 0 && (size > spill->room || size > compat_file_limit())) {
         spill_end(spill, sequence);
     }
     if (spill->fd < 0 && !spill_open(spill, *sequence, spill->frame.len)) {

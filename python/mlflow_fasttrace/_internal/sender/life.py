@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config import otlp
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
 from mlflow_fasttrace._internal.sender.assemble import Assembler
@@ -132,17 +133,17 @@ def run_sender(
         lock.close()
 
 
-def run_sender_in_memory(fd: int, uri: str) -> None:
+def run_sender_in_memory(ring: _core.RingWriter, uri: str) -> None:
     """Serves one ring that is memory of this process, as long as it is there.
 
     Args:
-        fd: Of the ring.
+        ring: The program's end of it.
         uri: The tracking URI, with its credentials.
     """
 
     def make() -> Sender:
         sender = sender_for(None, None, uri)
-        sender.intake.adopt(RingSource(None, fd))
+        sender.intake.adopt(RingSource(ring))
         return sender
 
     _serve(make, lambda: False)

@@ -100,16 +100,19 @@ class Marker:
 
 
 class RingSource:
-    """One program's ring: a file, or memory of this process that ``fd`` is open for.
+    """One program's ring.
+
+    Args:
+        ring: The path of its file, or a ring of this process, which no path leads to.
 
     Raises:
         OSError: it is no ring of this user.
     """
 
-    def __init__(self, path: str | None, fd: int = -1):
-        self.path = path
-        self.stem = ring_stem(path) if path else ""
-        self.reader = _core.RingReader(path, fd)
+    def __init__(self, ring: str | _core.RingWriter):
+        self.path = ring if isinstance(ring, str) else None
+        self.stem = ring_stem(self.path) if self.path is not None else ""
+        self.reader = _core.RingReader(ring)
         self.pending: deque[Entry | Marker] = deque()
         self.unpacked_since: float | None = None
         self.flush_wanted = False
