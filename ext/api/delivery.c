@@ -344,19 +344,30 @@ static PyMethodDef functions[] = {
     {"decode", core_decode, METH_O,
      "decode($module, encoded, /)\n--\n\n"
      "An encoded value as json.loads of its text would make it; also a whole record.\n\n"
-     "Raises ValueError where the bytes are not one value."},
+     "Raises ValueError where the bytes are not one value; MemoryError."},
     {"json_text", core_json_text, METH_VARARGS,
-     "json_text($module, encoded, ascii=False, /)\n--\n\nThe JSON text of an encoded value."},
+     "json_text($module, encoded, ascii=False, /)\n--\n\n"
+     "The JSON text of an encoded value, as json.dumps would make it.\n\n"
+     "encoded: bytes, as encode() gives them. ascii: whether other characters stand as \\u "
+     "escapes\n"
+     "(json.dumps's ensure_ascii).\n\n"
+     "Raises ValueError where the bytes are damaged, or the text would pass 1 GiB; MemoryError."},
     {"span_summary", core_span_summary, METH_VARARGS,
      "span_summary($module, record, roots_under=None, /)\n--\n\n"
-     "What finishing a trace needs of a span: (span id, parent id or None, bytes of its JSON, "
-     "token\n"
-     "usage, cost, JSON text of the inputs, JSON text of the outputs); the texts only of a "
-     "root.\n\n"
-     "roots_under: the parent id of the trace's roots, where it has one."},
+     "What finishing a trace needs of a span: (span id, parent id or None, size of span_json() in\n"
+     "bytes, token usage, cost, JSON text of the inputs, JSON text of the outputs). The ids are\n"
+     "bytes, usage and cost decoded; what the span has not is None, as are the texts of a span "
+     "that\n"
+     "is no root.\n\n"
+     "roots_under: the parent id of the trace's roots, where it has one.\n\n"
+     "Raises ValueError where the record is no span's, is damaged, or its JSON would pass 1 GiB;\n"
+     "MemoryError."},
     {"span_json", core_span_json, METH_O,
      "span_json($module, record, /)\n--\n\n"
-     "MLflow's dictionary of a span as JSON; the attributes are JSON texts in it."},
+     "MLflow's dictionary of a span as JSON; the attributes are JSON texts in it. Times are\n"
+     "nanoseconds since the epoch, ids base64.\n\n"
+     "Raises ValueError where the record is no span's, is damaged, or its JSON would pass 1 GiB;\n"
+     "MemoryError."},
     {"otlp_request", core_otlp_request, METH_O,
      "otlp_request($module, records, /)\n--\n\n"
      "An ExportTraceServiceRequest for an MLflow server: (bytes, indexes of the records that "

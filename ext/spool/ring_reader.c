@@ -218,7 +218,8 @@ static int position_from(RingReader *reader, PyObject *arg, uint64_t *position)
         return -1;
     }
     if (*position > reader->cursor) {
-        PyErr_SetString(PyExc_ValueError, "position has not been read yet");
+        PyErr_Format(PyExc_ValueError, "position %llu has not been read yet: the reader is at %llu",
+                     (unsigned long long)*position, (unsigned long long)reader->cursor);
         return -1;
     }
     return 0;
@@ -230,9 +231,10 @@ static PyObject *ring_reader_rewind(RingReader *reader, PyObject *arg)
     if (position_from(reader, arg, &position) < 0) {
         return NULL;
     }
-    if (position < load_acquire(&reader->header->tail)) {
-        PyErr_SetString(PyExc_ValueError, "the space before the ring's tail is given back");
-        return NULL;
+    uint64_t tail = load_acquire(&reader->header->tail);
+    if (position < tail) {
+        return PyErr_Format(PyExc_ValueError, "position %llu is given back: the tail is at %llu",
+                            (unsigned long long)position, (unsigned long long)tail);
     }
     reader->cursor = position;
     Py_RETURN_NONE;
@@ -375,10 +377,13 @@ static PyMethodDef ring_reader_methods[] = {
      "Read again from a position where drain() began before. Raises ValueError where it has not\n"
      "been read or is given back."},
     {"release", (PyCFunction)ring_reader_release, METH_O,
-     "release($self, position, /)\n--\n\nGive the space up to there back to the program."},
+     "release($self, position, /)\n--\n\n"
+     "Give the space up to there back to the program. Raises ValueError where it has not been "
+     "read."},
     {"set_delivered", (PyCFunction)ring_reader_set_delivered, METH_O,
      "set_delivered($self, position, /)\n--\n\n"
-     "Say that the server has acknowledged everything up to there."},
+     "Say that the server has acknowledged everything up to there. Raises ValueError where it has\n"
+     "not been read."},
     {"add_spill_delivered", (PyCFunction)ring_reader_add_spill_delivered, METH_O,
      "add_spill_delivered($self, count, /)\n--\n\n"
      "Say that so many more records of spill segments are delivered."},

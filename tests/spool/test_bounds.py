@@ -4,6 +4,7 @@ written memory takes over."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,22 @@ def test_on_a_full_disk_traces_stay_whole(tmp_path, own_spool, run_program):
         run_program(program_text(server.uri, "starts the sender", 1))
         found = delivered_later(server, "full disk", recorded)
         assert {len(trace.data.spans) for trace in found} == {2}
+
+
+def test_all_arrives_by_a_spool_folder_whose_name_is_no_text(server, tmp_path, run_program):
+    """The small ring lets some of it go by segments."""
+    spool = tmp_path / os.fsdecode(b"not utf-8 \xff")
+    process = run_program(
+        program_text(server.uri, "no text", 300),
+        MLFLOW_FASTTRACE_SPOOL_DIR=str(spool),
+        MLFLOW_FASTTRACE_RING_BYTES=str(64 << 10),
+    )
+    try:
+        assert process.returncode == 0, process.err
+        assert process.err == ""
+        assert_all_there(server.uri, "no text", 300)
+    finally:
+        clean_up(spool)
 
 
 def test_all_arrives_though_the_spool_folder_vanishes(server, own_spool, run_program, tmp_path):
