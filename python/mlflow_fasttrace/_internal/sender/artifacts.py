@@ -51,8 +51,10 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         info = TracingClient(uri).get_trace_info(trace_id)
     except MlflowException as error:
         status = error.get_http_status_code()
-        known = 400 <= status < 500 and status not in _TRANSIENT_STATUS
-        raise (Rejected if known else Unavailable)(f"{trace_id} cannot be read: {error}") from error
+        reason = f"{trace_id} cannot be read: {error}"
+        if 400 <= status < 500 and status not in _TRANSIENT_STATUS:
+            raise Rejected(reason) from error
+        raise Unavailable(reason, kind=("info", status)) from error
     try:
         repository = get_artifact_repository(get_artifact_uri_for_trace(info))
         for attachment_id, content in artifacts.attachments.items():
@@ -77,7 +79,8 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         elif isinstance(error, MlflowException) and isinstance(
             error.__context__, requests.RequestException
         ):
-            raise Unavailable(reason) from error  # the server hands artifacts on, and is not there
+            # The server hands artifacts on, and is not there.
+            raise Unavailable(reason, kind=("artifacts", type(error.__context__))) from error
         elif isinstance(error, (requests.RequestException, ConnectionError, TimeoutError)):
             status = 500
         if status is None or (status < 500 and status not in _TRANSIENT_STATUS):

@@ -25,7 +25,12 @@ from mlflow_fasttrace._internal.sender.assemble import (
 from mlflow_fasttrace._internal.sender.batches import BatchSize
 from mlflow_fasttrace._internal.sender.collectors import Collector, open_collector
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
-from mlflow_fasttrace._internal.sender.exceptions import Rejected, TransientError, Unavailable
+from mlflow_fasttrace._internal.sender.exceptions import (
+    Rejected,
+    TooLarge,
+    TransientError,
+    Unavailable,
+)
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.verdicts import Verdicts, wait_for_memory
 from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, is_root
@@ -35,6 +40,7 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 _SEND_AFTER_SECONDS = 0.2  # for which a span waits for others that share its request
 _REQUEST_SPANS = 512
 _REQUEST_BYTES = 1 << 20  # gRPC servers take 4 MB unless they are told otherwise
+_LEAST_BYTES = 16 << 10  # that a collector is sent at a time, whatever it has refused
 
 _TAG_PREFIX = "mlflow.traceTag."
 _NO_ATTRIBUTES = _core.encode({})
@@ -71,6 +77,7 @@ class CollectorDelivery:
         self._acknowledgements = acknowledgements
         self._dead_letters = dead_letters
         self._collector: Collector | None = None
+        self._request_bytes = _REQUEST_BYTES  # of records; less once the collector takes less
 
     def ready(self, assembler: Assembler, *, everything: bool) -> list[TraceBuffer]:
         """Traces with spans that have waited a moment for others."""
@@ -94,7 +101,7 @@ class CollectorDelivery:
         left: set[bytes] = set()  # the ids of traces with spans that stay where they are
         try:
             for (resource, genai), spans in groups.items():
-                for chunk in _chunks(spans):
+                for chunk in _chunks(spans, self._request_bytes):
                     left |= self._send(collector, resource, genai, chunk)
             left |= self.verdicts.failed_traces()
             for trace in traces:
@@ -117,7 +124,9 @@ class CollectorDelivery:
             except Unavailable:
                 raise
             except Exception as error:
-                raise Unavailable(f"the collector cannot be reached: {error}") from error
+                raise Unavailable(
+                    f"the collector cannot be reached: {error}", kind=("open", type(error))
+                ) from error
         return self._collector
 
     def _grouped(self, traces: list[TraceBuffer]) -> dict[tuple[bytes, bool], list[_Item]]:
@@ -153,7 +162,10 @@ class CollectorDelivery:
                 raise Rejected(f"{len(damaged)} span records cannot be encoded")
             collector.send(body)
             self.verdicts.took()
-        except (Rejected, TransientError, MemoryError) as reason:
+        except (Rejected, TransientError, TooLarge, MemoryError) as reason:
+            if isinstance(reason, TooLarge):
+                size = sum(len(entry.record) for _trace, entry in spans)
+                self._request_bytes = max(min(self._request_bytes, size // 2), _LEAST_BYTES)
             if len(spans) > 1:
                 half = len(spans) // 2
                 left = self._send(collector, resource, genai, spans[:half])
@@ -210,13 +222,17 @@ def _prepared(trace: TraceBuffer, record: bytes, genai: bool) -> _Span:
     return record, _KIND_INTERNAL, _core.encode(tags) if tags else _NO_ATTRIBUTES, None
 
 
-def _chunks(spans: Iterable[_Item]) -> list[list[_Item]]:
-    """The spans in requests, in their order."""
+def _chunks(spans: Iterable[_Item], most_bytes: int) -> list[list[_Item]]:
+    """The spans in requests, in their order.
+
+    Args:
+        most_bytes: Of the records in a request that holds more than one.
+    """
     chunks: list[list[_Item]] = []
     size = 0
     for trace, entry in spans:
         size += len(entry.record)
-        if not chunks or len(chunks[-1]) >= _REQUEST_SPANS or size > _REQUEST_BYTES:
+        if not chunks or len(chunks[-1]) >= _REQUEST_SPANS or size > most_bytes:
             chunks.append([])
             size = len(entry.record)
         chunks[-1].append((trace, entry))

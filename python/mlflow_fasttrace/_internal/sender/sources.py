@@ -115,7 +115,12 @@ class RingSource:
         self.reader = _core.RingReader(ring)
         self.pending: deque[Entry | Marker] = deque()
         self.unpacked_since: float | None = None
+        #: Whether a flush waits for what has been read.
         self.flush_wanted = False
+        # A flush that has been seen since records were last read: what it waits for may not be among
+        # those that are being delivered. The other is the ring's head when it was seen.
+        self._flush_arrived = False
+        self._flush_head = 0
         self._recorded = 0
         self._earlier: tuple[Marker, set[str]] | None = None
 
@@ -141,14 +146,31 @@ class RingSource:
 
     def grown(self) -> int:
         """The number of bytes, about, that the program recorded since the last call."""
-        self.flush_wanted |= self.reader.take_flush()
+        self._look_for_flush()
         recorded = self.reader.head + self.reader.spilled * _SPILLED_RECORD_BYTES
         grown, self._recorded = recorded - self._recorded, recorded
         return grown
 
+    def _look_for_flush(self) -> None:
+        if self.reader.take_flush():
+            self._flush_arrived = True
+            self._flush_head = self.reader.head
+
+    def is_waited_for(self) -> bool:
+        """Whether a flush waits for anything of the ring."""
+        return self.flush_wanted or self._flush_arrived
+
+    def flush_is_done(self) -> None:
+        """What was read before is delivered or tried. A flush whose records are not all among that
+        goes on, as does one that was seen since."""
+        if self.reader.cursor >= self._flush_head:
+            self.flush_wanted = False
+
     def read(self) -> list[Entry]:
         """Reads new records; none where there is no memory for them, which are read later."""
-        self.flush_wanted |= self.reader.take_flush()
+        self._look_for_flush()
+        self.flush_wanted |= self._flush_arrived
+        self._flush_arrived = False
         start, known = self.reader.cursor, len(self.pending)
         try:
             entries = [Entry(self, *item) for item in self.reader.drain(READ_BYTES)]
@@ -229,7 +251,7 @@ class RingSource:
         self.pending = pending
         self.reader.release(self.reader.cursor)
         self.unpacked_since = None
-        self.flush_wanted = False
+        self.flush_is_done()
         return segment
 
     def finished(self) -> bool:
@@ -283,9 +305,13 @@ class PackedSegment:
         """Removes the file when all of it is delivered."""
         if self.loaded and self.left == 0:
             remove(self.path)
-            if self.marker is not None:
-                self.marker.done = True
-                self.marker.ring.settle()
+            self.let_ring_go()
+
+    def let_ring_go(self) -> None:
+        """Nothing in the ring waits for this segment any more: it is delivered, or gone."""
+        if self.marker is not None:
+            self.marker.done = True
+            self.marker.ring.settle()
 
 
 class SpillSegment:
