@@ -215,6 +215,9 @@ class Intake:
                 isinstance(segment, SpillSegment) and segment.ring is ring
                 for segment in self.segments.values()
             ):
+                for segment in self._resting.values():
+                    if isinstance(segment, SpillSegment) and segment.ring is ring:
+                        segment.ring = None  # the program has ended it
                 ring.remove()
                 del self.rings[path]
 
