@@ -6,6 +6,7 @@
 #include "record/otlp.h"
 #include "record/record.h"
 #include "record/span_json.h"
+#include "spool/paths.h"
 #include "spool/segment_writer.h"
 #include "trace/attributes.h"
 #include "value/decode.h"
@@ -113,11 +114,11 @@ static PyObject *core_span_summary(PyObject *module, PyObject *args)
         span.parent_id == NULL ||
         (size_under == SPAN_ID_SIZE && memcmp(span.parent_id, roots_under, SPAN_ID_SIZE) == 0);
     Buffer json = {0};
-    bool whole = span_json(&json, &span);
+    ConvertResult converted = span_json(&json, &span);
     size_t size = json.len;
     buffer_free(&json);
-    if (!whole) {
-        PyErr_SetString(PyExc_ValueError, "damaged span record");
+    if (converted != CONVERT_WHOLE) {
+        convert_error(converted, "span record");
         return NULL;
     }
     PyObject *usage = attribute_object(&span, "mlflow.chat.tokenUsage"), *cost = NULL;
@@ -157,14 +158,45 @@ static PyObject *core_span_json(PyObject *module, PyObject *record)
     }
     Buffer json = {0};
     PyObject *text = NULL;
-    if (span_json(&json, &span)) {
+    ConvertResult converted = span_json(&json, &span);
+    if (converted == CONVERT_WHOLE) {
         text = PyUnicode_DecodeUTF8(json.data, (Py_ssize_t)json.len, NULL);
     }
     else {
-        PyErr_SetString(PyExc_ValueError, "damaged span record");
+        convert_error(converted, "span record");
     }
     buffer_free(&json);
     return text;
+}
+
+/* Whether the pending exception says that a record is no span record, which is then forgotten;
+ * false for others, a MemoryError say, which stay set. */
+static bool forget_refusal(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return false;
+    }
+    PyErr_Clear();
+    return true;
+}
+
+/* Takes a record apart and appends it as OTLP. *refused: it cannot be encoded. 0, or -1 with an
+ * exception. */
+static int append_span(Buffer *out, PyObject *record, const CollectorForm *form, bool *refused,
+                       bool *inexact)
+{
+    SpanRecord span;
+    *refused = parse_span(&span, record) < 0;
+    if (*refused) {
+        return forget_refusal() ? 0 : -1;
+    }
+    ConvertResult converted = otlp_span(out, &span, form, inexact);
+    if (converted == CONVERT_NO_MEMORY) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *refused = converted != CONVERT_WHOLE;
+    return 0;
 }
 
 static int append_index(PyObject *list, Py_ssize_t i)
@@ -188,21 +220,15 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
         goto done;
     }
     OtlpMarks marks;
-    otlp_begin(&out, &marks, NULL);
+    if (otlp_begin(&out, &marks, NULL) != CONVERT_WHOLE) {
+        PyErr_NoMemory();
+        goto done;
+    }
     for (Py_ssize_t i = 0; i < PyList_Size(records); i++) {
-        SpanRecord span;
-        bool is_inexact = false;
-        bool ok = parse_span(&span, PyList_GetItem(records, i)) == 0 &&
-                  otlp_span(&out, &span, NULL, &is_inexact);
-        if (out.failed) {
-            PyErr_NoMemory();
-            goto done;
-        }
-        if (!ok) {
-            PyErr_Clear();
-        }
-        if ((!ok && append_index(refused, i) < 0) ||
-            (ok && is_inexact && append_index(inexact, i) < 0)) {
+        bool is_refused, is_inexact = false;
+        if (append_span(&out, PyList_GetItem(records, i), NULL, &is_refused, &is_inexact) < 0 ||
+            (is_refused && append_index(refused, i) < 0) ||
+            (!is_refused && is_inexact && append_index(inexact, i) < 0)) {
             goto done;
         }
     }
@@ -228,7 +254,6 @@ static int append_collector_span(Buffer *out, PyObject *item, bool json, bool *r
     unsigned long long kind;
     const char *extra;
     Py_ssize_t extra_size, name_size;
-    SpanRecord span;
     bool inexact = false;
     if (!PyTuple_Check(item)) {
         PyErr_SetString(PyExc_TypeError,
@@ -243,13 +268,7 @@ static int append_collector_span(Buffer *out, PyObject *item, bool json, bool *r
     form.name_size = (size_t)name_size;
     form.kind = kind;
     form.extra = reader_over(extra, (size_t)extra_size);
-    *refused = parse_span(&span, record) < 0 || !otlp_span(out, &span, &form, &inexact);
-    if (out->failed) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    PyErr_Clear();
-    return 0;
+    return append_span(out, record, &form, refused, &inexact);
 }
 
 static PyObject *core_collector_request(PyObject *module, PyObject *args)
@@ -266,7 +285,12 @@ static PyObject *core_collector_request(PyObject *module, PyObject *args)
         return NULL;
     }
     Reader resource = reader_over(bytes, (size_t)size);
-    if (!otlp_begin(&out, &marks, &resource)) {
+    ConvertResult begun = otlp_begin(&out, &marks, &resource);
+    if (begun == CONVERT_NO_MEMORY) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    if (begun != CONVERT_WHOLE) {
         PyErr_SetString(PyExc_ValueError, "the resource is not an encoded map");
         goto done;
     }
@@ -298,20 +322,21 @@ done:
 static PyObject *core_write_segment(PyObject *module, PyObject *args)
 {
     (void)module;
-    const char *path;
-    PyObject *records;
+    PyObject *path = NULL, *records, *result = NULL;
     int level;
     unsigned long long size = 0;
-    if (!PyArg_ParseTuple(args, "sO!i:write_segment", &path, &PyList_Type, &records, &level)) {
+    if (!PyArg_ParseTuple(args, "O&O!i:write_segment", PyUnicode_FSConverter, &path, &PyList_Type,
+                          &records, &level)) {
         return NULL;
     }
-    if (segment_write_file(path, records, level, &size) != 0) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
-        }
-        return NULL;
+    if (segment_write_file(path_bytes(path), records, level, &size) == 0) {
+        result = PyLong_FromUnsignedLongLong(size);
     }
-    return PyLong_FromUnsignedLongLong(size);
+    else if (!PyErr_Occurred()) {
+        path_error(path, errno, NULL);
+    }
+    Py_DECREF(path);
+    return result;
 }
 
 static PyMethodDef functions[] = {
@@ -321,19 +346,30 @@ static PyMethodDef functions[] = {
     {"decode", core_decode, METH_O,
      "decode($module, encoded, /)\n--\n\n"
      "An encoded value as json.loads of its text would make it; also a whole record.\n\n"
-     "Raises ValueError where the bytes are not one value."},
+     "Raises ValueError where the bytes are not one value; MemoryError."},
     {"json_text", core_json_text, METH_VARARGS,
-     "json_text($module, encoded, ascii=False, /)\n--\n\nThe JSON text of an encoded value."},
+     "json_text($module, encoded, ascii=False, /)\n--\n\n"
+     "The JSON text of an encoded value, as json.dumps would make it.\n\n"
+     "encoded: bytes, as encode() gives them. ascii: whether other characters stand as \\u "
+     "escapes\n"
+     "(json.dumps's ensure_ascii).\n\n"
+     "Raises ValueError where the bytes are damaged, or the text would pass 1 GiB; MemoryError."},
     {"span_summary", core_span_summary, METH_VARARGS,
      "span_summary($module, record, roots_under=None, /)\n--\n\n"
-     "What finishing a trace needs of a span: (span id, parent id or None, bytes of its JSON, "
-     "token\n"
-     "usage, cost, JSON text of the inputs, JSON text of the outputs); the texts only of a "
-     "root.\n\n"
-     "roots_under: the parent id of the trace's roots, where it has one."},
+     "What finishing a trace needs of a span: (span id, parent id or None, size of span_json() in\n"
+     "bytes, token usage, cost, JSON text of the inputs, JSON text of the outputs). The ids are\n"
+     "bytes, usage and cost decoded; what the span has not is None, as are the texts of a span "
+     "that\n"
+     "is no root.\n\n"
+     "roots_under: the parent id of the trace's roots, where it has one.\n\n"
+     "Raises ValueError where the record is no span's, is damaged, or its JSON would pass 1 GiB;\n"
+     "MemoryError."},
     {"span_json", core_span_json, METH_O,
      "span_json($module, record, /)\n--\n\n"
-     "MLflow's dictionary of a span as JSON; the attributes are JSON texts in it."},
+     "MLflow's dictionary of a span as JSON; the attributes are JSON texts in it. Times are\n"
+     "nanoseconds since the epoch, ids base64.\n\n"
+     "Raises ValueError where the record is no span's, is damaged, or its JSON would pass 1 GiB;\n"
+     "MemoryError."},
     {"otlp_request", core_otlp_request, METH_O,
      "otlp_request($module, records, /)\n--\n\n"
      "An ExportTraceServiceRequest for an MLflow server: (bytes, indexes of the records that "

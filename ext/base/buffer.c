@@ -6,7 +6,7 @@ bool buffer_grow(Buffer *b, size_t extra)
         return false;
     }
     if (extra > BUFFER_MAX || b->len > BUFFER_MAX - extra) {
-        b->failed = true;
+        b->failed = b->too_large = true;
         return false;
     }
     size_t cap = b->cap ? b->cap : 512;

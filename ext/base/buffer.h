@@ -1,7 +1,8 @@
 /* buffer.h: a growable run of bytes.
  *
  * Raw malloc, so that it may be used without the GIL. A failed allocation sets `failed` and turns
- * later appends into no-ops: writers append freely and check once at the end. */
+ * later appends into no-ops: writers append freely and check once at the end. `too_large` is set
+ * besides where more memory would not have helped, since the content has passed BUFFER_MAX. */
 #ifndef FASTTRACE_BUFFER_H
 #define FASTTRACE_BUFFER_H
 
@@ -12,6 +13,7 @@ typedef struct {
     size_t len;
     size_t cap;
     bool failed;
+    bool too_large; /* only with `failed` */
 } Buffer;
 
 /* One record, and one value, may not be larger than this: offsets inside a span are 32 bits. */
@@ -20,7 +22,7 @@ typedef struct {
 static inline void buffer_clear(Buffer *b)
 {
     b->len = 0;
-    b->failed = false;
+    b->failed = b->too_large = false;
 }
 
 static inline void buffer_free(Buffer *b)
@@ -28,7 +30,7 @@ static inline void buffer_free(Buffer *b)
     free(b->data);
     b->data = NULL;
     b->len = b->cap = 0;
-    b->failed = false;
+    b->failed = b->too_large = false;
 }
 
 /* Makes room for `extra` more bytes; false (and `failed`) when that cannot be had. */

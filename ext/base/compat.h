@@ -22,8 +22,10 @@
 #include <string.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #if defined(__linux__)
 #include <sys/random.h>
 #endif
@@ -44,11 +46,10 @@ static inline void compat_store_big_endian(void *bytes, uint64_t value)
     memcpy(bytes, &value, sizeof value);
 }
 
-/* Maps a file to be written, for this process and not for a forked child, which has files of its
- * own; NULL and errno. */
-static inline void *compat_map_unforked(int fd, size_t size)
+/* Keeps a mapping from a forked child, which has memory of its own; unmaps it, and gives NULL and
+ * errno, where that cannot be done. */
+static inline void *compat_keep_from_child(void *map, size_t size)
 {
-    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
         return NULL;
     }
@@ -63,14 +64,43 @@ static inline void *compat_map_unforked(int fd, size_t size)
     return map;
 }
 
-/* A descriptor of memory that no other process can open by a name; -1 and errno. */
-static inline int compat_unnamed_memory(void)
+/* Maps a file to be written, for this process and not for a forked child; NULL and errno. */
+static inline void *compat_map_unforked(int fd, size_t size)
+{
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return compat_keep_from_child(map, size);
+}
+
+/* Memory for this process and not for a forked child; NULL and errno. It is no file, so no limit on
+ * the size of files counts, and no other process can find it. */
+static inline void *compat_map_memory(size_t size)
+{
+    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return compat_keep_from_child(map, size);
+}
+
+/* A second mapping of what compat_map_memory() gave, which outlives the first one; NULL and errno.
+ * A forked child has it too, so that there, too, it may be unmapped. */
+static inline void *compat_map_again(void *memory, size_t size)
 {
 #if defined(__linux__)
-    return memfd_create("mlflow-fasttrace", MFD_CLOEXEC);
+    void *map =
+        mremap(memory, 0, size, MREMAP_MAYMOVE); /* of shared memory: a copy of the mapping */
+    if (map == MAP_FAILED) {
+        return NULL;
+    }
+    if (madvise(map, size, MADV_DOFORK) != 0) {
+        int saved = errno;
+        munmap(map, size);
+        errno = saved;
+        return NULL;
+    }
+    return map;
 #else
+    (void)memory;
+    (void)size;
     errno = ENOSYS;
-    return -1;
+    return NULL;
 #endif
 }
 
@@ -90,6 +120,47 @@ static inline int compat_stack_of_thread(void **lowest, size_t *size)
     *lowest = (char *)pthread_get_stackaddr_np(pthread_self()) - *size;
     return 0;
 #endif
+}
+
+/* Bytes that a file of this process may have. */
+static inline uint64_t compat_file_limit(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur
+                                                                                   : UINT64_MAX;
+}
+
+/* What is reserved of a file at a time, and how often a single page of it is tried. */
+#define COMPAT_RESERVE_PORTION ((uint64_t)1 << 20)
+#define COMPAT_RESERVE_PAGE ((uint64_t)4096)
+#define COMPAT_RESERVE_TRIES 1000
+
+/* Makes sure of a file's bytes from `offset` on, in portions: 0, or an errno. tmpfs gives up, and
+ * takes back what it has given, when a signal arrives in the middle. Under an interval timer that
+ * is quicker than a portion, smaller ones come through; the tries end nevertheless. */
+static inline int compat_reserve(int fd, uint64_t offset, uint64_t size)
+{
+    uint64_t portion = COMPAT_RESERVE_PORTION;
+    int tries = 0;
+    if (size > compat_file_limit() || offset > compat_file_limit() - size) {
+        return EFBIG; /* asked for it all the same, the kernel would send SIGXFSZ */
+    }
+    while (size > 0) {
+        uint64_t now = size < portion ? size : portion;
+        int failed = posix_fallocate(fd, (off_t)offset, (off_t)now);
+        if (failed == EINTR && tries < COMPAT_RESERVE_TRIES) {
+            tries += portion == COMPAT_RESERVE_PAGE;
+            portion = portion / 2 > COMPAT_RESERVE_PAGE ? portion / 2 : COMPAT_RESERVE_PAGE;
+            continue;
+        }
+        if (failed) {
+            return failed;
+        }
+        offset += now;
+        size -= now;
+        tries = 0;
+    }
+    return 0;
 }
 
 /* Fills `size` bytes from the system's generator; 0 on success. */

@@ -143,12 +143,15 @@ enum {
     ANY_KVLIST = 6,
 };
 
+/* The functions below stop with false where the record is damaged, or a value of it cannot be
+ * read for want of memory: `out` has failed then. */
+
 /* The JSON text of the next value as an AnyValue's string, without a copy in between: surrogates
  * become "?" in place. */
 static bool json_any_value(Buffer *out, Reader *value)
 {
     size_t start = open_message(out, ANY_STRING);
-    if (!json_value(out, value, false)) {
+    if (json_value(out, value, false) != CONVERT_WHOLE) {
         return false;
     }
     unsigned char *text = (unsigned char *)out->data + start;
@@ -245,12 +248,13 @@ static bool any_value(Buffer *out, Reader *r, int nesting, bool *inexact)
         if (token.ext == EXT_JSON_TEXT) {
             Reader embedded = reader_over(token.bytes, token.size);
             Buffer json = {0};
-            bool ok = json_value(&json, &embedded, true);
-            if (ok) {
+            ConvertResult result = json_value(&json, &embedded, true);
+            if (result == CONVERT_WHOLE) {
                 bytes_field(out, ANY_STRING, json.data, json.len);
             }
+            convert_inherit_failure(out, &json);
             buffer_free(&json);
-            return ok;
+            return result == CONVERT_WHOLE;
         }
         if (token.ext != EXT_BIG_INTEGER && token.ext != EXT_SURROGATES) {
             return false;
@@ -328,13 +332,13 @@ static bool encoded_map(Buffer *out, unsigned field, Reader map, bool *inexact)
            key_values(out, field, &map, head.size, false, inexact);
 }
 
-bool otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource)
+ConvertResult otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource)
 {
-    bool ok = true, inexact = false;
+    bool whole = true, inexact = false;
     marks->resource_spans = open_message(out, 1);
     size_t start = open_message(out, 1); /* stays empty for a server, as MLflow's client sends it */
     if (resource != NULL) {
-        ok = encoded_map(out, 1, *resource, &inexact);
+        whole = encoded_map(out, 1, *resource, &inexact);
     }
     close_message(out, start);
     marks->scope_spans = open_message(out, 2);
@@ -343,7 +347,7 @@ bool otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource)
         bytes_field(out, 1, SCOPE_NAME, sizeof SCOPE_NAME - 1);
         close_message(out, start);
     }
-    return ok;
+    return convert_result(out, whole);
 }
 
 void otlp_end(Buffer *out, OtlpMarks marks)
@@ -374,7 +378,7 @@ static bool hex_field(Buffer *out, unsigned field, const char *hex, size_t digit
     return true;
 }
 
-/* The events of a span. False when they are damaged. */
+/* The events of a span. */
 static bool span_events(Buffer *out, const SpanRecord *span, bool *inexact)
 {
     Reader r = span->events_at;
@@ -393,8 +397,7 @@ static bool span_events(Buffer *out, const SpanRecord *span, bool *inexact)
     return true;
 }
 
-/* The links of a span; those whose ids are no ids are left out, as MLflow does. False when they are
- * damaged. */
+/* The links of a span; those whose ids are no ids are left out, as MLflow does. */
 static bool span_links(Buffer *out, const SpanRecord *span, bool for_collector, bool *inexact)
 {
     Reader r = span->links_at;
@@ -444,9 +447,9 @@ static void span_status(Buffer *out, const SpanRecord *span)
     close_message(out, status);
 }
 
-bool otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form, bool *inexact)
+static bool whole_span(Buffer *out, const SpanRecord *span, const CollectorForm *form,
+                       bool *inexact)
 {
-    size_t before = out->len;
     size_t start = open_message(out, 2);
 
     bytes_field(out, 1, span->trace_id, TRACE_ID_SIZE);
@@ -473,17 +476,27 @@ bool otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form, b
     if ((!translated && !key_values(out, 9, &r, span->attributes, json, inexact)) ||
         (form != NULL && !encoded_map(out, 9, form->extra, inexact)) ||
         !span_events(out, span, inexact) || !span_links(out, span, form != NULL, inexact)) {
-        goto damaged;
+        return false;
     }
     span_status(out, span);
     if (form != NULL) {
         fixed32(out, 16, FLAGS_LOCAL);
     }
     close_message(out, start);
-    if (!out->failed) {
-        return true;
+    return true;
+}
+
+ConvertResult otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form,
+                        bool *inexact)
+{
+    size_t before = out->len;
+    bool whole = whole_span(out, span, form, inexact);
+    ConvertResult result = convert_result(out, whole);
+    if (result != CONVERT_WHOLE) {
+        out->len = before;
     }
-damaged:
-    out->len = before;
-    return false;
+    if (result == CONVERT_TOO_LARGE) {
+        out->failed = out->too_large = false; /* what is before the record is as it was */
+    }
+    return result;
 }

@@ -20,14 +20,15 @@ typedef struct {
     size_t name_size;
 } CollectorForm;
 
-/* `resource` is an encoded map, NULL for an MLflow server. False when it is damaged. */
-bool otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource);
+/* `resource` is an encoded map, NULL for an MLflow server. */
+ConvertResult otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource);
 
-/* False when the record cannot be encoded (damaged, out of memory); `out` is then as before.
+/* Where the record cannot be encoded `out` is as before; without memory it has failed besides.
  * `form` is NULL for an MLflow server. `*inexact` is set where a value travels as text that
  * protobuf cannot carry as it is, and JSON can. Needs the GIL (for values that travel as their JSON
  * text). */
-bool otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form, bool *inexact);
+ConvertResult otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form,
+                        bool *inexact);
 
 void otlp_end(Buffer *out, OtlpMarks marks);
 

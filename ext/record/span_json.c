@@ -29,6 +29,9 @@ static void number(Buffer *out, uint64_t value)
     text(out, digits);
 }
 
+/* The functions below stop with false where the record is damaged, or a value of it cannot be
+ * read for want of memory: `out` has failed then. */
+
 /* The next value, a map of attributes; MLflow says null where there are none. */
 static bool attributes_or_null(Buffer *out, Reader *r)
 {
@@ -38,7 +41,7 @@ static bool attributes_or_null(Buffer *out, Reader *r)
         text(out, "null");
         return true;
     }
-    return json_value(out, r, true);
+    return json_value(out, r, true) == CONVERT_WHOLE;
 }
 
 static bool span_events(Buffer *out, const SpanRecord *span)
@@ -74,7 +77,8 @@ static bool span_attributes(Buffer *out, const SpanRecord *span)
         json_string(out, key.bytes, key.size, true);
         text(out, ": ");
         buffer_clear(&value);
-        whole = json_value(&value, &r, false);
+        whole = json_value(&value, &r, false) == CONVERT_WHOLE;
+        convert_inherit_failure(out, &value);
         json_string(out, value.data, value.len, true);
     }
     buffer_free(&value);
@@ -100,7 +104,7 @@ static bool span_links(Buffer *out, const SpanRecord *span)
     return true;
 }
 
-bool span_json(Buffer *out, const SpanRecord *span)
+static bool whole_span(Buffer *out, const SpanRecord *span)
 {
     static const char *const codes[] = {"STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"};
 
@@ -140,5 +144,11 @@ bool span_json(Buffer *out, const SpanRecord *span)
         return false;
     }
     text(out, "]}");
-    return !out->failed;
+    return true;
+}
+
+ConvertResult span_json(Buffer *out, const SpanRecord *span)
+{
+    bool whole = whole_span(out, span);
+    return convert_result(out, whole);
 }

@@ -4,8 +4,7 @@
 
 #include "record/record.h"
 
-/* Appends json.dumps(span.to_dict()) as MLflow's client measures it. False when out of memory or
- * the record is damaged. Needs the GIL (float repr). */
-bool span_json(Buffer *out, const SpanRecord *span);
+/* Appends json.dumps(span.to_dict()) as MLflow's client measures it. Needs the GIL (float repr). */
+ConvertResult span_json(Buffer *out, const SpanRecord *span);
 
 #endif

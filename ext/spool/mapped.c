@@ -26,12 +26,7 @@ static bool reserve(MappedSegment *segment, uint64_t size)
     if (wanted > segment->room) {
         wanted = segment->room;
     }
-    int failed;
-    do {
-        failed = posix_fallocate(segment->fd, (off_t)segment->reserved,
-                                 (off_t)(wanted - segment->reserved));
-    } while (failed == EINTR);
-    if (failed) {
+    if (compat_reserve(segment->fd, segment->reserved, wanted - segment->reserved) != 0) {
         return false;
     }
     segment->reserved = wanted;

@@ -5,7 +5,9 @@
 
 #include "base/clock.h"
 #include "record/frame.h"
+#include "spool/paths.h"
 #include "spool/ring_layout.h"
+#include "spool/ring_writer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,70 +21,88 @@ typedef struct {
     const char *data;
     uint64_t capacity;
     uint64_t cursor; /* read so far; tail <= cursor <= head */
-    int fd;
+    int fd;          /* asks whether the program lives; -1 where that is this process */
     bool damaged;
-    bool in_process; /* of a ring in this process's memory: the program lives as long as this
-                        process */
 } RingReader;
 
-/* Maps what claims to be a ring. Without a path: the ring of this process that `fd` is open for. */
-static int reader_open(RingReader *reader, const char *path, int fd)
+/* Lets the reader begin with a ring that is mapped. */
+static void reader_begin(RingReader *reader, void *map, uint64_t capacity)
 {
-    struct stat info;
-    RingHeader head;
-
-    reader->in_process = path == NULL;
-    reader->fd =
-        path != NULL ? open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW) : fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (reader->fd < 0) {
-        return -1;
-    }
-    if (fstat(reader->fd, &info) != 0) {
-        return -1;
-    }
-    if (!S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
-        errno = EPERM;
-        return -1;
-    }
-    if (pread(reader->fd, &head, sizeof head, 0) != (ssize_t)sizeof head ||
-        memcmp(head.magic, RING_MAGIC, RING_MAGIC_SIZE) != 0 || head.version != RING_VERSION ||
-        head.header_size != RING_HEADER_SIZE || head.capacity < RING_MIN_CAPACITY ||
-        head.capacity > RING_MAX_CAPACITY ||
-        (uint64_t)info.st_size != RING_HEADER_SIZE + head.capacity) {
-        errno = EINVAL;
-        return -1;
-    }
-    void *map = mmap(NULL, RING_HEADER_SIZE + (size_t)head.capacity, PROT_READ | PROT_WRITE,
-                     MAP_SHARED, reader->fd, 0);
-    if (map == MAP_FAILED) {
-        return -1;
-    }
     reader->header = map;
     reader->data = (const char *)map + RING_HEADER_SIZE;
-    reader->capacity = head.capacity;
+    reader->capacity = capacity;
     reader->cursor = load_acquire(&reader->header->tail);
+}
+
+/* Whether the head of a file of that size is a ring's. */
+static bool is_ring(const RingHeader *head, int64_t size)
+{
+    return memcmp(head->magic, RING_MAGIC, RING_MAGIC_SIZE) == 0 && head->version == RING_VERSION &&
+           head->header_size == RING_HEADER_SIZE && head->capacity >= RING_MIN_CAPACITY &&
+           head->capacity <= RING_MAX_CAPACITY &&
+           (uint64_t)size == RING_HEADER_SIZE + head->capacity;
+}
+
+/* Maps what claims to be a ring. 0, or -1 with an exception. */
+static int reader_open(RingReader *reader, PyObject *path)
+{
+    RingHeader head;
+    int64_t size = open_private(path, O_RDWR, &reader->fd);
+    if (size < 0) {
+        return -1;
+    }
+    ReadResult got = read_at(reader->fd, 0, &head, sizeof head);
+    if (got == READ_FAILED) {
+        path_error(path, errno, NULL);
+        return -1;
+    }
+    if (got == READ_ENDS || !is_ring(&head, size)) {
+        path_error(path, EINVAL, "it is not a ring, or its header is damaged");
+        return -1;
+    }
+    void *map = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, reader->fd, 0);
+    if (map == MAP_FAILED) {
+        path_error(path, errno, NULL);
+        return -1;
+    }
+    reader_begin(reader, map, head.capacity);
+    return 0;
+}
+
+/* Maps a ring of this process. 0, or -1 with an exception. */
+static int reader_share(RingReader *reader, Ring *ring)
+{
+    uint64_t capacity;
+    void *map = ring_map_again(ring, &capacity);
+    if (map == NULL) {
+        return -1;
+    }
+    reader_begin(reader, map, capacity);
     return 0;
 }
 
 static PyObject *ring_reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"path", "fd", NULL};
-    const char *path;
-    int fd = -1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "z|i:RingReader", names, &path, &fd)) {
+    static char *names[] = {"ring", NULL};
+    PyObject *ring, *path = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:RingReader", names, &ring)) {
+        return NULL;
+    }
+    bool in_process = PyObject_TypeCheck(ring, state_of_type(type)->types.ring_writer);
+    if (!in_process && !PyUnicode_FSConverter(ring, &path)) {
         return NULL;
     }
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     RingReader *reader = (RingReader *)alloc(type, 0);
     if (reader == NULL) {
-        return NULL;
+        goto done;
     }
     reader->fd = -1;
-    if (reader_open(reader, path, fd) != 0) {
-        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path != NULL ? path : "memory");
-        Py_DECREF(reader);
-        return NULL;
+    if ((in_process ? reader_share(reader, (Ring *)ring) : reader_open(reader, path)) != 0) {
+        Py_CLEAR(reader);
     }
+done:
+    Py_XDECREF(path);
     return (PyObject *)reader;
 }
 
@@ -140,7 +160,7 @@ static PyObject *ring_reader_drain(RingReader *reader, PyObject *arg)
     if (reader->damaged || head == reader->cursor) {
         return list;
     }
-    uint64_t size = head - reader->cursor;
+    uint64_t size = head - reader->cursor, appended = size;
     if (size > limit) {
         /* A record that is larger than the limit is read all the same. */
         RecordHead first = {0};
@@ -171,7 +191,9 @@ static PyObject *ring_reader_drain(RingReader *reader, PyObject *arg)
         Py_DECREF(list);
         return NULL;
     }
-    reader->damaged = result == FRAMES_DAMAGED;
+    /* The program publishes whole records, so a record that passes the head has a damaged length.
+     */
+    reader->damaged = result == FRAMES_DAMAGED || (size == appended && used < size);
     reader->cursor += used;
     return list;
 }
@@ -196,10 +218,26 @@ static int position_from(RingReader *reader, PyObject *arg, uint64_t *position)
         return -1;
     }
     if (*position > reader->cursor) {
-        PyErr_SetString(PyExc_ValueError, "position has not been read yet");
+        PyErr_Format(PyExc_ValueError, "position %llu has not been read yet: the reader is at %llu",
+                     (unsigned long long)*position, (unsigned long long)reader->cursor);
         return -1;
     }
     return 0;
+}
+
+static PyObject *ring_reader_rewind(RingReader *reader, PyObject *arg)
+{
+    uint64_t position;
+    if (position_from(reader, arg, &position) < 0) {
+        return NULL;
+    }
+    uint64_t tail = load_acquire(&reader->header->tail);
+    if (position < tail) {
+        return PyErr_Format(PyExc_ValueError, "position %llu is given back: the tail is at %llu",
+                            (unsigned long long)position, (unsigned long long)tail);
+    }
+    reader->cursor = position;
+    Py_RETURN_NONE;
 }
 
 static PyObject *ring_reader_release(RingReader *reader, PyObject *arg)
@@ -275,14 +313,16 @@ static PyObject *ring_reader_alive(RingReader *reader, PyObject *unused)
     if (!reader_usable(reader)) {
         return NULL;
     }
-    if (reader->in_process) {
+    if (reader->fd < 0) {
         return PyBool_FromLong(!load_acquire(&reader->header->closed));
     }
-    if (flock(reader->fd, LOCK_SH | LOCK_NB) == 0) {
-        flock(reader->fd, LOCK_UN);
-        Py_RETURN_FALSE;
+    /* Only the lock itself shows that the program is gone: the ring of one that lives must not be
+     * removed because a file system fails, or a signal came in between. */
+    if (flock(reader->fd, LOCK_SH | LOCK_NB) != 0) {
+        Py_RETURN_TRUE;
     }
-    return PyBool_FromLong(errno == EWOULDBLOCK);
+    flock(reader->fd, LOCK_UN);
+    Py_RETURN_FALSE;
 }
 
 #define READER_GETTER(name, expression)                                                            \
@@ -332,11 +372,18 @@ static PyMethodDef ring_reader_methods[] = {
     {"skip_damage", (PyCFunction)ring_reader_skip_damage, METH_NOARGS,
      "skip_damage($self, /)\n--\n\n"
      "Give up everything up to the program's head; the bytes passed over."},
+    {"rewind", (PyCFunction)ring_reader_rewind, METH_O,
+     "rewind($self, position, /)\n--\n\n"
+     "Read again from a position where drain() began before. Raises ValueError where it has not\n"
+     "been read or is given back."},
     {"release", (PyCFunction)ring_reader_release, METH_O,
-     "release($self, position, /)\n--\n\nGive the space up to there back to the program."},
+     "release($self, position, /)\n--\n\n"
+     "Give the space up to there back to the program. Raises ValueError where it has not been "
+     "read."},
     {"set_delivered", (PyCFunction)ring_reader_set_delivered, METH_O,
      "set_delivered($self, position, /)\n--\n\n"
-     "Say that the server has acknowledged everything up to there."},
+     "Say that the server has acknowledged everything up to there. Raises ValueError where it has\n"
+     "not been read."},
     {"add_spill_delivered", (PyCFunction)ring_reader_add_spill_delivered, METH_O,
      "add_spill_delivered($self, count, /)\n--\n\n"
      "Say that so many more records of spill segments are delivered."},
@@ -380,10 +427,12 @@ static PyType_Slot ring_reader_slots[] = {
     {Py_tp_dealloc, ring_reader_dealloc},
     {Py_tp_methods, ring_reader_methods},
     {Py_tp_getset, ring_reader_getset},
-    {Py_tp_doc,
-     "RingReader(path, fd=-1)\n--\n\n"
-     "The sender's end of a ring; without a path, of one that this process holds in memory.\n\n"
-     "Raises OSError where the file is no ring, a symlink, or another user's."},
+    {Py_tp_doc, "RingReader(ring)\n--\n\n"
+                "The sender's end of a ring.\n\n"
+                "ring: the path of its file, or a RingWriter of this process.\n\n"
+                "Raises OSError where the file is no ring, a symlink, or another user's; "
+                "ValueError where the\n"
+                "RingWriter is closed."},
     {0, NULL},
 };
 

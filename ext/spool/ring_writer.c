@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "record/frame.h"
+#include "spool/paths.h"
 #include "spool/ring_layout.h"
 #include "spool/spill_segments.h"
 
@@ -60,7 +61,7 @@ struct Ring {
     uint64_t capacity;
     uint64_t head;
     uint64_t known_tail; /* never ahead of the header's */
-    int fd;              /* holds the flock */
+    int fd;              /* holds the flock; -1 where the ring is no file */
     unsigned generation;
     uint64_t heartbeat_looked_ns;     /* when the heartbeat was last looked at */
     uint64_t heartbeat_good_until_ns; /* steady_ns; there is a sender until then */
@@ -188,26 +189,54 @@ bool ring_lacks_sender(Ring *ring, uint64_t now_ns)
     return !fresh || load_acquire(&ring->header->server_state) == SERVER_FORBIDS;
 }
 
-/* Creates, fills and locks the file under another name first: a sender never sees half a ring.
- * Without a path it is memory without a name. */
+/* Fills the memory of a new ring, all of it, so that no append ever faults. */
+static void ring_begin(Ring *ring, void *map, uint64_t capacity)
+{
+    memset(map, 0, RING_HEADER_SIZE + (size_t)capacity);
+    RingHeader *header = map;
+    memcpy(header->magic, RING_MAGIC, RING_MAGIC_SIZE);
+    header->version = RING_VERSION;
+    header->header_size = RING_HEADER_SIZE;
+    header->capacity = capacity;
+    header->pid = (uint64_t)getpid();
+    header->created_ns = clock_ns();
+    ring->header = header;
+    ring->data = (char *)map + RING_HEADER_SIZE;
+    ring->capacity = capacity;
+    ring->heartbeat_looked_ns = header->created_ns;
+    ring->heartbeat_good_until_ns = steady_ns() + HEARTBEAT_OLD_NS;
+}
+
+/* Makes a ring that is no file: the last place, where none can be made. 0, or -1 and errno. */
+static int ring_create_in_memory(Ring *ring, uint64_t capacity)
+{
+    void *map = compat_map_memory(RING_HEADER_SIZE + (size_t)capacity);
+    if (map == NULL) {
+        return -1;
+    }
+    ring_begin(ring, map, capacity);
+    return 0;
+}
+
+/* Creates, fills and locks the file under another name first: a sender never sees half a ring. 0,
+ * or -1 and errno. */
 static int ring_create(Ring *ring, const char *path, uint64_t capacity)
 {
-    char fresh[4096] = "";
-    int n = path != NULL ? snprintf(fresh, sizeof fresh, "%s.new", path) : 0;
+    char fresh[4096];
+    int n = snprintf(fresh, sizeof fresh, "%s.new", path);
     if (n < 0 || (size_t)n >= sizeof fresh) {
         errno = ENAMETOOLONG;
         return -1;
     }
     size_t size = RING_HEADER_SIZE + (size_t)capacity;
     int saved;
-    int fd = path != NULL ? open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)
-                          : compat_unnamed_memory();
+    int fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
         return -1;
     }
     void *map = NULL;
     /* Reserved now: a page that tmpfs cannot give later would be a SIGBUS in the program. */
-    int failed = posix_fallocate(fd, 0, (off_t)size);
+    int failed = compat_reserve(fd, 0, size);
     if (failed) {
         errno = failed;
         goto error;
@@ -219,24 +248,12 @@ static int ring_create(Ring *ring, const char *path, uint64_t capacity)
     if (map == NULL) {
         goto error;
     }
-    memset(map, 0, size); /* touched once, so that no append ever faults */
-
-    RingHeader *header = map;
-    memcpy(header->magic, RING_MAGIC, RING_MAGIC_SIZE);
-    header->version = RING_VERSION;
-    header->header_size = RING_HEADER_SIZE;
-    header->capacity = capacity;
-    header->pid = (uint64_t)getpid();
-    header->created_ns = clock_ns();
-    if (path != NULL && rename(fresh, path) != 0) {
+    ring_begin(ring, map, capacity);
+    if (rename(fresh, path) != 0) {
+        ring->header = NULL;
         goto error;
     }
-    ring->header = header;
-    ring->data = (char *)map + RING_HEADER_SIZE;
-    ring->capacity = capacity;
     ring->fd = fd;
-    ring->heartbeat_looked_ns = header->created_ns;
-    ring->heartbeat_good_until_ns = steady_ns() + HEARTBEAT_OLD_NS;
     return 0;
 error:
     saved = errno;
@@ -244,9 +261,7 @@ error:
         munmap(map, size);
     }
     close(fd);
-    if (path != NULL) {
-        unlink(fresh);
-    }
+    unlink(fresh);
     errno = saved;
     return -1;
 }
@@ -265,23 +280,36 @@ static void ring_close(Ring *ring)
     }
 }
 
-static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+void *ring_map_again(Ring *ring, uint64_t *capacity)
 {
-    static char *names[] = {"path",          "capacity", "spill_prefix", "spool_max_bytes",
-                            "memory_prefix", NULL};
-    const char *path, *prefix, *memory_prefix = NULL;
-    unsigned long long capacity, spool_max_bytes = 1u << 30;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "zKs|Kz:RingWriter", names, &path, &capacity,
-                                     &prefix, &spool_max_bytes, &memory_prefix)) {
+    if (!ring_is_ours(ring)) {
+        PyErr_SetString(PyExc_ValueError, "the ring is closed, or a parent process's");
         return NULL;
     }
+    size_t size = RING_HEADER_SIZE + (size_t)ring->capacity;
+    void *map = ring->fd >= 0 ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, 0)
+                              : compat_map_again(ring->header, size);
+    if (map == NULL || map == MAP_FAILED) {
+        path_error(NULL, errno, NULL);
+        return NULL;
+    }
+    *capacity = ring->capacity;
+    return map;
+}
+
+/* A new ring of this process; NULL with an exception. Paths may be NULL but for `prefix`. */
+static Ring *ring_new(PyTypeObject *type, PyObject *path, uint64_t capacity, PyObject *prefix,
+                      uint64_t spool_max_bytes, PyObject *memory_prefix)
+{
     if (capacity < RING_MIN_CAPACITY || capacity > RING_MAX_CAPACITY || capacity % 4096) {
-        return PyErr_Format(PyExc_ValueError,
-                            "a ring holds 64 KiB to 1 GiB in whole pages, not %llu bytes",
-                            capacity);
+        PyErr_Format(PyExc_ValueError,
+                     "a ring holds 64 KiB to 1 GiB in whole pages, not %llu bytes",
+                     (unsigned long long)capacity);
+        return NULL;
     }
     if (install_fork_handler() != 0) {
-        return PyErr_NoMemory();
+        PyErr_NoMemory();
+        return NULL;
     }
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Ring *ring = (Ring *)alloc(type, 0);
@@ -290,15 +318,36 @@ static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *k
     }
     ring->fd = -1;
     ring->generation = fork_generation;
-    if (!spill_init(&ring->spill, prefix, path != NULL ? spool_max_bytes : 0, memory_prefix,
-                    capacity)) {
-        Py_DECREF(ring);
-        return PyErr_NoMemory();
+    if (!spill_init(&ring->spill, path_bytes(prefix), path != NULL ? spool_max_bytes : 0,
+                    path_bytes(memory_prefix), capacity)) {
+        PyErr_NoMemory();
+        goto error;
     }
-    if (ring_create(ring, path, capacity) != 0) {
-        PyErr_SetFromErrnoWithFilename(PyExc_OSError, path != NULL ? path : "memory");
-        Py_DECREF(ring);
-        return NULL;
+    if ((path != NULL ? ring_create(ring, path_bytes(path), capacity)
+                      : ring_create_in_memory(ring, capacity)) != 0) {
+        path_error(path, errno, NULL);
+        goto error;
+    }
+    return ring;
+error:
+    Py_DECREF(ring);
+    return NULL;
+}
+
+static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path",          "capacity", "spill_prefix", "spool_max_bytes",
+                            "memory_prefix", NULL};
+    PyObject *path = NULL, *prefix = NULL, *memory_prefix = NULL; /* owned */
+    unsigned long long capacity, spool_max_bytes = 1u << 30;
+    Ring *ring = NULL;
+    if (PyArg_ParseTupleAndKeywords(args, kwargs, "O&KO&|KO&:RingWriter", names, optional_path,
+                                    &path, &capacity, PyUnicode_FSConverter, &prefix,
+                                    &spool_max_bytes, optional_path, &memory_prefix)) {
+        ring = ring_new(type, path, capacity, prefix, spool_max_bytes, memory_prefix);
+        Py_XDECREF(path);
+        Py_XDECREF(prefix);
+        Py_XDECREF(memory_prefix);
     }
     return (PyObject *)ring;
 }
@@ -349,15 +398,7 @@ static PyObject *ring_writer_progress(Ring *ring, PyObject *unused)
         (unsigned long long)h->refused_traces);
 }
 
-static PyObject *ring_writer_fileno(Ring *ring, PyObject *unused)
-{
-    (void)unused;
-    return PyLong_FromLong(ring->fd);
-}
-
 static PyMethodDef ring_writer_methods[] = {
-    {"fileno", (PyCFunction)ring_writer_fileno, METH_NOARGS,
-     "fileno($self, /)\n--\n\nThe descriptor of the ring's file; -1 once it is closed."},
     {"close", (PyCFunction)ring_writer_close, METH_NOARGS,
      "close($self, /)\n--\n\nSay that nothing more is appended, and let go of the ring."},
     {"request_flush", (PyCFunction)ring_writer_request_flush, METH_NOARGS,
@@ -376,12 +417,14 @@ static PyType_Slot ring_writer_slots[] = {
     {Py_tp_doc,
      "RingWriter(path, capacity, spill_prefix, spool_max_bytes=1073741824, memory_prefix=None)\n"
      "--\n\n"
-     "The program's end of a ring; without a path, memory of this process alone.\n\n"
-     "capacity: bytes, 64 KiB to 1 GiB in whole pages. spool_max_bytes: what the folder of the "
-     "spill\n"
-     "segments may hold; 0: nothing is written there. memory_prefix: the path of spill segments "
-     "on\n"
-     "tmpfs, where eight times the capacity is spilled to first."},
+     "The program's end of a ring.\n\n"
+     "path: of the ring's file, which must not exist. None: memory of this process alone, which "
+     "is\n"
+     "no file and spills nothing. capacity: bytes, 64 KiB to 1 GiB in whole pages. spill_prefix:\n"
+     "the path of spill segments on disk, up to their number. spool_max_bytes: what their folder\n"
+     "may hold, in bytes; 0: nothing is written there. memory_prefix: the path of spill segments\n"
+     "on tmpfs, where eight times the capacity is spilled to first; None: on disk only.\n\n"
+     "Raises ValueError for a capacity that no ring has, OSError where the ring cannot be made."},
     {0, NULL},
 };
 

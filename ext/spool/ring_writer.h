@@ -1,7 +1,7 @@
 /* ring_writer.h: the program's end of a ring. See ring_writer.c.
  *
- * Everything here but ring_writer_add_type() runs no Python code. The GIL makes the producer
- * single.
+ * Everything here but ring_map_again() and ring_writer_add_type() runs no Python code. The GIL
+ * makes the producer single.
  */
 #ifndef FASTTRACE_RING_WRITER_H
 #define FASTTRACE_RING_WRITER_H
@@ -25,6 +25,11 @@ bool ring_lacks_sender(Ring *ring, uint64_t now_ns);
 
 /* Whether this process may append to the ring: not the forked child of the one that made it. */
 bool ring_is_ours(const Ring *ring);
+
+/* The ring's memory, mapped once more for a reader in this process: the header's page, then the
+ * data; `*capacity` of it. NULL with an exception where that cannot be done, or where the ring is
+ * not this process's any more. */
+void *ring_map_again(Ring *ring, uint64_t *capacity);
 
 int ring_writer_add_type(PyObject *module, CoreState *state);
 

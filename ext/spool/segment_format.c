@@ -19,13 +19,15 @@ bool write_whole(int fd, const void *bytes, size_t size)
     const char *at = bytes;
     while (size > 0) {
         ssize_t n = write(fd, at, size);
-        if (n < 0 && errno != EINTR) {
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            errno = n < 0 ? errno : EIO; /* a device that takes nothing and says nothing */
             return false;
         }
-        if (n > 0) {
-            at += n;
-            size -= (size_t)n;
-        }
+        at += n;
+        size -= (size_t)n;
     }
     return true;
 }

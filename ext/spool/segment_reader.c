@@ -3,6 +3,7 @@
 #include "spool/segment_reader.h"
 
 #include "record/frame.h"
+#include "spool/paths.h"
 #include "spool/segment_format.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 typedef struct {
     PyObject_HEAD int fd;
@@ -20,30 +22,22 @@ typedef struct {
 static PyObject *segment_reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"path", NULL};
-    const char *path;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s:SegmentReader", names, &path)) {
+    PyObject *path = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&:SegmentReader", names, PyUnicode_FSConverter,
+                                     &path)) {
         return NULL;
     }
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     SegmentReader *reader = (SegmentReader *)alloc(type, 0);
     if (reader == NULL) {
-        return NULL;
+        goto done;
     }
-    struct stat info;
-    /* O_NONBLOCK: a pipe under this name is refused, not waited for. */
-    reader->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (reader->fd < 0 || fstat(reader->fd, &info) != 0) {
-        goto error;
+    if (open_private(path, O_RDONLY, &reader->fd) < 0) {
+        Py_CLEAR(reader);
     }
-    if (!S_ISREG(info.st_mode) || info.st_uid != geteuid()) {
-        errno = EPERM;
-        goto error;
-    }
+done:
+    Py_DECREF(path);
     return (PyObject *)reader;
-error:
-    PyErr_SetFromErrnoWithFilename(PyExc_OSError, path);
-    Py_DECREF(reader);
-    return NULL;
 }
 
 static void segment_reader_dealloc(SegmentReader *reader)
@@ -59,32 +53,13 @@ static void segment_reader_dealloc(SegmentReader *reader)
 
 /* ---- frames ---- */
 
-typedef enum {
-    READ_WHOLE,  /* all bytes were read */
-    READ_ENDS,   /* the file ends before */
-    READ_FAILED, /* an exception is set */
-} ReadResult;
-
-static ReadResult read_at(int fd, uint64_t offset, void *bytes, size_t size)
+/* A failure to read as an exception. */
+static ReadResult checked(ReadResult result)
 {
-    char *at = bytes;
-    while (size > 0) {
-        ssize_t n = pread(fd, at, size, (off_t)offset);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            PyErr_SetFromErrno(PyExc_OSError);
-            return READ_FAILED;
-        }
-        if (n == 0) {
-            return READ_ENDS;
-        }
-        at += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
+    if (result == READ_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
     }
-    return READ_WHOLE;
+    return result;
 }
 
 /* Bytes of the file behind `offset`; 0 where all of them are zeros, which are room for frames to
@@ -124,7 +99,7 @@ typedef enum {
 /* Reads the head of the next frame, as far as it can be one. */
 static FrameResult read_head(const SegmentReader *reader, SegmentFrame *frame)
 {
-    ReadResult got = read_at(reader->fd, reader->offset, frame, sizeof *frame);
+    ReadResult got = checked(read_at(reader->fd, reader->offset, frame, sizeof *frame));
     if (got != READ_WHOLE) {
         return got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
     }
@@ -160,6 +135,10 @@ static FrameResult decompress(const SegmentFrame *frame, const char *stored, cha
         return FRAME_FAILED;
     }
     size_t size = ZSTD_decompress(*content, frame->content_size, stored, frame->stored_size);
+    if (ZSTD_isError(size) && ZSTD_getErrorCode(size) == ZSTD_error_memory_allocation) {
+        PyErr_NoMemory();
+        return FRAME_FAILED;
+    }
     return ZSTD_isError(size) || size != frame->content_size ? FRAME_DAMAGED : FRAME_READ;
 }
 
@@ -179,7 +158,8 @@ static FrameResult try_frame(SegmentReader *reader, PyObject *list)
         PyErr_NoMemory();
         return FRAME_FAILED;
     }
-    ReadResult got = read_at(reader->fd, reader->offset + sizeof frame, stored, frame.stored_size);
+    ReadResult got =
+        checked(read_at(reader->fd, reader->offset + sizeof frame, stored, frame.stored_size));
     if (got != READ_WHOLE) {
         result = got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
         goto done;
@@ -229,7 +209,7 @@ static FrameResult read_segment_head(SegmentReader *reader)
 {
     char head[SEGMENT_HEAD_SIZE], expected[SEGMENT_HEAD_SIZE];
     segment_head(expected);
-    ReadResult got = read_at(reader->fd, 0, head, sizeof head);
+    ReadResult got = checked(read_at(reader->fd, 0, head, sizeof head));
     if (got != READ_WHOLE) {
         return got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
     }
@@ -276,6 +256,22 @@ static PyObject *segment_reader_read(SegmentReader *reader, PyObject *arg)
     return list;
 }
 
+static PyObject *segment_reader_rewind(SegmentReader *reader, PyObject *arg)
+{
+    unsigned long long offset = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (offset > reader->offset) {
+        PyErr_Format(PyExc_ValueError, "offset %llu has not been read yet: the reader is at %llu",
+                     offset, (unsigned long long)reader->offset);
+        return NULL;
+    }
+    reader->offset = offset;
+    reader->damaged = false;
+    Py_RETURN_NONE;
+}
+
 static PyObject *segment_reader_get_damaged(SegmentReader *reader, void *unused)
 {
     (void)unused;
@@ -303,7 +299,13 @@ static PyMethodDef segment_reader_methods[] = {
     {"read", (PyCFunction)segment_reader_read, METH_O,
      "read($self, limit, /)\n--\n\n"
      "The records of whole frames, about `limit` bytes of file, as (position, kind, trace id,\n"
-     "record)."},
+     "record).\n\n"
+     "Raises OSError or MemoryError; the reader stays where it was then."},
+    {"rewind", (PyCFunction)segment_reader_rewind, METH_O,
+     "rewind($self, offset, /)\n--\n\n"
+     "Read again from an offset where read() began before. Raises ValueError where it has not "
+     "been\n"
+     "read."},
     {NULL, NULL, 0, NULL},
 };
 

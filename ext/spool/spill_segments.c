@@ -11,7 +11,6 @@
 #include "spool/segment_format.h"
 #include "spool/segment_writer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,6 +21,12 @@
 #define SEGMENT_MAX_BYTES ((uint64_t)16 << 20)
 
 #define RETRY_NS 1000000000u
+
+/* How long a program waits for the folder, once. It holds the GIL meanwhile. */
+#define WAIT_NS ((uint64_t)1000000000u)
+
+/* How long for what the folder holds, which the next trace may hear of as well. */
+#define MEASURE_WAIT_NS ((uint64_t)20000000u)
 
 /* What may be spilled to memory: so many rings, and no more than an eighth of the spool's bound. */
 #define MEMORY_RINGS 8u
@@ -50,75 +55,33 @@ void spill_free(Spill *spill)
         close(spill->fd);
         spill->fd = -1;
     }
+    folder_forget(&spill->opening);
+    folder_forget(&spill->measuring);
     buffer_free(&spill->frame);
     free(spill->prefix);
     free(spill->memory_prefix);
     spill->prefix = spill->memory_prefix = NULL;
 }
 
-/* The folder of a prefix; false when it is too long. */
-static bool folder_of(const char *prefix, char *folder, size_t room)
+/* Notes what the spool folder holds. */
+static void note_held(Spill *spill, uint64_t held)
 {
-    const char *slash = strrchr(prefix, '/');
-    size_t size = slash != NULL ? (size_t)(slash - prefix) : 0;
-    if (size == 0 || size >= room) {
-        return false;
-    }
-    memcpy(folder, prefix, size);
-    folder[size] = '\0';
-    return true;
-}
-
-/* The bytes in those files of a folder whose names begin with `only`. */
-static uint64_t folder_bytes(const char *path, const char *only)
-{
-    uint64_t bytes = 0;
-    DIR *folder = opendir(path);
-    if (folder == NULL) {
-        return 0;
-    }
-    struct dirent *entry;
-    while ((entry = readdir(folder)) != NULL) {
-        struct stat info;
-        if (strncmp(entry->d_name, only, strlen(only)) == 0 &&
-            fstatat(dirfd(folder), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(info.st_mode)) {
-            bytes += (uint64_t)info.st_size;
-        }
-    }
-    closedir(folder);
-    return bytes;
-}
-
-/* Measures the spool folder; returns the bytes that may still be written to it. */
-static uint64_t measure(Spill *spill)
-{
-    char folder[4096];
-    uint64_t held = folder_of(spill->prefix, folder, sizeof folder) ? folder_bytes(folder, "") : 0;
     spill->nearly_full = held >= spill->max_bytes - spill->max_bytes / 8;
-    return held < spill->max_bytes ? spill->max_bytes - held : 0;
 }
 
 bool spill_is_nearly_full(Spill *spill)
 {
-    uint64_t now = steady_ns();
+    uint64_t now = steady_ns(), wait = 0, held;
     if (spill->nearly_full && now >= spill->not_before_ns) {
         spill->not_before_ns = now + RETRY_NS;
-        measure(spill);
+        wait = spill->measuring == NULL ? MEASURE_WAIT_NS : 0;
+        folder_ask(&spill->measuring, spill->prefix, 0, spill->max_bytes, 0);
+    }
+    if (folder_wait(&spill->measuring, wait) == FOLDER_ANSWERED) {
+        folder_take(&spill->measuring, &held);
+        note_held(spill, held);
     }
     return spill->nearly_full;
-}
-
-static int open_segment(const char *path)
-{
-    return open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-}
-
-/* The path of a segment; false when it is too long. */
-static bool segment_path(char *path, size_t room, const char *prefix, uint64_t sequence)
-{
-    int n = snprintf(path, room, "%s-%06llu.seg", prefix, (unsigned long long)sequence);
-    return n >= 0 && (size_t)n < room;
 }
 
 /* Whether memory, or the disk, is not to be tried now. */
@@ -162,34 +125,50 @@ static bool memory_write(Spill *spill, uint64_t *sequence)
         }
         spill_end(spill, sequence);
     }
-    return spill->fd < 0 && !memory_rests(spill) &&
-           SEGMENT_HEAD_SIZE + spill->frame.len <= spill->memory_segment_bytes &&
-           memory_open(spill, *sequence) && mapped_append(memory, &spill->frame);
-}
-
-static bool spill_open(Spill *spill, uint64_t sequence, uint64_t needed)
-{
-    char path[4096], folder[4096];
-    uint64_t room = measure(spill);
-    uint64_t most =
-        spill->max_bytes / 8 < SEGMENT_MAX_BYTES ? spill->max_bytes / 8 : SEGMENT_MAX_BYTES;
-    if (!segment_path(path, sizeof path, spill->prefix, sequence) ||
-        room < SEGMENT_HEAD_SIZE + needed) {
+    if (spill->fd >= 0 || memory_rests(spill) ||
+        SEGMENT_HEAD_SIZE + spill->frame.len > spill->memory_segment_bytes ||
+        !memory_open(spill, *sequence)) {
         return false;
     }
-    spill->fd = open_segment(path);
-    if (spill->fd < 0 && errno == ENOENT && folder_of(spill->prefix, folder, sizeof folder) &&
-        mkdir(folder, 0700) == 0) {
-        spill->fd = open_segment(path); /* somebody had removed the folder */
+    if (mapped_append(memory, &spill->frame)) {
+        return true;
     }
+    /* Its first frame finds no room: the segment is ended, lest one on disk has its number. */
+    spill_end(spill, sequence);
+    spill->memory_not_before_ns = steady_ns() + RETRY_NS;
+    return false;
+}
+
+/* Opens a segment on disk, by a thread that is waited for once. A folder that hangs is given up:
+ * the number of the segment that the thread may still make there is not used again. */
+static bool spill_open(Spill *spill, uint64_t *sequence, uint64_t needed)
+{
+    uint64_t held;
+    if (compat_file_limit() < SEGMENT_HEAD_SIZE + needed) {
+        return false;
+    }
+    if (folder_wait(&spill->opening, 0) == FOLDER_WAITS) {
+        return false;
+    }
+    folder_ask(&spill->opening, spill->prefix, *sequence, spill->max_bytes, needed);
+    if (folder_wait(&spill->opening, WAIT_NS) == FOLDER_WAITS && folder_give_up(spill->opening)) {
+        store_release(sequence, *sequence + 1);
+        return false;
+    }
+    if (folder_wait(&spill->opening, 0) != FOLDER_ANSWERED) {
+        return false;
+    }
+    spill->fd = folder_take(&spill->opening, &held);
+    note_held(spill, held);
     if (spill->fd < 0) {
         return false;
     }
+    uint64_t room = held < spill->max_bytes ? spill->max_bytes - held : 0;
+    uint64_t most =
+        spill->max_bytes / 8 < SEGMENT_MAX_BYTES ? spill->max_bytes / 8 : SEGMENT_MAX_BYTES;
     spill->room = room < most ? room : most;
-    char head[SEGMENT_HEAD_SIZE];
-    segment_head(head);
-    spill->size = sizeof head;
-    return write_whole(spill->fd, head, sizeof head);
+    spill->size = SEGMENT_HEAD_SIZE;
+    return true;
 }
 
 void spill_end(Spill *spill, uint64_t *sequence)
@@ -201,7 +180,7 @@ void spill_end(Spill *spill, uint64_t *sequence)
         mapped_end(&spill->memory);
     }
     else {
-        close(spill->fd);
+        folder_close(spill->fd);
         spill->fd = -1;
     }
     store_release(sequence, *sequence + 1);
@@ -230,11 +209,12 @@ bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
     if (disk_rests(spill)) {
         return false;
     }
-    if (spill->fd >= 0 && spill->size + spill->frame.len > spill->room) {
+    /* A segment ends at the limit on the size of files, too, which may have been lowered since. */
+    uint64_t size = spill->size + spill->frame.len;
+    if (spill->fd >= 0 && (size > spill->room || size > compat_file_limit())) {
         spill_end(spill, sequence);
     }
-    if (spill->fd < 0 && !spill_open(spill, *sequence, spill->frame.len)) {
-        spill_end(spill, sequence);
+    if (spill->fd < 0 && !spill_open(spill, sequence, spill->frame.len)) {
         return spill_failed(spill);
     }
     if (!write_whole(spill->fd, spill->frame.data, spill->frame.len)) {

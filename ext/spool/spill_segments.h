@@ -3,6 +3,7 @@
 #define FASTTRACE_SPILL_SEGMENTS_H
 
 #include "spool/mapped.h"
+#include "spool/spill_folder.h"
 
 typedef struct {
     /* On disk. */
@@ -14,6 +15,8 @@ typedef struct {
     uint64_t not_before_ns; /* steady_ns: a failed try, or a measurement, is repeated then */
     bool failing;           /* the last try failed */
     bool nearly_full;       /* new traces must wait until the folder holds less */
+    FolderTask *opening;    /* owned: the next segment is being opened; or NULL */
+    FolderTask *measuring;  /* owned: the folder is being measured; or NULL */
 
     /* On tmpfs, which is tried first. */
     char *memory_prefix;           /* owned: the path of the segments; NULL: there is no tmpfs */

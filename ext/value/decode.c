@@ -6,9 +6,22 @@
  */
 #define MAX_DECODE_DEPTH 1000
 
+void convert_error(ConvertResult result, const char *what)
+{
+    if (result == CONVERT_NO_MEMORY) {
+        PyErr_NoMemory();
+    }
+    else if (result == CONVERT_TOO_LARGE) {
+        PyErr_Format(PyExc_ValueError, "%s is too large: it would take more than 1 GiB", what);
+    }
+    else {
+        PyErr_Format(PyExc_ValueError, "damaged %s", what);
+    }
+}
+
 static PyObject *damaged(void)
 {
-    PyErr_SetString(PyExc_ValueError, "damaged value");
+    convert_error(CONVERT_DAMAGED, "value");
     return NULL;
 }
 
@@ -33,11 +46,12 @@ PyObject *decode_json_text(Reader *value, bool ascii)
 {
     Buffer json = {0};
     PyObject *text = NULL;
-    if (!json_value(&json, value, ascii)) {
-        damaged();
+    ConvertResult result = json_value(&json, value, ascii);
+    if (result == CONVERT_WHOLE) {
+        text = PyUnicode_Decode(json.data, (Py_ssize_t)json.len, "utf-8", "surrogatepass");
     }
     else {
-        text = PyUnicode_Decode(json.data, (Py_ssize_t)json.len, "utf-8", "surrogatepass");
+        convert_error(result, "value");
     }
     buffer_free(&json);
     return text;
@@ -49,8 +63,11 @@ static PyObject *decode_big_integer(const Token *token)
     PyObject *digits = PyUnicode_DecodeASCII(token->bytes, (Py_ssize_t)token->size, NULL);
     const char *utf8 = digits ? PyUnicode_AsUTF8AndSize(digits, NULL) : NULL; /* ends with a NUL */
     if (utf8 == NULL) {
-        PyErr_Clear();
         Py_XDECREF(digits);
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+            return NULL;
+        }
+        PyErr_Clear();
         return damaged();
     }
     size_t sign = token->size > 0 && utf8[0] == '-';

@@ -79,24 +79,24 @@ void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
     buffer_byte(out, '"');
 }
 
-static bool float_text(Buffer *out, double value)
+static void float_text(Buffer *out, double value)
 {
     if (value != value) {
         text(out, "NaN");
-        return true;
+        return;
     }
     if (value > 1.7976931348623157e308 || value < -1.7976931348623157e308) {
         text(out, value > 0 ? "Infinity" : "-Infinity");
-        return true;
+        return;
     }
     char *repr = PyOS_double_to_string(value, 'r', 0, Py_DTSF_ADD_DOT_0, NULL);
     if (repr == NULL) {
-        PyErr_Clear();
-        return false;
+        PyErr_Clear(); /* a MemoryError, which the buffer's failure stands for */
+        out->failed = true;
+        return;
     }
     text(out, repr);
     PyMem_Free(repr);
-    return true;
 }
 
 /* Containers that are open, so that depth costs heap and never stack. */
@@ -106,10 +106,12 @@ typedef struct {
     bool first;
 } Level;
 
+/* The functions below stop with false where the value is damaged, or cannot be read for want of
+ * memory: `out` has failed then. */
 static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded);
 
-/* An ext value. False when it is damaged, or nested: the writer never nests EXT_JSON_TEXT, and
- * damage must not recurse. */
+/* An ext value. One that is nested is damaged: the writer never nests EXT_JSON_TEXT, and damage
+ * must not recurse. */
 static bool write_ext(Buffer *out, const Token *token, bool ascii, bool embedded)
 {
     switch (token->ext) {
@@ -124,9 +126,10 @@ static bool write_ext(Buffer *out, const Token *token, bool ascii, bool embedded
         Reader content = reader_over(token->bytes, token->size);
         bool whole =
             !embedded && write_value(&inner, &content, true, true) && content.at == content.end;
-        if (whole) {
+        if (whole && !inner.failed) {
             json_string(out, inner.data, inner.len, ascii);
         }
+        convert_inherit_failure(out, &inner);
         buffer_free(&inner);
         return whole;
     }
@@ -135,7 +138,7 @@ static bool write_ext(Buffer *out, const Token *token, bool ascii, bool embedded
     }
 }
 
-/* A value that is no container. False when it is damaged. */
+/* A value that is no container. */
 static bool write_scalar(Buffer *out, const Token *token, bool ascii, bool embedded)
 {
     char number[32];
@@ -155,7 +158,8 @@ static bool write_scalar(Buffer *out, const Token *token, bool ascii, bool embed
         text(out, number);
         return true;
     case TOKEN_FLOAT:
-        return float_text(out, token->d);
+        float_text(out, token->d);
+        return true;
     case TOKEN_STR:
         json_string(out, token->bytes, token->size, ascii);
         return true;
@@ -184,7 +188,7 @@ static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
 {
     Level inline_levels[32], *levels = inline_levels;
     size_t depth = 0, room = sizeof inline_levels / sizeof inline_levels[0];
-    bool ok = false;
+    bool whole = false;
 
     do {
         if (depth > 0) {
@@ -210,6 +214,7 @@ static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
         if (depth == room) {
             Level *grown = array_grow(levels, inline_levels, &room, sizeof *levels);
             if (grown == NULL) {
+                out->failed = true;
                 goto done;
             }
             levels = grown;
@@ -218,15 +223,16 @@ static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
             (Level){.left = map ? 2 * token.size : token.size, .map = map, .first = true};
         buffer_byte(out, map ? '{' : '[');
     } while (depth > 0);
-    ok = !out->failed;
+    whole = true;
 done:
     if (levels != inline_levels) {
         free(levels);
     }
-    return ok;
+    return whole;
 }
 
-bool json_value(Buffer *out, Reader *value, bool ascii)
+ConvertResult json_value(Buffer *out, Reader *value, bool ascii)
 {
-    return write_value(out, value, ascii, false);
+    bool whole = write_value(out, value, ascii, false);
+    return convert_result(out, whole);
 }

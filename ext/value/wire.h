@@ -56,6 +56,32 @@ typedef struct {
     };
 } Token;
 
+/* What came of turning encoded bytes into another form. Only the first two are of the bytes: the
+ * same bytes may be turned into that form when there is more memory. */
+typedef enum {
+    CONVERT_WHOLE,
+    CONVERT_DAMAGED,   /* they are not what a program writes */
+    CONVERT_TOO_LARGE, /* the other form would pass BUFFER_MAX, whatever memory there is */
+    CONVERT_NO_MEMORY,
+} ConvertResult;
+
+/* The result of a conversion into `out` by functions that stop with false where the bytes are
+ * damaged and mark `out` as failed where an allocation fails. */
+static inline ConvertResult convert_result(const Buffer *out, bool whole)
+{
+    if (out->failed) {
+        return out->too_large ? CONVERT_TOO_LARGE : CONVERT_NO_MEMORY;
+    }
+    return whole ? CONVERT_WHOLE : CONVERT_DAMAGED;
+}
+
+/* Marks `out` as failed where a buffer that is to be copied into it has failed. */
+static inline void convert_inherit_failure(Buffer *out, const Buffer *part)
+{
+    out->failed |= part->failed;
+    out->too_large |= part->too_large;
+}
+
 typedef struct {
     const char *at;
     const char *end;

@@ -3,6 +3,7 @@ and returns."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from os import PathLike
 from types import TracebackType
 from typing import Any, NoReturn, final
 
@@ -10,6 +11,7 @@ from mlflow.entities import Link, Span, SpanEvent, SpanLogLevel, SpanStatus
 
 #: (end position, kind, trace id, record); the kinds are those of _internal/spool/records.py.
 _Item = tuple[int, int, bytes, bytes]
+_Path = str | bytes | PathLike[str] | PathLike[bytes]
 
 current_span_var: ContextVar[LiveSpan | NonRecordingSpan | None]
 last_trace_id_var: ContextVar[str | None]
@@ -254,21 +256,30 @@ class Stream:
 
 @final
 class RingWriter:
-    """The program's end of a ring. Capacity in bytes: 64 KiB to 1 GiB in whole pages. Without a path
-    it is memory that only this process can read. ``spool_max_bytes``: what the folder of the spill
-    segments may hold; 0: nothing is written there. ``memory_prefix``: path on tmpfs,
-    up to its number, of the segments that are written before those on disk, up to eight times the
-    capacity."""
+    """The program's end of a ring.
+
+    Args:
+        path: Of its file, which must not exist. None: memory of this process alone, which is no file
+            and spills nothing.
+        capacity: Bytes, 64 KiB to 1 GiB in whole pages.
+        spill_prefix: The path of the spill segments on disk, up to their numbers.
+        spool_max_bytes: What their folder may hold, in bytes; 0: nothing is written there.
+        memory_prefix: The path, up to their numbers, of the segments on tmpfs that are written before
+            those on disk, up to eight times the capacity. None: there are none.
+
+    Raises:
+        ValueError: no ring has that capacity.
+        OSError: the ring cannot be made.
+    """
 
     def __new__(
         cls,
-        path: str | None,
+        path: _Path | None,
         capacity: int,
-        spill_prefix: str,
+        spill_prefix: _Path,
         spool_max_bytes: int = ...,
-        memory_prefix: str | None = ...,
+        memory_prefix: _Path | None = ...,
     ) -> RingWriter: ...
-    def fileno(self) -> int: ...
     def close(self) -> None: ...
     def request_flush(self) -> int: ...
     def progress(self) -> tuple[int, int, int, int, int, int, int, int] | None:
@@ -279,8 +290,12 @@ class RingWriter:
 class RingReader:
     """The sender's end of a ring.
 
+    Args:
+        ring: The path of its file, or a ring of this process.
+
     Raises:
         OSError: the file is no ring, a symlink, or another user's.
+        ValueError: the ring of this process is closed.
     """
 
     head: int
@@ -296,10 +311,11 @@ class RingReader:
     spill_delivered: int
     server_state: int
     damaged: bool
-    def __new__(cls, path: str | None, fd: int = ...) -> RingReader: ...
+    def __new__(cls, ring: _Path | RingWriter) -> RingReader: ...
     def close(self) -> None: ...
     def drain(self, limit: int, /) -> list[_Item]: ...
     def skip_damage(self) -> int: ...
+    def rewind(self, position: int, /) -> None: ...
     def release(self, position: int, /) -> None: ...
     def set_delivered(self, position: int, /) -> None: ...
     def add_spill_delivered(self, count: int, /) -> None: ...
@@ -317,8 +333,9 @@ class SegmentReader:
     damaged: bool
     offset: int
     rest: int
-    def __new__(cls, path: str) -> SegmentReader: ...
+    def __new__(cls, path: _Path) -> SegmentReader: ...
     def read(self, limit: int, /) -> list[_Item]: ...
+    def rewind(self, offset: int, /) -> None: ...
 
 def set_destination(
     ring: RingWriter | None,
@@ -351,4 +368,4 @@ def otlp_request(records: list[bytes], /) -> tuple[bytes, list[int], list[int]]:
 def collector_request(
     spans: list[tuple[bytes, int, bytes, bytes | None]], resource: bytes, json_attributes: bool, /
 ) -> tuple[bytes, list[int]]: ...
-def write_segment(path: str, records: list[bytes], level: int, /) -> int: ...
+def write_segment(path: _Path, records: list[bytes], level: int, /) -> int: ...

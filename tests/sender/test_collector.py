@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow_fasttrace as mlflow
@@ -17,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import destination
-from mlflow_fasttrace._internal.sender import dead_letters, life
+from mlflow_fasttrace._internal.sender import collectors, dead_letters, life
+from mlflow_fasttrace._internal.sender.exceptions import Unavailable
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from programs.run_for_collector import PROGRAMS
 from support import texts
 from support.bench import Bench, record
 from support.fault_proxy import FaultProxy, Reply, Request
-from support.made_records import span_with_value
+from support.made_records import span_with_value, trace_record
 from support.otlp_receiver import Receiver, spans_of, trees
 from support.processes import Program, run_module
 from support.pythons import pip_install, venv_of
@@ -498,8 +500,6 @@ def test_a_collector_that_does_not_answer_is_asked_again(receiver, own_spool, ru
 @needs_grpc
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_collector_gets_all_by_grpc(own_spool, run_program, certificate, tls):
-    from concurrent.futures import ThreadPoolExecutor
-
     import grpc
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
         ExportTraceServiceRequest,
@@ -631,3 +631,93 @@ def test_phoenix_gets_all(own_spool, run_program, tmp_path):
         assert sorted(inputs) == sorted(4 * list(range(50)))
     finally:
         phoenix.stop()
+
+
+# ---- what a collector says of a request, in the test's own process ----
+
+
+def collector_bench(folder: Path, uri: str) -> Bench:
+    bench = Bench(folder)
+    uri = f"otlp+{uri}/v1/traces"
+    bench.sender = life.sender_for(str(bench.folder), bench.rings, uri)
+    bench.to(uri, {"id": "0"})
+    return bench
+
+
+def test_the_size_that_a_collector_takes_is_remembered(receiver, tmp_path):
+    """A 413 of the first request makes the later ones smaller; nothing is sent twice."""
+
+    def fault(request: Request) -> Reply | None:
+        return Reply(413) if len(request.body) > 100_000 else None
+
+    with FaultProxy(receiver.uri, fault) as proxy:
+        bench = collector_bench(tmp_path, proxy.uri)
+        try:
+            record(20, inputs="x" * 20_000)
+            bench.run()
+            refused = len([request for request in proxy.requests if fault(request)])
+            assert refused > 0
+            record(20, inputs="x" * 20_000)
+            bench.run()
+            assert len([request for request in proxy.requests if fault(request)]) == refused
+            record(1, "alone too large", inputs="x" * 200_000)
+            bench.run()
+        finally:
+            destination.reset()
+    assert len(receiver.spans()) == 40
+    (reason,) = bench.dead_letters()
+    assert "413" in reason
+
+
+def test_a_span_that_cannot_be_encoded_is_a_dead_letter(receiver, tmp_path):
+    bench = collector_bench(tmp_path, receiver.uri)
+    try:
+        damaged = span_with_value(b"\xc7\x01\x63x")  # an ext type that no program writes
+        _core.write_segment(
+            str(bench.folder / "packed-1-1.seg"),
+            [trace_record({"uri": "x", "experiment": {"id": "0"}}), damaged],
+            3,
+        )
+        record(3)
+        bench.run(lambda: len(receiver.spans()) == 3 and bench.dead_letters())
+    finally:
+        destination.reset()
+    assert "cannot be encoded" in bench.dead_letters()[0]
+
+
+def test_each_reason_why_a_collector_takes_nothing_is_logged(receiver, tmp_path, caplog):
+    """Reasons that differ in more than their words do not pass for one another."""
+    answers = [Reply(503), Reply(503), Reply(429), Reply(drop=True)]
+    with FaultProxy(receiver.uri, lambda request: answers.pop() if answers else None) as proxy:
+        bench = collector_bench(tmp_path, proxy.uri)
+        try:
+            record(1)
+            bench.run()
+        finally:
+            destination.reset()
+    waits = [message for message in caplog.messages if "delivery waits" in message]
+    assert [word in text for word, text in zip(("429", "503"), waits, strict=True)] == [True, True]
+
+
+@needs_grpc
+@pytest.mark.parametrize("code", ["UNAUTHENTICATED", "PERMISSION_DENIED"])
+def test_a_grpc_collector_that_lets_nobody_in_gets_a_hint(code):
+    import grpc
+
+    def export(request, context):
+        context.abort(getattr(grpc.StatusCode, code), "who are you?")
+
+    handler = grpc.method_handlers_generic_handler(
+        "opentelemetry.proto.collector.trace.v1.TraceService",
+        {"Export": grpc.unary_unary_rpc_method_handler(export)},
+    )
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(Unavailable, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
+            collectors.open_collector(f"otlp+grpc://127.0.0.1:{port}").send(b"")
+    finally:
+        server.stop(None)
+    assert caught.value.unauthenticated

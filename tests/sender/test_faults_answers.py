@@ -5,16 +5,26 @@ from __future__ import annotations
 
 import email.utils
 import json
+import os
 import time
+from pathlib import Path
 
 import mlflow_fasttrace as mlflow
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.sender import dead_letters, span_requests, verdicts
+from mlflow_fasttrace._core import LiveSpan
+from mlflow_fasttrace._internal.sender import (
+    assemble,
+    dead_letters,
+    foreground,
+    span_requests,
+    verdicts,
+)
 from mlflow_fasttrace._internal.sender import http as sender_http
 from mlflow_fasttrace._internal.sender.answers import Answer
 from mlflow_fasttrace._internal.sender.availability import Backoff
 from mlflow_fasttrace._internal.sender.life import sender_for
+from mlflow_fasttrace._internal.spool.folder import Spool
 from mlflow_fasttrace._internal.spool.records import SPAN, TRACE
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 from support.bench import Bench, record
@@ -889,3 +899,114 @@ def test_a_server_that_restarts_every_second_gets_all(server, bench, experiment)
     found = traces_of(server.uri, experiment)
     assert len(found) == recorded
     assert {len(trace.data.spans) for trace in found} == {1}
+
+
+# ---- what the sender remembers of its files, and of those who wait ----
+
+
+def test_a_flush_that_comes_during_a_delivery_is_not_lost(server, bench, experiment, monkeypatch):
+    """The look at how fast a program records sees the flush; what it waits for has not been read yet."""
+    monkeypatch.setattr(assemble, "OPEN_AFTER_SECONDS", 1e9)
+    opened: list[LiveSpan] = []
+
+    def fault(request: Request) -> Reply | None:
+        if request.path == INFO and not opened:
+            opened.append(mlflow.start_span_no_context("open"))
+            mlflow.start_span_no_context("ended", parent_span=opened[0]).end()
+            bench.writer.request_flush()
+        return None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(3)
+        bench.run(lambda: len(traces_of(server.uri, experiment)) == 4, seconds=10)
+        opened[0].end()
+        bench.run()
+    assert not bench.sender.intake.flush_wanted
+
+
+def test_a_segment_that_can_be_read_later_lets_its_ring_go(
+    server, bench, experiment, monkeypatch, caplog
+):
+    """The ring counts as delivered when the segment is that its records moved to."""
+    away = [True]
+
+    def fault(request: Request) -> Reply | None:
+        return Reply(503) if away else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(3)
+        bench.writer.request_flush()
+        intake = bench.sender.intake
+        bench.run(lambda: intake.segments)
+        (path,) = intake.segments
+        os.rename(path, path + ".aside")
+        os.symlink(path + ".aside", path)
+        intake.read()
+        assert not intake.segments
+        assert f"{path} cannot be read" in caplog.text
+        assert intake.has_unread_files()
+        os.rename(path + ".aside", path)
+        monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 3600)
+        away.clear()
+        bench.run(lambda: bench.writer.progress()[2] == bench.writer.progress()[0])
+    assert len(traces_of(server.uri, experiment)) == 3
+    assert not intake.has_unread_files()
+
+
+def test_files_that_are_gone_are_not_remembered(bench, server, experiment):
+    bench.to(server.uri, experiment)
+    link = bench.folder / "packed-1-1.seg"
+    ring = Path(bench.rings) / "7-00000000.ring"
+    for path in (link, ring):
+        path.symlink_to("/nowhere")
+    intake = bench.sender.intake
+    intake.scan()
+    intake.read()
+    assert intake.has_unread_files()
+    link.unlink()
+    ring.unlink()
+    intake.scan()
+    assert not intake.has_unread_files()
+
+
+def test_what_is_forbidden_is_not_complete(server, bench, experiment, monkeypatch):
+    """`send` gives up after a while, and says why."""
+    monkeypatch.setattr(foreground, "_PATIENCE_SECONDS", 1.0)
+    forbidden = client(server.uri).create_experiment(experiment + " closed")
+
+    def fault(request: Request) -> Reply | None:
+        wanted = f'"experiment_id": "{forbidden}"'.encode() in request.body
+        return Reply(403, b"Permission denied") if wanted else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, {"id": forbidden})
+        record(1)
+        bench.to(proxy.uri, experiment)
+        record(2)
+        spool = Spool("x", str(bench.folder), bench.rings)
+        outcome = foreground.deliver(spool, proxy.uri, lambda progress: None)
+    assert not outcome.complete
+    assert "403" in outcome.reason
+    assert outcome.running == 0
+    assert outcome.progress.traces == 2
+    assert not bench.dead_letters()
+
+
+def test_an_info_that_is_too_large_is_a_dead_letter_and_holds_up_no_other(
+    server, bench, experiment
+):
+    def fault(request: Request) -> Reply | None:
+        large = request.path == INFO and b"too large" in request.body
+        return Reply(413, b"<html>Too large</html>", HTML) if large else None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(2)
+        record(1, inputs="too large")
+        record(2)
+        bench.run()
+    assert len(traces_of(server.uri, experiment)) == 4
+    (reason,) = bench.dead_letters()
+    assert "413" in reason

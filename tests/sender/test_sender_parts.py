@@ -113,7 +113,7 @@ def test_three_forbidden_in_a_row_stand_for_their_experiment():
     judge = Verdicts(never_asked)
     judge.begin_batch()
     traces = [trace_of(100, number=n) for n in range(5)]
-    reason = Forbidden("403")
+    reason = Forbidden("403", kind=403)
     judge.forbade(traces[0], reason)
     judge.forbade(traces[1], reason)
     judge.is_let_in()
@@ -181,6 +181,13 @@ def test_what_is_said_of_the_server(caplog):
     assert reported == [2, 2, 3, 1]
     waits = [message for message in caplog.messages if "delivery waits" in message]
     assert [message.partition(": ")[2] for message in waits] == ["gone", "who?", "gone"]
+
+
+def test_a_reason_why_delivery_waits_is_of_a_kind():
+    """Reasons without one would pass for one another, and the first alone would be logged."""
+    for kind in (Unavailable, Forbidden):
+        with pytest.raises(TypeError, match="kind"):
+            kind("why?")
 
 
 # ---- the rest ----

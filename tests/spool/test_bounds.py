@@ -4,10 +4,12 @@ written memory takes over."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from support.servers import MlflowServer
+from support.shims import build_shim
 from support.spools import clean_up
 from support.texts import assert_all_there, program_text, shared_memory_in
 from support.traces import traces_of
@@ -144,17 +146,47 @@ def test_nothing_is_written_to_disk_where_that_is_forbidden(tmp_path, own_spool,
     assert not list(own_spool.rglob("*"))
 
 
+def files_up_to(size: int) -> str:
+    """Lines at the beginning of a program whose files may not become larger."""
+    return f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+
+
+def test_all_arrives_of_a_program_whose_files_are_smaller_than_a_ring(
+    server, own_spool, run_program
+):
+    """Its ring is memory that is no file. MLflow itself writes none, and delivers."""
+    code = program_text(server.uri, "small files", 100)
+    process = run_program(files_up_to(8 << 10) + code)
+    assert process.returncode == 0, process.err
+    assert process.err.count("\n") == 1, process.err
+    assert "The spool folder cannot be used" in process.err
+    assert_all_there(server.uri, "small files", 100)
+
+
+def test_segments_end_at_the_limit_on_the_size_of_files(server, own_spool, run_program):
+    """The limit is below what the server's absence lets the program spill."""
+    code = FILLS.format(uri=server.uri, experiment="many files", traces=500)
+    process = run_program(
+        files_up_to(80 << 10) + code,
+        **settings(MLFLOW_FASTTRACE_SENDER="none", MLFLOW_FASTTRACE_SPOOL_MAX_BYTES=str(1 << 30)),
+    )
+    assert process.returncode == 0, process.err
+    assert json.loads(process.out) == [500, 0, 0]
+    on_disk = list(own_spool.glob("*/spill-*.seg"))
+    assert len(on_disk) > 5
+    assert max(path.stat().st_size for path in on_disk) <= 80 << 10
+    run_program(program_text(server.uri, "starts the sender", 1))
+    found = delivered_later(server, "many files", 500)
+    assert {len(trace.data.spans) for trace in found} == {2}
+
+
 def test_on_a_full_disk_traces_stay_whole(tmp_path, own_spool, run_program):
     """Where nothing larger than some KB can be written, the ring holds what it can."""
     server = MlflowServer(tmp_path)
-    limit = (
-        "import resource\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, 100 << 10))\n"
-        "from mlflow_fasttrace import _core\n"
-    )
     process = run_program(
-        limit + FILLS.format(uri=server.uri, experiment="full disk", traces=2000),
+        FILLS.format(uri=server.uri, experiment="full disk", traces=2000),
         **settings(MLFLOW_FASTTRACE_SENDER="none", MLFLOW_FASTTRACE_SPOOL_MAX_BYTES=str(1 << 30)),
+        LD_PRELOAD=build_shim("full_disk", tmp_path),
     )
     assert process.returncode == 0, process.err
     recorded, refused_records, refused_traces = json.loads(process.out)
@@ -165,6 +197,22 @@ def test_on_a_full_disk_traces_stay_whole(tmp_path, own_spool, run_program):
         run_program(program_text(server.uri, "starts the sender", 1))
         found = delivered_later(server, "full disk", recorded)
         assert {len(trace.data.spans) for trace in found} == {2}
+
+
+def test_all_arrives_by_a_spool_folder_whose_name_is_no_text(server, tmp_path, run_program):
+    """The small ring lets some of it go by segments."""
+    spool = tmp_path / os.fsdecode(b"not utf-8 \xff")
+    process = run_program(
+        program_text(server.uri, "no text", 300),
+        MLFLOW_FASTTRACE_SPOOL_DIR=str(spool),
+        MLFLOW_FASTTRACE_RING_BYTES=str(64 << 10),
+    )
+    try:
+        assert process.returncode == 0, process.err
+        assert process.err == ""
+        assert_all_there(server.uri, "no text", 300)
+    finally:
+        clean_up(spool)
 
 
 def test_all_arrives_though_the_spool_folder_vanishes(server, own_spool, run_program, tmp_path):

@@ -4,6 +4,7 @@ followed, the program goes on, and all else arrives."""
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -12,16 +13,18 @@ import sys
 from pathlib import Path
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording import destination as recording_destination
 from mlflow_fasttrace._internal.sender import sources
 from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
 from support.bench import record
 from support.fault_proxy import FaultProxy
 from support.made_records import TRACE_ID, binary, destination, span_record, trace_record
-from support.processes import Program
+from support.processes import ROOT, Program
 from support.records import items_of
 from support.spools import base_environment, clean_up
 from support.texts import assert_all_there, program_text, shared_memory_in
 from support.traces import traces_of
+from support.waiting import wait_until
 
 NOBODY = 65534
 
@@ -287,3 +290,67 @@ def test_a_link_that_the_user_chose_is_followed(server, own_spool, run_program, 
     assert process.err == ""
     assert_all_there(server.uri, "by a link", 5)
     clean_up(tmp_path / "link")
+
+
+# ---- a file that somebody truncates under its users ----
+
+SERVES = """
+import sys
+from mlflow_fasttrace._internal.sender.life import run_sender
+run_sender(*sys.argv[1:])
+"""
+
+
+def has_heartbeat(ring: Path) -> bool:
+    return any(ring.read_bytes()[168:176])
+
+
+def test_a_ring_that_somebody_truncates_costs_its_sender_once(server, experiment, tmp_path):
+    """Memory whose file is gone is a SIGBUS, and nobody can keep a user from that. The next sender
+    refuses that ring when it opens it, and delivers the others."""
+    rings = tmp_path / "rings"
+    folder = tmp_path / "state"
+    for made in (rings, folder):
+        made.mkdir()
+    paths = [rings / f"{n}-00000000.ring" for n in (1, 2)]
+    writer = _core.RingWriter(paths[1], 64 << 10, folder / "spill-2-00000000")
+    shutil.copy(paths[1], paths[0])
+    program = open(paths[0], "rb")  # lives, as far as the sender can see
+    fcntl.flock(program, fcntl.LOCK_EX)
+    command = [sys.executable, "-c", SERVES, str(folder), str(rings), server.uri]
+    env = {**os.environ, **base_environment(tmp_path)}
+    first = subprocess.Popen(command, env=env)
+    try:
+        wait_until(lambda: all(map(has_heartbeat, paths)), 60, "a sender of both")
+        os.truncate(paths[0], 0)
+        assert first.wait(30) == -signal.SIGBUS
+    finally:
+        first.kill()
+        first.wait()
+    _core.set_destination(writer, recording_destination.describe(server.uri, {"name": experiment}))
+    try:
+        record(3)
+    finally:
+        recording_destination.reset()
+    second = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(
+            lambda: len(traces_of(server.uri, experiment)) == 3, 60, "the other ring's traces"
+        )
+    finally:
+        second.terminate()
+        _out, err = second.communicate(timeout=30)
+        program.close()
+    assert f"{paths[0]} cannot be read and is left alone" in err
+    assert "its header is damaged" in err
+
+
+def test_nothing_of_the_package_truncates_a_ring():
+    """Only a segment that a program spills is cut off, by that program, and the sender's lock."""
+    sources = [*ROOT.glob("ext/**/*.c"), *ROOT.glob("ext/**/*.h"), *ROOT.glob("python/**/*.py")]
+    assert len(sources) > 100
+    truncating = {path.name for path in sources if "truncate(" in path.read_text()}
+    assert truncating == {"mapped.c", "spill_segments.c", "lock.py", "trace_infos.py"}
+    assert "O_TRUNC" not in "".join(
+        path.read_text() for path in sources if path.name.startswith("ring_")
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import mlflow_fasttrace.fluent as mlflow
 import pytest
@@ -10,6 +13,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spool.records import SPAN, TRACE
 from support.records import items_of, numbers_in, record_number, spans_to_ring
+from support.shims import build_shim
 
 CAPACITY = 64 << 10
 
@@ -166,3 +170,105 @@ def test_a_ring_of_a_bad_size_is_not_made(tmp_path):
     for capacity in (0, 1, 4096, (64 << 10) + 1, 2 << 30):
         with pytest.raises(ValueError, match="a ring holds"):
             _core.RingWriter(str(tmp_path / "r.ring"), capacity, "x")
+
+
+def test_a_length_beyond_the_head_is_damage(ring):
+    """The ring would wait for ever for the rest of that record."""
+    _writer, reader, folder = ring
+    for n in range(20):
+        record_number(n)
+    before_last = reader.drain(1 << 20)[-2][0]
+    reader.rewind(reader.tail)
+    with open(folder / "1-00000000.ring", "r+b") as file:
+        file.seek(4096 + before_last)
+        file.write((1 << 20).to_bytes(4, "little"))
+    assert numbers_in(reader) == list(range(20)), "the last record is that of the last trace"
+    assert reader.damaged
+    assert reader.skip_damage() > 0
+    record_number(20)
+    assert numbers_in(reader) == [20]
+
+
+MAKES_A_RING = """
+import os, sys
+from mlflow_fasttrace import _core
+path = sys.argv[1] + "/1-00000000.ring"
+_core.RingWriter(path, 8 << 20, sys.argv[1] + "/spill")
+print(os.stat(path).st_blocks * 512)
+"""
+
+
+def test_a_ring_is_made_under_a_timer_that_always_interrupts(tmp_path):
+    """Large allocations are made in portions, small enough to come through; none is tried for ever."""
+    result = subprocess.run(
+        [sys.executable, "-c", MAKES_A_RING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "LD_PRELOAD": build_shim("interrupted_fallocate", tmp_path)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) >= 8 << 20
+
+
+@pytest.mark.parametrize("form", [os.fsdecode, os.fsencode, Path])
+def test_a_folder_may_have_any_name(tmp_path, form):
+    """The operating system's names are bytes, and these are no UTF-8."""
+    folder = os.path.join(tmp_path, os.fsdecode(b"not utf-8 \xff"))
+    os.mkdir(folder)
+    ring, segment = (form(os.path.join(folder, name)) for name in ("1-00000000.ring", "x.seg"))
+    writer = _core.RingWriter(ring, CAPACITY, form(folder + "/a"), 1 << 20, form(folder + "/b"))
+    assert _core.RingReader(ring).pid == os.getpid()
+    _core.write_segment(segment, [b"x"], 3)
+    assert len(_core.SegmentReader(segment).read(1 << 20)) == 1
+    with pytest.raises(FileNotFoundError) as caught:
+        _core.SegmentReader(form(folder + "/none"))
+    assert caught.value.filename == folder + "/none"
+    writer.close()
+
+
+def test_what_cannot_be_opened_says_what_is_wrong(tmp_path):
+    pipe, text, folder = tmp_path / "pipe", tmp_path / "text", tmp_path / "folder"
+    os.mkfifo(pipe)
+    text.write_text("x" * 100_000)
+    folder.mkdir()
+    for path, reader, reason in (
+        (pipe, _core.RingReader, "it is not a file"),
+        (pipe, _core.SegmentReader, "it is not a file"),
+        (folder, _core.SegmentReader, "it is not a file"),
+        (text, _core.RingReader, "it is not a ring, or its header is damaged"),
+    ):
+        with pytest.raises(OSError, match=reason) as caught:
+            reader(path)
+        assert caught.value.filename == str(path)
+
+
+def test_positions_that_cannot_be_are_named(ring):
+    _writer, reader, _ = ring
+    record_number(1)
+    with pytest.raises(ValueError, match="position 8 has not been read yet: the reader is at 0"):
+        reader.release(8)
+    end = reader.drain(1 << 20)[-1][0]
+    reader.release(end)
+    with pytest.raises(ValueError, match=f"position 0 is given back: the tail is at {end}"):
+        reader.rewind(0)
+
+
+def test_a_ring_of_this_process_is_read_without_a_file():
+    writer = _core.RingWriter(None, CAPACITY, "/")
+    _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}})
+    try:
+        record_number(1)
+        reader = _core.RingReader(writer)
+        assert numbers_in(reader) == [1]
+        assert reader.alive()
+        reader.release(reader.cursor)
+        assert writer.progress()[1] == reader.head
+        record_number(2)
+    finally:
+        destination.reset()
+    writer.close()
+    assert not reader.alive()
+    assert numbers_in(reader) == [2], "the reader's memory outlives the writer's"
+    with pytest.raises(ValueError, match="the ring is closed"):
+        _core.RingReader(writer)

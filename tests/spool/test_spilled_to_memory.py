@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import tempfile
@@ -131,6 +132,25 @@ def test_a_record_larger_than_a_segment_goes_to_disk(ring, memory, tmp_path):
     assert spilled(memory) == []
     (path,) = spilled(tmp_path)
     assert read(path) == [1]
+
+
+def test_a_segment_that_takes_not_even_its_first_record_is_ended(ring, memory, tmp_path):
+    """The limit on the size of files lets the segment in memory be made, and not grow to its next
+    portion; the segment on disk has another number."""
+    _writer, reader = ring
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 10, before[1]))
+    try:
+        for n in range(4):  # the ring has room for three
+            record_number(n, size=17 << 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (in_memory,), (on_disk,) = spilled(memory), spilled(tmp_path)
+    assert in_memory.name == "spill-1-00000000-000000.seg"
+    assert on_disk.name == "spill-1-00000000-000001.seg"
+    assert read(in_memory) == []
+    assert reader.spill_sequence == 1, "the one in memory is ended"
+    assert numbers_in(reader) + read(on_disk) == list(range(4))
 
 
 def test_half_of_the_tmpfs_stays_free(ring, memory, tmp_path):

@@ -223,7 +223,8 @@ def check(name: str) -> None:
 def main() -> None:
     global kind
     function("a first span, so that recording has begun")
-    for kind in (TimeoutError, ValueError, TypeError, SystemExit, KeyboardInterrupt):
+    for one in (TimeoutError, ValueError, TypeError, SystemExit, KeyboardInterrupt):
+        kind = one
         for some_handler in (handler, handler_of_any, Bound().handler):
             signal.signal(signal.SIGALRM, some_handler)
             for name in WAYS:

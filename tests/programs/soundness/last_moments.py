@@ -3,8 +3,6 @@ clears what is traced. The process ends as it would untraced."""
 
 from __future__ import annotations
 
-import contextvars
-import os
 import subprocess
 import sys
 

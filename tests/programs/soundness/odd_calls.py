@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlflow_fasttrace as mlflow
 from mlflow_fasttrace import _core
+
 from programs.soundness.recorded import span_records
 
 

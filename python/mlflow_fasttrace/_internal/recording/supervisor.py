@@ -44,8 +44,8 @@ class Supervisor:
     def __init__(self) -> None:
         # By spool: how many senders were started since one was seen, and when the first was.
         self._starts: dict[str, tuple[int, float]] = {}
-        # By spool, or by descriptor where a ring has none: the threads that deliver.
-        self._threads: dict[str, threading.Thread] = {}
+        # By spool, or by the ring's own identity where it has none: the threads that deliver.
+        self._threads: dict[str | int, threading.Thread] = {}
 
     def forget(self) -> None:
         """Begins anew in a forked child, which has none of its parent's threads."""
@@ -140,7 +140,7 @@ class Supervisor:
 
     def _start_thread(self, ring: Ring) -> None:
         spool = ring.spool
-        key = spool.name if spool else str(ring.writer.fileno())
+        key = spool.name if spool else id(ring.writer)
         thread = self._threads.get(key)
         if thread is not None and thread.is_alive():
             return
@@ -155,7 +155,7 @@ class Supervisor:
             if spool is not None:
                 run_sender(spool.folder, spool.rings, ring.uri)
             else:
-                run_sender_in_memory(ring.writer.fileno(), ring.uri)
+                run_sender_in_memory(ring.writer, ring.uri)
 
         thread = threading.Thread(target=run, name="mlflow-fasttrace-sender", daemon=True)
         self._threads[key] = thread

@@ -38,7 +38,7 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         artifacts: What is uploaded.
 
     Raises:
-        Unavailable, Forbidden, TransientError, Rejected: not all of it is there.
+        Unavailable, Forbidden, TransientError, Rejected, MemoryError: not all of it is there.
     """
     import requests
     from mlflow.exceptions import MlflowException
@@ -51,8 +51,10 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         info = TracingClient(uri).get_trace_info(trace_id)
     except MlflowException as error:
         status = error.get_http_status_code()
-        known = 400 <= status < 500 and status not in _TRANSIENT_STATUS
-        raise (Rejected if known else Unavailable)(f"{trace_id} cannot be read: {error}") from error
+        reason = f"{trace_id} cannot be read: {error}"
+        if 400 <= status < 500 and status not in _TRANSIENT_STATUS:
+            raise Rejected(reason) from error
+        raise Unavailable(reason, kind=("info", status)) from error
     try:
         repository = get_artifact_repository(get_artifact_uri_for_trace(info))
         for attachment_id, content in artifacts.attachments.items():
@@ -65,7 +67,7 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
                 )
             spans = _with_earlier(repository, artifacts) if artifacts.added else artifacts.spans
             repository.upload_trace_data(f'{{"spans": [{", ".join(spans)}]}}')
-    except (Unavailable, TransientError):
+    except (Unavailable, TransientError, MemoryError):
         raise
     except Exception as error:
         # The code of an artifact store raises anything: where its package, its credentials or its
@@ -77,7 +79,8 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         elif isinstance(error, MlflowException) and isinstance(
             error.__context__, requests.RequestException
         ):
-            raise Unavailable(reason) from error  # the server hands artifacts on, and is not there
+            # The server hands artifacts on, and is not there.
+            raise Unavailable(reason, kind=("artifacts", type(error.__context__))) from error
         elif isinstance(error, (requests.RequestException, ConnectionError, TimeoutError)):
             status = 500
         if status is None or (status < 500 and status not in _TRANSIENT_STATUS):
@@ -94,6 +97,8 @@ def _with_earlier(repository: Any, artifacts: Artifacts) -> list[str]:
     new = {json.loads(text)["span_id"] for text in artifacts.spans}
     try:
         earlier = repository.download_trace_data()["spans"]
+    except MemoryError:
+        raise
     except Exception as error:
         raise TransientError(f"spans that were uploaded before cannot be read: {error}") from error
     return [json.dumps(span) for span in earlier if span["span_id"] not in new] + artifacts.spans

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from enum import Enum, auto
@@ -18,11 +19,15 @@ from mlflow_fasttrace._internal.spool.records import (
     span_id_of,
 )
 
+logger = logging.getLogger("mlflow_fasttrace.sender")
+
 #: A trace that is still open after this long is sent as far as it is.
 OPEN_AFTER_SECONDS = 4.0
 
 #: Spans without any trace record are given up after this long.
 ORPHAN_AFTER_SECONDS = 120.0
+
+_DEFERRED_SECONDS = 1.0  # after which a record that there was no memory for is looked into again
 
 #: Traces whose figures are remembered after they were sent, for spans that come late.
 _REMEMBERED = 2000
@@ -39,12 +44,13 @@ class Disposition(Enum):
 class Schedule:
     """When a trace is tried again, and why it waits."""
 
-    __slots__ = ("denials", "failures", "not_before", "suspect", "tries")
+    __slots__ = ("denials", "failures", "not_before", "shortages", "suspect", "tries")
 
     def __init__(self) -> None:
         self.tries = 0  # attempts at which the server failed
         self.failures = 0  # those of them at which it took other traces
         self.denials = 0  # attempts that the server forbade
+        self.shortages = 0  # attempts for which this process had no memory
         self.suspect = False  # the trace may be to blame for a failure: other traces go first
         self.not_before = 0.0  # of time.monotonic()
 
@@ -195,6 +201,8 @@ class Assembler:
         self._infos_again = infos_again
         self.bytes = 0
         self.unusable: list[tuple[Entry, str]] = []  # records that are set aside, and why
+        self._deferred: list[Entry] = []  # records that there was no memory to look into
+        self._deferred_until = 0.0  # of time.monotonic()
 
     def add(self, entries: list[Entry]) -> None:
         """Takes records that were read."""
@@ -206,12 +214,33 @@ class Assembler:
             except (ValueError, TypeError, OverflowError) as reason:
                 self.unusable.append((entry, str(reason)))
                 continue
+            except MemoryError:
+                self._defer(entry)
+                continue
             trace = self.open.get(entry.trace_id)
             if trace is None:
                 trace = self._remembered.pop(entry.trace_id, None) or TraceBuffer(entry.trace_id)
                 self.open[entry.trace_id] = trace
             trace.add(entry, info)
             self.bytes += len(entry.record)
+
+    def _defer(self, entry: Entry) -> None:
+        if not self._deferred:
+            logger.error("records are left where they are until there is memory for them")
+            self._deferred_until = time.monotonic() + _DEFERRED_SECONDS
+        self._deferred.append(entry)
+
+    def has_deferred(self) -> bool:
+        """Whether there are records that there was no memory to look into. They count as undelivered
+        where they were read."""
+        return bool(self._deferred)
+
+    def add_deferred(self) -> None:
+        """Takes the records again that there was no memory for, from time to time. Those that have
+        moved to a segment meanwhile come from there."""
+        if self._deferred and time.monotonic() >= self._deferred_until:
+            deferred, self._deferred = self._deferred, []
+            self.add([entry for entry in deferred if not entry.done])
 
     def without_record(self) -> list[TraceBuffer]:
         """Traces of which only spans are known."""

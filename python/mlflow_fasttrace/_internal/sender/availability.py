@@ -96,7 +96,6 @@ class Availability:
             took_some: The server took a part of the batch before.
         """
         self.log(reason)
-        self._status.error(reason)
         if took_some:
             # A server that comes and goes takes not little in between: the pauses stay short.
             self.backoff.succeeded()
@@ -111,7 +110,9 @@ class Availability:
         return kind in self._logged
 
     def log(self, reason: Unavailable) -> None:
-        """Logs why delivery waits, once for each kind of reason."""
+        """Says why delivery waits, of everything or of some traces: in the log once for each kind of
+        reason, in the status always."""
+        self._status.error(reason)
         logged = self._logged_of_some if isinstance(reason, Forbidden) else self._logged
         if reason.kind not in logged:
             logger.warning("delivery waits: %s", reason)

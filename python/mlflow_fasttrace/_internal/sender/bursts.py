@@ -44,5 +44,5 @@ class Bursts:
             return False
         if self._since is None:
             self._since = now
-        waited_for = any(ring.flush_wanted for ring in self._rings.values())
+        waited_for = any(ring.is_waited_for() for ring in self._rings.values())
         return not waited_for and now - self._since < BURST_SECONDS

@@ -25,9 +25,14 @@ from mlflow_fasttrace._internal.sender.assemble import (
 from mlflow_fasttrace._internal.sender.batches import BatchSize
 from mlflow_fasttrace._internal.sender.collectors import Collector, open_collector
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
-from mlflow_fasttrace._internal.sender.exceptions import Rejected, TransientError, Unavailable
+from mlflow_fasttrace._internal.sender.exceptions import (
+    Rejected,
+    TooLarge,
+    TransientError,
+    Unavailable,
+)
 from mlflow_fasttrace._internal.sender.sources import Entry
-from mlflow_fasttrace._internal.sender.verdicts import Verdicts
+from mlflow_fasttrace._internal.sender.verdicts import Verdicts, wait_for_memory
 from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, is_root
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -35,6 +40,7 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 _SEND_AFTER_SECONDS = 0.2  # for which a span waits for others that share its request
 _REQUEST_SPANS = 512
 _REQUEST_BYTES = 1 << 20  # gRPC servers take 4 MB unless they are told otherwise
+_LEAST_BYTES = 16 << 10  # that a collector is sent at a time, whatever it has refused
 
 _TAG_PREFIX = "mlflow.traceTag."
 _NO_ATTRIBUTES = _core.encode({})
@@ -71,6 +77,7 @@ class CollectorDelivery:
         self._acknowledgements = acknowledgements
         self._dead_letters = dead_letters
         self._collector: Collector | None = None
+        self._request_bytes = _REQUEST_BYTES  # of records; less once the collector takes less
 
     def ready(self, assembler: Assembler, *, everything: bool) -> list[TraceBuffer]:
         """Traces with spans that have waited a moment for others."""
@@ -94,14 +101,14 @@ class CollectorDelivery:
         left: set[bytes] = set()  # the ids of traces with spans that stay where they are
         try:
             for (resource, genai), spans in groups.items():
-                for chunk in _chunks(spans):
+                for chunk in _chunks(spans, self._request_bytes):
                     left |= self._send(collector, resource, genai, chunk)
             left |= self.verdicts.failed_traces()
             for trace in traces:
                 if trace.trace_id not in left:
                     self._acknowledgements.done(trace, Disposition.DELIVERED)
             self.verdicts.judge(self._dead_letters.set_aside)
-        except Unavailable:
+        except (Unavailable, MemoryError):
             self._assembler.drop_done()  # what was sent is not sent again
             raise
         if left:
@@ -117,7 +124,9 @@ class CollectorDelivery:
             except Unavailable:
                 raise
             except Exception as error:
-                raise Unavailable(f"the collector cannot be reached: {error}") from error
+                raise Unavailable(
+                    f"the collector cannot be reached: {error}", kind=("open", type(error))
+                ) from error
         return self._collector
 
     def _grouped(self, traces: list[TraceBuffer]) -> dict[tuple[bytes, bool], list[_Item]]:
@@ -139,24 +148,32 @@ class CollectorDelivery:
     def _send(
         self, collector: Collector, resource: bytes, genai: bool, spans: list[_Item]
     ) -> set[bytes]:
-        """Sends one request; where that is refused, halves, down to the span that is to blame.
+        """Sends one request; where that is refused, or is more than there is memory for, halves, down
+        to the span that is to blame.
 
         Returns:
-            The ids of traces with a span that could not be set aside.
+            The ids of traces with a span that is left: it could not be set aside, or there is no
+            memory for it.
         """
-        prepared = [_prepared(trace, entry.record, genai) for trace, entry in spans]
-        body, damaged = _core.collector_request(prepared, resource, not genai)
-        for index in damaged:
-            logger.error("a span record of %s cannot be encoded", spans[index][0].mlflow_id)
         try:
+            prepared = [_prepared(trace, entry.record, genai) for trace, entry in spans]
+            body, damaged = _core.collector_request(prepared, resource, not genai)
+            if damaged:
+                raise Rejected(f"{len(damaged)} span records cannot be encoded")
             collector.send(body)
             self.verdicts.took()
-        except (Rejected, TransientError) as reason:
+        except (Rejected, TransientError, TooLarge, MemoryError) as reason:
+            if isinstance(reason, TooLarge):
+                size = sum(len(entry.record) for _trace, entry in spans)
+                self._request_bytes = max(min(self._request_bytes, size // 2), _LEAST_BYTES)
             if len(spans) > 1:
                 half = len(spans) // 2
                 left = self._send(collector, resource, genai, spans[:half])
                 return left | self._send(collector, resource, genai, spans[half:])
             trace, entry = spans[0]
+            if isinstance(reason, MemoryError):
+                wait_for_memory(trace)
+                return {trace.trace_id}
             if isinstance(reason, TransientError):
                 self.verdicts.failed(trace, reason)
                 return set()
@@ -181,6 +198,8 @@ def _in_genai_names(record: bytes) -> tuple[int, dict[str, Any], bytes]:
     span = ReadableSpan(name=fields["name"], attributes=fields["attributes"])
     try:
         span = translate_span_to_genai(span)
+    except MemoryError:
+        raise
     except Exception as error:  # a span of odd content goes as it is, as in MLflow
         logger.warning("a span is not translated: %s: %s", type(error).__name__, error)
     attributes: dict[str, Any] = dict(span.attributes or {})
@@ -203,13 +222,17 @@ def _prepared(trace: TraceBuffer, record: bytes, genai: bool) -> _Span:
     return record, _KIND_INTERNAL, _core.encode(tags) if tags else _NO_ATTRIBUTES, None
 
 
-def _chunks(spans: Iterable[_Item]) -> list[list[_Item]]:
-    """The spans in requests, in their order."""
+def _chunks(spans: Iterable[_Item], most_bytes: int) -> list[list[_Item]]:
+    """The spans in requests, in their order.
+
+    Args:
+        most_bytes: Of the records in a request that holds more than one.
+    """
     chunks: list[list[_Item]] = []
     size = 0
     for trace, entry in spans:
         size += len(entry.record)
-        if not chunks or len(chunks[-1]) >= _REQUEST_SPANS or size > _REQUEST_BYTES:
+        if not chunks or len(chunks[-1]) >= _REQUEST_SPANS or size > most_bytes:
             chunks.append([])
             size = len(entry.record)
         chunks[-1].append((trace, entry))

@@ -18,7 +18,12 @@ import urllib3
 from opentelemetry.util.re import parse_env_headers
 
 from mlflow_fasttrace._internal.config import otlp
-from mlflow_fasttrace._internal.sender.exceptions import Rejected, TransientError, Unavailable
+from mlflow_fasttrace._internal.sender.exceptions import (
+    Rejected,
+    TooLarge,
+    TransientError,
+    Unavailable,
+)
 from mlflow_fasttrace._internal.sender.transport import (
     network_settings,
     partial_success,
@@ -31,6 +36,7 @@ _DEFAULT_TIMEOUT = 10.0
 #: Statuses below 500 that another configuration, or another hour, would cure: nothing is given up.
 _WAITS = frozenset({401, 403, 404, 405, 407, 408, 415, 421, 425, 429})
 _BUSY = frozenset({502, 503, 504})
+_SIGN_IN_HINT = " (set OTEL_EXPORTER_OTLP_HEADERS; nothing is lost meanwhile)"
 _GRPC_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
@@ -45,6 +51,7 @@ class Collector(Protocol):
 
         Raises:
             Unavailable: the collector takes no request now.
+            TooLarge: it takes less at a time.
             Rejected: it will never take this one.
             TransientError: it could not take this one, by the request's fault or its own.
         """
@@ -147,7 +154,9 @@ class HttpCollector:
         text = answer.data[:300].decode("utf-8", "replace")
         reason = f"{self._host} answered {answer.status}: {text}"
         if answer.status in (401, 403):
-            reason += " (set OTEL_EXPORTER_OTLP_HEADERS; nothing is lost meanwhile)"
+            reason += _SIGN_IN_HINT
+        if answer.status == 413:
+            raise TooLarge(reason)
         if 400 <= answer.status < 500 and answer.status not in _WAITS:
             raise Rejected(reason)
         if answer.status >= 500 and answer.status not in _BUSY:
@@ -155,6 +164,7 @@ class HttpCollector:
         raise Unavailable(
             reason,
             retry_after(answer.headers.get("retry-after")),
+            kind=answer.status,
             unauthenticated=answer.status in (401, 403),
         )
 
@@ -166,12 +176,13 @@ class HttpCollector:
                 # The collector may have closed the connection meanwhile: a new one is tried once.
                 if last:
                     raise Unavailable(
-                        f"{self._host} does not answer: {type(error).__name__}"
+                        f"{self._host} does not answer: {type(error).__name__}", kind=type(error)
                     ) from error
             except Exception as error:
                 detail = f" ({error})" if isinstance(error, urllib3.exceptions.SSLError) else ""
                 raise Unavailable(
-                    f"{self._host} does not answer: {type(error).__name__}{detail}"
+                    f"{self._host} does not answer: {type(error).__name__}{detail}",
+                    kind=type(error),
                 ) from error
         raise AssertionError("unreachable")
 
@@ -191,7 +202,8 @@ class GrpcCollector:
         except ImportError:
             raise Unavailable(
                 "gRPC is not installed: run `pip install opentelemetry-exporter-otlp-proto-grpc`, "
-                "or set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf"
+                "or set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf",
+                kind=ImportError,
             ) from None
         self._grpc = grpc
         scheme, _, self._target = uri.removeprefix(otlp.SCHEME).partition("://")
@@ -215,19 +227,20 @@ class GrpcCollector:
             call: Any = error  # what is raised is a grpc.Call, too
             code, details = call.code(), call.details() or ""
             reason = f"{self._target} answered {code.name}: {details[:300]}"
-            if code is self._grpc.StatusCode.UNAVAILABLE:
+            codes = self._grpc.StatusCode
+            unauthenticated = code in (codes.UNAUTHENTICATED, codes.PERMISSION_DENIED)
+            if unauthenticated:
+                reason += _SIGN_IN_HINT
+            if code is codes.UNAVAILABLE:
                 reason += (
                     " (this is gRPC; for a collector's HTTP port set "
                     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf)"
                 )
-            too_large = (
-                code is self._grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details
-            )
-            if too_large or code is self._grpc.StatusCode.INVALID_ARGUMENT:
+            if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:
+                raise TooLarge(reason) from None
+            if code is codes.INVALID_ARGUMENT:
                 raise Rejected(reason) from None
-            if code in (self._grpc.StatusCode.INTERNAL, self._grpc.StatusCode.UNKNOWN):
+            if code in (codes.INTERNAL, codes.UNKNOWN):
                 raise TransientError(reason) from None
-            raise Unavailable(
-                reason, unauthenticated=code is self._grpc.StatusCode.UNAUTHENTICATED
-            ) from None
+            raise Unavailable(reason, kind=code, unauthenticated=unauthenticated) from None
         _log_partial_success(answer)

@@ -116,8 +116,8 @@ class DeadLetters:
         try:
             with open(note, "w", encoding="utf-8", errors="replace", opener=open_private) as file:
                 file.write(f"{reason}\n")
-        except OSError as error:
-            logger.error("%s cannot be written: %s", note, error)
+        except (OSError, MemoryError) as error:
+            logger.error("%s cannot be written: %s", note, error or "no memory")
         return True
 
 

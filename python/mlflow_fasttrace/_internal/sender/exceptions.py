@@ -24,7 +24,8 @@ class Unavailable(DeliveryError):
     Args:
         reason: What is wrong.
         retry_after: Seconds until the destination wants to be asked again, where it said so.
-        kind: Reasons of one kind, which differ in their words only, are logged once.
+        kind: Reasons of one kind, which differ in their words only, are logged once. Whoever raises
+            this has to name one: reasons without would pass for one another.
         unanswered: The destination was asked and did not answer, perhaps because of the size of the
             request.
         unauthenticated: The destination does not let this sender in: other credentials may help.
@@ -35,7 +36,7 @@ class Unavailable(DeliveryError):
         reason: str,
         retry_after: float | None = None,
         *,
-        kind: object = None,
+        kind: object,
         unanswered: bool = False,
         unauthenticated: bool = False,
     ):

@@ -72,7 +72,7 @@ class _Patience:
 
         Args:
             progress: As of now.
-            unavailable: Whether the server takes nothing now.
+            unavailable: Whether the server takes nothing now, or not what is left.
         """
         now = time.monotonic()
         if self._deadline is not None:
@@ -145,6 +145,9 @@ def deliver(
         try:
             with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
                 return _deliver(spool, uri, executor, report, patience, instead_of)
+        except MemoryError:
+            progress = _since(before, _numbers(read_status(spool.folder)))
+            return Outcome(progress, False, "there is no memory to send what is left")
         finally:
             lock.release()
     finally:
@@ -175,7 +178,8 @@ def _deliver(
                 sender.forget_open_traces()
                 return Outcome(progress, True, running=len(_running(sender)))
             unavailable = sender.availability.state is ServerState.UNAVAILABLE
-            if patience.ended(progress, unavailable=unavailable):
+            stuck = unavailable or _some_are_forbidden(sender)
+            if patience.ended(progress, unavailable=stuck):
                 error = sender.status.last_error
                 if error is not None and error["time"] >= began:
                     return Outcome(progress, False, error["text"])
@@ -210,6 +214,8 @@ def _reached(sender: Sender, goals: dict[str, int]) -> bool:
         # The segment that a live program has begun stays until the program begins another one.
         if not segment.loaded and (not isinstance(segment, SpillSegment) or segment.reader.rest):
             return False
+    if sender.assembler.has_deferred():
+        return False
     running = _running(sender)
     return all(
         trace_id in running or all(_is_later(entry, goals) for entry in trace.entries())
@@ -221,9 +227,16 @@ def _running(sender: Sender) -> set[bytes]:
     """The ids of the traces that are sent when they end."""
 
     def waits_for_end(trace: TraceBuffer) -> bool:
-        return not trace.schedule.failures and all(entry.postponed for entry in trace.entries())
+        schedule = trace.schedule
+        waits_for_a_try = schedule.failures or schedule.denials or schedule.shortages
+        return not waits_for_a_try and all(entry.postponed for entry in trace.entries())
 
     return {trace_id for trace_id, trace in sender.assembler.open.items() if waits_for_end(trace)}
+
+
+def _some_are_forbidden(sender: Sender) -> bool:
+    """Whether the server is there, and does not take some of the traces now."""
+    return any(trace.schedule.denials for trace in sender.assembler.open.values())
 
 
 def _is_later(entry: Entry, goals: dict[str, int]) -> bool:

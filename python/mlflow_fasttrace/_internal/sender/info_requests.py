@@ -18,7 +18,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     TooLarge,
     TransientError,
 )
-from mlflow_fasttrace._internal.sender.verdicts import Verdicts
+from mlflow_fasttrace._internal.sender.verdicts import Verdicts, wait_for_memory
 
 if TYPE_CHECKING:
     from mlflow_fasttrace._internal.sender.trace_infos import InfoDict
@@ -116,6 +116,9 @@ class InfoRequests:
                 trace.summarize()
                 known = trace.info_was_sent() or trace.remote
                 info = None if known else trace_info(trace, experiment_id)
+            except MemoryError:
+                wait_for_memory(trace)
+                continue
             except Exception as error:
                 logger.exception("trace %s cannot be finished", trace.mlflow_id)
                 self._dead_letters.set_aside(trace, error)
@@ -152,6 +155,9 @@ class InfoRequests:
             return False
         except (Rejected, TooLarge) as reason:
             self._dead_letters.set_aside(trace, reason)
+            return False
+        except MemoryError:
+            wait_for_memory(trace)
             return False
         self._verdicts.took()
         self._verdicts.is_let_in()

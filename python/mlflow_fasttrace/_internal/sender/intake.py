@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections.abc import Collection
 
 from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace._internal.sender.sources import PackedSegment, RingSource, SpillSegment
@@ -47,6 +49,8 @@ class Intake:
         self._status = status
         self._reported = ServerState.UNKNOWN
         self._left_alone: dict[str, float] = {}  # files, and when each is tried again
+        # The segments among them: of one a part may have been read, and a ring may wait for it.
+        self._resting: dict[str, PackedSegment | SpillSegment] = {}
         if folder is not None and rings_folder is not None:
             remove_moved(folder, rings_folder)
 
@@ -68,14 +72,18 @@ class Intake:
         packed, spilled = segment_paths(self._folder, self._rings_folder)
         for path in packed:
             if path not in self.segments and not self._is_left_alone(path):
-                self.segments[path] = PackedSegment(path)
+                resting = self._resting.pop(path) if path in self._resting else None
+                self.segments[path] = resting or PackedSegment(path)
+        self._forget_left_alone({*packed, *spilled})
         for ring in found:
             ring.await_earlier(packed)
         by_stem = {ring.stem: ring for ring in self.rings.values()}
         for path in spilled:
             if path not in self.segments and not self._is_left_alone(path):
                 try:
-                    self.segments[path] = SpillSegment(path, by_stem.get(spill_stem(path)))
+                    begun = self._resting.pop(path, None)
+                    ring_of_it = by_stem.get(spill_stem(path))
+                    self.segments[path] = begun or SpillSegment(path, ring_of_it)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
@@ -96,6 +104,7 @@ class Intake:
             except OSError as error:
                 self._leave_alone(path, error)
                 continue
+            self._left_alone.pop(path, None)
             self.adopt(ring)
             found.append(ring)
         return found
@@ -108,13 +117,37 @@ class Intake:
     def _is_left_alone(self, path: str) -> bool:
         return time.monotonic() < self._left_alone.get(path, 0.0)
 
-    def _leave_alone(self, path: str, error: Exception, seconds: float = RETRY_SECONDS) -> None:
+    def _leave_alone(self, path: str, error: Exception) -> None:
         """Looks at a file again after a while: one that is no ring or segment of this user, or that
         the disk does not give back."""
         if path not in self._left_alone:
-            logger.error("%s cannot be read and is left alone: %s", path, error)
-            self._status.error(f"{path} cannot be read and is left alone: {error}")
-        self._left_alone[path] = time.monotonic() + seconds
+            reason = f"{path} cannot be read and is left alone: {str(error) or 'no memory'}"
+            logger.error(reason)
+            self._status.error(reason)
+        self._left_alone[path] = time.monotonic() + RETRY_SECONDS
+
+    def _rest(
+        self, path: str, segment: PackedSegment | SpillSegment, error: OSError | MemoryError
+    ) -> None:
+        """Puts a segment away until it is tried again."""
+        if not isinstance(error, FileNotFoundError):
+            self._resting[path] = segment
+            self._leave_alone(path, error)
+        elif isinstance(segment, PackedSegment):
+            segment.let_ring_go()
+
+    def _forget_left_alone(self, there: Collection[str]) -> None:
+        """Forgets files that were left alone and are gone.
+
+        Args:
+            there: The segments that are there.
+        """
+        for path in [path for path in self._left_alone if path not in there]:
+            segment = self._resting.pop(path, None)
+            if isinstance(segment, PackedSegment):
+                segment.let_ring_go()
+            if segment is not None or not os.path.lexists(path):
+                del self._left_alone[path]
 
     # ---- reading ----
 
@@ -148,12 +181,9 @@ class Intake:
                 entries = segment.read()
             except (OSError, MemoryError) as error:
                 del self.segments[path]
-                if not isinstance(error, FileNotFoundError):
-                    # A segment of which a part was read is not begun again: that part would be read
-                    # twice.
-                    begun = isinstance(segment, SpillSegment) and segment.reader.offset
-                    self._leave_alone(path, error, float("inf") if begun else RETRY_SECONDS)
+                self._rest(path, segment, error)
                 continue
+            self._left_alone.pop(path, None)
             self._assembler.add(entries)
             count += len(entries)
         return count
@@ -168,14 +198,15 @@ class Intake:
             segment.settle()
             if segment.loaded and segment.left == 0:
                 del self.segments[path]
+        undelivered = {*self.segments, *self._resting}
         for ring in self.rings.values():
-            ring.settle_earlier(self.segments)
+            ring.settle_earlier(undelivered)
 
     def flush_is_done(self) -> None:
-        """Everything that a flush waits for has been delivered or tried."""
-        self.flush_wanted = False
+        """Everything that was read before has been delivered or tried."""
         for ring in self.rings.values():
-            ring.flush_wanted = False
+            ring.flush_is_done()
+        self.flush_wanted = any(ring.flush_wanted for ring in self.rings.values())
 
     def sweep(self) -> None:
         """Removes rings whose programs are gone and that are empty."""
@@ -184,6 +215,9 @@ class Intake:
                 isinstance(segment, SpillSegment) and segment.ring is ring
                 for segment in self.segments.values()
             ):
+                for segment in self._resting.values():
+                    if isinstance(segment, SpillSegment) and segment.ring is ring:
+                        segment.ring = None  # the program has ended it
                 ring.remove()
                 del self.rings[path]
 

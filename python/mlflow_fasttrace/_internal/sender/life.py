@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config import otlp
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
 from mlflow_fasttrace._internal.sender.assemble import Assembler
@@ -24,8 +27,11 @@ from mlflow_fasttrace._internal.sender.status import Status
 from mlflow_fasttrace._internal.spool.folder import remove_if_empty
 from mlflow_fasttrace._internal.spool.lock import Lock
 
+logger = logging.getLogger("mlflow_fasttrace.sender")
+
 POLL_BUSY_SECONDS = 0.003
 POLL_IDLE_SECONDS = 0.05
+_WITHOUT_MEMORY_SECONDS = 1.0  # before a sender that had no memory begins again
 _LINGER_SECONDS = 5.0  # without any program, before the sender ends
 _GIVE_UP_SECONDS = 600.0  # without a program and with an unavailable server: until the next start
 
@@ -111,11 +117,9 @@ def run_sender(
     should_stop = should_stop or (lambda: False)
     try:
         while lock.take():
-            sender = sender_for(folder, rings, uri, executor)
-            try:
-                _serve(sender, should_stop)
-            finally:
-                sender.status.end()
+            sender = _serve(lambda: sender_for(folder, rings, uri, executor), should_stop)
+            if sender is None:
+                return
             # A program that made its ring before this release relied on this sender; one that makes
             # it afterwards finds the lock free and starts another sender.
             lock.release()
@@ -129,19 +133,57 @@ def run_sender(
         lock.close()
 
 
-def run_sender_in_memory(fd: int, uri: str) -> None:
+def run_sender_in_memory(ring: _core.RingWriter, uri: str) -> None:
     """Serves one ring that is memory of this process, as long as it is there.
 
     Args:
-        fd: Of the ring.
+        ring: The program's end of it.
         uri: The tracking URI, with its credentials.
     """
-    sender = sender_for(None, None, uri)
-    sender.intake.adopt(RingSource(None, fd))
-    _serve(sender, lambda: False)
+
+    def make() -> Sender:
+        sender = sender_for(None, None, uri)
+        sender.intake.adopt(RingSource(ring))
+        return sender
+
+    _serve(make, lambda: False)
 
 
-def _serve(sender: Sender, should_stop: Callable[[], bool]) -> None:
+def _serve(make: Callable[[], Sender], should_stop: Callable[[], bool]) -> Sender | None:
+    """Serves until nobody needs it, or until it is to stop.
+
+    A sender that runs out of memory in the middle of its books (where a single record, or request,
+    finds no memory, that waits by itself) is given up, and another one begins with what rings and
+    segments hold, as after a kill: nothing that was not delivered is lost.
+
+    Args:
+        make: Makes a sender.
+        should_stop: Asked between rounds.
+
+    Returns:
+        The sender that has ended; None where it was to stop before there was memory for one.
+    """
+    while not should_stop():
+        try:
+            return _serve_once(make(), should_stop)
+        except MemoryError:
+            pass
+        # Here the frames are gone that held what the sender had read, which is memory, too.
+        with contextlib.suppress(MemoryError):
+            logger.error("no memory: the sender begins again with what is not delivered")
+        time.sleep(_WITHOUT_MEMORY_SECONDS)
+    return None
+
+
+def _serve_once(sender: Sender, should_stop: Callable[[], bool]) -> Sender:
+    try:
+        _rounds(sender, should_stop)
+    finally:
+        sender.status.end()
+    return sender
+
+
+def _rounds(sender: Sender, should_stop: Callable[[], bool]) -> None:
     idle_since = time.monotonic()
     pause = POLL_BUSY_SECONDS
     while not should_stop():

@@ -19,7 +19,7 @@ from mlflow_fasttrace._internal.sender.open_traces import OpenTraces
 from mlflow_fasttrace._internal.sender.packing import Packing
 from mlflow_fasttrace._internal.sender.status import Figures, Status
 from mlflow_fasttrace._internal.sender.tail_sampling import Decision, decide
-from mlflow_fasttrace._internal.sender.verdicts import Verdicts
+from mlflow_fasttrace._internal.sender.verdicts import Verdicts, wait_for_memory
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -75,9 +75,11 @@ class Sender:
         if time.monotonic() - intake.scanned_at >= SCAN_SECONDS:
             self.scan()
             intake.sweep()
+        self.assembler.add_deferred()
         read = intake.read(with_segments=not self.availability.is_left_alone())
         sent = self.deliver()
-        if intake.flush_wanted and not self.assembler.open and not intake.segments:
+        nothing_open = not self.assembler.open and not self.assembler.has_deferred()
+        if intake.flush_wanted and nothing_open and not intake.segments:
             intake.flush_is_done()
         if intake.segments:
             intake.settle()
@@ -140,7 +142,11 @@ class Sender:
 
     def _is_sampled(self, trace: TraceBuffer, overfull: bool) -> bool:
         """Whether tail sampling lets a trace go to the server now."""
-        decision = decide(trace, lambda: overfull or self.intake.is_abandoned(trace))
+        try:
+            decision = decide(trace, lambda: overfull or self.intake.is_abandoned(trace))
+        except MemoryError:
+            wait_for_memory(trace)
+            return False
         if decision is Decision.WAITS:
             trace.postpone()
         elif decision is Decision.DROPPED:

@@ -51,8 +51,11 @@ class OpenTraces:
         for trace in traces:
             if trace.on_disk.asked:
                 continue
+            try:
+                entry = _stored_record(self._writer.folder, trace.trace_id)
+            except (OSError, MemoryError):
+                continue  # for now: the next look may find it
             trace.on_disk.asked = True
-            entry = _stored_record(self._writer.folder, trace.trace_id)
             if entry is not None:
                 trace.on_disk.record = entry.record
                 assembler.add([entry])
@@ -71,9 +74,14 @@ class _StoredRecord:
 
 
 def _stored_record(folder: str, trace_id: bytes) -> Entry | None:
+    """The record of a trace; None where none is stored.
+
+    Raises:
+        OSError, MemoryError: nobody can say.
+    """
     try:
         items = _core.SegmentReader(open_trace_path(folder, trace_id)).read(READ_BYTES)
-    except OSError:
+    except FileNotFoundError:
         return None
     for position, kind, owner, record in items:
         if kind == TRACE and owner == trace_id:

@@ -87,7 +87,7 @@ class Packing:
         path = new_segment_path(self._folder)
         try:
             segment = ring.pack(path)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._cannot_write(path, error)
             return False
         self._fails = False
@@ -107,13 +107,13 @@ class Packing:
                 continue
             try:
                 segment.move(self._folder)
-            except OSError as error:
+            except (OSError, MemoryError) as error:
                 self._cannot_write(path, error)
                 break
             self._fails = False
         self._intake.segments = {segment.path: segment for segment in segments.values()}
 
-    def _cannot_write(self, path: str, error: OSError) -> None:
+    def _cannot_write(self, path: str, error: OSError | MemoryError) -> None:
         if not self._fails:
-            logger.error("%s cannot be written: %s", path, error)
+            logger.error("%s cannot be written: %s", path, error or "no memory")
         self._fails = True

@@ -109,7 +109,9 @@ class ServerDelivery:
             try:
                 self.destination = _open_destination(self._uri)
             except Exception as error:
-                raise Unavailable(f"the destination cannot be opened: {error}") from error
+                raise Unavailable(
+                    f"the destination cannot be opened: {error}", kind=("open", type(error))
+                ) from error
         return self.destination
 
 

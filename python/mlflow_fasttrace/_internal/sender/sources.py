@@ -100,19 +100,27 @@ class Marker:
 
 
 class RingSource:
-    """One program's ring: a file, or memory of this process that ``fd`` is open for.
+    """One program's ring.
+
+    Args:
+        ring: The path of its file, or a ring of this process, which no path leads to.
 
     Raises:
         OSError: it is no ring of this user.
     """
 
-    def __init__(self, path: str | None, fd: int = -1):
-        self.path = path
-        self.stem = ring_stem(path) if path else ""
-        self.reader = _core.RingReader(path, fd)
+    def __init__(self, ring: str | _core.RingWriter):
+        self.path = ring if isinstance(ring, str) else None
+        self.stem = ring_stem(self.path) if self.path is not None else ""
+        self.reader = _core.RingReader(ring)
         self.pending: deque[Entry | Marker] = deque()
         self.unpacked_since: float | None = None
+        #: Whether a flush waits for what has been read.
         self.flush_wanted = False
+        # A flush that has been seen since records were last read: what it waits for may not be among
+        # those that are being delivered. The other is the ring's head when it was seen.
+        self._flush_arrived = False
+        self._flush_head = 0
         self._recorded = 0
         self._earlier: tuple[Marker, set[str]] | None = None
 
@@ -138,16 +146,40 @@ class RingSource:
 
     def grown(self) -> int:
         """The number of bytes, about, that the program recorded since the last call."""
-        self.flush_wanted |= self.reader.take_flush()
+        self._look_for_flush()
         recorded = self.reader.head + self.reader.spilled * _SPILLED_RECORD_BYTES
         grown, self._recorded = recorded - self._recorded, recorded
         return grown
 
+    def _look_for_flush(self) -> None:
+        if self.reader.take_flush():
+            self._flush_arrived = True
+            self._flush_head = self.reader.head
+
+    def is_waited_for(self) -> bool:
+        """Whether a flush waits for anything of the ring."""
+        return self.flush_wanted or self._flush_arrived
+
+    def flush_is_done(self) -> None:
+        """What was read before is delivered or tried. A flush whose records are not all among that
+        goes on, as does one that was seen since."""
+        if self.reader.cursor >= self._flush_head:
+            self.flush_wanted = False
+
     def read(self) -> list[Entry]:
-        """Reads new records."""
-        self.flush_wanted |= self.reader.take_flush()
-        entries = [Entry(self, *item) for item in self.reader.drain(READ_BYTES)]
-        self.pending.extend(entries)
+        """Reads new records; none where there is no memory for them, which are read later."""
+        self._look_for_flush()
+        self.flush_wanted |= self._flush_arrived
+        self._flush_arrived = False
+        start, known = self.reader.cursor, len(self.pending)
+        try:
+            entries = [Entry(self, *item) for item in self.reader.drain(READ_BYTES)]
+            self.pending.extend(entries)
+        except MemoryError:
+            while len(self.pending) > known:
+                self.pending.pop()
+            self.reader.rewind(start)
+            return []
         if entries and self.unpacked_since is None:
             self.unpacked_since = time.monotonic()
         if self.reader.damaged:
@@ -201,22 +233,26 @@ class RingSource:
             The segment; None where there is nothing to move.
 
         Raises:
-            OSError: the segment cannot be written; everything stays in the ring.
+            OSError, MemoryError: the segment cannot be written; everything stays in the ring.
         """
-        moved = [item for item in self.pending if isinstance(item, Entry) and not item.done]
+        undone = [item for item in self.pending if not item.done]
+        moved = [item for item in undone if isinstance(item, Entry)]
         if not moved:
             return None
+        # A flush waits for the segment from now on, and for the markers of earlier ones. All of this
+        # is made before the segment is: what fails behind that would leave its records in both.
+        marker = Marker(self, self.reader.cursor, done=False)
+        markers = [item for item in undone if isinstance(item, Marker)]
+        pending: deque[Entry | Marker] = deque([*markers, marker])
+        segment = PackedSegment(path, marker)
         _core.write_segment(path, [entry.record_for_disk() for entry in moved], COMPRESSION_LEVEL)
         for entry in moved:
             entry.done = True
-        # A flush waits for the segment now, and for the markers of earlier ones.
-        markers = [item for item in self.pending if not item.done]
-        marker = Marker(self, self.reader.cursor, done=False)
-        self.pending = deque([*markers, marker])
+        self.pending = pending
         self.reader.release(self.reader.cursor)
         self.unpacked_since = None
-        self.flush_wanted = False
-        return PackedSegment(path, marker)
+        self.flush_is_done()
+        return segment
 
     def finished(self) -> bool:
         """Whether the program is gone and nothing of its ring is needed any more."""
@@ -269,9 +305,13 @@ class PackedSegment:
         """Removes the file when all of it is delivered."""
         if self.loaded and self.left == 0:
             remove(self.path)
-            if self.marker is not None:
-                self.marker.done = True
-                self.marker.ring.settle()
+            self.let_ring_go()
+
+    def let_ring_go(self) -> None:
+        """Nothing in the ring waits for this segment any more: it is delivered, or gone."""
+        if self.marker is not None:
+            self.marker.done = True
+            self.marker.ring.settle()
 
 
 class SpillSegment:
@@ -300,15 +340,28 @@ class SpillSegment:
         return self.ring.reader.spill_sequence > self.sequence or not self.ring.reader.alive()
 
     def read(self) -> list[Entry]:
-        """Reads new records.
+        """Reads new records. Where the file cannot be read to its end, what precedes is given, and the
+        next call raises.
 
         Raises:
-            OSError, MemoryError: the file cannot be read.
+            OSError, MemoryError: the file cannot be read from where the last call ended. Another
+                call begins there.
         """
         entries: list[Entry] = []
         ended = self.ended()  # asked before reading: nothing is added after the read then
-        while batch := self.reader.read(READ_BYTES):
-            entries += [Entry(self, *item) for item in batch]
+        whole = False
+        while not whole:
+            at = self.reader.offset
+            try:
+                batch = [Entry(self, *item) for item in self.reader.read(READ_BYTES)]
+                entries += batch
+            except (OSError, MemoryError):
+                self.reader.rewind(at)
+                if not entries:
+                    raise
+                self.left += len(entries)
+                return entries
+            whole = not batch
         self.left += len(entries)
         if ended or self.reader.damaged:
             self.loaded = True
@@ -326,7 +379,7 @@ class SpillSegment:
         at all.
 
         Raises:
-            OSError: it cannot be moved, and stays where it is.
+            OSError, MemoryError: it cannot be moved, and stays where it is.
         """
         there = os.path.join(folder, os.path.basename(self.path))
         fresh = there + ".new"
@@ -337,7 +390,7 @@ class SpillSegment:
                     shutil.copyfileobj(source, target, _COPIED_AT_ONCE)
             os.utime(fresh, ns=(written, written))
             os.rename(fresh, there)
-        except OSError:
+        except (OSError, MemoryError):
             remove(fresh)
             raise
         remove(self.path)

@@ -13,7 +13,11 @@ from mlflow_fasttrace._internal.sender.availability import Availability
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.destinations import Destination
 from mlflow_fasttrace._internal.sender.exceptions import Forbidden, Rejected, TransientError
-from mlflow_fasttrace._internal.sender.verdicts import Verdicts, wait_for_permission
+from mlflow_fasttrace._internal.sender.verdicts import (
+    Verdicts,
+    wait_for_memory,
+    wait_for_permission,
+)
 from mlflow_fasttrace._internal.spool.records import AttachmentRecord, start_of_span
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -55,9 +59,9 @@ class TraceFiles:
         """
         if not trace.attachments:
             return True
-        records = [AttachmentRecord.of(entry.record) for entry in trace.attachments]
-        attachments = {record.attachment_id: record.content for record in records}
         try:
+            records = [AttachmentRecord.of(entry.record) for entry in trace.attachments]
+            attachments = {record.attachment_id: record.content for record in records}
             destination.upload(trace.mlflow_id, Artifacts(attachments=attachments))
         except (Rejected, TransientError, Forbidden) as reason:
             final = isinstance(reason, Rejected)
@@ -65,6 +69,9 @@ class TraceFiles:
                 wait_for_permission(trace)
                 return False
             logger.error("attachments of %s are left out: %s", trace.mlflow_id, reason)
+        except MemoryError:
+            wait_for_memory(trace)
+            return False
         return True
 
     def send(self, destination: Destination, trace: TraceBuffer) -> None:
@@ -91,6 +98,8 @@ class TraceFiles:
             wait_for_permission(trace)
         except Rejected as reason:
             self._dead_letters.set_aside(trace, reason)
+        except MemoryError:
+            wait_for_memory(trace)
         else:
             self._verdicts.took()
             self._acknowledgements.done(trace, Disposition.DELIVERED)
@@ -103,8 +112,11 @@ class TraceFiles:
         Args:
             reason: Why the server does not take the spans.
         """
-        if not self.send_in_place_of_spans(destination, trace):
-            self._dead_letters.set_aside(trace, reason)
+        try:
+            if not self.send_in_place_of_spans(destination, trace):
+                self._dead_letters.set_aside(trace, reason)
+        except MemoryError:
+            wait_for_memory(trace)
 
     def send_in_place_of_spans(self, destination: Destination, trace: TraceBuffer) -> bool:
         """Sends a trace as a file that the server takes in no other way. The file is read as long as
@@ -115,6 +127,7 @@ class TraceFiles:
 
         Raises:
             Unavailable: the server is not there.
+            MemoryError: the file cannot be made now.
         """
         if not trace.nothing_is_delivered() or not trace.info_was_sent() or trace.remote:
             return False

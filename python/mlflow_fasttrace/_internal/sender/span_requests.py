@@ -17,7 +17,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     Unsupported,
 )
 from mlflow_fasttrace._internal.sender.span_files import TraceFiles
-from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts
+from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts, wait_for_memory
 
 
 class SpanRequests:
@@ -61,8 +61,8 @@ class SpanRequests:
         Raises:
             Unavailable, Forbidden: traces that nothing was decided about wait.
         """
-        records = [entry.record for trace in traces for entry in trace.spans]
         try:
+            records = [entry.record for trace in traces for entry in trace.spans]
             if records:
                 self._request(target, traces, records, exact=exact)
         except Inexact as reason:
@@ -90,6 +90,13 @@ class SpanRequests:
                 self._send_in_parts(target, traces[0])
             else:
                 self._files.send_or_set_aside(target.destination, traces[0], reason)
+        except MemoryError:
+            if len(traces) > 1:
+                self._send_halves(target, traces, exact=exact)
+            elif len(traces[0].spans) > 1:
+                self._send_in_parts(target, traces[0])
+            else:
+                wait_for_memory(traces[0])
         else:
             for trace in traces:
                 self._acknowledgements.done(trace, Disposition.DELIVERED)
@@ -117,17 +124,21 @@ class SpanRequests:
         affected = {owners[index] for index in reason.indexes}
         degraded = []
         for trace in traces:
-            if trace.trace_id in affected:
+            if trace.trace_id not in affected:
+                continue
+            try:
                 if not (
                     trace.complete()
                     and self._files.send_in_place_of_spans(target.destination, trace)
                 ):
                     degraded.append(trace)
+            except MemoryError:
+                wait_for_memory(trace)
         self.send(target, [trace for trace in traces if trace.trace_id not in affected])
         self.send(target, degraded, exact=False)
 
     def _send_in_parts(self, target: Target, trace: TraceBuffer) -> None:
-        """Sends one trace that is more than the server takes at a time: parts of it, one after
+        """Sends one trace that is more than the server takes, or this process can send, at a time: parts of it, one after
         another. The largest span comes first: where even that alone is too large, the trace can go
         as a file as long as no other span is there. Otherwise it is a dead letter, and its other
         spans are there."""
@@ -148,11 +159,23 @@ class SpanRequests:
                     parts[:0] = [records[:half], records[half:]]
                 else:
                     refused = reason
-                    if not taken and self._files.send_in_place_of_spans(target.destination, trace):
+                    try:
+                        if not taken and self._files.send_in_place_of_spans(
+                            target.destination, trace
+                        ):
+                            return
+                    except MemoryError:
+                        wait_for_memory(trace)
                         return
             except (TransientError, Unsupported) as reason:
                 self._verdicts.failed(trace, TransientError(str(reason)))
                 return
+            except MemoryError:
+                half = len(records) // 2
+                if not half:
+                    wait_for_memory(trace)
+                    return
+                parts[:0] = [records[:half], records[half:]]
         if refused is None:
             self._acknowledgements.done(trace, Disposition.DELIVERED)
         else:

@@ -32,10 +32,11 @@ class SpoolWriter:
         """
         try:
             _core.write_segment(path, records, COMPRESSION_LEVEL)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             if not self._fails:
-                logger.error("%s cannot be written: %s", self.folder, error)
-                self._status.error(f"the spool folder cannot be written: {error}")
+                reason = str(error) or "no memory"
+                logger.error("%s cannot be written: %s", self.folder, reason)
+                self._status.error(f"the spool folder cannot be written: {reason}")
             self._fails = True
             return False
         self._fails = False

@@ -83,7 +83,7 @@ class StoreDestination:
             # The store adds up token usage and costs; a program may set anything as those.
             raise Rejected(f"{type(error).__name__}: {error}") from error
         except Exception as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+            raise Unavailable(f"{type(error).__name__}: {error}", kind=type(error)) from error
 
 
 def _connect_once(uri: str) -> None:
@@ -104,16 +104,20 @@ def _judged(error: MlflowException) -> DeliveryError:
     """What an error of the store means for the trace. MLflow has a few codes for all that a database
     may say: the database's own error is the cause of MLflow's."""
     cause = error.__cause__
+    if isinstance(cause, MemoryError):
+        return Unavailable(f"no memory: {error}", kind=MemoryError)
     if isinstance(cause, (*_VALUE_ERRORS, sqlalchemy.exc.DataError)):
         return Rejected(str(error))
     if isinstance(cause, sqlalchemy.exc.DBAPIError) and (
         cause.connection_invalidated or isinstance(cause, sqlalchemy.exc.InterfaceError)
     ):
-        return Unavailable(str(error))
+        return Unavailable(str(error), kind=type(cause))
     if isinstance(cause, sqlalchemy.exc.SQLAlchemyError) and not isinstance(
         cause, sqlalchemy.exc.OperationalError
     ):
         # The database only reads after a failover, say, or a right or a table is missing: one trace
         # does not show which.
         return TransientError(str(error))
-    return (Unavailable if error.error_code in _TRANSIENT_CODES else Rejected)(str(error))
+    if error.error_code in _TRANSIENT_CODES:
+        return Unavailable(str(error), kind=(error.error_code, type(cause)))
+    return Rejected(str(error))

@@ -114,6 +114,8 @@ def _token_usage(trace: TraceBuffer) -> dict[str, str]:
     ]
     try:
         usage = aggregate_usage_from_span_nodes(nodes)
+    except MemoryError:
+        raise
     except Exception as error:  # a program may set anything as its usage
         logger.warning("the token usage of %s cannot be summed up: %s", trace.mlflow_id, error)
         return {}
@@ -123,6 +125,8 @@ def _token_usage(trace: TraceBuffer) -> dict[str, str]:
 def _preview(text: str | None, role: str) -> str | None:
     try:
         return _get_truncated_preview(text, role=role)
+    except MemoryError:
+        raise
     except Exception:  # JSON that this Python cannot read: an integer of too many digits, say
         return _truncate(text)
 

@@ -9,6 +9,7 @@ them: the *canary*, which is something that the server took before, is sent once
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     Unavailable,
     Unsupported,
 )
+
+logger = logging.getLogger("mlflow_fasttrace.sender")
 
 _FAILURES_IN_A_ROW = 3  # of a server that takes nothing, before it is left alone for a while
 FAILURES_OF_A_TRACE = 6  # while others are taken, before the trace is given up
@@ -209,6 +212,16 @@ def wait_for_permission(trace: TraceBuffer) -> None:
     trace.schedule.denials += 1
     trace.schedule.not_before = time.monotonic() + _pause(trace.schedule.denials)
     trace.postpone()
+
+
+def wait_for_memory(trace: TraceBuffer) -> None:
+    """Lets a trace wait for which this process has no memory now. It says nothing of the trace, nor of
+    the server: the try does not count, and a flush waits for it."""
+    trace.schedule.suspect = True  # others need less, perhaps
+    trace.schedule.shortages += 1
+    trace.schedule.not_before = time.monotonic() + _pause(trace.schedule.shortages)
+    if trace.schedule.shortages == 1:
+        logger.error("%s waits: there is no memory to send it", trace.mlflow_id)
 
 
 def _pause(times: int) -> float:

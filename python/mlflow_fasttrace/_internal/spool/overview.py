@@ -311,14 +311,14 @@ class _Tally:
 def _decoded_span(record: bytes) -> SpanRecord | None:
     try:
         return SpanRecord.of(record)
-    except ValueError:
+    except (ValueError, MemoryError):
         return None
 
 
 def _decoded_trace(record: bytes) -> TraceRecord | None:
     try:
         return TraceRecord.of(record)
-    except ValueError:
+    except (ValueError, MemoryError):
         return None
 
 

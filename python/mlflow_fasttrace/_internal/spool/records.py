@@ -137,9 +137,10 @@ class AttachmentRecord(NamedTuple):
 
 
 def _fields(record: bytes, kind: Kind, count: int) -> list[Any]:
+    # A MemoryError says nothing of the record, so it stays one.
     try:
         fields = _core.decode(record)
-    except (TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except (TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"the record cannot be decoded: {error}") from error
     if not isinstance(fields, list) or len(fields) != count or fields[0] != kind:
         raise ValueError(f"the record is not of the kind {kind.name}")

@@ -105,7 +105,7 @@ class TraceView:
                 self._add_trace(TraceRecord.of(item.record))
             else:
                 return item.kind == ATTACHMENT
-        except ValueError:
+        except (ValueError, MemoryError):
             return False
         return True
 
@@ -184,7 +184,7 @@ class TraceView:
         for span in self.in_order():
             try:
                 texts.append(span.mlflow_json())
-            except ValueError as error:
+            except (ValueError, MemoryError) as error:
                 texts.append(json.dumps({"span_id": span.span_id.hex(), "unreadable": str(error)}))
         return f'{json.dumps(head)[:-1]}, "spans": [{", ".join(texts)}]}}'
 

@@ -1,0 +1,45 @@
+/* full_disk.c: a disk that is full behind the first 100 KiB of any file, to be preloaded. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FULL ((off_t)100 << 10)
+
+static off_t room(int fd)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+        return FULL;
+    }
+    return info.st_size < FULL ? FULL - info.st_size : 0;
+}
+
+ssize_t write(int fd, const void *bytes, size_t size)
+{
+    static ssize_t (*next)(int, const void *, size_t);
+    if (next == NULL) {
+        next = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    }
+    off_t left = room(fd);
+    if (size > 0 && left == 0) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return next(fd, bytes, (off_t)size < left ? size : (size_t)left);
+}
+
+int posix_fallocate(int fd, off_t offset, off_t size)
+{
+    if (offset + size > FULL) {
+        return ENOSPC;
+    }
+    return fallocate(fd, 0, offset, size) == 0 ? 0 : errno;
+}
+
+int posix_fallocate64(int fd, off64_t offset, off64_t size)
+{
+    return posix_fallocate(fd, offset, size);
+}
