@@ -45,6 +45,7 @@ lint: $(STAMPS)/built
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python .ci/check_layers.py
+	$(BIN)/python .ci/check_python_calls.py
 	cd python && ../$(BIN)/lint-imports --no-logo ../pyproject.toml
 	$(BIN)/mypy
 	$(BIN)/stubtest mlflow_fasttrace._core --mypy-config-file pyproject.toml

@@ -25,7 +25,11 @@ def pkg_config(*names):
     for name in names:
         try:
             return [
-                shlex.split(subprocess.check_output(["pkg-config", option, name], text=True))
+                shlex.split(
+                    subprocess.check_output(
+                        ["pkg-config", option, name], text=True, stderr=subprocess.DEVNULL
+                    )
+                )
                 for option in ("--cflags", "--libs")
             ]
         except FileNotFoundError:

@@ -33,6 +33,14 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+/* Begins the declaration of a function that can run Python code: what is borrowed may be gone after
+ * a call of it. .ci/check_python_calls.py checks that the right ones have it. */
+#if defined(__clang__)
+#define RUNS_PYTHON __attribute__((annotate("runs_python")))
+#else
+#define RUNS_PYTHON
+#endif
+
 /* For the counters of a ring, which processes share. */
 #define load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
