@@ -3,7 +3,8 @@
     python .ci/check_layers.py [ROOT]
 
 Python (``python/mlflow_fasttrace``): modules import each other by statements, which import-linter
-sees, and the package's root only for the C core and public submodules.
+sees, and the package's root only for the C core and public submodules. A function that imports a
+module below ``mlflow`` calls ``wait_for_mlflow()`` before it: another thread may be importing MLflow.
 
 C (``ext``): the folders are layers. A file includes headers of its own folder and of folders below,
 the units of a folder (a .c and the .h of its name) do not include each other in a circle, a function
@@ -28,6 +29,14 @@ PACKAGE = "mlflow_fasttrace"
 #: The modules that may import others by name, and the root: the root itself, whose names are lazy, and the
 #: one that Python imports where the package may not be installed.
 BY_NAME = frozenset({"__init__.py", "_internal/bootstrap/sitecustomize.py"})
+#: Where functions import modules of MLflow as they are: processes of their own, and what is imported
+#: after MLflow.
+AFTER_MLFLOW = (
+    "_internal/cli/",
+    "_internal/seams/",
+    "_internal/sender/",
+    "_internal/spans/entities.py",
+)
 IMPORT_FUNCTIONS = frozenset({"import_module", "__import__"})
 
 #: The folders of ext/, each above those before it; module.c stands above all.
@@ -56,6 +65,8 @@ def check_python(package: Path) -> list[str]:
         for node in ast.walk(tree):
             for fault in _faults_of(node, name, folders, public):
                 faults.append(f"{path}:{node.lineno}: {fault}")
+        if not name.startswith(AFTER_MLFLOW):
+            faults += [f"{path}:{line}: {fault}" for line, fault in _unguarded_imports(tree)]
     return faults
 
 
@@ -77,6 +88,26 @@ def _faults_of(
         for alias in node.names:
             if alias.name != "_core" and alias.name not in public:
                 yield f"{alias.name} is imported from the root, which is no public submodule"
+
+
+def _unguarded_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The imports of MLflow's modules in functions that do not wait for MLflow before."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        nodes = sorted(
+            (node for node in ast.walk(function) if hasattr(node, "lineno")),
+            key=lambda node: node.lineno,
+        )
+        waits = False
+        for node in nodes:
+            if isinstance(node, ast.Call) and "wait_for_mlflow" in ast.unparse(node.func):
+                waits = True
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            if not waits and any(module.startswith("mlflow.") for module in modules):
+                yield node.lineno, "wait_for_mlflow() is not called before this import"
 
 
 def _imported_by_name(call: ast.Call) -> str | None:

@@ -31,6 +31,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanKind
 from opentelemetry.util.types import Attributes
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans.otel_context import not_sampled_span, parent_of
 from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
@@ -250,8 +251,11 @@ def use_process_provider(make: Callable[[], TracerProvider] | None) -> None:
 
 def __getattr__(name: str) -> Any:
     # mlflow.otel, which exports to MLflow what other tracers record.
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if name.startswith(
+        "_"
+    ):  # what looks at modules asks for such names, and must not import MLflow
+        raise AttributeError(f"module 'mlflow_fasttrace.otel' has no attribute {name!r}")
+    patching.wait_for_mlflow()
     import mlflow.otel
 
     return getattr(mlflow.otel, name)
