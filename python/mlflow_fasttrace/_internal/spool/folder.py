@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from typing import NamedTuple
 
+from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 
 #: Bytes that a spool may hold that is not on a disk.
