@@ -28,8 +28,10 @@ class _Warned:
             last = self.at.pop(message, None)
             due = last is None or now - last >= _WARN_EVERY_SECONDS
             self.at[message] = now if due or last is None else last
-            while len(self.at) > _REMEMBERED:
-                self.at.pop(next(iter(self.at)), None)
+            if len(self.at) > _REMEMBERED:
+                # A copy: a signal handler that warns changes it meanwhile.
+                for old in list(self.at)[: _REMEMBERED // 2]:
+                    self.at.pop(old, None)
             return due
 
 

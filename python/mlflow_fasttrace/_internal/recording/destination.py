@@ -204,12 +204,11 @@ def route() -> tuple[str, str | None]:
     Returns:
         The URI, and that of a collector which gets them besides, or None.
     """
-    uri = absolute_uri(tracking_uri())
     collector = otlp.collector_uri()
     if collector is None or environment.dual_export():
-        return uri, collector
+        return absolute_uri(tracking_uri()), collector
     if chosen.locations_in_contexts or location():
-        return uri, None
+        return absolute_uri(tracking_uri()), None
     return collector, None
 
 

@@ -21,9 +21,9 @@ from mlflow_fasttrace._internal.recording.supervisor import supervisor
 #: other one may wait for an import that this thread is in the middle of.
 _WAIT_SECONDS = 10.0
 #: After a second failure in a row so many times the seconds that it took pass before the next
-#: attempt: at most a hundredth of a thread's time goes into attempts, and a cause that goes away is
+#: attempt: at most a twentieth of a thread's time goes into attempts, and a cause that goes away is
 #: noticed within milliseconds.
-_PAUSE_TIMES = 100.0
+_PAUSE_TIMES = 20.0
 _LONGEST_PAUSE_SECONDS = 5.0
 #: Attempts to work out where traces go while other threads choose anew.
 _ATTEMPTS = 10
