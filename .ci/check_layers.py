@@ -4,7 +4,8 @@
 
 Python (``python/mlflow_fasttrace``): modules import each other by statements, which import-linter
 sees, and the package's root only for the C core and public submodules. A function that imports a
-module below ``mlflow`` calls ``wait_for_mlflow()`` before it: another thread may be importing MLflow.
+module below ``mlflow`` calls ``wait_for_mlflow()`` before it: another thread may be importing MLflow. What runs in the
+program takes clock, pause and system calls from ``_internal/base``: the program's tests replace Python's.
 
 C (``ext``): the folders are layers. A file includes headers of its own folder and of folders below,
 the units of a folder (a .c and the .h of its name) do not include each other in a circle, a function
@@ -37,6 +38,18 @@ AFTER_MLFLOW = (
     "_internal/sender/",
     "_internal/spans/entities.py",
 )
+#: By modules of Python's that tests of the program replace: where they may be imported all the same, what
+#: to take instead, and where that counts.
+REPLACED_BY_TESTS = {
+    "time": (
+        "_internal/base/clock.py",
+        "base/clock.py",
+        ("_internal/base/", "_internal/recording/"),
+    ),
+    "os": ("_internal/base/system.py", "base/system.py", ("_internal/recording/",)),
+    "fcntl": ("_internal/base/system.py", "base/system.py", ("_internal/recording/",)),
+    "subprocess": ("", "os.posix_spawn of base/system.py", ("_internal/recording/",)),
+}
 IMPORT_FUNCTIONS = frozenset({"import_module", "__import__"})
 
 #: The folders of ext/, each above those before it; module.c stands above all.
@@ -73,6 +86,9 @@ def check_python(package: Path) -> list[str]:
 def _faults_of(
     node: ast.AST, name: str, folders: tuple[str, ...], public: set[str]
 ) -> Iterator[str]:
+    for module, (allowed, instead, folders_of_program) in REPLACED_BY_TESTS.items():
+        if name != allowed and name.startswith(folders_of_program) and _imports(node, module):
+            yield f"{module} may be replaced by a test of the program; take {instead}"
     if isinstance(node, ast.Call):
         module = _imported_by_name(node)
         if module is not None and name not in BY_NAME:
@@ -88,6 +104,13 @@ def _faults_of(
         for alias in node.names:
             if alias.name != "_core" and alias.name not in public:
                 yield f"{alias.name} is imported from the root, which is no public submodule"
+
+
+def _imports(node: ast.AST, module: str) -> bool:
+    """Whether a statement imports a module, or something of it."""
+    if isinstance(node, ast.ImportFrom):
+        return node.level == 0 and node.module == module
+    return isinstance(node, ast.Import) and any(alias.name == module for alias in node.names)
 
 
 def _unguarded_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -137,6 +137,23 @@ def test_functions_wait_for_mlflow_before_they_import_a_module_of_it(tmp_path):
     assert faults_of_package(tmp_path, {"traces.py": "", "_internal/sender/life.py": text}) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import time\n",
+        "from time import monotonic\n",
+        "import os\n",
+        "def late():\n    import subprocess\n",
+        "from os import kill\n",
+        "import fcntl\n",
+    ],
+)
+def test_recording_takes_nothing_that_tests_of_a_program_replace(tmp_path, text):
+    (fault,) = faults_of_package(tmp_path, {"_internal/recording/new.py": text})
+    assert "may be replaced by a test of the program" in fault
+    assert faults_of_package(tmp_path, {"_internal/recording/new.py": "", "cli.py": text}) == []
+
+
 # ---- C ----
 
 
