@@ -97,6 +97,17 @@ class _Goal(NamedTuple):
         return ring.credentials_of_sender == ring.credentials
 
 
+#: By what the sender knows of the server: why not everything is delivered, and when it will be.
+_NO_ANSWER = ("does not answer yet", "when it does")
+_REASONS: dict[int, tuple[str, str]] = {
+    ServerState.ANSWERS: ("has not taken everything yet", "afterwards"),
+    ServerState.FORBIDS: (
+        "refuses the credentials of this process",
+        "when a program with other ones runs",
+    ),
+}
+
+
 def at_exit() -> None:
     """Waits, when the process exits, for MLFLOW_FASTTRACE_EXIT_TIMEOUT seconds at most, and says
     what becomes of what is not delivered then."""
@@ -110,21 +121,14 @@ def at_exit() -> None:
         if progress is None or progress.is_delivered:
             continue
         uri = without_credentials(ring.uri)
-        state = progress.server_state
+        why, then = _REASONS.get(progress.server_state, _NO_ANSWER)
         if ring.spool is None:
-            why = "refuses the credentials" if state == ServerState.FORBIDS else "does not answer"
             log.warn(f"{uri} {why}: what this process kept in memory is lost.")
-            continue
-        kept = f"What this process recorded is kept ({ring.spool.folder}) and delivered"
-        if state == ServerState.ANSWERS:
-            log.warn(f"{uri} has not taken everything yet. {kept} afterwards.")
-        elif state == ServerState.FORBIDS:
-            log.warn(
-                f"{uri} refuses the credentials of this process. {kept} when a program with other "
-                "ones runs."
-            )
         else:
-            log.warn(f"{uri} does not answer yet. {kept} when it does.")
+            log.warn(
+                f"{uri} {why}. What this process recorded is kept ({ring.spool.folder}) and "
+                f"delivered {then}."
+            )
 
 
 atexit.register(at_exit)
