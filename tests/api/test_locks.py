@@ -39,7 +39,15 @@ call = {call}
 IN_A_SIGNAL_HANDLER = (
     BEGINNING
     + """
-signal.signal(signal.SIGALRM, lambda *_: call(next(numbers)))
+inside = []
+
+def handle(*_):
+    if not inside:  # on a slow machine handlers would interrupt each other without end
+        inside.append(1)
+        call(next(numbers))
+        inside.clear()
+
+signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
 end = time.monotonic() + 1.5
 while time.monotonic() < end:

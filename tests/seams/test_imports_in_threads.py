@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 import threading
+from importlib.machinery import ModuleSpec
 
 import pytest
 from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.recording import destination, root_context
 
 #: Runs each of ACTIONS in a thread of its own, all at once, and prints what they raised, and whether
 #: MLflow is whole and runs on the core afterwards.
@@ -133,6 +135,21 @@ def test_an_action_waits_for_the_end_of_an_import_that_is_under_way(slow_module)
     assert type(slow_import.__spec__).__name__ == "ModuleSpec"
     assert not patching.is_loading(slow_import)
     assert "_fasttrace_follows" not in vars(type(slow_import.__spec__))
+
+
+@pytest.mark.parametrize("experiment_id", [None, "7"])
+def test_a_root_that_starts_during_the_import_is_recorded(experiment_id, monkeypatch):
+    """MLflow's module of runs is there, and has nothing in it yet."""
+    name = "mlflow.tracking.fluent"
+    module = type(sys)(name)
+    module.__spec__ = ModuleSpec(name, None)
+    module.__spec__._initializing = True
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(root_context, "_location_of_context", lambda: None)
+    answer = root_context.RootContext().answer(experiment_id)
+    assert answer[1:] == (None, None, False)
+    assert (answer[0] is None) == (experiment_id is None)
+    destination.reset()
 
 
 def test_an_import_that_fails_runs_no_action(slow_module, tmp_path):
