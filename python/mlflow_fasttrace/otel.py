@@ -14,7 +14,6 @@ program's own provider is not touched.
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -226,9 +225,14 @@ class TracerProvider(SdkTracerProvider):
         """Do nothing: the resource says nothing of the process."""
 
 
-@functools.cache
+#: The provider of ``_default_provider``, once there is one.
+_default_providers: dict[str, TracerProvider] = {}
+
+
 def _default_provider() -> TracerProvider:
-    return TracerProvider()
+    # No lock is held while one is made; of those that several threads make at once one is kept.
+    found = _default_providers.get("")
+    return found or _default_providers.setdefault("", TracerProvider())
 
 
 _make_process_provider: Callable[[], TracerProvider] = _default_provider

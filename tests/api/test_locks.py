@@ -10,8 +10,10 @@ import threading
 
 import pytest
 from conftest import ROOT
+from mlflow_fasttrace import otel
 from mlflow_fasttrace._internal.base import locks, log
 from mlflow_fasttrace._internal.recording import destination, supervisor, timeout
+from mlflow_fasttrace._internal.seams import provider
 
 #: By name: what is called again and again, with a number that is another one each time.
 CALLS = {
@@ -236,3 +238,30 @@ def test_ruff_refuses_the_next_plain_lock(name):
     (fault,) = json.loads(result.stdout)
     assert fault["code"] == "TID251"
     assert "base/locks.py" in fault["message"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "kept", "made"),
+    [
+        (otel, "_default_provider", "_default_providers", "TracerProvider"),
+        (provider, "core_provider", "_core_providers", "CoreTracerProvider"),
+    ],
+)
+def test_threads_that_ask_at_once_get_one_provider(module, name, kept, made, monkeypatch):
+    """Each makes one before any is kept."""
+    cls = getattr(module, made)
+    barrier = threading.Barrier(2)
+
+    def make():
+        barrier.wait(60)
+        return cls()
+
+    monkeypatch.setattr(module, made, make)
+    monkeypatch.setattr(module, kept, {})
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(getattr(module, name)())) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got[0] is got[1]

@@ -57,13 +57,32 @@ def run(run_program, collector, own_spool):
         "sys.argv = []",
         "sys.argv = [None]",
         "sys.argv = None",
+        "os.close(0)",
+        "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
     ],
 )
-def test_a_program_without_folder_or_arguments_is_recorded(lack, run, collector):
+def test_a_program_that_lacks_something_is_recorded(lack, run, collector):
     result, lines = run(f"{lack}\nprint(json.dumps([records(), flush(60)]))")
     assert result == [True, True]
     assert lines == []
     assert len(collector.requests) == 1
+
+
+def test_a_sender_keeps_no_descriptor_of_its_program(run, own_spool):
+    """One that C code opened is not closed by an exec."""
+    code = """
+reader, writer = os.pipe()
+os.set_inheritable(writer, True)
+result = [records(), flush(60)]
+(lock,) = [f for f in os.scandir(rings.in_use[next(iter(rings.in_use))].spool.folder) if "lock" in f.name]
+pid = open(lock.path).read().split()[0]
+session = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[3])
+links = [os.readlink(fd.path) for fd in os.scandir(f"/proc/{pid}/fd")]
+kept = os.readlink(f"/proc/self/fd/{writer}") in links
+print(json.dumps([*result, kept, session != os.getsid(0)]))
+"""
+    result, _ = run(code)
+    assert result == [True, True, False, True]
 
 
 @pytest.fixture
