@@ -3,7 +3,9 @@
     python .ci/check_layers.py [ROOT]
 
 Python (``python/mlflow_fasttrace``): modules import each other by statements, which import-linter
-sees, and the package's root only for the C core and public submodules.
+sees, and the package's root only for the C core and public submodules. A function that imports a
+module below ``mlflow`` calls ``wait_for_mlflow()`` before it: another thread may be importing MLflow. What runs in the
+program takes clock, pause and system calls from ``_internal/base``: the program's tests replace Python's.
 
 C (``ext``): the folders are layers. A file includes headers of its own folder and of folders below,
 the units of a folder (a .c and the .h of its name) do not include each other in a circle, a function
@@ -28,6 +30,26 @@ PACKAGE = "mlflow_fasttrace"
 #: The modules that may import others by name, and the root: the root itself, whose names are lazy, and the
 #: one that Python imports where the package may not be installed.
 BY_NAME = frozenset({"__init__.py", "_internal/bootstrap/sitecustomize.py"})
+#: Where functions import modules of MLflow as they are: processes of their own, and what is imported
+#: after MLflow.
+AFTER_MLFLOW = (
+    "_internal/cli/",
+    "_internal/seams/",
+    "_internal/sender/",
+    "_internal/spans/entities.py",
+)
+#: By modules of Python's that tests of the program replace: where they may be imported all the same, what
+#: to take instead, and where that counts.
+REPLACED_BY_TESTS = {
+    "time": (
+        "_internal/base/clock.py",
+        "base/clock.py",
+        ("_internal/base/", "_internal/recording/"),
+    ),
+    "os": ("_internal/base/system.py", "base/system.py", ("_internal/recording/",)),
+    "fcntl": ("_internal/base/system.py", "base/system.py", ("_internal/recording/",)),
+    "subprocess": ("", "os.posix_spawn of base/system.py", ("_internal/recording/",)),
+}
 IMPORT_FUNCTIONS = frozenset({"import_module", "__import__"})
 
 #: The folders of ext/, each above those before it; module.c stands above all.
@@ -56,12 +78,17 @@ def check_python(package: Path) -> list[str]:
         for node in ast.walk(tree):
             for fault in _faults_of(node, name, folders, public):
                 faults.append(f"{path}:{node.lineno}: {fault}")
+        if not name.startswith(AFTER_MLFLOW):
+            faults += [f"{path}:{line}: {fault}" for line, fault in _unguarded_imports(tree)]
     return faults
 
 
 def _faults_of(
     node: ast.AST, name: str, folders: tuple[str, ...], public: set[str]
 ) -> Iterator[str]:
+    for module, (allowed, instead, folders_of_program) in REPLACED_BY_TESTS.items():
+        if name != allowed and name.startswith(folders_of_program) and _imports(node, module):
+            yield f"{module} may be replaced by a test of the program; take {instead}"
     if isinstance(node, ast.Call):
         module = _imported_by_name(node)
         if module is not None and name not in BY_NAME:
@@ -77,6 +104,33 @@ def _faults_of(
         for alias in node.names:
             if alias.name != "_core" and alias.name not in public:
                 yield f"{alias.name} is imported from the root, which is no public submodule"
+
+
+def _imports(node: ast.AST, module: str) -> bool:
+    """Whether a statement imports a module, or something of it."""
+    if isinstance(node, ast.ImportFrom):
+        return node.level == 0 and node.module == module
+    return isinstance(node, ast.Import) and any(alias.name == module for alias in node.names)
+
+
+def _unguarded_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The imports of MLflow's modules in functions that do not wait for MLflow before."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        nodes = sorted(
+            (node for node in ast.walk(function) if hasattr(node, "lineno")),
+            key=lambda node: node.lineno,
+        )
+        waits = False
+        for node in nodes:
+            if isinstance(node, ast.Call) and "wait_for_mlflow" in ast.unparse(node.func):
+                waits = True
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            if not waits and any(module.startswith("mlflow.") for module in modules):
+                yield node.lineno, "wait_for_mlflow() is not called before this import"
 
 
 def _imported_by_name(call: ast.Call) -> str | None:

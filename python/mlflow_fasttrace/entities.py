@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_fasttrace._core import LiveSpan
+from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
 
 #: Empty, so that modules below are looked for: ``_internal/seams/aliases.py`` finds MLflow's.
@@ -36,8 +37,11 @@ class SpanType:
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if name.startswith(
+        "_"
+    ):  # what looks at modules asks for such names, and must not import MLflow
+        raise AttributeError(f"module 'mlflow_fasttrace.entities' has no attribute {name!r}")
+    patching.wait_for_mlflow()
     import mlflow.entities
 
     return getattr(mlflow.entities, name)

@@ -14,7 +14,6 @@ program's own provider is not touched.
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +30,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanKind
 from opentelemetry.util.types import Attributes
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans.otel_context import not_sampled_span, parent_of
 from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
@@ -225,9 +225,14 @@ class TracerProvider(SdkTracerProvider):
         """Do nothing: the resource says nothing of the process."""
 
 
-@functools.cache
+#: The provider of ``_default_provider``, once there is one.
+_default_providers: dict[str, TracerProvider] = {}
+
+
 def _default_provider() -> TracerProvider:
-    return TracerProvider()
+    # No lock is held while one is made; of those that several threads make at once one is kept.
+    found = _default_providers.get("")
+    return found or _default_providers.setdefault("", TracerProvider())
 
 
 _make_process_provider: Callable[[], TracerProvider] = _default_provider
@@ -250,8 +255,11 @@ def use_process_provider(make: Callable[[], TracerProvider] | None) -> None:
 
 def __getattr__(name: str) -> Any:
     # mlflow.otel, which exports to MLflow what other tracers record.
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if name.startswith(
+        "_"
+    ):  # what looks at modules asks for such names, and must not import MLflow
+        raise AttributeError(f"module 'mlflow_fasttrace.otel' has no attribute {name!r}")
+    patching.wait_for_mlflow()
     import mlflow.otel
 
     return getattr(mlflow.otel, name)

@@ -7,12 +7,13 @@ which is called when what this process recorded is delivered.
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans import entities
 from mlflow_fasttrace._internal.spans.copies import TRACE_ID_KEY, copy_contents
@@ -75,18 +76,43 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
         )
 
 
+#: By name, what ``after_flush`` returned.
+_after_flush: dict[str, Callable[..., Any]] = {}
+
+
 def after_flush(name: str) -> Callable[..., Any]:
-    """MLflow's function of that name, which sees what this process recorded before a call.
+    """MLflow's function of that name, which sees what this process recorded before a call. Only a call
+    imports MLflow; the signature and the documentation are MLflow's from then on, or from when MLflow
+    runs on the core.
 
     Args:
         name: Its name in ``mlflow``.
     """
 
-    @functools.wraps(pure_mlflow(name))
     def call(*args: Any, **kwargs: Any) -> Any:
-        return _mlflow(name)(*args, **kwargs)
+        function = _mlflow(name)
+        _describe(call, function)
+        return function(*args, **kwargs)
 
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"MLflow's ``{name}``, after what this process recorded is delivered."
+    call = _after_flush.setdefault(name, call)
+    if "mlflow" in sys.modules:
+        describe_after_flush()
     return call
+
+
+def describe_after_flush() -> None:
+    """Gives the functions of ``after_flush`` the signatures and documentation of MLflow's, which is
+    loaded."""
+    for name, call in list(_after_flush.items()):
+        if (function := getattr(sys.modules["mlflow"], name, None)) is not None:
+            _describe(call, patching.original(function))
+
+
+def _describe(call: Callable[..., Any], function: Callable[..., Any]) -> None:
+    if getattr(call, "__wrapped__", None) is not function:
+        functools.update_wrapper(call, function)
 
 
 def _mlflow(name: str) -> Callable[..., Any]:
@@ -156,6 +182,7 @@ def delete_trace_tag(trace_id: str, key: str) -> None:
         log.logger.warning("Tag '%s' is immutable and cannot be deleted on a trace.", key)
         return
     if key not in trace.tags:
+        patching.wait_for_mlflow()
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
@@ -228,6 +255,7 @@ def log_feedback(
     Raises:
         MlflowException: the server refuses it.
     """
+    patching.wait_for_mlflow()
     from mlflow.entities import Feedback
 
     return log_assessment(
@@ -269,6 +297,7 @@ def log_expectation(
     Raises:
         MlflowException: the server refuses it.
     """
+    patching.wait_for_mlflow()
     from mlflow.entities import Expectation
 
     return log_assessment(
@@ -314,6 +343,7 @@ def _completed(trace: Any) -> Trace:
     Raises:
         MlflowException: it is no trace, or has not ended.
     """
+    patching.wait_for_mlflow()
     from mlflow.entities import Trace
     from mlflow.entities.trace_status import TraceStatus
 

@@ -12,13 +12,12 @@ import contextvars
 import functools
 import importlib
 import secrets
-import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import hooks, log, patching
+from mlflow_fasttrace._internal.base import hooks, locks, log, patching
 from mlflow_fasttrace._internal.recording.destination import reset as reset_destination
 from mlflow_fasttrace._internal.recording.destination import set_location
 from mlflow_fasttrace._internal.spans import entities
@@ -51,7 +50,7 @@ __path__: list[str] = []
 SpanProcessor = Callable[[Any], None]
 
 _span_processors: list[SpanProcessor] = []
-_disabled_lock = threading.Lock()
+_disabled_lock = locks.Lock()
 _disabled_depth = 0  # of trace_disabled calls
 
 
@@ -237,6 +236,7 @@ def set_destination(
     Raises:
         MlflowException: it is no trace location.
     """
+    patching.wait_for_mlflow()
     from mlflow.entities import MlflowExperimentLocation
     from mlflow.entities.trace_location import TraceLocationBase
     from mlflow.tracing.destination import TraceDestination
@@ -389,8 +389,11 @@ def get_bridged_tracer_provider() -> TracerProvider:
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if name.startswith(
+        "_"
+    ):  # what looks at modules asks for such names, and must not import MLflow
+        raise AttributeError(f"module 'mlflow_fasttrace.tracing' has no attribute {name!r}")
+    patching.wait_for_mlflow()
     import mlflow.tracing
 
     try:

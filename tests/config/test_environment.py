@@ -22,7 +22,7 @@ NEITHER = ["yes", "on", "2", "t", "-1", "1.0", "true1", "wahr"]
 @pytest.fixture
 def lines(caplog, monkeypatch):
     """The log lines so far."""
-    monkeypatch.setattr(log, "_warned_at", {})
+    monkeypatch.setattr(log, "_warned", log._Warned())
     caplog.set_level(logging.WARNING, "mlflow_fasttrace")
     return lambda: [record.getMessage() for record in caplog.records]
 

@@ -120,6 +120,40 @@ def test_only_the_root_imports_by_a_string(tmp_path):
     assert "imported by a string" in fault
 
 
+def test_functions_wait_for_mlflow_before_they_import_a_module_of_it(tmp_path):
+    text = (
+        "import mlflow.top\n"
+        "def waits():\n"
+        "    patching.wait_for_mlflow()\n"
+        "    from mlflow.entities import Trace\n"
+        "def imports_the_whole():\n"
+        "    import mlflow\n"
+        "def does_not():\n"
+        "    from mlflow.entities import Span\n"
+        "    patching.wait_for_mlflow()\n"
+    )
+    (fault,) = faults_of_package(tmp_path, {"traces.py": text})
+    assert ":8: wait_for_mlflow() is not called" in fault
+    assert faults_of_package(tmp_path, {"traces.py": "", "_internal/sender/life.py": text}) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import time\n",
+        "from time import monotonic\n",
+        "import os\n",
+        "def late():\n    import subprocess\n",
+        "from os import kill\n",
+        "import fcntl\n",
+    ],
+)
+def test_recording_takes_nothing_that_tests_of_a_program_replace(tmp_path, text):
+    (fault,) = faults_of_package(tmp_path, {"_internal/recording/new.py": text})
+    assert "may be replaced by a test of the program" in fault
+    assert faults_of_package(tmp_path, {"_internal/recording/new.py": "", "cli.py": text}) == []
+
+
 # ---- C ----
 
 

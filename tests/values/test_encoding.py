@@ -137,7 +137,7 @@ class Raises:
 
 
 def test_a_value_that_cannot_be_text_is_named_and_logged(caplog, monkeypatch):
-    monkeypatch.setattr(log, "_warned_at", {})
+    monkeypatch.setattr(log, "_warned", log._Warned())
     encoded = _core.encode({"good": 1, "bad": Raises(RuntimeError("no"))})
     assert _core.decode(encoded) == {"good": 1, "bad": "<unprintable Raises object>"}
     assert len(caplog.records) == 1

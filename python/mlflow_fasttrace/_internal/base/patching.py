@@ -8,12 +8,15 @@ good. ``when_loaded`` waits for a module.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 import sys
-import threading
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
+
+from mlflow_fasttrace._internal.base import locks
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
@@ -36,9 +39,10 @@ class _Patches:
 
 _patches = _Patches()
 
-#: Held while the action of an awaited module runs. Whoever replaces or takes back several things
-#: holds it too, so that no other thread finds half of them. A thread may take it twice.
-lock = threading.RLock()
+#: Held by whoever replaces or takes back several things, so that no other thread finds half of them.
+#: Nothing is imported while it is held: another thread may hold the import lock of the module and
+#: wait for this one. What is needed is imported before, and the lock is taken afterwards.
+lock = locks.Lock()
 
 
 # ---- replacing and taking back ----
@@ -157,22 +161,58 @@ def _trampoline(function: types.FunctionType, target: Callable[..., Any]) -> typ
 # ---- waiting for modules ----
 
 
+def wait_for_mlflow() -> None:
+    """Imports MLflow, or waits where another thread imports it. To be called before a module below
+    ``mlflow`` is imported inside of a function: Python would import that one beside the other thread's
+    import, where both wait for each other or find modules that have only begun.
+
+    Raises:
+        ImportError: there is no MLflow.
+    """
+    importlib.import_module("mlflow")
+
+
+def is_loading(module: types.ModuleType) -> bool:
+    """Whether a module's import is under way, in any thread."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
 def when_loaded(module: str, action: Callable[[], object], *, for_good: bool = False) -> None:
-    """Runs an action as soon as a module is loaded; now, where it is. A later call for the same
-    module takes the place of an earlier one that still waits. Takes no lock: callers hold some, and a
-    forked child may call it at once.
+    """Runs an action as soon as a module is loaded; now, where it is. Where its import is under way, in
+    this thread or another one, that is when it ends: other threads that import the module go on waiting
+    until then. A later call for the same module takes the place of an earlier one that still waits.
+    Takes no lock and waits for none: callers hold some, and a forked child may call it at once.
 
     Args:
         for_good: ``forget_awaited`` leaves the action where it is.
     """
-    if module in sys.modules:
+    found = sys.modules.get(module)
+    if found is not None and not is_loading(found):
         action()
         return
     if for_good:
         _patches.awaited_for_good.add(module)
     _patches.awaited[module] = action
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    if found is not None:
+        _follow(found)
+        if not is_loading(found):  # its import has ended just now
+            _run_awaited(module)
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def catch_up(module: str) -> None:
+    """Runs the action of an awaited module whose import had begun before ``when_loaded``, but was not
+    to be seen yet. Waits for that import: callers hold no lock that an import may wait for."""
+    if module not in _patches.awaited:
+        return
+    if module not in sys.modules:
+        # Private, and in every Python since 3.3: the lock says what sys.modules does not yet.
+        wait = getattr(importlib, "_bootstrap", None)
+        if (wait := getattr(wait, "_lock_unlock_module", None)) is not None:
+            wait(module)
+    if module in sys.modules and (action := _patches.awaited.pop(module, None)) is not None:
+        when_loaded(module, action, for_good=module in _patches.awaited_for_good)
 
 
 def is_awaited(module: str) -> bool:
@@ -186,6 +226,42 @@ def forget_awaited() -> None:
         _patches.awaited.pop(module, None)
     if not _patches.awaited:
         sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+
+
+def _run_awaited(module: str) -> None:
+    """Runs the action that waits for a module. No lock is held: the action imports other modules."""
+    action = _patches.awaited.pop(module, None)
+    if action is not None:
+        action()
+
+
+def _follow(module: types.ModuleType) -> None:
+    """Has the awaited action run when an import ends that is under way. Python says in the module's
+    ``__spec__`` that it has, while other threads still wait for it; so the specification gets a class
+    that notices."""
+    spec = module.__spec__
+    base = type(spec)
+    if spec is None or "_fasttrace_follows" in vars(base):
+        return
+
+    def set_attribute(self: Any, name: str, value: Any) -> None:
+        if name != "_initializing" or value or type(self) is not followed:
+            object.__setattr__(self, name, value)
+            return
+        try:
+            if spec.name in sys.modules:  # else the import has failed
+                _run_awaited(spec.name)
+        finally:
+            object.__setattr__(self, name, value)
+            self.__class__ = base
+        if spec.name in sys.modules:
+            _run_awaited(spec.name)  # one that has begun to wait since
+
+    followed = type(
+        base.__name__, (base,), {"__setattr__": set_attribute, "_fasttrace_follows": True}
+    )
+    with contextlib.suppress(TypeError):  # another import system's, which cannot be followed
+        cast(Any, spec).__class__ = followed
 
 
 class _Finder:
@@ -220,10 +296,7 @@ class _Loader:
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        with lock:
-            action = _patches.awaited.pop(module.__name__, None)
-            if action is not None:
-                action()
+        _run_awaited(module.__name__)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextvars
 import getpass
-import os
 import sys
-import threading
 from typing import Any
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import locks, patching
+from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import absolute_uri, without_credentials
 
@@ -23,8 +23,11 @@ class _Chosen:
     """What the program chose, by this package's functions or by MLflow's."""
 
     def __init__(self) -> None:
-        #: Held while something is chosen, and while the destination is worked out.
-        self.lock = threading.RLock()
+        #: Held while something is chosen, and while the core gets the destination that follows; not
+        #: while that is worked out, which runs MLflow's code.
+        self.lock = locks.Lock()
+        #: Counts the choices, so that what follows from an earlier one is not taken for the last.
+        self.generation = 0
         #: Whether the core has the destination that follows from all that is chosen.
         self.in_force = False
         #: The argument of set_tracking_uri().
@@ -54,9 +57,11 @@ location_of_context: contextvars.ContextVar[str | None] = contextvars.ContextVar
 
 def reset() -> None:
     """Has where traces go worked out anew at the next root span."""
-    chosen.in_force = False
-    chosen.encoded.clear()
-    _core.set_destination(None, None)
+    with chosen.lock:
+        chosen.generation += 1
+        chosen.in_force = False
+        chosen.encoded.clear()
+        _core.set_destination(None, None)
 
 
 # ---- the tracking URI ----
@@ -70,12 +75,17 @@ def tracking_uri() -> str:
         return sys.modules["mlflow"].get_tracking_uri()
     if uri := environment.tracking_uri():
         return uri
-    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
-    if module is not None:
+    if (module := _tracking_utils()) is not None:
         return module.get_tracking_uri()
     if _has_file_store_data():
         return "file://" + os.path.abspath("mlruns")
     return "sqlite:///" + os.path.abspath("mlflow.db")
+
+
+def _tracking_utils() -> Any:
+    """MLflow's module of tracking URIs; None where it is not loaded, or another thread is importing it."""
+    module = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    return None if module is None or patching.is_loading(module) else module
 
 
 def _has_file_store_data() -> bool:
@@ -99,21 +109,23 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
     with chosen.lock:
         chosen.tracking_uri = uri
         environment.set_tracking_uri(uri)
-        module = sys.modules.get("mlflow.tracking._tracking_service.utils")
-        if module is not None:
-            module.set_tracking_uri(uri)
         reset()
+    if (module := _tracking_utils()) is not None:
+        module.set_tracking_uri(uri)
 
 
 def follow_tracking_uri() -> None:
     """Forgets the argument of set_tracking_uri(): MLflow was told another tracking URI."""
-    chosen.tracking_uri = None
+    with chosen.lock:
+        chosen.tracking_uri = None
+        reset()
 
 
 def use_mlflow(here: bool) -> None:
     """Notes whether MLflow itself runs on the core."""
-    chosen.mlflow_runs_here = here
-    reset()
+    with chosen.lock:
+        chosen.mlflow_runs_here = here
+        reset()
 
 
 # ---- the experiment ----
@@ -121,14 +133,14 @@ def use_mlflow(here: bool) -> None:
 
 def set_experiment(*, experiment_id: str | None = None, name: str | None = None) -> None:
     """Sets the experiment of new traces, by its id or else by its name."""
+    if experiment_id is not None:
+        experiment = {"id": str(experiment_id)}
+    else:
+        experiment = {} if name is None else {"name": name}
     with chosen.lock:
         chosen.location = None
         chosen.experiment_beside = active_in_mlflow()
-        chosen.experiment.clear()
-        if experiment_id is not None:
-            chosen.experiment["id"] = str(experiment_id)
-        elif name is not None:
-            chosen.experiment["name"] = name
+        chosen.experiment = experiment
         reset()
 
 
@@ -142,15 +154,17 @@ def set_location(experiment_id: str | None, *, context_local: bool = False) -> N
     if context_local:
         _core.use_scopes()
         location_of_context.set(experiment_id)
-        if not chosen.locations_in_contexts:
-            chosen.locations_in_contexts = True
-            reset()  # a collector of OpenTelemetry's variables gets no more traces, see route()
+        with chosen.lock:
+            if not chosen.locations_in_contexts:
+                chosen.locations_in_contexts = True
+                reset()  # a collector of OpenTelemetry's variables gets no more traces, see route()
         return
-    chosen.location = experiment_id
-    if experiment_id is None:
-        location_of_context.set(None)
-        chosen.locations_in_contexts = False
-    reset()
+    with chosen.lock:
+        chosen.location = experiment_id
+        if experiment_id is None:
+            location_of_context.set(None)
+            chosen.locations_in_contexts = False
+        reset()
 
 
 def location() -> str | None:
@@ -169,8 +183,9 @@ def experiment_in_force() -> dict[str, str]:
     if experiment_id := location():
         return {"id": experiment_id}
     experiment_id = active_in_mlflow()
-    if chosen.experiment and experiment_id == chosen.experiment_beside:
-        return dict(chosen.experiment)
+    with chosen.lock:
+        if chosen.experiment and experiment_id == chosen.experiment_beside:
+            return dict(chosen.experiment)
     if experiment_id:
         return {"id": str(experiment_id)}
     # MLflow lets the name win over the id.
@@ -189,12 +204,11 @@ def route() -> tuple[str, str | None]:
     Returns:
         The URI, and that of a collector which gets them besides, or None.
     """
-    uri = absolute_uri(tracking_uri())
     collector = otlp.collector_uri()
     if collector is None or environment.dual_export():
-        return uri, collector
+        return absolute_uri(tracking_uri()), collector
     if chosen.locations_in_contexts or location():
-        return uri, None
+        return absolute_uri(tracking_uri()), None
     return collector, None
 
 
@@ -210,8 +224,8 @@ def describe(uri: str, experiment: dict[str, str], collector: str | None = None)
         "uri": without_credentials(uri),
         "experiment": experiment,
         "user": _user(),
-        "source": sys.argv[0] if sys.argv and sys.argv[0] else "<console>",
-        "cwd": os.getcwd(),
+        "source": _source(),
+        "cwd": _working_folder(),
         "pid": os.getpid(),
     }
     if workspace := environment.workspace():
@@ -229,11 +243,30 @@ def describe(uri: str, experiment: dict[str, str], collector: str | None = None)
 
 def encode_for(experiment_id: str) -> bytes:
     """Encodes the destination of traces of an experiment that is not the usual one, and keeps it in
-    ``chosen.encoded`` until the next reset()."""
+    ``chosen.encoded`` until the next reset(). What has been reset meanwhile is not kept."""
+    generation = chosen.generation
     uri, collector = route()
     encoded = _core.encode(describe(uri, {"id": experiment_id}, collector))
-    chosen.encoded[experiment_id] = encoded
+    with chosen.lock:
+        if chosen.generation == generation:
+            chosen.encoded[experiment_id] = encoded
     return encoded
+
+
+def _source() -> str:
+    """The program's script, as ``sys.argv`` has it. A program that embeds Python may have no ``argv``."""
+    arguments = getattr(sys, "argv", None)
+    source = arguments[0] if isinstance(arguments, list) and arguments else None
+    return source if isinstance(source, str) and source else "<console>"
+
+
+def _working_folder() -> str:
+    """Where the sender looks for the commit of the program. A folder that has been removed stands for
+    none."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
 
 
 def _user() -> str:
@@ -241,5 +274,5 @@ def _user() -> str:
         return name
     try:
         return getpass.getuser()
-    except (ImportError, KeyError, OSError):
+    except Exception:  # of this user there is no entry, or it cannot be read
         return "unknown"

@@ -4,13 +4,11 @@ exits."""
 from __future__ import annotations
 
 import atexit
-import contextlib
-import os
-import time
 from typing import NamedTuple
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base import clock, log
+from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
@@ -29,19 +27,29 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
             segments on disk (what an exiting process waits for).
 
     Returns:
-        Whether that was reached.
+        Whether that was reached. Nothing is raised: where it cannot be reached there is a warning.
     """
+    try:
+        return _flush(timeout_seconds, accept_spooled)
+    except Exception as error:
+        log.warn(f"Delivery cannot be waited for ({type(error).__name__}: {error}).")
+        return False
+
+
+def _flush(timeout_seconds: float, accept_spooled: bool) -> bool:
     _core.end_abandoned()
     if environment.sender_mode() == "none":
         return True
-    deadline = time.monotonic() + timeout_seconds
+    deadline = clock.monotonic() + timeout_seconds
     goals = []
+    reachable = True
     for ring in rings:
         progress = ring.progress()
         if progress is None or progress.is_delivered:
             continue
-        with contextlib.suppress(OSError, RuntimeError):
-            supervisor.ensure_sender(ring)
+        if not supervisor.try_to_ensure_sender(ring):
+            reachable = False  # nobody delivers it, however long this waits
+            continue
         ring.writer.request_flush()
         # A trace is read back from MLflow; nobody waits for a collector besides.
         accepts = accept_spooled or ring.uri in rings.second_destinations
@@ -49,11 +57,11 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
     pause = 0.001
     while goals:
         goals = [goal for goal in goals if not goal.is_reached()]
-        if not goals or time.monotonic() >= deadline:
+        if not goals or clock.monotonic() >= deadline:
             break
-        time.sleep(pause)
+        clock.sleep(pause)
         pause = min(pause * 1.5, 0.02)
-    return not goals
+    return reachable and not goals
 
 
 class _Goal(NamedTuple):
@@ -85,9 +93,19 @@ class _Goal(NamedTuple):
         if server_state != ServerState.FORBIDS or ring.spool is None:
             return True
         if has_other_credentials(ring):
-            with contextlib.suppress(OSError, RuntimeError):
-                supervisor.ensure_sender(ring)
+            supervisor.try_to_ensure_sender(ring)
         return ring.credentials_of_sender == ring.credentials
+
+
+#: By what the sender knows of the server: why not everything is delivered, and when it will be.
+_NO_ANSWER = ("does not answer yet", "when it does")
+_REASONS: dict[int, tuple[str, str]] = {
+    ServerState.ANSWERS: ("has not taken everything yet", "afterwards"),
+    ServerState.FORBIDS: (
+        "refuses the credentials of this process",
+        "when a program with other ones runs",
+    ),
+}
 
 
 def at_exit() -> None:
@@ -100,21 +118,17 @@ def at_exit() -> None:
         return
     for ring in rings:
         progress = ring.progress()
-        if progress is None or progress.delivered >= progress.head:
+        if progress is None or progress.is_delivered:
             continue
         uri = without_credentials(ring.uri)
-        if ring.spool is not None and progress.server_state == ServerState.ANSWERS:
-            log.warn(
-                f"{uri} has not taken everything yet. What this process recorded is kept "
-                f"({ring.spool.folder}) and delivered afterwards."
-            )
-        elif ring.spool is not None:
-            log.warn(
-                f"{uri} does not answer yet. What this process recorded is kept "
-                f"({ring.spool.folder}) and delivered when it does."
-            )
+        why, then = _REASONS.get(progress.server_state, _NO_ANSWER)
+        if ring.spool is None:
+            log.warn(f"{uri} {why}: what this process kept in memory is lost.")
         else:
-            log.warn(f"{uri} does not answer: what this process kept in memory is lost.")
+            log.warn(
+                f"{uri} {why}. What this process recorded is kept ({ring.spool.folder}) and "
+                f"delivered {then}."
+            )
 
 
 atexit.register(at_exit)

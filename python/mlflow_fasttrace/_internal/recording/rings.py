@@ -3,12 +3,12 @@ spans wait until a sender takes them: shared memory, or memory of this process a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.spool.files import ring_stem
 from mlflow_fasttrace._internal.spool.folder import Spool, spool_for, spool_max_bytes

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.recording import destination
 
 if TYPE_CHECKING:
@@ -67,8 +68,11 @@ class RootContext:
             fluent._active_experiment_id is not self.experiment_of_mlflow or wants_whole()
         ):
             return self._look_closely(experiment_id, fluent)
-        if self._fluent is not fluent and not self._find_values(fluent):
-            return self._look_closely(experiment_id, fluent)
+        if self._fluent is not fluent:
+            if patching.is_loading(fluent):  # another thread imports it: nothing can be active yet
+                return _NOTHING
+            if not self._find_values(fluent):
+                return self._look_closely(experiment_id, fluent)
         # Copies: other threads change them.
         if any(list(self._runs.values())) or (
             self._models and any(map(_has_model, list(self._models.values())))
@@ -91,6 +95,8 @@ class RootContext:
         metadata: dict[str, Any] = {}
         tags: dict[str, Any] = {}
         experiment_id = experiment_id or _location_of_context()
+        if fluent is not None and self._fluent is not fluent and patching.is_loading(fluent):
+            fluent = None
         if fluent is not None:
             if _in_any_thread(fluent._active_run_stack, bool) and (
                 run := fluent._get_latest_active_run()

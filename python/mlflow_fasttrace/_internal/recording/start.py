@@ -3,28 +3,41 @@ fork and after a change of destination. Nothing here runs at other spans."""
 
 from __future__ import annotations
 
-import os
 import threading
-import time
+from collections.abc import Callable
+from typing import Any
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import hooks, log
+from mlflow_fasttrace._internal.base import clock, hooks, locks, log
+from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.recording import destination, timeout
 from mlflow_fasttrace._internal.recording.flush import flush
-from mlflow_fasttrace._internal.recording.rings import rings
+from mlflow_fasttrace._internal.recording.rings import Ring, rings
 from mlflow_fasttrace._internal.recording.root_context import root_context
 from mlflow_fasttrace._internal.recording.supervisor import supervisor
 
-_RETRY_SECONDS = 5.0
+#: Seconds that a thread waits for another one's start at most; then its trace is not recorded. The
+#: other one may wait for an import that this thread is in the middle of.
+_WAIT_SECONDS = 10.0
+#: After a second failure in a row so many times the seconds that it took pass before the next
+#: attempt: at most a twentieth of a thread's time goes into attempts, and a cause that goes away is
+#: noticed within milliseconds.
+_PAUSE_TIMES = 20.0
+_LONGEST_PAUSE_SECONDS = 5.0
+#: Attempts to work out where traces go while other threads choose anew.
+_ATTEMPTS = 10
 
 
 class _Start:
     """A start that is under way or has failed."""
 
     def __init__(self) -> None:
+        #: Held while one thread works it out.
+        self.lock = locks.Lock()
         self.thread: int | None = None  # that works it out
-        self.not_before = 0.0  # the next attempt, after a failure (``time.monotonic``)
+        self.failures = 0  # in a row
+        self.not_before = 0.0  # the next attempt, after a failure (``clock.monotonic``)
         self.contexts_linked = False  # OpenTelemetry's process-wide context and the core's
 
 
@@ -36,13 +49,22 @@ def start() -> None:
     go, and sees to it that each ring has a sender.
 
     Threads that start their first trace at the same time wait here for the one that came first. A
-    trace that starts inside (in a traced log handler, say) is not recorded.
+    trace that starts inside (in a traced log handler, say) is not recorded. Where it fails, one
+    warning a minute says why, and a later root tries again.
     """
-    if _starting.thread == threading.get_ident() or time.monotonic() < _starting.not_before:
+    if _starting.thread == threading.get_ident():
         return
-    with destination.chosen.lock:
-        if os.getpid() != rings.pid:
-            _begin_anew_after_fork()  # C code has forked: Python's handlers have not run
+    began = clock.monotonic()
+    if began < _starting.not_before:
+        return
+    if os.getpid() != rings.pid:
+        # C code has forked: Python's handlers have not run.
+        locks.after_fork()
+        _begin_anew_after_fork()
+    if not _starting.lock.acquire(_WAIT_SECONDS):
+        log.warn("Another thread takes long to begin recording; this thread's traces are lost.")
+        return
+    try:
         if destination.chosen.in_force or environment.disabled():
             return
         _starting.thread = threading.get_ident()
@@ -50,43 +72,81 @@ def start() -> None:
             _start()
         finally:
             _starting.thread = None
+        _starting.failures = 0
+    except Exception as error:
+        _note_failure(clock.monotonic() - began, error)
+    finally:
+        _starting.lock.release()
+
+
+def _note_failure(seconds: float, error: Exception) -> None:
+    """Says why nothing is recorded, and when the next attempt may be: at once after a first failure."""
+    _starting.failures += 1
+    if _starting.failures > 1:
+        pause = min(seconds * _PAUSE_TIMES, _LONGEST_PAUSE_SECONDS)
+        _starting.not_before = clock.monotonic() + pause
+    what = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    log.warn(f"Traces are not recorded ({what}). It is tried again.")
 
 
 def _start() -> None:
+    """Works out where traces go and tells the core, which records from then on.
+
+    Raises:
+        Exception: of any kind; nothing is recorded then.
+    """
+    for _ in range(_ATTEMPTS):
+        generation = destination.chosen.generation
+        first, second, described = _worked_out()
+        root_context.experiment_of_mlflow = destination.active_in_mlflow()
+        root_context.model = environment.active_model_id()
+        if root_context.model is not None:
+            _core.use_scopes()  # so that root_context is asked
+        _core.set_sampling(environment.sampling_ratio())
+        # With MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false a trace is on the server when it has ended.
+        hooks.trace_completed.answer(None if environment.asynchronous() else flush)
+        _help(_link_contexts)
+        _help(timeout.watch)
+        if otlp.exports_metrics():
+            log.warn(
+                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is set, but durations of spans are not exported."
+            )
+        with destination.chosen.lock:
+            if destination.chosen.generation != generation:
+                continue  # another thread has chosen anew
+            _core.set_destination(first.writer, described, *(ring.writer for ring in second))
+            destination.chosen.in_force = True
+        for ring in (first, *second):
+            supervisor.try_to_ensure_sender(ring)
+        return
+    raise RuntimeError("where they go changes all the time")
+
+
+def _worked_out() -> tuple[Ring, list[Ring], dict[str, Any]]:
+    """The ring of new traces, those of destinations that get them besides, and the destination as the
+    record of a trace has it."""
     uri, collector = destination.route()
     if not (otlp.is_collector(uri) or uri.startswith(("http://", "https://"))):
         from mlflow_fasttrace._internal.spool import database
 
         database.guard()
     uris = [uri] if collector is None else [uri, collector]
-    try:
-        first, *second = map(rings.ring_for, uris)
-    except OSError as error:
-        log.warn(f"Traces are not recorded: no memory for them ({error}).")
-        _starting.not_before = time.monotonic() + _RETRY_SECONDS
-        return
+    first, *second = map(rings.ring_for, uris)
     rings.second_destinations = frozenset(uris[1:])
     described = destination.describe(uri, destination.experiment_in_force(), collector)
-    root_context.experiment_of_mlflow = destination.active_in_mlflow()
-    _core.set_destination(first.writer, described, *(ring.writer for ring in second))
-    _core.set_sampling(environment.sampling_ratio())
-    root_context.model = environment.active_model_id()
-    if root_context.model is not None:
-        _core.use_scopes()  # so that root_context is asked
-    # With MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false a trace is on the server when it has ended.
-    hooks.trace_completed.answer(None if environment.asynchronous() else flush)
-    _link_contexts(environment.propagates())
-    timeout.watch()
-    if otlp.exports_metrics():
-        log.warn(
-            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is set, but durations of spans are not exported."
-        )
-    destination.chosen.in_force = True
-    for ring in (first, *second):
-        supervisor.ensure_sender(ring)
+    return first, second, described
 
 
-def _link_contexts(linked: bool) -> None:
+def _help(action: Callable[[], None]) -> None:
+    """Runs what recording can do without; where it fails there is a warning."""
+    try:
+        action()
+    except Exception as error:
+        log.warn(f"{type(error).__name__}: {error}. Traces are recorded all the same.")
+
+
+def _link_contexts() -> None:
+    linked = environment.propagates()
     if linked == _starting.contexts_linked:
         return
     from mlflow_fasttrace._internal.spans.otel_context import link_contexts
@@ -101,10 +161,10 @@ def _link_contexts(linked: bool) -> None:
 
 
 def _begin_anew_after_fork() -> None:
-    """Gives a forked child rings, senders and locks of its own: all that must be made anew. Its
-    parent's rings are not touched, and keep the spans that were open."""
-    destination.chosen.lock = threading.RLock()  # another thread of the parent may hold it
+    """Gives a forked child rings and senders of its own. Its parent's rings are not touched, and keep the
+    spans that were open. The locks are made anew already: base/locks.py is imported first."""
     _starting.thread = None
+    _starting.failures, _starting.not_before = 0, 0.0
     rings.forget()
     supervisor.forget()
     destination.reset()

@@ -5,14 +5,12 @@ a thread in its place."""
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 
-from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base import clock, locks, log
+from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.base.version import VERSION, release_of
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.recording import destination
@@ -27,9 +25,15 @@ _STARTS_IN_VAIN = 3
 STARTS_SECONDS = 10.0
 
 #: The program of a sender process. It finds this package and MLflow where the traced program finds
-#: them, but lets nothing of that program's folder stand in for a module of the standard library.
+#: them, but lets nothing of that program's folder stand in for a module of the standard library. It
+#: keeps no descriptor that C code of the program has open.
 _SENDER = """\
 import os, sys
+for fd in os.listdir("/proc/self/fd"):
+    try:
+        int(fd) > 2 and os.close(int(fd))
+    except OSError:
+        pass
 sys.path[:] = [path for path in sys.path if path]
 program = os.environ.pop("MLFLOW_FASTTRACE_AGENT_PATH").split(os.pathsep)
 sys.path += [path for path in program if path not in sys.path]
@@ -46,6 +50,10 @@ class Supervisor:
         self._starts: dict[str, tuple[int, float]] = {}
         # By spool, or by the ring's own identity where it has none: the threads that deliver.
         self._threads: dict[str | int, threading.Thread] = {}
+        #: Held while ``_threads`` is looked at and changed.
+        self._threads_lock = locks.Lock()
+        #: Held by the thread that looks after all senders; another one leaves it to that.
+        self._restart_lock = locks.Lock()
 
     def forget(self) -> None:
         """Begins anew in a forked child, which has none of its parent's threads."""
@@ -56,7 +64,7 @@ class Supervisor:
         """Starts a sender unless one is there that can stay. Never waits for it.
 
         Raises:
-            RuntimeError: a thread is to deliver, and none can be started.
+            Exception: of any kind; there is no sender, and none can be started now.
         """
         mode = environment.sender_mode()
         spool = ring.spool
@@ -78,27 +86,47 @@ class Supervisor:
             try:
                 self._spawn(spool, ring)
                 return
-            except (OSError, subprocess.SubprocessError) as error:
+            except Exception as error:
                 why_not = f"No sender process could be started ({error})"
         if mode == "process":
             log.warn(f"{why_not}: a thread of this program delivers.")
         self._start_thread(ring)
 
+    def try_to_ensure_sender(self, ring: Ring) -> bool:
+        """Starts a sender where one is needed. Where none can be started now there is a warning; the core
+        asks again when a later trace has ended, see ``restart``.
+
+        Returns:
+            Whether there is one, or will be.
+        """
+        try:
+            self.ensure_sender(ring)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            log.warn(f"Nothing is delivered now, since no sender can be started ({what}).")
+            return False
+        return True
+
     def restart(self) -> None:
         """Answers the core where the sender of a ring has given no heartbeat for some seconds, or
         may not sign in."""
-        with destination.chosen.lock:
+        if not self._restart_lock.acquire(0):
+            return
+        try:
             for name, ring in list(rings.in_use.items()):
                 if ring.path is not None and not os.path.exists(ring.path):
                     # No sender to come will find it, so this process sends what it holds.
-                    self._start_thread(rings.orphan(name))
+                    orphan = rings.orphan(name)
                     destination.reset()
+                    self.try_to_ensure_sender(orphan)
                 else:
-                    self.ensure_sender(ring)
+                    self.try_to_ensure_sender(ring)
+        finally:
+            self._restart_lock.release()
 
     def is_sender_thread(self) -> bool:
         """Whether this thread delivers, so that it must not wait for delivery."""
-        return threading.current_thread() in self._threads.values()
+        return threading.current_thread() in list(self._threads.values())
 
     def _cannot_spawn(self, spool: Spool) -> str | None:
         """Why this program starts no sender process; None: it does. ``sys.executable`` of a program
@@ -106,14 +134,16 @@ class Supervisor:
         name = os.path.basename(sys.executable or "")
         if "python" not in name.lower() or getattr(sys, "frozen", False):
             return f"{name or 'This program'} is no Python that could run a sender"
+        if not os.access(sys.executable, os.X_OK):
+            return f"{sys.executable} cannot be run"
         count, since = self._starts.get(spool.name, (0, 0.0))
-        if count >= _STARTS_IN_VAIN and time.monotonic() - since >= STARTS_SECONDS:
+        if count >= _STARTS_IN_VAIN and clock.monotonic() - since >= STARTS_SECONDS:
             return f"Sender processes end as soon as they begin ({spool.log} says why)"
         return None
 
     def _spawn(self, spool: Spool, ring: Ring) -> None:
         ring.credentials_of_sender = spool_for(ring.uri).name
-        count, since = self._starts.get(spool.name, (0, time.monotonic()))
+        count, since = self._starts.get(spool.name, (0, clock.monotonic()))
         self._starts[spool.name] = (count + 1, since)
         variables = environment.of_child(
             MLFLOW_TRACKING_URI=ring.uri,
@@ -124,27 +154,31 @@ class Supervisor:
         sender = [sys.executable, "-c", _SENDER, spool.folder, spool.rings]
         try:
             # The shell ends at once and leaves the sender to init: the program never has a child
-            # that it would have to wait for.
-            subprocess.run(
+            # that it would have to wait for. posix_spawn, which nobody patches, runs none of the
+            # program's code: neither what stands in the place of subprocess nor handlers of a fork.
+            # A policy of the program that forbids processes holds: it is asked as by subprocess.
+            sys.audit("subprocess.Popen", "/bin/sh", sender, None, None)
+            shell = os.posix_spawn(
+                "/bin/sh",
                 ["/bin/sh", "-c", '"$@" &', "sh", *sender],
-                check=True,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=variables,
-                close_fds=True,
-                start_new_session=True,
+                variables,
+                file_actions=[  # 0 is the last: the log may have its number
+                    (os.POSIX_SPAWN_DUP2, output, 1),
+                    (os.POSIX_SPAWN_DUP2, output, 2),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                ],
+                setsid=True,
             )
+            with contextlib.suppress(ChildProcessError):  # the program has waited for all children
+                _, status = os.waitpid(shell, 0)
+                if status != 0:
+                    raise OSError(f"/bin/sh ended with status {status:#x}")
         finally:
             os.close(output)
 
     def _start_thread(self, ring: Ring) -> None:
         spool = ring.spool
         key = spool.name if spool else id(ring.writer)
-        thread = self._threads.get(key)
-        if thread is not None and thread.is_alive():
-            return
-
         # MLflow imports this, and it cannot be imported any more once the main thread has ended,
         # while the thread may still have everything to deliver.
         import concurrent.futures.thread  # noqa: F401
@@ -158,8 +192,16 @@ class Supervisor:
                 run_sender_in_memory(ring.writer, ring.uri)
 
         thread = threading.Thread(target=run, name="mlflow-fasttrace-sender", daemon=True)
-        self._threads[key] = thread
-        thread.start()
+        with self._threads_lock:
+            other = self._threads.get(key)
+            if other is not None and (other.ident is None or other.is_alive()):
+                return  # one delivers, or is about to
+            self._threads[key] = thread
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.pop(key, None)
+            raise
 
 
 def has_other_credentials(ring: Ring) -> bool:

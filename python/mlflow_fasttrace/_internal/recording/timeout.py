@@ -5,35 +5,41 @@ A thread looks for them, only in processes that set the variable.
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base import clock, log, patching
+from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
 
 _thread_pid: int | None = None  # the process that has the thread; a forked child has none
 
 
 def watch() -> None:
-    """Starts the thread where the environment asks for it and it is not running yet."""
+    """Starts the thread where the environment asks for it and it is not running yet.
+
+    Raises:
+        RuntimeError: no thread can be started.
+    """
     global _thread_pid
     timeout = environment.trace_timeout_seconds()
     if timeout is None or _thread_pid == os.getpid():
         return
     interval = environment.trace_timeout_interval_seconds()
-    _thread_pid = os.getpid()
     threading.Thread(
         target=_watch, args=(timeout, interval), name="mlflow-fasttrace-timeout", daemon=True
     ).start()
+    _thread_pid = os.getpid()  # last: where the thread cannot be started the next start tries again
 
 
 def _watch(timeout: float, interval: float) -> None:
-    first_seen: dict[str, float] = {}  # by trace id (``time.monotonic``)
+    first_seen: dict[str, float] = {}  # by trace id (``clock.monotonic``)
     while True:
-        first_seen = _look(first_seen, timeout)
-        time.sleep(interval)
+        try:
+            first_seen = _look(first_seen, timeout)
+        except Exception as error:
+            log.warn(f"Traces that take too long could not be ended ({error}). It is tried again.")
+        clock.sleep(interval)
 
 
 def _look(seen: dict[str, float], timeout: float) -> dict[str, float]:
@@ -46,7 +52,7 @@ def _look(seen: dict[str, float], timeout: float) -> dict[str, float]:
     Returns:
         When each live trace was first seen.
     """
-    now = time.monotonic()
+    now = clock.monotonic()
     live = {trace.trace_id: trace for trace in _core.live_traces()}
     first_seen = {trace_id: seen.get(trace_id, now) for trace_id in live}
     for trace_id, trace in live.items():
@@ -59,6 +65,7 @@ def _end(trace: _core.Trace, timeout: float) -> None:
     root = next((span for span in trace.spans() if span.parent_id is None), None)
     if root is None or root.end_time_ns is not None:
         return
+    patching.wait_for_mlflow()
     from mlflow.entities import SpanEvent
     from mlflow.exceptions import MlflowTracingException
 

@@ -4,6 +4,9 @@
 They are MLflow's own modules, not copies; MLflow itself runs on the core as soon as one is imported. The
 import hook here gives a module another name. It shares nothing with that of ``base/patching.py``, which waits
 for a module under its own.
+
+A finder imports nothing: Python before 3.12 holds the lock of all imports while it asks one, so that a
+finder that waits for another thread's import waits for ever. The loader imports.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+
+from mlflow_fasttrace._internal.base import patching
 
 _PREFIX = "mlflow_fasttrace."
 
@@ -39,15 +43,36 @@ class _Finder(importlib.abc.MetaPathFinder):
         if first.startswith("_") or (first in self._own and not deeper):
             return None
         real = "mlflow." + rest
-        from mlflow_fasttrace._internal.seams import install
-
-        install.install()
-        try:
-            if importlib.util.find_spec(real) is None:
-                return None
-        except ImportError:
+        if not _exists(real):
             return None
         return importlib.machinery.ModuleSpec(name, _Loader(real))
+
+
+def _exists(real: str) -> bool:
+    """Whether there is such a module of MLflow. Nothing is imported to find out."""
+    parts = real.split(".")
+    path: Sequence[str] | None = None
+    for depth in range(1, len(parts) + 1):
+        name = ".".join(parts[:depth])
+        if (module := sys.modules.get(name)) is not None:
+            path = getattr(module, "__path__", None)
+        else:
+            spec = _spec(name, path)
+            if spec is None:
+                return False
+            path = spec.submodule_search_locations
+        if path is None and depth < len(parts):
+            return False
+    return True
+
+
+def _spec(name: str, path: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
+    """What the other finders know of a module that is not loaded."""
+    for finder in list(sys.meta_path):
+        if not isinstance(finder, _Finder) and hasattr(finder, "find_spec"):
+            if (spec := finder.find_spec(name, path)) is not None:
+                return spec
+    return None
 
 
 class _Loader(importlib.abc.Loader):
@@ -64,6 +89,10 @@ class _Loader(importlib.abc.Loader):
         return None
 
     def exec_module(self, module: types.ModuleType) -> None:
+        from mlflow_fasttrace._internal.seams import install
+
+        install.install()
+        patching.wait_for_mlflow()
         # The import statement returns what sys.modules holds afterwards.
         sys.modules[module.__name__] = importlib.import_module(self._real)
         # Modules below it that are loaded are found at once. To import such a module anew would set it as

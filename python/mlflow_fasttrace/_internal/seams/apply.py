@@ -160,6 +160,7 @@ def apply() -> None:
     at_undo(_let_go)
     llama_index.complete_when_loaded()
     database.guard()
+    traces.describe_after_flush()
 
 
 def _let_go() -> None:

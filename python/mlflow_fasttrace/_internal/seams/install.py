@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 
 from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.base.version import mlflow_version, release_of
@@ -37,16 +36,14 @@ def install() -> bool:
         with ``MLFLOW_FASTTRACE_DISABLE=1``, without the C extension, in MLflow's unified mode
         (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``), and where MLflow's own code has moved.
     """
-    with patching.lock:
-        if patching.is_in_force():
-            return True
-        if reason := why_not():
-            _say(reason)
-            return False
-        if "mlflow" not in sys.modules:
-            patching.when_loaded("mlflow", _apply)
-            return True
-        return _apply()
+    if patching.is_in_force():
+        return True
+    if reason := why_not():
+        _say(reason)
+        return False
+    patching.when_loaded("mlflow", _apply)
+    patching.catch_up("mlflow")
+    return _refused is None
 
 
 def uninstall() -> None:
@@ -84,8 +81,9 @@ def _say(reason: str) -> None:
     )
 
 
-def _apply() -> bool:
-    """Put the core in the place of MLflow's code, which is loaded, if all that it needs is there."""
+def _apply() -> None:
+    """Put the core in the place of MLflow's code, which is loaded, if all that it needs is there. Several
+    threads may do so at once."""
     from mlflow_fasttrace._internal.seams import private_names
 
     try:
@@ -93,14 +91,16 @@ def _apply() -> bool:
         private_names.check()
         from mlflow_fasttrace._internal.seams.apply import apply
 
-        apply()
+        with patching.lock:
+            if not patching.is_in_force():
+                apply()
         for module in private_names.late_modules():
             patching.when_loaded(module, functools.partial(_check_late, module))
+            patching.catch_up(module)
     except MovedSeam as moved:
         _refuse(moved_text(moved))
     except Exception as error:
         _refuse(f"MLflow's code could not be replaced: {type(error).__name__}: {error}")
-    return patching.is_in_force()
 
 
 def _check_late(module: str) -> None:
@@ -124,9 +124,10 @@ def moved_text(moved: MovedSeam) -> str:
 def _refuse(reason: str) -> None:
     """Give MLflow its own code back, for good, and say why."""
     global _refused
-    _refused = reason
-    patching.forget_awaited()  # what was to follow with a module of MLflow's
-    patching.undo_all()
+    with patching.lock:
+        _refused = reason
+        patching.forget_awaited()  # what was to follow with a module of MLflow's
+        patching.undo_all()
     _say(reason)
 
 

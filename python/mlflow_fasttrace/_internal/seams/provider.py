@@ -3,7 +3,6 @@ functions that switch and direct tracing."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from mlflow.tracing import provider as mlflow_provider
@@ -26,10 +25,15 @@ class CoreTracerProvider(otel.TracerProvider):
         self._active_span_processor = processors
 
 
-@functools.cache
+#: The provider of ``core_provider``, once there is one.
+_core_providers: dict[str, CoreTracerProvider] = {}
+
+
 def core_provider() -> CoreTracerProvider:
     """The provider of this process, while MLflow runs on the core."""
-    return CoreTracerProvider()
+    # No lock is held while one is made; of those that several threads make at once one is kept.
+    found = _core_providers.get("")
+    return found or _core_providers.setdefault("", CoreTracerProvider())
 
 
 class CoreProviderWrapper(mlflow_provider._TracerProviderWrapper):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.config import environment
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class _Extractor:
     """
 
     def __init__(self, span: LiveSpan):
+        patching.wait_for_mlflow()
         from mlflow.tracing.attachments import Attachment
 
         self._span = span

@@ -18,6 +18,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
+from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.config import otlp
 
 if TYPE_CHECKING:
@@ -212,6 +213,7 @@ class OtelSpanView(Span):
     _links = links
 
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:
+        patching.wait_for_mlflow()
         from mlflow.entities import Link as MlflowLink
 
         self._live.add_link(
@@ -230,6 +232,7 @@ class OtelSpanView(Span):
     _status = status
 
     def set_status(self, status: Any, description: str | None = None) -> None:
+        patching.wait_for_mlflow()
         from mlflow.entities import SpanStatus
 
         if isinstance(status, Status):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from typing import NamedTuple
 
+from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 
 #: Bytes that a spool may hold that is not on a disk.
@@ -93,7 +93,7 @@ def _make_private(folder: str) -> None:
         OSError: it cannot be made, or is a link or another user's.
     """
     parent = os.path.dirname(folder)
-    if os.path.dirname(parent) == SHARED_MEMORY:
+    if os.path.dirname(parent) == SHARED_MEMORY or os.path.basename(parent) == _name_among_users():
         # Everybody may make folders there, and the owner of a folder may swap what lies in it.
         _make_private(parent)
     os.makedirs(parent, mode=0o700, exist_ok=True)
@@ -117,7 +117,21 @@ def spools_root() -> str:
         return folder
     import platformdirs
 
-    return platformdirs.user_state_dir("mlflow-fasttrace", appauthor=False)
+    try:
+        folder = platformdirs.user_state_dir("mlflow-fasttrace", appauthor=False)
+    except RuntimeError:  # of a platformdirs that looks for the home itself
+        folder = ""
+    if os.path.isabs(folder):
+        return folder
+    import tempfile
+
+    # This user has no home: neither HOME nor an entry in the password database.
+    return os.path.join(tempfile.gettempdir(), _name_among_users())
+
+
+def _name_among_users() -> str:
+    """The name of this user's folder where everybody may make some."""
+    return f"mlflow-fasttrace-{os.geteuid()}"
 
 
 def rings_prefix(root: str) -> str:
@@ -140,9 +154,7 @@ def spool_named(root: str, digest: str) -> Spool:
     """The folders of a spool below an absolute folder of spools."""
     folder = os.path.join(root, digest)
     rings = (
-        os.path.join(
-            SHARED_MEMORY, f"mlflow-fasttrace-{os.geteuid()}", f"{rings_prefix(root)}-{digest}"
-        )
+        os.path.join(SHARED_MEMORY, _name_among_users(), f"{rings_prefix(root)}-{digest}")
         if os.path.isdir(SHARED_MEMORY) and os.access(SHARED_MEMORY, os.W_OK)
         else os.path.join(folder, "rings")
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
 import time
 from typing import NamedTuple
 
+from mlflow_fasttrace._internal.base.system import fcntl, os
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.spool.folder import Spool
 from mlflow_fasttrace._internal.spool.private_files import open_private

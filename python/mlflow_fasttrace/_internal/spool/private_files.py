@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from mlflow_fasttrace._internal.base.system import os
 
 
 def open_private(path: str, flags: int) -> int:
