@@ -98,6 +98,16 @@ static PyObject *attribute_json(const SpanRecord *span, const char *name)
     return decode_json_text(&value, false);
 }
 
+/* The exception where a span's dictionary could not be made; NULL. */
+static PyObject *damaged_or_no_memory(bool failed)
+{
+    if (failed) {
+        return PyErr_NoMemory();
+    }
+    PyErr_SetString(PyExc_ValueError, "damaged span record");
+    return NULL;
+}
+
 static PyObject *core_span_summary(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -114,11 +124,11 @@ static PyObject *core_span_summary(PyObject *module, PyObject *args)
         (size_under == SPAN_ID_SIZE && memcmp(span.parent_id, roots_under, SPAN_ID_SIZE) == 0);
     Buffer json = {0};
     bool whole = span_json(&json, &span);
+    bool failed = json.failed;
     size_t size = json.len;
     buffer_free(&json);
     if (!whole) {
-        PyErr_SetString(PyExc_ValueError, "damaged span record");
-        return NULL;
+        return damaged_or_no_memory(failed);
     }
     PyObject *usage = attribute_object(&span, "mlflow.chat.tokenUsage"), *cost = NULL;
     PyObject *inputs = NULL, *outputs = NULL, *result = NULL;
@@ -161,7 +171,7 @@ static PyObject *core_span_json(PyObject *module, PyObject *record)
         text = PyUnicode_DecodeUTF8(json.data, (Py_ssize_t)json.len, NULL);
     }
     else {
-        PyErr_SetString(PyExc_ValueError, "damaged span record");
+        damaged_or_no_memory(json.failed);
     }
     buffer_free(&json);
     return text;

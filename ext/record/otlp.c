@@ -249,6 +249,7 @@ static bool any_value(Buffer *out, Reader *r, int nesting, bool *inexact)
             if (ok) {
                 bytes_field(out, ANY_STRING, json.data, json.len);
             }
+            out->failed |= json.failed;
             buffer_free(&json);
             return ok;
         }

@@ -77,6 +77,7 @@ static bool span_attributes(Buffer *out, const SpanRecord *span)
         whole = json_value(&value, &r, false);
         json_string(out, value.data, value.len, true);
     }
+    out->failed |= value.failed;
     buffer_free(&value);
     return whole;
 }

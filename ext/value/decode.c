@@ -34,7 +34,7 @@ PyObject *decode_json_text(Reader *value, bool ascii)
     Buffer json = {0};
     PyObject *text = NULL;
     if (!json_value(&json, value, ascii)) {
-        damaged();
+        json.failed ? PyErr_NoMemory() : damaged();
     }
     else {
         text = PyUnicode_Decode(json.data, (Py_ssize_t)json.len, "utf-8", "surrogatepass");

@@ -92,6 +92,7 @@ static bool float_text(Buffer *out, double value)
     char *repr = PyOS_double_to_string(value, 'r', 0, Py_DTSF_ADD_DOT_0, NULL);
     if (repr == NULL) {
         PyErr_Clear();
+        out->failed = true;
         return false;
     }
     text(out, repr);
@@ -130,6 +131,7 @@ static bool write_ext(Buffer *out, const Token *token, bool ascii, bool embedded
         if (whole) {
             json_string(out, inner.data, inner.len, ascii);
         }
+        out->failed |= inner.failed;
         buffer_free(&inner);
         return whole;
     }
@@ -224,6 +226,7 @@ static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
         if (depth == room) {
             Level *grown = array_grow(levels, inline_levels, &room, sizeof *levels);
             if (grown == NULL) {
+                out->failed = true;
                 goto done;
             }
             levels = grown;

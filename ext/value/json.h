@@ -8,7 +8,8 @@
 #include "value/wire.h"
 
 /* Appends the text of the next value; strings in ASCII with \u escapes, or as they are
- * (json.dumps's ensure_ascii). Needs the GIL (float repr). False when the value is damaged. */
+ * (json.dumps's ensure_ascii). Needs the GIL (float repr). False when the value is damaged, or,
+ * where out->failed says so, without memory. */
 bool json_value(Buffer *out, Reader *value, bool ascii);
 
 /* Appends the JSON string whose content is the (possibly surrogate-carrying) UTF-8 `text`. */
