@@ -32,7 +32,11 @@ _CLANG = ("clang", "-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-pthread")
 def can_build() -> bool:
     """Whether there is what instrumented programs are built with."""
     library = Path(sysconfig.get_config_var("LIBDIR")) / sysconfig.get_config_var("LDLIBRARY")
-    return shutil.which("clang") is not None and ".so" in library.name and library.exists()
+    if shutil.which("clang") is None or ".so" not in library.name or not library.exists():
+        return False
+    command = ["clang", "-print-runtime-dir"]
+    runtime = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return any(Path(runtime).glob("*fuzzer*"))
 
 
 def compile_with_core(program: Path, source: Path, *flags: str) -> Path:
