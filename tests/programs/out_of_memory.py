@@ -15,6 +15,7 @@ import contextvars
 import ctypes
 import errno
 import gc
+import importlib.util
 import json
 import os
 import sys
@@ -530,6 +531,8 @@ def main() -> None:
             check_what_follows()
         progress_fd = os.open(progress, os.O_WRONLY | os.O_CREAT)
         for allocator in ALLOCATORS:
+            if allocator == "python" and importlib.util.find_spec("_testcapi") is None:
+                continue
             try_all(run, allocator, progress_fd)
         destination.reset()
 

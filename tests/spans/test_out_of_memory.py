@@ -89,6 +89,8 @@ def known(case: str, allocator: str) -> Any:
     ("case", "allocator"), [known(case, allocator) for case in CASES for allocator in ALLOCATORS]
 )
 def test_a_failed_allocation_costs_no_more_than_the_call(library, case, allocator):
+    if allocator == "python":
+        pytest.importorskip("_testcapi")  # some distributions leave it out
     assert run(case, library).get(allocator) == []
 
 
