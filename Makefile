@@ -17,12 +17,18 @@ WITH_NEWEST_MLFLOW := $(addprefix tests/,seams/test_install.py seams/test_dropin
 	-k "not test_size_figures_are_mlflows and not immutable_forms"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench lint format wheel clean
+.PHONY: help demo test test-long sanitize fuzz coverage bench lint format wheel clean
+
+# How long `make fuzz` runs each of its targets, in seconds; two run at a time.
+FUZZ_SECONDS ?= 60
 
 help:
 	@echo "make demo       run the example pipeline and show its traces"
 	@echo "make test       build and run the tests (minutes)"
 	@echo "make test-long  the longer proofs"
+	@echo "make sanitize   the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make fuzz       a minute of each fuzzer of the core's readers (FUZZ_SECONDS)"
+	@echo "make coverage   which lines of the core its tests run"
 	@echo "make bench      compare with MLflow, one table"
 	@echo "make wheel      the cp310-abi3 wheel, audited"
 	@echo "make lint       style, types, and who may import whom"
@@ -36,6 +42,15 @@ test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(STAMPS)/newest-mlflow
 	$(BIN)/python -m pytest --timeout 3000
 	.venv-newest-mlflow/bin/python -m pytest -m "not long" $(WITH_NEWEST_MLFLOW)
+
+sanitize: $(STAMPS)/built $(STAMPS)/test-system
+	.ci/sanitize
+
+fuzz: $(STAMPS)/built $(STAMPS)/test-system
+	$(BIN)/python tests/support/fuzzing.py $(FUZZ_SECONDS)
+
+coverage: $(STAMPS)/built $(STAMPS)/test-system
+	.ci/coverage
 
 bench: $(STAMPS)/built
 	$(BIN)/python benchmarks/compare.py
@@ -71,7 +86,7 @@ $(STAMPS)/system: .ci/install-system.sh
 	PYTHON=$(PYTHON) sh .ci/install-system.sh
 	@touch $@
 
-# The databases that tests start, and only tests.
+# The databases that tests start, and clang; only tests need them.
 $(STAMPS)/test-system: .ci/install-test-system.sh
 	@mkdir -p $(STAMPS)
 	sh .ci/install-test-system.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what only tests need from the distribution: PostgreSQL and MariaDB, which tests start
-# themselves on loopback, and openssl. Without them (and without root) these tests are skipped.
+# themselves on loopback, openssl, and clang with its sanitizers and fuzzer. Without them (and without root) these tests are skipped.
 set -u
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -9,6 +9,9 @@ missing=
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || have postgres || missing="$missing postgresql"
 [ -x /usr/sbin/mariadbd ] || have mariadbd || missing="$missing mariadb-server"
 have openssl || missing="$missing openssl"
+have_fuzzer() { ls "$(clang -print-runtime-dir)"/*fuzzer* >/dev/null 2>&1; }
+# llvm has what turns addresses in reports into lines.
+have clang && have_fuzzer || missing="$missing clang llvm"
 [ -n "$missing" ] || exit 0
 
 if ! have apt-get || [ "$(id -u)" != 0 ]; then
@@ -27,3 +30,9 @@ export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086
 { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing >/dev/null; } ||
     echo "Tests that need$missing are skipped: apt-get could not install them." >&2
+# The sanitizers and the fuzzer are a package of the compiler's version.
+if have clang && ! have_fuzzer; then
+    apt-get install -y -qq --no-install-recommends \
+        "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev" >/dev/null ||
+        echo "Fuzzers are skipped: apt-get could not install clang's libraries." >&2
+fi

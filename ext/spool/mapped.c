@@ -37,17 +37,23 @@ bool mapped_open(MappedSegment *segment, const char *path, uint64_t room)
 {
     *segment = (MappedSegment){.room = room};
     void *map = NULL;
+    char head[SEGMENT_HEAD_SIZE];
+    segment_head(head);
     segment->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (segment->fd < 0) {
         return false;
     }
+    /* The head is written before there are pages behind it: a reader that finds the file sees no
+     * head yet, or all of it, and never zeros in its place. */
+    if (!write_whole(segment->fd, head, sizeof head)) {
+        goto error;
+    }
     map = compat_map_unforked(segment->fd, (size_t)room);
-    if (map == NULL || !reserve(segment, SEGMENT_HEAD_SIZE)) {
+    if (map == NULL || !reserve(segment, sizeof head)) {
         goto error;
     }
     segment->map = map;
-    segment_head(segment->map);
-    segment->size = SEGMENT_HEAD_SIZE;
+    segment->size = sizeof head;
     return true;
 error:
     if (map != NULL) {

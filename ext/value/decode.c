@@ -60,20 +60,14 @@ PyObject *decode_json_text(Reader *value, bool ascii)
 /* An integer beyond 64 bits; its digits as a str where this Python refuses to convert so many. */
 static PyObject *decode_big_integer(const Token *token)
 {
+    if (!is_big_integer(token)) {
+        return damaged();
+    }
     PyObject *digits = PyUnicode_DecodeASCII(token->bytes, (Py_ssize_t)token->size, NULL);
     const char *utf8 = digits ? PyUnicode_AsUTF8AndSize(digits, NULL) : NULL; /* ends with a NUL */
     if (utf8 == NULL) {
         Py_XDECREF(digits);
-        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
-            return NULL;
-        }
-        PyErr_Clear();
-        return damaged();
-    }
-    size_t sign = token->size > 0 && utf8[0] == '-';
-    if (token->size == sign || strspn(utf8 + sign, "0123456789") != token->size - sign) {
-        Py_DECREF(digits);
-        return damaged();
+        return NULL; /* out of memory */
     }
     PyObject *number = PyLong_FromString(utf8, NULL, 10);
     if (number == NULL && PyErr_ExceptionMatches(PyExc_ValueError)) {

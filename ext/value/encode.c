@@ -81,14 +81,15 @@ void encode_str(Buffer *out, PyObject *text)
 }
 
 /* The digits of any int; int's own, whatever a subclass says. Hexadecimal ones where there are more
- * than Python converts (sys.get_int_max_str_digits()). `decimal` may be NULL. */
+ * than Python converts (sys.get_int_max_str_digits()). `decimal` may be NULL. NULL, without an
+ * exception, where there is no memory. */
 static PyObject *digits_of(CoreState *state, PyObject *value, bool *decimal)
 {
     PyObject *digits = PyNumber_ToBase(value, 10);
     if (decimal != NULL) {
         *decimal = digits != NULL;
     }
-    if (digits == NULL) {
+    if (digits == NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
         swallow_exception(state); /* converting many digits looks for signals */
         digits = PyNumber_ToBase(value, 16);
     }

@@ -116,6 +116,9 @@ static bool write_ext(Buffer *out, const Token *token, bool ascii, bool embedded
 {
     switch (token->ext) {
     case EXT_BIG_INTEGER:
+        if (!is_big_integer(token)) {
+            return false;
+        }
         buffer_append(out, token->bytes, token->size);
         return true;
     case EXT_SURROGATES:
@@ -170,11 +173,17 @@ static bool write_scalar(Buffer *out, const Token *token, bool ascii, bool embed
     }
 }
 
+static bool is_key_next(const Level *level) { return level->map && !(level->left & 1); }
+
+static bool is_text(const Token *token)
+{
+    return token->kind == TOKEN_STR || (token->kind == TOKEN_EXT && token->ext == EXT_SURROGATES);
+}
+
 /* What stands before the next value of a container; a value of a pair follows its key. */
 static void separate(Buffer *out, Level *level)
 {
-    bool is_value_of_pair = level->map && (level->left & 1);
-    if (is_value_of_pair) {
+    if (level->map && !is_key_next(level)) {
         text(out, ": ");
     }
     else if (!level->first) {
@@ -191,6 +200,7 @@ static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
     bool whole = false;
 
     do {
+        bool is_key = false;
         if (depth > 0) {
             Level *level = &levels[depth - 1];
             if (level->left == 0) {
@@ -198,9 +208,13 @@ static bool write_value(Buffer *out, Reader *value, bool ascii, bool embedded)
                 depth--;
                 continue;
             }
+            is_key = is_key_next(level);
             separate(out, level);
         }
         Token token = reader_next(value);
+        if (is_key && !is_text(&token)) {
+            goto done;
+        }
         bool map = token.kind == TOKEN_MAP;
         if (!map && token.kind != TOKEN_ARRAY) {
             if (!write_scalar(out, &token, ascii, embedded)) {

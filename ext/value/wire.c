@@ -185,3 +185,15 @@ bool reader_skip(Reader *r)
     }
     return true;
 }
+
+bool is_big_integer(const Token *token)
+{
+    uint32_t at = token->size > 0 && token->bytes[0] == '-';
+    if (at == token->size || token->bytes[at] == '0') {
+        return false;
+    }
+    while (at < token->size && token->bytes[at] >= '0' && token->bytes[at] <= '9') {
+        at++;
+    }
+    return at == token->size;
+}

@@ -97,6 +97,10 @@ Token reader_next(Reader *r);
 /* Skips one whole value; false when it is damaged. */
 bool reader_skip(Reader *r);
 
+/* Whether an EXT_BIG_INTEGER holds what an encoder writes: the decimal digits of a number that is
+ * not zero, with a sign perhaps. */
+bool is_big_integer(const Token *token);
+
 /* Reads one token and tells whether it is of that kind. */
 static inline bool reader_expect(Reader *r, TokenKind kind, Token *token)
 {
