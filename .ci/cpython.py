@@ -39,7 +39,7 @@ NEVER_RUNS = TAKES_REFERENCE.union(
     _names("PyList_Append PyList_Reverse"),
     # These allocate or free memory, tell the collector of an object, or set a flag for later.
     _names("""
-        PyObject_Free PyObject_GC_Del PyObject_GC_Track PyObject_GC_UnTrack PyMem_Malloc PyMem_Free
+        PyObject_Free PyObject_GC_Del PyObject_GC_Track PyObject_GC_UnTrack PyObject_GC_IsTracked PyMem_Malloc PyMem_Free
         PyOS_double_to_string PyErr_SetInterrupt PyModuleDef_Init
     """),
 )

@@ -226,8 +226,11 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
     }
     for (Py_ssize_t i = 0; i < PyList_Size(records); i++) {
         bool is_refused, is_inexact = false;
-        if (append_span(&out, PyList_GetItem(records, i), NULL, &is_refused, &is_inexact) < 0 ||
-            (is_refused && append_index(refused, i) < 0) ||
+        PyObject *record = PyList_GetItem(records, i);
+        Py_INCREF(record);
+        int failed = append_span(&out, record, NULL, &is_refused, &is_inexact);
+        Py_DECREF(record);
+        if (failed < 0 || (is_refused && append_index(refused, i) < 0) ||
             (!is_refused && is_inexact && append_index(inexact, i) < 0)) {
             goto done;
         }
@@ -300,8 +303,11 @@ static PyObject *core_collector_request(PyObject *module, PyObject *args)
     }
     for (Py_ssize_t i = 0; i < PyList_Size(spans); i++) {
         bool is_refused;
-        if (append_collector_span(&out, PyList_GetItem(spans, i), json, &is_refused) < 0 ||
-            (is_refused && append_index(refused, i) < 0)) {
+        PyObject *span = PyList_GetItem(spans, i);
+        Py_INCREF(span);
+        int failed = append_collector_span(&out, span, json, &is_refused);
+        Py_DECREF(span);
+        if (failed < 0 || (is_refused && append_index(refused, i) < 0)) {
             goto done;
         }
     }

@@ -116,9 +116,12 @@ static PyObject *core_current_span(PyObject *module, PyObject *unused)
         Py_RETURN_NONE;
     }
     if (UNLIKELY(span->has_twin)) {
-        PyObject *twin = PyDict_GetItemString(span->dict, "_twin"); /* borrowed */
+        PyObject *dict = span->dict;
+        Py_INCREF(dict);
+        PyObject *twin = PyDict_GetItemString(dict, "_twin"); /* borrowed */
+        Py_XINCREF(twin);
+        Py_DECREF(dict);
         if (twin != NULL) {
-            Py_INCREF(twin);
             Py_DECREF((PyObject *)span);
             return twin;
         }
@@ -265,8 +268,8 @@ static PyObject *core_live_trace(PyObject *module, PyObject *id)
     Py_ssize_t size;
     const char *text = PyUnicode_Check(id) ? PyUnicode_AsUTF8AndSize(id, &size) : NULL;
     Trace *trace = text ? trace_find(state_of_module(module), text, (size_t)size) : NULL;
-    PyErr_Clear();
     if (trace == NULL || trace_is_complete(trace)) {
+        PyErr_Clear(); /* of a text that is no UTF-8 */
         Py_RETURN_NONE;
     }
     Py_INCREF((PyObject *)trace);
@@ -289,7 +292,8 @@ static PyObject *core_live_traces(PyObject *module, PyObject *unused)
     Trace *trace = state_of_module(module)->traces;
     for (; list != NULL && trace != NULL; trace = trace->next) {
         if (!trace_is_complete(trace) && PyList_Append(list, (PyObject *)trace) < 0) {
-            Py_CLEAR(list);
+            Py_DECREF(list);
+            return NULL;
         }
     }
     return list;

@@ -5,6 +5,6 @@
 #include "base/compat.h"
 
 /* Adds them to the module; 0, or -1 with an exception. */
-int recording_add_functions(PyObject *module);
+RUNS_PYTHON int recording_add_functions(PyObject *module);
 
 #endif

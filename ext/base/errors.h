@@ -15,37 +15,37 @@
 #include "base/state.h"
 
 /* Ends the pending exception, if there is one: an interruption is put aside. */
-void swallow_exception(CoreState *state);
+RUNS_PYTHON void swallow_exception(CoreState *state);
 
 /* Releases the result of a call that was made for its effect, or swallows its exception (NULL). */
-void forget_result(CoreState *state, PyObject *result);
+RUNS_PYTHON void forget_result(CoreState *state, PyObject *result);
 
 /* Takes the pending exception as an object that has its traceback; the caller owns the three, and
  * gives them to PyErr_Restore or releases them. */
-void take_exception(PyObject **type, PyObject **value, PyObject **traceback);
+RUNS_PYTHON void take_exception(PyObject **type, PyObject **value, PyObject **traceback);
 
 /* Whether an exception belongs to the program and not to what raised it in the middle of the core's
  * work. */
-bool is_interruption(PyObject *exception);
+RUNS_PYTHON bool is_interruption(PyObject *exception);
 
 /* ---- interruptions that are put aside for this thread ---- */
 
-bool this_thread_is_interrupted(const CoreState *state);
+RUNS_PYTHON bool this_thread_is_interrupted(const CoreState *state);
 
 /* Whether this thread has an interruption: then no more of the program's code should run before it
  * leaves. */
-static inline bool is_interrupted(const CoreState *state)
+RUNS_PYTHON static inline bool is_interrupted(const CoreState *state)
 {
     return UNLIKELY(state->interruption_count != 0) && this_thread_is_interrupted(state);
 }
 
 /* Raises this thread's interruption, on top of a pending exception. False, and all stays as it is,
  * where there is none. */
-bool raise_interruption(CoreState *state);
+RUNS_PYTHON bool raise_interruption(CoreState *state);
 
 /* The result of a function that the program called; NULL where this thread's interruption leaves
  * instead. Takes the result over, which is NULL where an exception is pending. */
-static inline PyObject *leave_core(CoreState *state, PyObject *result)
+RUNS_PYTHON static inline PyObject *leave_core(CoreState *state, PyObject *result)
 {
     if (UNLIKELY(state->interruption_count != 0) && raise_interruption(state)) {
         Py_CLEAR(result);

@@ -10,10 +10,10 @@
 
 /* Asks a hook, which must be set, with one argument or two (NULL: no such argument). A new
  * reference, or NULL with an exception. The hook may be replaced while it answers. */
-PyObject *ask_hook(PyObject *hook, PyObject *first, PyObject *second);
+RUNS_PYTHON PyObject *ask_hook(PyObject *hook, PyObject *first, PyObject *second);
 
 /* Logs a line, rate-limited, through the hook. Keeps no exception and raises none. */
-void warn(CoreState *state, const char *message);
+RUNS_PYTHON void warn(CoreState *state, const char *message);
 
 /* The slot of the hook of that name; NULL when there is no such hook. */
 PyObject **python_hook(CoreState *state, const char *name);
@@ -25,10 +25,11 @@ PyObject **python_hook(CoreState *state, const char *name);
 
 /* Calls a function of one of these modules; `second` may be NULL. A new reference, or NULL with an
  * exception. */
-PyObject *python_call(const char *module, const char *function, PyObject *first, PyObject *second);
+RUNS_PYTHON PyObject *python_call(const char *module, const char *function, PyObject *first,
+                                  PyObject *second);
 
 /* Calls such a function with an argument tuple and keywords (or NULL), as they were given. */
-PyObject *python_call_with(const char *module, const char *function, PyObject *args,
-                           PyObject *kwargs);
+RUNS_PYTHON PyObject *python_call_with(const char *module, const char *function, PyObject *args,
+                                       PyObject *kwargs);
 
 #endif

@@ -12,6 +12,6 @@
 bool stack_is_low(void);
 
 /* Raises RecursionError, as Python does at its own limit. */
-void stack_raise_low(void);
+RUNS_PYTHON void stack_raise_low(void);
 
 #endif

@@ -134,20 +134,21 @@ static inline CoreState *state_of_type(PyTypeObject *type)
 
 /* Fills what does not depend on a layer above; adds the context variables to the module. 0, or -1
  * with an exception. */
-int state_init(PyObject *module);
+RUNS_PYTHON int state_init(PyObject *module);
 int state_traverse(PyObject *module, visitproc visit, void *arg);
-int state_clear(PyObject *module);
-void state_free(void *module);
+RUNS_PYTHON int state_clear(PyObject *module);
+RUNS_PYTHON void state_free(void *module);
 
 /* Creates a type, keeps it in *slot and adds it to the module under `name`. 0, or -1 with an
  * exception. */
-int state_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot, const char *name);
+RUNS_PYTHON int state_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot,
+                               const char *name);
 
 /* ---- owned slots ---- */
 
 /* Puts a new value, whose reference it takes over, where an owned one may stand. The old one is
  * released last: releasing it can run Python code. */
-static inline void set_owned(PyObject **slot, PyObject *value)
+RUNS_PYTHON static inline void set_owned(PyObject **slot, PyObject *value)
 {
     PyObject *old = *slot;
     *slot = value;
@@ -155,7 +156,7 @@ static inline void set_owned(PyObject **slot, PyObject *value)
 }
 
 /* Puts a new value, which stays the caller's too and may be NULL, in a slot. */
-static inline void set_shared(PyObject **slot, PyObject *value)
+RUNS_PYTHON static inline void set_shared(PyObject **slot, PyObject *value)
 {
     Py_XINCREF(value);
     set_owned(slot, value);
@@ -163,11 +164,11 @@ static inline void set_shared(PyObject **slot, PyObject *value)
 
 /* Releases an object (or NULL) of a chain, each of which releases the next: a long chain costs no
  * stack. Runs Python code, later perhaps. */
-void release_in_turn(CoreState *state, PyObject *object);
+RUNS_PYTHON void release_in_turn(CoreState *state, PyObject *object);
 
 /* Puts a new object, whose reference it takes over, in a slot that was empty; if another one stands
  * there by now, that one stays. What stands there, borrowed; NULL with an exception. */
-static inline PyObject *slot_fill(PyObject **slot, PyObject *made)
+RUNS_PYTHON static inline PyObject *slot_fill(PyObject **slot, PyObject *made)
 {
     if (*slot == NULL) {
         *slot = made;
@@ -180,13 +181,13 @@ static inline PyObject *slot_fill(PyObject **slot, PyObject *made)
 
 /* The dict of a slot, made when it is first asked for. Borrowed; NULL with an exception. Runs
  * Python code: making a container may run the garbage collector before Python 3.12. */
-static inline PyObject *slot_dict(PyObject **slot)
+RUNS_PYTHON static inline PyObject *slot_dict(PyObject **slot)
 {
     return *slot != NULL ? *slot : slot_fill(slot, PyDict_New());
 }
 
 /* The list of a slot, likewise. */
-static inline PyObject *slot_list(PyObject **slot)
+RUNS_PYTHON static inline PyObject *slot_list(PyObject **slot)
 {
     return *slot != NULL ? *slot : slot_fill(slot, PyList_New(0));
 }

@@ -4,6 +4,6 @@
 
 #include "base/state.h"
 
-int live_span_add_type(PyObject *module, CoreState *state);
+RUNS_PYTHON int live_span_add_type(PyObject *module, CoreState *state);
 
 #endif

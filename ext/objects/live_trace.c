@@ -186,7 +186,8 @@ static PyObject *spans(Trace *trace, PyObject *unused)
     PyObject *list = PyList_New(0);
     for (Span *span = trace->spans; list != NULL && span != NULL; span = span->next) {
         if (!span->remote && PyList_Append(list, (PyObject *)span) < 0) {
-            Py_CLEAR(list);
+            Py_DECREF(list);
+            return NULL;
         }
     }
     if (list != NULL && PyList_Reverse(list) < 0) {

@@ -5,6 +5,6 @@
 
 #include "base/state.h"
 
-int non_recording_span_add_type(PyObject *module, CoreState *state);
+RUNS_PYTHON int non_recording_span_add_type(PyObject *module, CoreState *state);
 
 #endif

@@ -227,10 +227,11 @@ int signature_read(Signature *s, PyObject *parameters)
         return -1;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *name, *default_value = NULL;
+        PyObject *name, *default_value = NULL, *parameter = PyList_GetItem(parameters, i);
         int kind;
-        if (!PyArg_ParseTuple(PyList_GetItem(parameters, i), "Ui|O", &name, &kind,
-                              &default_value)) {
+        Py_INCREF(parameter);
+        if (!PyArg_ParseTuple(parameter, "Ui|O", &name, &kind, &default_value)) {
+            Py_DECREF(parameter);
             return -1;
         }
         Parameter *p = &s->parameters[i];
@@ -239,10 +240,11 @@ int signature_read(Signature *s, PyObject *parameters)
         PyUnicode_InternInPlace(&p->name);
         Py_XINCREF(default_value);
         p->default_value = default_value;
+        Py_DECREF(parameter);
         p->kind = (ParameterKind)kind;
-        p->is_self = PyUnicode_CompareWithASCIIString(name, "self") == 0;
+        p->is_self = PyUnicode_CompareWithASCIIString(p->name, "self") == 0;
         p->key_start = (uint32_t)s->keys.len;
-        encode_str(&s->keys, name);
+        encode_str(&s->keys, p->name);
         p->key_size = (uint32_t)s->keys.len - p->key_start;
         s->parameter_count = i + 1;
         if (kind == POSITIONAL_ONLY || kind == POSITIONAL_OR_KEYWORD) {

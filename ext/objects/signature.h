@@ -37,15 +37,16 @@ typedef struct {
 
 /* Reads [(name, kind, default or nothing)], a list; anything else leaves the signature unknown. The
  * signature must be zeroed. 0, or -1 with an exception. */
-int signature_read(Signature *signature, PyObject *parameters);
+RUNS_PYTHON int signature_read(Signature *signature, PyObject *parameters);
 
 /* Sets the inputs of a span to a call's arguments. Arguments that do not fit are recorded as None:
  * the function itself raises its TypeError. `kwargs` may be NULL. Sets no exception; runs Python
  * code. */
-void signature_set_inputs(const Signature *signature, Span *span, PyObject *args, PyObject *kwargs);
+RUNS_PYTHON void signature_set_inputs(const Signature *signature, Span *span, PyObject *args,
+                                      PyObject *kwargs);
 
 int signature_traverse(Signature *signature, visitproc visit, void *arg);
-void signature_clear(Signature *signature);
-void signature_free(Signature *signature);
+RUNS_PYTHON void signature_clear(Signature *signature);
+RUNS_PYTHON void signature_free(Signature *signature);
 
 #endif

@@ -13,6 +13,8 @@
 #define SCOPE_VALUES 7
 
 typedef struct {
+    /* The name is kept over Python code, because only tp_clear replaces it, which finds nobody at
+     * it. */
     PyObject_HEAD PyObject *name;
     PyObject *span_type;
     PyObject *attributes;

@@ -4,6 +4,6 @@
 
 #include "base/state.h"
 
-int span_scope_add_type(PyObject *module, CoreState *state);
+RUNS_PYTHON int span_scope_add_type(PyObject *module, CoreState *state);
 
 #endif

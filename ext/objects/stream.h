@@ -7,8 +7,9 @@
 
 /* A stream over an iterator; `opened` as from span_open(): where it is no span the items only pass.
  * NULL with an exception. */
-PyObject *stream_new(CoreState *state, Current *opened, PyObject *iterator, PyObject *reducer);
+RUNS_PYTHON PyObject *stream_new(CoreState *state, Current *opened, PyObject *iterator,
+                                 PyObject *reducer);
 
-int stream_add_type(PyObject *module, CoreState *state);
+RUNS_PYTHON int stream_add_type(PyObject *module, CoreState *state);
 
 #endif

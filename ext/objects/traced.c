@@ -391,7 +391,11 @@ static PyObject *traced_getattro(Traced *self, PyObject *name)
     if (self->signature_function == NULL || is_own(name)) {
         return PyObject_GenericGetAttr((PyObject *)self, name);
     }
-    return PyObject_GetAttr(self->signature_function, name);
+    PyObject *function = self->signature_function; /* it may be replaced meanwhile */
+    Py_INCREF(function);
+    PyObject *value = PyObject_GetAttr(function, name);
+    Py_DECREF(function);
+    return value;
 }
 
 static int traced_setattro(Traced *self, PyObject *name, PyObject *value)
@@ -399,13 +403,21 @@ static int traced_setattro(Traced *self, PyObject *name, PyObject *value)
     if (self->signature_function == NULL) {
         return PyObject_GenericSetAttr((PyObject *)self, name, value);
     }
-    return PyObject_SetAttr(self->signature_function, name, value);
+    PyObject *function = self->signature_function; /* it may be replaced meanwhile */
+    Py_INCREF(function);
+    int result = PyObject_SetAttr(function, name, value);
+    Py_DECREF(function);
+    return result;
 }
 
 static PyObject *traced_repr(Traced *self)
 {
-    if (self->signature_function != NULL) {
-        return PyObject_Repr(self->signature_function);
+    PyObject *function = self->signature_function; /* it may be replaced meanwhile */
+    if (function != NULL) {
+        Py_INCREF(function);
+        PyObject *text = PyObject_Repr(function);
+        Py_DECREF(function);
+        return text;
     }
     return PyUnicode_FromFormat("<traced %R>", self->function);
 }

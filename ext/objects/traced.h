@@ -4,6 +4,6 @@
 
 #include "base/state.h"
 
-int traced_add_type(PyObject *module, CoreState *state);
+RUNS_PYTHON int traced_add_type(PyObject *module, CoreState *state);
 
 #endif

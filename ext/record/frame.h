@@ -38,7 +38,7 @@ typedef enum {
  * and an id of zeros where a frame holds no record. `base` is the position of the run's first byte,
  * `*used` the bytes that were read. Allocates Python objects, which may run the garbage collector:
  * nobody but this thread may let go of `bytes` meanwhile. */
-FramesResult frames_to_list(PyObject *list, const char *bytes, size_t size, uint64_t base,
-                            size_t *used);
+RUNS_PYTHON FramesResult frames_to_list(PyObject *list, const char *bytes, size_t size,
+                                        uint64_t base, size_t *used);
 
 #endif

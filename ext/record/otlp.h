@@ -21,14 +21,14 @@ typedef struct {
 } CollectorForm;
 
 /* `resource` is an encoded map, NULL for an MLflow server. */
-ConvertResult otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource);
+RUNS_PYTHON ConvertResult otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource);
 
 /* Where the record cannot be encoded `out` is as before; without memory it has failed besides.
  * `form` is NULL for an MLflow server. `*inexact` is set where a value travels as text that
  * protobuf cannot carry as it is, and JSON can. Needs the GIL (for values that travel as their JSON
  * text). */
-ConvertResult otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form,
-                        bool *inexact);
+RUNS_PYTHON ConvertResult otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form,
+                                    bool *inexact);
 
 void otlp_end(Buffer *out, OtlpMarks marks);
 

@@ -5,6 +5,6 @@
 #include "record/record.h"
 
 /* Appends json.dumps(span.to_dict()) as MLflow's client measures it. Needs the GIL (float repr). */
-ConvertResult span_json(Buffer *out, const SpanRecord *span);
+RUNS_PYTHON ConvertResult span_json(Buffer *out, const SpanRecord *span);
 
 #endif

@@ -7,19 +7,19 @@
 /* A converter for PyArg_Parse*(), as PyUnicode_FSConverter, which is for paths that must be there:
  * a str, bytes or os.PathLike as bytes, which the caller owns; NULL for None. Names that are no
  * UTF-8 come as os.fsdecode() gives them. */
-int optional_path(PyObject *argument, void *result);
+RUNS_PYTHON int optional_path(PyObject *argument, void *result);
 
 /* The bytes of a converted path, which lie in it; NULL for NULL. */
 const char *path_bytes(PyObject *path);
 
 /* Sets the OSError of an errno for a path; `path` may be NULL, for what has none. `message` says
  * what is wrong where the errno alone would not; NULL: the errno's own text. */
-void path_error(PyObject *path, int code, const char *message);
+RUNS_PYTHON void path_error(PyObject *path, int code, const char *message);
 
 /* Opens a regular file of this user, for reading or for both, whose descriptor goes to *fd (-1
  * where there is none): no link is followed, and a pipe in its place is not waited for. The size of
  * the file, or -1 with an exception. */
-int64_t open_private(PyObject *path, int flags, int *fd);
+RUNS_PYTHON int64_t open_private(PyObject *path, int flags, int *fd);
 
 typedef enum {
     READ_WHOLE,  /* all bytes were read */

@@ -4,6 +4,6 @@
 
 #include "base/state.h"
 
-int ring_reader_add_type(PyObject *module, CoreState *state);
+RUNS_PYTHON int ring_reader_add_type(PyObject *module, CoreState *state);
 
 #endif

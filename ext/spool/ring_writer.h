@@ -29,8 +29,8 @@ bool ring_is_ours(const Ring *ring);
 /* The ring's memory, mapped once more for a reader in this process: the header's page, then the
  * data; `*capacity` of it. NULL with an exception where that cannot be done, or where the ring is
  * not this process's any more. */
-void *ring_map_again(Ring *ring, uint64_t *capacity);
+RUNS_PYTHON void *ring_map_again(Ring *ring, uint64_t *capacity);
 
-int ring_writer_add_type(PyObject *module, CoreState *state);
+RUNS_PYTHON int ring_writer_add_type(PyObject *module, CoreState *state);
 
 #endif

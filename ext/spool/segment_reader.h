@@ -4,6 +4,6 @@
 
 #include "base/state.h"
 
-int segment_reader_add_type(PyObject *module, CoreState *state);
+RUNS_PYTHON int segment_reader_add_type(PyObject *module, CoreState *state);
 
 #endif

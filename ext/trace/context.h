@@ -35,25 +35,25 @@ typedef enum {
 
 /* What is current in this context, as a new reference in *current (NULL unless it is found). Leaves
  * no exception set. Runs Python code where a span that was left behind is released. */
-CurrentResult context_current(CoreState *state, Current **current);
+RUNS_PYTHON CurrentResult context_current(CoreState *state, Current **current);
 
 /* NULL, without an exception, when there is no memory. */
-Current *non_recording_new(CoreState *state, bool not_sampled);
+RUNS_PYTHON Current *non_recording_new(CoreState *state, bool not_sampled);
 
 /* Whether mlflow.tracing.context(enabled=False) is in force here. */
-bool scope_disables(CoreState *state);
+RUNS_PYTHON bool scope_disables(CoreState *state);
 
 /* Sets the context variable to `current`, which keeps the token. */
-void current_activate(CoreState *state, Current *current);
+RUNS_PYTHON void current_activate(CoreState *state, Current *current);
 
 /* Makes current again what was before current_activate(). Where the variable cannot be put back
  * (this is another task's or thread's context; at the recursion limit; without memory) `current` is
  * left behind. */
-void current_deactivate(CoreState *state, Current *current);
+RUNS_PYTHON void current_deactivate(CoreState *state, Current *current);
 
 /* Instead of deactivating, where the garbage collector may be at work: the context variable is left
  * alone, and `current` is left behind in it. Runs Python code: the token is released. */
-void current_leave_behind(Current *current);
+RUNS_PYTHON void current_leave_behind(Current *current);
 
 /* What is around `current` and was not left behind itself; borrowed, NULL for nothing. */
 static inline Current *current_around(const Current *current)
@@ -67,10 +67,10 @@ static inline Current *current_around(const Current *current)
 
 /* Makes `current` current for a step of a generator: the token is the caller's. NULL when it
  * failed. */
-PyObject *context_enter(CoreState *state, PyObject *current);
+RUNS_PYTHON PyObject *context_enter(CoreState *state, PyObject *current);
 
 /* Ends such a step; takes the token over, which may be NULL. False where the variable could not be
  * put back. */
-bool context_leave(CoreState *state, PyObject *token);
+RUNS_PYTHON bool context_leave(CoreState *state, PyObject *token);
 
 #endif

@@ -61,7 +61,7 @@ static inline Span *as_span(const CoreState *state, Current *current)
 
 /* A span of the trace, whose reference it takes over, in the trace's list; `name` is shared. NULL
  * without memory. */
-Span *span_make(CoreState *state, Trace *trace, PyObject *name);
+RUNS_PYTHON Span *span_make(CoreState *state, Trace *trace, PyObject *name);
 
 /* Lets the garbage collector look at the span from now on: it has got what may refer back to it.
  * Runs no Python code. */
@@ -85,9 +85,9 @@ static inline void trace_track_with_spans(Trace *trace)
 /* Notes a span whose scope was released without being left, or a trace whose last open span was:
  * span_end_abandoned() (span_end.h) sees to it at the next start of a span, or flush. Ending runs
  * hooks, and a dealloc may be part of a garbage collection. Keeps a pending exception. */
-void abandon(CoreState *state, PyObject *span_or_trace);
+RUNS_PYTHON void abandon(CoreState *state, PyObject *span_or_trace);
 
 /* Releases what a span owns and takes it out of its trace's list: the end of its dealloc. */
-void span_release(Span *span);
+RUNS_PYTHON void span_release(Span *span);
 
 #endif

@@ -5,12 +5,12 @@
 #include "trace/span.h"
 
 /* Ends the span (end_ns 0: now) and hands its record to the ring. Does nothing the second time. */
-void span_end(Span *span, uint64_t end_ns);
+RUNS_PYTHON void span_end(Span *span, uint64_t end_ns);
 
 /* Ends the span as OpenTelemetry does: no status, no log level and no span processors are added. */
-void span_close(Span *span, uint64_t end_ns);
+RUNS_PYTHON void span_close(Span *span, uint64_t end_ns);
 
 /* Ends the abandoned spans, and completes the abandoned traces (span.h). */
-void span_end_abandoned(CoreState *state);
+RUNS_PYTHON void span_end_abandoned(CoreState *state);
 
 #endif

@@ -6,17 +6,17 @@
 
 /* Sets the status by OpenTelemetry's rules: OK is final, UNSET changes nothing. `message` may be
  * NULL. */
-void span_set_status(Span *span, int status, PyObject *message);
+RUNS_PYTHON void span_set_status(Span *span, int status, PyObject *message);
 
 /* Records the pending exception (which stays pending) as MLflow's context manager does: event and
  * status ERROR for an Exception, nothing for KeyboardInterrupt and its like. */
-void span_record_pending(Span *span);
+RUNS_PYTHON void span_record_pending(Span *span);
 
 /* Records an exception object; with_message: the status has its text too. */
-void span_record_exception(Span *span, PyObject *exception, bool with_message);
+RUNS_PYTHON void span_record_exception(Span *span, PyObject *exception, bool with_message);
 
 /* Adds the event mlflow.chunk.item.N of a generator, whose value is an encoded item. */
-void span_add_item(Span *span, uint32_t index, const char *item, size_t size);
+RUNS_PYTHON void span_add_item(Span *span, uint32_t index, const char *item, size_t size);
 
 /* Adds an encoded event [name, ns, {attributes}]; an exception raises the log level. False when
  * there is no room for it. Runs no Python code. */

@@ -16,7 +16,10 @@ static void encode_span_id(Buffer *out, uint64_t id)
 void span_encode_record(const Span *span, Buffer *out)
 {
     const Attributes *a = &span->attributes;
+    PyObject *name = span->name, *message = span->status_message;
 
+    Py_INCREF(name);
+    Py_XINCREF(message);
     wire_pack_array(out, SPAN_FIELDS);
     wire_pack_uint8(out, RECORD_SPAN);
     wire_pack_bin(out, TRACE_ID_SIZE);
@@ -28,12 +31,12 @@ void span_encode_record(const Span *span, Buffer *out)
     else {
         wire_pack_nil(out);
     }
-    encode_str(out, span->name);
+    encode_str(out, name);
     wire_pack_uint64(out, span->start_ns);
     wire_pack_uint64(out, span->end_ns);
     wire_pack_uint8(out, span->status);
-    if (span->status_message != NULL) {
-        encode_str(out, span->status_message);
+    if (message != NULL) {
+        encode_str(out, message);
     }
     else {
         wire_pack_str(out, 0);
@@ -44,6 +47,8 @@ void span_encode_record(const Span *span, Buffer *out)
     buffer_append(out, span->events.data, span->events.len);
     wire_pack_array(out, span->link_count);
     buffer_append(out, span->links.data, span->links.len);
+    Py_DECREF(name);
+    Py_XDECREF(message);
 }
 
 void span_append_attachments(Span *span)

@@ -5,10 +5,10 @@
 #include "trace/span.h"
 
 /* Appends the record (record/record.h) of a span that has ended. */
-void span_encode_record(const Span *span, Buffer *out);
+RUNS_PYTHON void span_encode_record(const Span *span, Buffer *out);
 
 /* Appends the records of the span's attachments to its trace's rings, ahead of the span's own. Runs
  * Python code. */
-void span_append_attachments(Span *span);
+RUNS_PYTHON void span_append_attachments(Span *span);
 
 #endif

@@ -93,7 +93,10 @@ static Trace *join_trace(CoreState *state, const unsigned char *trace_id, uint64
 Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id, bool own_info)
 {
     Trace *trace = join_trace(state, trace_id, id, own_info);
-    Span *span = trace != NULL ? span_make(state, trace, trace->root_name) : NULL;
+    PyObject *name = trace != NULL ? trace->root_name : NULL;
+    Py_XINCREF(name);
+    Span *span = trace != NULL ? span_make(state, trace, name) : NULL;
+    Py_XDECREF(name);
     if (span != NULL) {
         span->remote = true;
         span->id = id;

@@ -16,19 +16,20 @@ typedef struct {
  * new reference: the span; or a non-recording span, where its trace is not sampled or tracing is
  * off. NULL where nothing is recorded and the context stays as it is. `name` is a str, `options`
  * may be NULL. */
-Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options);
+RUNS_PYTHON Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options);
 
 /* Starts a span under `parent` (NULL: a new trace), in *span as a new reference. */
-StartResult span_start(CoreState *state, PyObject *name, Span *parent, const SpanOptions *options,
-                       Span **span);
+RUNS_PYTHON StartResult span_start(CoreState *state, PyObject *name, Span *parent,
+                                   const SpanOptions *options, Span **span);
 
 /* A span that is recorded elsewhere, for spans of this process to stand under, in the trace of that
  * id: one that is alive here, or a new one. own_info: nobody else says what is known of the trace
  * as a whole. A new reference; NULL when nothing is recorded. */
-Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id, bool own_info);
+RUNS_PYTHON Span *span_remote(CoreState *state, const unsigned char *trace_id, uint64_t id,
+                              bool own_info);
 
 /* `options`: (experiment id or None, run id or None, links or None), as given for a span that has
  * started: says which of them only a root can have, and adds the links. */
-void span_apply_root_options(Span *span, PyObject *options);
+RUNS_PYTHON void span_apply_root_options(Span *span, PyObject *options);
 
 #endif

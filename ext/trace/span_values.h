@@ -9,7 +9,7 @@
 bool span_find(const Span *span, KnownKey key, Reader *value);
 
 /* Says in the log that a value has no room. */
-void value_has_no_room(CoreState *state);
+RUNS_PYTHON void value_has_no_room(CoreState *state);
 
 /* Sets an attribute to an encoded value; false when it has no room: the old one stays then. Runs no
  * Python code. */
@@ -17,25 +17,25 @@ bool span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_
 
 /* Sets an attribute, unless the span has ended, to the value that a buffer of the caller's holds;
  * says so where it has no room. */
-void span_set_from(Span *span, KnownKey key, const Buffer *value);
+RUNS_PYTHON void span_set_from(Span *span, KnownKey key, const Buffer *value);
 
 /* Encodes a value and sets an attribute to it. */
-void span_set(Span *span, KnownKey key, PyObject *value);
+RUNS_PYTHON void span_set(Span *span, KnownKey key, PyObject *value);
 
 /* Appends a value as inputs and outputs hold it: binary content in it has become attachments of the
  * span. Returns whether there was some. `repr`: as for encode_repr(). */
-bool span_encode_payload(Span *span, Buffer *out, PyObject *value, PyObject *repr);
+RUNS_PYTHON bool span_encode_payload(Span *span, Buffer *out, PyObject *value, PyObject *repr);
 
 /* Sets inputs or outputs. */
-void span_set_payload(Span *span, KnownKey key, PyObject *value);
+RUNS_PYTHON void span_set_payload(Span *span, KnownKey key, PyObject *value);
 
 /* Sets outputs unless the program has set some (None does not count). */
-void span_default_outputs(Span *span, PyObject *result);
+RUNS_PYTHON void span_default_outputs(Span *span, PyObject *result);
 
 /* Sets an attribute, or those of a dictionary, as the program gives them; warns of what cannot be
  * set. */
-void span_set_attribute(Span *span, PyObject *key, PyObject *value);
-void span_set_attributes(Span *span, PyObject *attributes);
+RUNS_PYTHON void span_set_attribute(Span *span, PyObject *key, PyObject *value);
+RUNS_PYTHON void span_set_attributes(Span *span, PyObject *attributes);
 
 /* Whether attributes have a name that a span sets itself when it starts. Runs no Python code. */
 bool attributes_name_a_first_one(const Attributes *attributes);

@@ -121,9 +121,12 @@ static bool choose_rings(CoreState *state, Trace *trace)
         second = NULL;
     }
     bool all = first != NULL && second == state->second_ring;
-    set_shared((PyObject **)&trace->ring, (PyObject *)(first != NULL ? first : second));
-    set_shared((PyObject **)&trace->second_ring, (PyObject *)(first != NULL ? second : NULL));
-    set_shared(&trace->destination, state->destination);
+    trace->ring = first != NULL ? first : second;
+    trace->second_ring = first != NULL ? second : NULL;
+    trace->destination = state->destination;
+    Py_XINCREF((PyObject *)trace->ring);
+    Py_XINCREF((PyObject *)trace->second_ring);
+    Py_XINCREF(trace->destination);
     if (UNLIKELY(!all)) {
         warn(state, "New traces are not recorded for now: what waits for delivery has reached "
                     "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. "

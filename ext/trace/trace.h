@@ -22,6 +22,7 @@ typedef enum {
 
 /* How a root begins, where that differs from the usual; NULL and 0 stand for the usual. */
 typedef struct {
+    /* The experiment is kept over Python code, because the caller holds what it was given in. */
     PyObject *experiment;          /* borrowed str: the id of the trace's experiment */
     PyObject *run_id;              /* borrowed str */
     const unsigned char *trace_id; /* borrowed, of TRACE_ID_SIZE bytes: instead of a new one */
@@ -74,11 +75,11 @@ struct Trace {
 
 /* Makes a trace bound to the current destination, in *trace as a new reference. Sets no exception;
  * runs Python code. */
-StartResult trace_new(CoreState *state, PyObject *root_name, const RootOptions *options,
-                      Trace **trace);
+RUNS_PYTHON StartResult trace_new(CoreState *state, PyObject *root_name, const RootOptions *options,
+                                  Trace **trace);
 
 /* Releases what a trace owns and takes it out of the state's list: the end of its dealloc. */
-void trace_release(Trace *trace);
+RUNS_PYTHON void trace_release(Trace *trace);
 
 /* Lets the garbage collector look at the trace from now on: it has got containers of the program,
  * or its info. Runs no Python code. */
@@ -97,16 +98,16 @@ static inline bool trace_is_complete(const Trace *trace)
 
 /* Sees to it that the state has a ring of this process: asks Python, once. Other threads that come
  * in the meantime wait for the answer there. */
-bool trace_ensure_ring(CoreState *state);
+RUNS_PYTHON bool trace_ensure_ring(CoreState *state);
 
 /* The id's text as a str; NULL with an exception. */
-PyObject *trace_id_str(const Trace *trace);
+RUNS_PYTHON PyObject *trace_id_str(const Trace *trace);
 
 /* Writes "tr-" and the hex digits of an id, without a NUL. */
 void trace_id_text(char text[TRACE_ID_TEXT_SIZE], const unsigned char id[TRACE_ID_SIZE]);
 
 /* Sets the name, where that is known only after the trace was made. */
-void trace_set_name(Trace *trace, PyObject *name);
+RUNS_PYTHON void trace_set_name(Trace *trace, PyObject *name);
 
 /* A trace of this process by its id's text, borrowed; NULL when it is not alive. */
 Trace *trace_find(CoreState *state, const char *id_text, size_t size);

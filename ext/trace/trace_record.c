@@ -33,7 +33,7 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
     buffer_append(out, PyBytes_AsString(trace->destination),
                   (size_t)PyBytes_Size(trace->destination));
 
-    /* With references of their own: encoding one of them may replace another. */
+    /* With references of their own, taken below: encoding one of them may replace another. */
     struct {
         const char *name;
         PyObject *value;
@@ -68,6 +68,7 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
         encode_str(out, name);
     }
     for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        /* The request_preview, say, is kept over Python code, because given[] has a reference. */
         if (given[i].value != NULL) {
             encode_text(out, given[i].name, strlen(given[i].name));
             encode_value(state, out, given[i].value);

@@ -6,13 +6,14 @@
 
 /* Appends the record of a span that has ended, with the trace's own records around it. Runs Python
  * code where the trace's record is written. */
-void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root);
+RUNS_PYTHON void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
+                                  bool is_root);
 
 /* Appends a record that belongs to the trace, and shows it to the sender. */
-void trace_append(CoreState *state, Trace *trace, const Buffer *record);
+RUNS_PYTHON void trace_append(CoreState *state, Trace *trace, const Buffer *record);
 
 /* Writes once more what is known of a trace that has ended: something of it has changed. Runs
  * Python code. */
-void trace_rewrite(CoreState *state, Trace *trace);
+RUNS_PYTHON void trace_rewrite(CoreState *state, Trace *trace);
 
 #endif

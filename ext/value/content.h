@@ -11,6 +11,6 @@ bool content_is_data_uri(const Buffer *out, size_t start);
 
 /* Whether an item of a dictionary is one that model providers put binary content into. `key` is a
  * str. May run the __eq__ of other keys of the dictionary. */
-bool content_may_be_in_item(PyObject *dict, PyObject *key, PyObject *value);
+RUNS_PYTHON bool content_may_be_in_item(PyObject *dict, PyObject *key, PyObject *value);
 
 #endif

@@ -13,25 +13,25 @@ typedef enum {
 
 /* Appends the value, or nothing and NEEDS_REPR. Never leaves an exception set. Runs Python code
  * (the hook), so the GIL may change hands: `out` must be the caller's alone. */
-EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value);
+RUNS_PYTHON EncodeResult encode_try(CoreState *state, Buffer *out, PyObject *value);
 
 /* Appends the value of inputs or outputs, or nothing: NEEDS_REPR, or HAS_CONTENT where it may hold
  * binary content (the hook extract_attachments knows). */
-EncodeResult encode_payload(CoreState *state, Buffer *out, PyObject *value);
+RUNS_PYTHON EncodeResult encode_payload(CoreState *state, Buffer *out, PyObject *value);
 
 /* Appends the repr of a value, which NEEDS_REPR asks for. `repr`: a callable that makes the text,
  * or NULL for repr() itself. */
-void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *repr);
+RUNS_PYTHON void encode_repr(CoreState *state, Buffer *out, PyObject *value, PyObject *repr);
 
 /* Appends the value, or its repr where NEEDS_REPR says so: always one value (out of memory shows in
  * out->failed). */
-void encode_value(CoreState *state, Buffer *out, PyObject *value);
+RUNS_PYTHON void encode_value(CoreState *state, Buffer *out, PyObject *value);
 
 /* One encoded value as a new bytes object; NULL with a MemoryError. */
-PyObject *encode_to_bytes(CoreState *state, PyObject *value);
+RUNS_PYTHON PyObject *encode_to_bytes(CoreState *state, PyObject *value);
 
 /* Appends a str as such (ext EXT_SURROGATES where UTF-8 cannot hold it). */
-void encode_str(Buffer *out, PyObject *text);
+RUNS_PYTHON void encode_str(Buffer *out, PyObject *text);
 
 /* Appends a C string literal's bytes as str. */
 static inline void encode_text(Buffer *out, const char *text, size_t size)

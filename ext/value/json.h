@@ -9,7 +9,7 @@
 
 /* Appends the text of the next value; strings in ASCII with \u escapes, or as they are
  * (json.dumps's ensure_ascii). Needs the GIL (float repr), and leaves no exception set. */
-ConvertResult json_value(Buffer *out, Reader *value, bool ascii);
+RUNS_PYTHON ConvertResult json_value(Buffer *out, Reader *value, bool ascii);
 
 /* Appends the JSON string whose content is the (possibly surrogate-carrying) UTF-8 `text`. */
 void json_string(Buffer *out, const char *text, size_t size, bool ascii);
