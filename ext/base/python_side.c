@@ -37,11 +37,11 @@ PyObject **python_hook(CoreState *state, const char *name)
 }
 
 /* Whether modules can still be imported: at its very end the interpreter has none, and a call for
- * one ends the process. It empties `sys` first. */
+ * one ends the process. It empties `sys` first; nothing is found there without memory either. */
 static bool can_import(void)
 {
     PyObject *finders = PySys_GetObject("meta_path"); /* borrowed */
-    return finders != NULL && finders != Py_None;
+    return finders != NULL ? finders != Py_None : Py_IsInitialized() != 0;
 }
 
 static PyObject *function_of(const char *module_name, const char *function)

@@ -36,6 +36,7 @@ typedef struct {
     Buffer outputs;     /* encoded items, one after another */
     uint32_t count;
     bool closing;    /* a GeneratorExit was thrown in */
+    bool stays;      /* in the context variable between steps: it could not be put back once */
     PyObject *token; /* owned: of the step of an async generator that is under way, or NULL */
 } Stream;
 
@@ -58,6 +59,7 @@ PyObject *stream_new(CoreState *state, Current *opened, PyObject *iterator, PyOb
     stream->outputs = (Buffer){0};
     stream->count = 0;
     stream->closing = false;
+    stream->stays = false;
     stream->token = NULL;
     PyObject_GC_Track(stream);
     return (PyObject *)stream;
@@ -203,16 +205,16 @@ static void note_before(Stream *stream, PyObject *token)
     Py_XDECREF(outer);
 }
 
-/* Makes the span current for a step; the token is the caller's, NULL where nothing was changed. */
+/* Makes the span current for a step; the token is the caller's, NULL where it could not be made. */
 static PyObject *enter_step(Stream *stream)
 {
     if (stream->opened == NULL) {
         return NULL;
     }
-    if (UNLIKELY(!stream->closing)) {
-        stream->opened->left_behind = false;
-    }
-    return context_enter(stream->state, (PyObject *)stream->opened);
+    PyObject *token = context_enter(stream->state, (PyObject *)stream->opened);
+    stream->opened->left_behind = stream->closing || token == NULL;
+    stream->stays |= token == NULL; /* perhaps: see current_activate() */
+    return token;
 }
 
 /* Ends a step; takes the token over. Keeps a pending exception. */
@@ -226,6 +228,9 @@ static void leave_step(Stream *stream, PyObject *token)
     Py_INCREF(token);
     if (UNLIKELY(!context_leave(stream->state, token))) {
         note_before(stream, token);
+        stream->stays = true;
+    }
+    if (UNLIKELY(stream->stays)) {
         stream->opened->left_behind = true;
     }
     Py_DECREF(token);

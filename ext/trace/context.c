@@ -74,17 +74,20 @@ bool context_leave(CoreState *state, PyObject *token)
 void current_activate(CoreState *state, Current *current)
 {
     current->token = context_enter(state, (PyObject *)current);
+    /* Without memory for a token the variable may have been set all the same, and nothing can put
+     * it back. */
+    current->left_behind = current->token == NULL;
 }
 
 void current_deactivate(CoreState *state, Current *current)
 {
     PyObject *token = current->token;
     current->token = NULL;
-    if (LIKELY(context_leave(state, token))) {
-        Py_CLEAR(current->outer);
-    }
-    else {
+    if (UNLIKELY(!context_leave(state, token))) {
         current->left_behind = true;
+    }
+    if (LIKELY(!current->left_behind)) {
+        Py_CLEAR(current->outer);
     }
 }
 

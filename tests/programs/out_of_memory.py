@@ -382,7 +382,7 @@ def make_a_ring():
     def call():
         writer = _core.RingWriter(path, 1 << 16, f"{folder}/made-spill", memory_prefix=path)
         reader = _core.RingReader(path)
-        return reader.capacity, writer.fileno() >= 0
+        return reader.capacity, writer.progress() is not None
 
     outcome = yield call
     outcome.is_own((1 << 16, True))

@@ -13,37 +13,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from programs.out_of_memory import ALLOCATORS, CASES
 from support.processes import TESTS, module_path
-
-#: Cases whose faults are known, by what is wrong.
-STAYS_CURRENT = (
-    "context_enter() in ext/trace/context.c: ContextVar.set() that finds no memory for its token has set "
-    "the variable all the same (CPython 3.11), so that the span stays current when it has ended"
-)
-CANNOT_IMPORT = (
-    "can_import() in ext/base/python_side.c: PySys_GetObject() gives NULL without an exception where it "
-    "finds no memory too, which is then taken for the interpreter's end, a RuntimeError"
-)
-KNOWN = {
-    (case, "python"): STAYS_CURRENT
-    for case in (
-        "start_span",
-        "start_span_with_attributes",
-        "start_span_and_fail",
-        "start_span_inside",
-        "traced_call",
-        "traced_call_inside",
-        "traced_call_that_fails",
-        "traced_coroutine",
-        "traced_generator",
-        "traced_async_generator",
-    )
-}
-KNOWN.update({(case, "python"): CANNOT_IMPORT for case in ("events", "status", "to_dict")})
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +57,9 @@ def run(case: str, library: Path) -> dict[str, list[str]]:
     return found
 
 
-def known(case: str, allocator: str) -> Any:
-    reason = KNOWN.get((case, allocator))
-    marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-    return pytest.param(case, allocator, marks=marks)
-
-
-@pytest.mark.parametrize(
-    ("case", "allocator"), [known(case, allocator) for case in CASES for allocator in ALLOCATORS]
-)
+@pytest.mark.parametrize("allocator", ALLOCATORS)
+@pytest.mark.parametrize("case", CASES)
 def test_a_failed_allocation_costs_no_more_than_the_call(library, case, allocator):
     if allocator == "python":
         pytest.importorskip("_testcapi")  # some distributions leave it out
     assert run(case, library).get(allocator) == []
-
-
-def test_known_faults_are_of_cases():
-    assert set(KNOWN) <= {(case, allocator) for case in CASES for allocator in ALLOCATORS}

@@ -151,10 +151,10 @@ def a_log_handler_that_has_the_destination_worked_out_anew() -> None:
     logger.addHandler(handler)
     try:
         for _ in range(20):
-            log._warned_at.clear()
+            log._warned.at.clear()
             with mlflow.start_span("warns") as span:
                 span.set_attribute("", 1)
-                log._warned_at.clear()
+                log._warned.at.clear()
                 span.set_attributes("none")
     finally:
         logger.removeHandler(handler)

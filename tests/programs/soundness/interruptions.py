@@ -167,7 +167,7 @@ def with_log_handler():
         with mlflow.start_span("scope") as span:
             from mlflow_fasttrace._internal.base import log
 
-            log._warned_at.clear()
+            log._warned.at.clear()
             span.set_attribute("", 1)
     finally:
         logger.removeHandler(log_handler)
