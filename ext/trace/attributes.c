@@ -89,7 +89,7 @@ static void index_make(Attributes *a)
     }
 }
 
-Attribute *attributes_find(const Attributes *a, Key key)
+Attribute *attributes_look_for(const Attributes *a, Key key)
 {
     if (LIKELY(a->index == NULL)) {
         for (uint32_t i = 0; i < a->used; i++) {
@@ -176,14 +176,21 @@ static bool reserve_entries(Attributes *a, Attribute *inline_entries, uint32_t e
     return true;
 }
 
-/* Room for so many more entries and bytes; false, and nothing lost, where that cannot be had. */
-static bool reserve(Attributes *a, Attribute *inline_entries, uint32_t entries, size_t bytes)
+/* Makes room for so many more entries and bytes; false, and nothing lost, where that cannot be had.
+ */
+static bool make_room(Attributes *a, Attribute *inline_entries, uint32_t entries, size_t bytes)
 {
-    if (LIKELY(reserve_entries(a, inline_entries, entries) && buffer_reserve(&a->values, bytes))) {
+    if (reserve_entries(a, inline_entries, entries) && buffer_reserve(&a->values, bytes)) {
         return true;
     }
     a->values.failed = false;
     return false;
+}
+
+static inline bool reserve(Attributes *a, Attribute *inline_entries, uint32_t entries, size_t bytes)
+{
+    bool has_room = entries <= a->room - a->used && bytes <= a->values.cap - a->values.len;
+    return LIKELY(has_room) || make_room(a, inline_entries, entries, bytes);
 }
 
 /* ---- setting ---- */
@@ -199,6 +206,7 @@ static void remove_entry(Attributes *a, Attribute *entry)
 static void add_entry(Attributes *a, Attribute entry)
 {
     a->entries[a->used] = entry;
+    a->seen |= (uint64_t)1 << (entry.hash & 63);
     if (UNLIKELY(a->index != NULL)) {
         index_add(a, a->used);
     }

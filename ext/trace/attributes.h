@@ -18,6 +18,7 @@ typedef struct {
     uint32_t used;      /* entries, removed ones included */
     uint32_t count;     /* attributes that are set */
     uint32_t room;
+    uint64_t seen; /* a bit a hash: none of the names of a bit that is not set was ever added */
     size_t removed_bytes; /* of `values` that belong to no attribute any more */
     uint32_t *index;      /* owned; NULL while there are few entries: see attributes.c */
     uint32_t index_room;  /* a power of two */
@@ -61,8 +62,15 @@ void attributes_prepare_keys(void);
 /* A key from an encoded name; the bytes stay the caller's. */
 Key key_of(const char *bytes, size_t size);
 
+/* Looks through the attributes; attributes_find() first looks whether that is worth it. */
+Attribute *attributes_look_for(const Attributes *attributes, Key key);
+
 /* NULL when it is not set. */
-Attribute *attributes_find(const Attributes *attributes, Key key);
+static inline Attribute *attributes_find(const Attributes *a, Key key)
+{
+    bool may_be_set = a->seen >> (key.hash & 63) & 1;
+    return UNLIKELY(may_be_set) ? attributes_look_for(a, key) : NULL;
+}
 
 /* Sets an attribute whose value is already encoded: it becomes the last one, as in OpenTelemetry.
  * False when there is no room for it: all is as it was then. */

@@ -1,8 +1,8 @@
 """What the C core asks of Python: one ``Hook`` a question, each also listed in ``PYTHON_HOOKS`` of
 ``ext/base/state.h``, where a new one begins. Nothing else calls ``_core.set_hook``.
 
-A hook is asked in the thread that records, with the GIL. The core swallows what the answer raises
-(a ``KeyboardInterrupt`` is raised again later) and goes on without it. The hooks that every program
+A hook is asked in the thread that records, with the GIL. The core swallows what the answer raises,
+unless it belongs to the program (``_core.is_interruption``), and goes on without it. The hooks that every program
 needs get their answers when ``recording/`` is imported, before the first span. The others have one
 only while somebody needs it: without one the core does not ask, and asking costs time.
 """
