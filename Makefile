@@ -61,6 +61,7 @@ lint: $(STAMPS)/built
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python .ci/check_layers.py
 	$(BIN)/python .ci/check_python_calls.py
+	$(BIN)/python .ci/check_interruptions.py
 	cd python && ../$(BIN)/lint-imports --no-logo ../pyproject.toml
 	$(BIN)/mypy
 	$(BIN)/stubtest mlflow_fasttrace._core --mypy-config-file pyproject.toml

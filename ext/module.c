@@ -13,6 +13,7 @@
 #include "spool/ring_writer.h"
 #include "spool/segment_reader.h"
 #include "trace/attributes.h"
+#include "trace/context.h"
 
 static int core_exec(PyObject *module)
 {
@@ -34,7 +35,10 @@ static int core_exec(PyObject *module)
     if (recording_add_functions(module) < 0 || delivery_add_functions(module) < 0) {
         return -1;
     }
-    return state_init(module);
+    if (state_init(module) < 0) {
+        return -1;
+    }
+    return context_watch_collections(module);
 }
 
 static PyModuleDef_Slot core_slots[] = {

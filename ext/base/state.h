@@ -54,6 +54,7 @@ typedef struct Trace Trace;
     X(destination)                                                                                 \
     X(abandoned)                                                                                   \
     X(method_type)                                                                                 \
+    X(finalizer_current)                                                                           \
     X(last_trace_id)                                                                               \
     X(last_trace_id_set)
 
@@ -99,6 +100,11 @@ typedef struct {
     Ring *second_ring;     /* of dual export: gets all that the ring gets; NULL otherwise */
     PyObject *destination; /* bytes: an encoded map */
     Trace *traces;         /* borrowed: the first of those that are alive, linked */
+
+    /* Before Python 3.12, the thread in which the garbage collector runs, or 0; and what is current
+     * in its finalizers, NULL where that is what the context variable says (trace/context.c). */
+    unsigned long collecting_thread;
+    PyObject *finalizer_current;
 
     PyObject *abandoned; /* list of spans that wait for span_end_abandoned(), or NULL */
 

@@ -3,11 +3,18 @@
  * One ContextVar holds it; its value is the C span itself, or a non-recording span.
  * PyContextVar_* is not in the Limited API, so the variable's bound methods are kept and called.
  *
- * The variable is never set where the garbage collector may be running (CPython 3.10 and 3.11 crash
- * when they are, see cpython issue 148891). A coroutine or generator that is closed may be closed
- * by the collector: then what it made current is left behind in the variable, and
- * context_current() looks past it, to what was current before. So it does where the variable could
- * not be put back. What is around something stays known until it was put back. */
+ * The variable is never set where the garbage collector may be running: before Python 3.12 it runs
+ * in the middle of a ContextVar.set(), its own or the program's, and CPython crashes when a
+ * finalizer sets a variable then (cpython issue 148891). Two things follow.
+ *
+ * A coroutine or generator that is closed may be closed by the collector: then what it made current
+ * is left behind in the variable, and context_current() looks past it, to what was current before.
+ * So it does where the variable could not be put back. What is around something stays known until
+ * it was put back.
+ *
+ * In a traced call of a finalizer, which ends before the collection goes on, the state has what is
+ * current (finalizer_current) and stands before the variable. The collector says when it is at
+ * work. */
 #include "trace/context.h"
 
 #include "base/errors.h"
@@ -18,7 +25,11 @@ CurrentResult context_current(CoreState *state, Current **current)
     if (UNLIKELY(state->current_span.get == NULL)) { /* the garbage collector has cleared it */
         return CURRENT_UNKNOWN;
     }
-    PyObject *value = PyObject_CallNoArgs(state->current_span.get);
+    PyObject *value = is_collecting(state) ? state->finalizer_current : NULL;
+    Py_XINCREF(value);
+    if (LIKELY(value == NULL)) {
+        value = PyObject_CallNoArgs(state->current_span.get);
+    }
     if (UNLIKELY(value == NULL)) {
         swallow_exception(state);
         return CURRENT_UNKNOWN;
@@ -51,8 +62,24 @@ bool scope_disables(CoreState *state)
     return disables;
 }
 
+/* A token of the state's own: what was current in a finalizer before, or None. */
+static PyObject *enter_in_finalizer(CoreState *state, PyObject *current)
+{
+    PyObject *before = state->finalizer_current;
+    Py_INCREF(current);
+    state->finalizer_current = current;
+    if (before == NULL) {
+        before = Py_None;
+        Py_INCREF(before);
+    }
+    return before;
+}
+
 PyObject *context_enter(CoreState *state, PyObject *current)
 {
+    if (is_collecting(state)) {
+        return enter_in_finalizer(state, current);
+    }
     PyObject *token = PyObject_CallFunctionObjArgs(state->current_span.set, current, NULL);
     if (UNLIKELY(token == NULL)) {
         swallow_exception(state);
@@ -65,10 +92,56 @@ bool context_leave(CoreState *state, PyObject *token)
     if (UNLIKELY(token == NULL)) {
         return true;
     }
+    if (UNLIKELY(token == Py_None || is_current(state, token))) { /* see enter_in_finalizer() */
+        bool nothing = token == Py_None || !is_collecting(state);
+        set_shared(&state->finalizer_current, nothing ? NULL : token);
+        Py_DECREF(token);
+        return true;
+    }
+    if (is_collecting(state)) {
+        Py_DECREF(token);
+        return false;
+    }
     PyObject *done = PyObject_CallFunctionObjArgs(state->current_span.reset, token, NULL);
     forget_result(state, done);
     Py_DECREF(token);
     return done != NULL;
+}
+
+/* ---- the garbage collector ---- */
+
+/* One of gc.callbacks: (phase, info). */
+static PyObject *note_collection(PyObject *module, PyObject *args)
+{
+    CoreState *state = state_of_module(module);
+    PyObject *phase, *info;
+    if (!PyArg_ParseTuple(args, "UO", &phase, &info)) {
+        return NULL;
+    }
+    bool starts = PyUnicode_CompareWithASCIIString(phase, "start") == 0;
+    state->collecting_thread = starts ? PyThread_get_thread_ident() : 0;
+    set_shared(&state->finalizer_current, NULL);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef note_collection_function = {
+    "_note_collection", note_collection, METH_VARARGS,
+    "_note_collection($module, phase, info, /)\n--\n\nOne of gc.callbacks."};
+
+int context_watch_collections(PyObject *module)
+{
+    PyObject *version = PySys_GetObject("hexversion"); /* borrowed */
+    if (version == NULL || PyLong_AsLong(version) >= 0x030c0000) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject *function = PyCFunction_NewEx(&note_collection_function, module, NULL);
+    PyObject *gc = function ? PyImport_ImportModule("gc") : NULL;
+    PyObject *callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
+    int result = callbacks ? PyList_Append(callbacks, function) : -1;
+    Py_XDECREF(function);
+    Py_XDECREF(gc);
+    Py_XDECREF(callbacks);
+    return result;
 }
 
 void current_activate(CoreState *state, Current *current)

@@ -37,6 +37,18 @@ typedef enum {
  * no exception set. Runs Python code where a span that was left behind is released. */
 RUNS_PYTHON CurrentResult context_current(CoreState *state, Current **current);
 
+/* Whether the garbage collector runs in this thread, so that no context variable may be set; false
+ * from Python 3.12 on, where it runs between instructions of Python code only. */
+RUNS_PYTHON static inline bool is_collecting(const CoreState *state)
+{
+    return UNLIKELY(state->collecting_thread != 0) &&
+           state->collecting_thread == PyThread_get_thread_ident();
+}
+
+/* Has the collector say when it is at work, where is_collecting() has to know. 0, or -1 with an
+ * exception. */
+RUNS_PYTHON int context_watch_collections(PyObject *module);
+
 /* NULL, without an exception, when there is no memory. */
 RUNS_PYTHON Current *non_recording_new(CoreState *state, bool not_sampled);
 

@@ -47,7 +47,8 @@ static void set_last_trace_id(CoreState *state, const Span *root)
         swallow_exception(state);
         return;
     }
-    if (LIKELY(!root->current.left_behind && state->last_trace_id_set != NULL)) {
+    bool may_set = !root->current.left_behind && !is_collecting(state);
+    if (LIKELY(may_set && state->last_trace_id_set != NULL)) {
         forget_result(state, PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
     }
     set_owned(&state->last_trace_id, id);

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spans import entities, wrappers
 from mlflow_fasttrace._internal.spans.entities import RootOptions
@@ -51,8 +52,7 @@ def _usable_log_level(level: SpanLogLevel | str | None) -> int | None:
     try:
         return entities.log_level_number(level)
     except Exception as error:
-        if _core.is_interruption(error):
-            raise
+        let_pass(error)
         log.warn(f"The span is recorded without its log level: {error}")
         return None
 
@@ -65,8 +65,7 @@ def _usable_attributes(attributes: Any) -> list[tuple[str, Any]]:
     try:
         items = list(dict(attributes).items())
     except Exception as error:
-        if _core.is_interruption(error):
-            raise
+        let_pass(error)
         log.warn(f"attributes must be a dictionary, not {attributes!r:.100}; none are recorded.")
         return []
     if others := [key for key, _ in items if not isinstance(key, str) or not key]:
@@ -79,7 +78,8 @@ def _parameters(function: Callable[..., Any]) -> list[tuple] | None:
     log line, where the function tells no signature."""
     try:
         signature = inspect.signature(function)
-    except Exception:
+    except Exception as error:
+        let_pass(error)
         log.warn(
             f"The inputs of {wrappers.name_of(function)} are not recorded: it tells no signature."
         )
@@ -520,7 +520,8 @@ def _server_answers(uri: str) -> bool:
 
     try:
         socket.create_connection((parts.hostname, port), timeout=2.0).close()
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return True
 

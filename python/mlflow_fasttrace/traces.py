@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans import entities
 from mlflow_fasttrace._internal.spans.copies import TRACE_ID_KEY, copy_contents
@@ -222,6 +223,7 @@ def log_assessment(trace_id: str, assessment: Assessment) -> Assessment:
         if trace.info is not None:
             trace.info.assessments.append(assessment)
     except Exception as error:
+        let_pass(error)
         log.warn(f"An assessment cannot be logged to {trace_id}: {error}")
     return assessment
 
@@ -351,6 +353,7 @@ def _completed(trace: Any) -> Trace:
         try:
             trace = Trace.from_dict(trace)
         except Exception as error:
+            let_pass(error)
             raise entities.invalid(
                 "Failed to load a trace object from the given dictionary. Please ensure the "
                 f"dictionary is in the correct MLflow Trace format. Error: {error}"

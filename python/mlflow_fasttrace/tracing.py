@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import hooks, locks, log, patching
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.recording.destination import reset as reset_destination
 from mlflow_fasttrace._internal.recording.destination import set_location
 from mlflow_fasttrace._internal.spans import entities
@@ -210,8 +211,7 @@ def _process(span: LiveSpan) -> None:
             if processor(span) is not None:
                 returned.append(_name(processor))
         except Exception as error:
-            if _core.is_interruption(error):
-                raise
+            let_pass(error)
             log.warn(f"Span processor {_name(processor)} failed: {error}")
     if returned:
         log.warn(

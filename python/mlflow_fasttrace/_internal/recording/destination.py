@@ -14,6 +14,7 @@ from typing import Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import locks, patching
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import absolute_uri, without_credentials
@@ -96,7 +97,8 @@ def _has_file_store_data() -> bool:
                 entry.name.isdigit() and os.path.lexists(os.path.join(entry.path, "meta.yaml"))
                 for entry in entries
             )
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
 
 
@@ -265,7 +267,8 @@ def _working_folder() -> str:
     none."""
     try:
         return os.getcwd()
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return "/"
 
 
@@ -274,5 +277,6 @@ def _user() -> str:
         return name
     try:
         return getpass.getuser()
-    except Exception:  # of this user there is no entry, or it cannot be read
+    except Exception as error:  # of this user there is no entry, or it cannot be read
+        let_pass(error)
         return "unknown"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import clock, log
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials
@@ -32,6 +33,7 @@ def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = Fals
     try:
         return _flush(timeout_seconds, accept_spooled)
     except Exception as error:
+        let_pass(error)
         log.warn(f"Delivery cannot be waited for ({type(error).__name__}: {error}).")
         return False
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.spool.files import ring_stem
@@ -83,7 +84,8 @@ class Ring:
         folder, name = os.path.split(prefix)
         try:
             return any(found.startswith(name) for found in os.listdir(folder))
-        except OSError:
+        except OSError as error:
+            let_pass(error)
             return False
 
 
@@ -138,6 +140,7 @@ class Rings:
             try:
                 writer, path = _make(candidate)
             except OSError as error:
+                let_pass(error)
                 reason = reason or error
                 continue
             ring = Ring(candidate, uri, writer, path, spool.name)
@@ -163,6 +166,7 @@ def _make(spool: Spool) -> tuple[_core.RingWriter, str]:
         spool.make_rings()
         return _make_in(spool.rings, spool, stem)
     except OSError as error:
+        let_pass(error)
         if isinstance(error, PermissionError):
             log.warn(f"Rings lie in {spool.folder}, which is slower: {error}.")
     return _make_in(spool.folder, spool, stem)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import clock, hooks, locks, log
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.recording import destination, timeout
@@ -74,6 +75,7 @@ def start() -> None:
             _starting.thread = None
         _starting.failures = 0
     except Exception as error:
+        let_pass(error)
         _note_failure(clock.monotonic() - began, error)
     finally:
         _starting.lock.release()
@@ -142,6 +144,7 @@ def _help(action: Callable[[], None]) -> None:
     try:
         action()
     except Exception as error:
+        let_pass(error)
         log.warn(f"{type(error).__name__}: {error}. Traces are recorded all the same.")
 
 

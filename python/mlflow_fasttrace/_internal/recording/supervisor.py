@@ -10,6 +10,7 @@ import sys
 import threading
 
 from mlflow_fasttrace._internal.base import clock, locks, log
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.base.version import VERSION, release_of
 from mlflow_fasttrace._internal.config import environment
@@ -80,13 +81,16 @@ class Supervisor:
                 return
             if not (_is_older(running.version) or has_other_credentials(ring)):
                 return
-            with contextlib.suppress(OSError):
+            try:
                 os.kill(running.pid, signal.SIGTERM)
+            except OSError as error:  # it has ended
+                let_pass(error)
         if mode == "process" and (why_not := self._cannot_spawn(spool)) is None:
             try:
                 self._spawn(spool, ring)
                 return
             except Exception as error:
+                let_pass(error)
                 why_not = f"No sender process could be started ({error})"
         if mode == "process":
             log.warn(f"{why_not}: a thread of this program delivers.")
@@ -102,6 +106,7 @@ class Supervisor:
         try:
             self.ensure_sender(ring)
         except Exception as error:
+            let_pass(error)
             what = f"{type(error).__name__}: {error}"
             log.warn(f"Nothing is delivered now, since no sender can be started ({what}).")
             return False

@@ -9,6 +9,7 @@ import threading
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import clock, log, patching
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
 
@@ -38,6 +39,7 @@ def _watch(timeout: float, interval: float) -> None:
         try:
             first_seen = _look(first_seen, timeout)
         except Exception as error:
+            let_pass(error)
             log.warn(f"Traces that take too long could not be ended ({error}). It is tried again.")
         clock.sleep(interval)
 

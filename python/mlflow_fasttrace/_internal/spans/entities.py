@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 
 if TYPE_CHECKING:
     from mlflow.entities import Link, Span, SpanEvent, SpanLogLevel, SpanStatus
@@ -231,8 +231,7 @@ def apply_root_options(
         try:
             add_link(span, link)
         except Exception as error:
-            if _core.is_interruption(error):
-                raise
+            let_pass(error)
             log.logger.warning("Skipping invalid link: %s", link)
 
 
@@ -317,8 +316,7 @@ def payload_repr(value: Any) -> str:
     try:
         value = _plain(value)
     except Exception as error:
-        if _core.is_interruption(error):
-            raise
+        let_pass(error)
         # Otherwise it is too deep, or a cycle, and is shown as it is.
     return repr(value)
 

@@ -14,6 +14,7 @@ import traceback
 from typing import Any
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.log import warn
 
 
@@ -30,8 +31,7 @@ def encode_default(value: Any) -> Any:
     except (ValueError, TypeError):
         raise
     except BaseException as error:
-        if _core.is_interruption(error):
-            raise
+        let_pass(error)
         reason = type_name(error)
     warn(
         f"A value of type {type_name(value)} could not be recorded as it is: "
@@ -41,8 +41,7 @@ def encode_default(value: Any) -> Any:
         try:
             return convert(value)
         except BaseException as error:
-            if _core.is_interruption(error):
-                raise
+            let_pass(error)
     return f"<unprintable {type_name(value)} object>"
 
 
@@ -59,8 +58,7 @@ def _stand_in(value: Any) -> Any:
             try:
                 return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             except BaseException as error:
-                if _core.is_interruption(error):
-                    raise
+                let_pass(error)
     attachment = getattr(sys.modules.get("mlflow.tracing.attachments"), "Attachment", None)
     if attachment is not None and isinstance(value, attachment):
         return _core.LiveSpan  # the sign by which the core's encoder knows an attachment
@@ -109,14 +107,12 @@ def format_exception(error: BaseException) -> tuple[str, str, str, str]:
     try:
         message = str(error)
     except BaseException as own:
-        if _core.is_interruption(own):
-            raise
+        let_pass(own)
         message = f"<unprintable {name} object>"
     try:
         limit = _FRAMES_OF_DEEP if _is_deep(error) else None
         stack_trace = "".join(traceback.format_exception(error, limit=limit)).strip()
     except BaseException as own:
-        if _core.is_interruption(own):
-            raise
+        let_pass(own)
         stack_trace = f"{name}: {message}"
     return message, name, stack_trace, f"{name}: {message}"

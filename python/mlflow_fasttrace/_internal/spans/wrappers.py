@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlflow_fasttrace._core import SpanScope, Traced
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 
 
 def function_in_scope(scope: SpanScope, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,8 +116,8 @@ def wrap(traced: Traced, function: Any) -> Callable[..., Any]:
     functools.update_wrapper(wrapper, function)
     try:
         wrapper.__signature__ = inspect.signature(function)
-    except Exception:
-        pass
+    except Exception as error:
+        let_pass(error)
     wrapper.__mlflow_traced__ = True
     if wrapper.__code__ is not _PLAIN or wrapper.__name__ in _IMPLICIT:
         return wrapper
