@@ -4,30 +4,32 @@
  * stack, and no more than this. */
 #define MOST_LEFT_BYTES ((uintptr_t)256 << 10)
 
-/* The lowest address of this thread's stack, and the bytes above it that are to be left. Both are 0
- * until they are first asked for. */
-static _Thread_local uintptr_t stack_lowest, stack_left;
+/* Of this thread: the addresses that have enough of its stack below them, and how much that is.
+ * Size and left are 0 until they are first asked for, and where nothing is known. */
+static _Thread_local StackRoom room;
+static _Thread_local uintptr_t left;
+static _Thread_local bool known;
 
-static void find_stack(void)
+static void find_room(void)
 {
     void *lowest = NULL;
     size_t size = 0;
     if (compat_stack_of_thread(&lowest, &size) != 0) {
-        size = 0; /* nothing is known: nothing is low */
+        size = 0;
     }
-    stack_lowest = (uintptr_t)lowest;
-    stack_left = size / 8 < MOST_LEFT_BYTES ? size / 8 : MOST_LEFT_BYTES;
-    if (stack_lowest == 0) {
-        stack_lowest = UINTPTR_MAX;
-    }
+    left = size / 8 < MOST_LEFT_BYTES ? size / 8 : MOST_LEFT_BYTES;
+    room = (StackRoom){.from = (uintptr_t)lowest + left, .size = size - left};
+    known = true;
 }
 
-bool stack_is_low(void)
+bool stack_look(CoreState *state)
 {
-    if (UNLIKELY(stack_lowest == 0)) {
-        find_stack();
+    if (!known) {
+        find_room();
     }
-    return (uintptr_t)__builtin_frame_address(0) - stack_lowest < stack_left;
+    state->stack_room = room;
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    return here < room.from && room.from - here <= left;
 }
 
 void stack_raise_low(void)

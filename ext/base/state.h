@@ -68,6 +68,11 @@ typedef struct {
 
 #define MAX_INTERRUPTIONS 16
 
+/* Addresses of a thread's C stack that have enough of it below them. */
+typedef struct {
+    uintptr_t from, size;
+} StackRoom;
+
 typedef struct {
 #define X(name) PyTypeObject *name;
     struct {
@@ -115,6 +120,8 @@ typedef struct {
 
     Interruption interruptions[MAX_INTERRUPTIONS]; /* one a thread */
     unsigned interruption_count;
+
+    StackRoom stack_room; /* of the thread that was looked at last: see stack.h */
 
     PyObject **released; /* owned, with its items: see release_in_turn() */
     size_t released_count, released_room;

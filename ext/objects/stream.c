@@ -260,7 +260,7 @@ static PyObject *returned(Stream *stream, PyObject *value)
 /* Whether a step can be made; otherwise the span has ended with the exception that is set. */
 static bool can_step(Stream *stream)
 {
-    if (LIKELY(stream->iterator != NULL && !stack_is_low())) {
+    if (LIKELY(stream->iterator != NULL && !stack_is_low(stream->state))) {
         return true;
     }
     if (stream->iterator == NULL) { /* a finalizer uses what is being collected with it */

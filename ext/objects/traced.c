@@ -112,7 +112,7 @@ static PyObject *call_function(Traced *self, PyObject *args, PyObject *kwargs)
 static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
 {
     CoreState *state = self->state;
-    if (UNLIKELY(stack_is_low())) {
+    if (UNLIKELY(stack_is_low(state))) {
         stack_raise_low();
         return NULL;
     }
