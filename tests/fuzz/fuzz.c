@@ -645,6 +645,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     promise(target != NULL, "FUZZ_TARGET names a target");
     promise(PyImport_AppendInittab("_core", PyInit__core) == 0, "the core is built in");
     Py_InitializeEx(0);
+    Py_SetRecursionLimit(20000); /* json.loads() reads fewer levels than decode() otherwise */
     core.module = made(PyImport_ImportModule("_core"));
     core.decode = function("decode");
     core.encode = function("encode");
