@@ -15,6 +15,10 @@ static void unicode_escape(Buffer *out, unsigned code)
 
 void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
 {
+    if (size == 0) { /* an empty text may come as a NULL pointer */
+        text(out, "\"\"");
+        return;
+    }
     const unsigned char *at = (const unsigned char *)bytes, *end = at + size;
 
     buffer_byte(out, '"');

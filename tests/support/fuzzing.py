@@ -96,6 +96,8 @@ def run(target: str, seconds: float) -> subprocess.CompletedProcess:
             [
                 BUILD / "fuzz",
                 f"-max_total_time={seconds:g}",
+                # Of the same program the same inputs are made; another number tries others.
+                f"-seed={os.environ.get('FUZZ_SEED', '1')}",
                 "-max_len=4096",
                 "-rss_limit_mb=3000",
                 "-timeout=20",
