@@ -38,8 +38,7 @@ static PyObject *core_set_destination(PyObject *module, PyObject *args)
     set_shared((PyObject **)&state->second_ring, second_ring == Py_None ? NULL : second_ring);
     set_shared(&state->destination, bytes);
     Py_DECREF(bytes);
-    Py_INCREF(Py_None);
-    return leave_core(state, Py_None);
+    return leave_core_with_none(state);
 }
 
 static PyObject *core_set_hook(PyObject *module, PyObject *args)
@@ -259,8 +258,7 @@ static PyObject *core_set_last_trace_id(PyObject *module, PyObject *id)
         forget_result(state, PyObject_CallFunctionObjArgs(state->last_trace_id_set, id, NULL));
     }
     set_shared(&state->last_trace_id, id == Py_None ? NULL : id);
-    Py_INCREF(Py_None);
-    return leave_core(state, Py_None);
+    return leave_core_with_none(state);
 }
 
 static PyObject *core_live_trace(PyObject *module, PyObject *id)
@@ -281,8 +279,7 @@ static PyObject *core_end_abandoned(PyObject *module, PyObject *unused)
     (void)unused;
     CoreState *state = state_of_module(module);
     span_end_abandoned(state);
-    Py_INCREF(Py_None);
-    return leave_core(state, Py_None);
+    return leave_core_with_none(state);
 }
 
 static PyObject *core_live_traces(PyObject *module, PyObject *unused)

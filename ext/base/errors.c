@@ -143,7 +143,7 @@ void forget_result(CoreState *state, PyObject *result)
     Py_XDECREF(result);
 }
 
-bool raise_interruption(CoreState *state)
+bool raise_interruption_of_this_thread(CoreState *state)
 {
     PyObject *type, *pending, *traceback;
     Interruption *place = interruption_of_this_thread(state);

@@ -39,18 +39,30 @@ RUNS_PYTHON static inline bool is_interrupted(const CoreState *state)
     return UNLIKELY(state->interruption_count != 0) && this_thread_is_interrupted(state);
 }
 
+RUNS_PYTHON bool raise_interruption_of_this_thread(CoreState *state);
+
 /* Raises this thread's interruption, on top of a pending exception. False, and all stays as it is,
  * where there is none. */
-RUNS_PYTHON bool raise_interruption(CoreState *state);
+RUNS_PYTHON static inline bool raise_interruption(CoreState *state)
+{
+    return UNLIKELY(state->interruption_count != 0) && raise_interruption_of_this_thread(state);
+}
 
 /* The result of a function that the program called; NULL where this thread's interruption leaves
  * instead. Takes the result over, which is NULL where an exception is pending. */
 RUNS_PYTHON static inline PyObject *leave_core(CoreState *state, PyObject *result)
 {
-    if (UNLIKELY(state->interruption_count != 0) && raise_interruption(state)) {
+    if (raise_interruption(state)) {
         Py_CLEAR(result);
     }
     return result;
+}
+
+/* What a function that returns None to the program returns. */
+RUNS_PYTHON static inline PyObject *leave_core_with_none(CoreState *state)
+{
+    Py_INCREF(Py_None);
+    return leave_core(state, Py_None);
 }
 
 #endif

@@ -79,13 +79,6 @@ static int set_dict(Span *span, PyObject *value, void *unused)
     return result;
 }
 
-/* What a method that returns nothing returns. */
-static PyObject *leave_with_none(const Span *span)
-{
-    Py_INCREF(Py_None);
-    return leave_core(span->state, Py_None);
-}
-
 /* The result of a function of _internal/spans/entities.py for the span. */
 static PyObject *from_entities(Span *span, const char *function)
 {
@@ -180,7 +173,7 @@ static PyObject *method_set_attribute(Span *span, PyObject *const *args, Py_ssiz
         return NULL;
     }
     span_set_attribute(span, values[0], values[1]);
-    return leave_with_none(span);
+    return leave_core_with_none(span->state);
 }
 
 static PyObject *set_attributes(Span *span, PyObject *attributes)
@@ -335,7 +328,7 @@ static PyObject *span_py_end(Span *span, PyObject *args, PyObject *kwargs)
         }
     }
     span_end(span, end_ns);
-    return leave_with_none(span);
+    return leave_core_with_none(span->state);
 }
 
 /* ---- reading ---- */
@@ -465,7 +458,7 @@ static PyObject *close_span(Span *span, PyObject *time)
         }
     }
     span_close(span, end_ns);
-    return leave_with_none(span);
+    return leave_core_with_none(span->state);
 }
 
 static PyObject *move_span(Span *span, PyObject *id)
@@ -658,7 +651,7 @@ static PyObject *append_link(Span *span, PyObject *args)
     if (failed) {
         value_has_no_room(span->state);
     }
-    return leave_with_none(span);
+    return leave_core_with_none(span->state);
 }
 
 #define FROM_ENTITIES(function)                                                                    \

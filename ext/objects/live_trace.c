@@ -202,8 +202,7 @@ static PyObject *rewrite(Trace *trace, PyObject *unused)
     if (trace_is_complete(trace)) {
         trace_rewrite(trace->state, trace);
     }
-    Py_INCREF(Py_None);
-    return leave_core(trace->state, Py_None);
+    return leave_core_with_none(trace->state);
 }
 
 static PyMethodDef trace_methods[] = {

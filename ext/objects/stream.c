@@ -242,7 +242,7 @@ static void leave_step(Stream *stream, PyObject *token)
 static PyObject *hand_out(Stream *stream, PyObject *item)
 {
     take_item(stream, item);
-    if (UNLIKELY(is_interrupted(stream->state)) && raise_interruption(stream->state)) {
+    if (raise_interruption(stream->state)) {
         Py_CLEAR(item);
         end_with_pending(stream);
     }
@@ -357,8 +357,7 @@ static PyObject *stream_enter(Stream *stream, PyObject *unused)
         return leave_core(stream->state, NULL);
     }
     set_owned(&stream->token, enter_step(stream));
-    Py_INCREF(Py_None);
-    return leave_core(stream->state, Py_None);
+    return leave_core_with_none(stream->state);
 }
 
 static PyObject *stream_leave(Stream *stream, PyObject *unused)
@@ -367,8 +366,7 @@ static PyObject *stream_leave(Stream *stream, PyObject *unused)
     PyObject *token = stream->token;
     stream->token = NULL;
     leave_step(stream, token);
-    Py_INCREF(Py_None);
-    return leave_core(stream->state, Py_None);
+    return leave_core_with_none(stream->state);
 }
 
 static PyObject *stream_abandon(Stream *stream, PyObject *unused)
@@ -381,7 +379,7 @@ static PyObject *stream_abandon(Stream *stream, PyObject *unused)
 static PyObject *stream_item(Stream *stream, PyObject *item)
 {
     take_item(stream, item);
-    if (UNLIKELY(is_interrupted(stream->state)) && raise_interruption(stream->state)) {
+    if (raise_interruption(stream->state)) {
         end_with_pending(stream);
         return leave_core(stream->state, NULL);
     }
@@ -391,8 +389,7 @@ static PyObject *stream_item(Stream *stream, PyObject *item)
 static PyObject *stream_end(Stream *stream, PyObject *exception)
 {
     end_stream(stream, exception == Py_None ? NULL : exception);
-    Py_INCREF(Py_None);
-    return leave_core(stream->state, Py_None);
+    return leave_core_with_none(stream->state);
 }
 
 static PyObject *stream_get_iterator(Stream *stream, void *unused)

@@ -117,7 +117,7 @@ static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     Current *opened = begin(self, args, kwargs, true);
-    bool interrupted = UNLIKELY(is_interrupted(state)) && raise_interruption(state);
+    bool interrupted = raise_interruption(state);
     PyObject *result = interrupted ? NULL : call_function(self, args, kwargs);
     if (LIKELY(result != NULL)) {
         finish(state, opened, result);
@@ -143,7 +143,7 @@ static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
         return NULL;
     }
     Current *opened = begin(self, args, kwargs, true);
-    bool failed = UNLIKELY(is_interrupted(state)) && raise_interruption(state);
+    bool failed = raise_interruption(state);
     if (!failed && opened != NULL) {
         failed = PyList_Append(held, (PyObject *)opened) < 0;
     }
@@ -180,8 +180,7 @@ static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
     Current *opened = take_held(self->state, held);
     finish(self->state, opened, result);
     Py_XDECREF((PyObject *)opened);
-    Py_INCREF(Py_None);
-    return leave_core(self->state, Py_None);
+    return leave_core_with_none(self->state);
 }
 
 /* GeneratorExit means that the coroutine was closed, perhaps by the garbage collector, where the
@@ -211,8 +210,7 @@ static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
         span_end(span, 0);
     }
     Py_DECREF((PyObject *)opened);
-    Py_INCREF(Py_None);
-    return leave_core(state, Py_None);
+    return leave_core_with_none(state);
 }
 
 static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
@@ -223,7 +221,7 @@ static PyObject *traced_py_stream(Traced *self, PyObject *arguments)
     }
     CoreState *state = self->state;
     Current *opened = begin(self, args, kwargs, false);
-    bool interrupted = UNLIKELY(is_interrupted(state)) && raise_interruption(state);
+    bool interrupted = raise_interruption(state);
     PyObject *iterator = interrupted ? NULL : call_function(self, args, kwargs);
     PyObject *stream = iterator != NULL ? stream_new(state, opened, iterator, self->reducer) : NULL;
     if (UNLIKELY(stream == NULL)) {
