@@ -296,6 +296,13 @@ static PyObject *core_live_traces(PyObject *module, PyObject *unused)
     return list;
 }
 
+static PyObject *core_after_fork(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    context_after_fork(state_of_module(module));
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_is_interruption(PyObject *module, PyObject *exception)
 {
     (void)module;
@@ -363,6 +370,9 @@ static PyMethodDef functions[] = {
      "The trace of this process with that id (tr-...), until it is complete; None otherwise."},
     {"live_traces", core_live_traces, METH_NOARGS,
      "live_traces($module, /)\n--\n\nThe traces of this process that are not complete."},
+    {"after_fork", core_after_fork, METH_NOARGS,
+     "after_fork($module, /)\n--\n\nForget, in a forked child, what other threads of the parent "
+     "did."},
     {"is_interruption", core_is_interruption, METH_O,
      "is_interruption($module, exception, /)\n--\n\n"
      "Whether an exception that came out of a value's or a hook's own code belongs to the "

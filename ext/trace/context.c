@@ -124,6 +124,14 @@ static PyObject *note_collection(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+void context_after_fork(CoreState *state)
+{
+    if (state->collecting_thread != PyThread_get_thread_ident()) {
+        state->collecting_thread = 0;
+        set_shared(&state->finalizer_current, NULL);
+    }
+}
+
 static PyMethodDef note_collection_function = {
     "_note_collection", note_collection, METH_VARARGS,
     "_note_collection($module, phase, info, /)\n--\n\nOne of gc.callbacks."};

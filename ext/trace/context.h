@@ -49,6 +49,10 @@ RUNS_PYTHON static inline bool is_collecting(const CoreState *state)
  * exception. */
 RUNS_PYTHON int context_watch_collections(PyObject *module);
 
+/* Forgets, in a forked child, a collection in another thread, which the child does not have: a new
+ * thread may get its number. */
+RUNS_PYTHON void context_after_fork(CoreState *state);
+
 /* NULL, without an exception, when there is no memory. */
 RUNS_PYTHON Current *non_recording_new(CoreState *state, bool not_sampled);
 

@@ -351,6 +351,9 @@ def current() -> LiveSpan | NonRecordingSpan | None:
     nothing is."""
 
 def current_span() -> LiveSpan | None: ...
+def after_fork() -> None:
+    """Forgets, in a forked child, what other threads of the parent did."""
+
 def is_interruption(exception: BaseException, /) -> bool:
     """Whether an exception that came out of a value's or a hook's own code belongs to the program: a signal
     handler raised it, or it is one like KeyboardInterrupt, which is no ``Exception``. A SystemExit that

@@ -166,6 +166,7 @@ def _link_contexts() -> None:
 def _begin_anew_after_fork() -> None:
     """Gives a forked child rings and senders of its own. Its parent's rings are not touched, and keep the
     spans that were open. The locks are made anew already: base/locks.py is imported first."""
+    _core.after_fork()
     _starting.thread = None
     _starting.failures, _starting.not_before = 0, 0.0
     rings.forget()
