@@ -14,6 +14,7 @@
 #include "spool/segment_reader.h"
 #include "trace/attributes.h"
 #include "trace/context.h"
+#include "trace/span.h"
 
 static int core_exec(PyObject *module)
 {
@@ -41,6 +42,18 @@ static int core_exec(PyObject *module)
     return context_watch_collections(module);
 }
 
+static int core_clear(PyObject *module)
+{
+    span_free_unused(state_of_module(module));
+    return state_clear(module);
+}
+
+static void core_free(void *module)
+{
+    span_free_unused(state_of_module((PyObject *)module));
+    state_free(module);
+}
+
 static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, core_exec},
     {0, NULL},
@@ -53,8 +66,8 @@ static struct PyModuleDef core_module = {
     .m_size = sizeof(CoreState),
     .m_slots = core_slots,
     .m_traverse = state_traverse,
-    .m_clear = state_clear,
-    .m_free = state_free,
+    .m_clear = core_clear,
+    .m_free = core_free,
 };
 
 PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }

@@ -106,6 +106,9 @@ typedef struct {
     PyObject *destination; /* bytes: an encoded map */
     Trace *traces;         /* borrowed: the first of those that are alive, linked */
 
+    Span *unused_spans; /* memory of released spans for the next ones (trace/span.c), linked */
+    unsigned unused_span_count;
+
     /* Before Python 3.12, the thread in which the garbage collector runs, or 0; and what is current
      * in its finalizers, NULL where that is what the context variable says (trace/context.c). */
     unsigned long collecting_thread;

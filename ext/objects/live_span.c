@@ -47,7 +47,6 @@ static void span_dealloc(Span *span)
     PyTypeObject *type = Py_TYPE(span);
     PyObject_GC_UnTrack(span);
     span_release(span);
-    PyObject_GC_Del(span);
     Py_DECREF(type);
 }
 

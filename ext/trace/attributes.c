@@ -115,8 +115,7 @@ Attribute *attributes_look_for(const Attributes *a, Key key)
 /* So many bytes of removed attributes are kept at least: most spans set nothing twice. */
 #define REMOVED_BYTES_KEPT ((size_t)4 << 10)
 
-/* Moves the attributes together, over what was removed. */
-static void compact(Attributes *a)
+void attributes_compact(Attributes *a)
 {
     size_t to = 0;
     uint32_t kept = 0;
@@ -144,7 +143,7 @@ static void compact_if_worth_it(Attributes *a)
     bool many_entries = a->used - a->count > 8 && a->used / 2 > a->count;
     if (UNLIKELY(many_entries ||
                  (a->removed_bytes > REMOVED_BYTES_KEPT && a->removed_bytes > a->values.len / 2))) {
-        compact(a);
+        attributes_compact(a);
     }
 }
 
@@ -246,7 +245,7 @@ bool attributes_set(Attributes *a, Attribute *inline_entries, Key key, const cha
             compact_if_worth_it(a);
         }
         else {
-            compact(a);
+            attributes_compact(a);
         }
     }
     add_entry(a, (Attribute){.hash = key.hash,
@@ -263,16 +262,19 @@ bool attributes_add_all(Attributes *a, Attribute *inline_entries, const Attribut
     if (!reserve(a, inline_entries, from->used, from->values.len)) {
         return false;
     }
-    size_t base = a->values.len;
+    Attribute *added = a->entries + a->used;
+    uint32_t base = (uint32_t)a->values.len;
+    memcpy(added, from->entries, from->used * sizeof *added);
     for (uint32_t i = 0; i < from->used; i++) {
-        Attribute entry = from->entries[i];
-        if (LIKELY(entry.key_size != 0)) {
-            entry.start += (uint32_t)base;
-            add_entry(a, entry);
-        }
+        added[i].start += base;
+    }
+    a->seen |= from->seen;
+    a->used += from->used;
+    a->count += from->used;
+    if (UNLIKELY(a->index != NULL)) {
+        index_make(a);
     }
     buffer_append(&a->values, from->values.data, from->values.len);
-    a->removed_bytes += from->removed_bytes;
     return true;
 }
 
@@ -291,12 +293,17 @@ void attributes_append(const Attributes *a, Buffer *out)
     }
 }
 
+void attributes_free_entries(Attributes *a, Attribute *inline_entries)
+{
+    if (UNLIKELY(a->entries != inline_entries)) {
+        free(a->entries);
+        free(a->index);
+    }
+}
+
 void attributes_free(Attributes *a, Attribute *inline_entries)
 {
-    if (a->entries != inline_entries) {
-        free(a->entries);
-    }
-    free(a->index);
+    attributes_free_entries(a, inline_entries);
     buffer_free(&a->values);
 }
 

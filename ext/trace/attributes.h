@@ -77,7 +77,11 @@ static inline Attribute *attributes_find(const Attributes *a, Key key)
 bool attributes_set(Attributes *attributes, Attribute *inline_entries, Key key, const char *value,
                     size_t value_size);
 
-/* Copies all attributes of `from`, none of whose names is set. False when there is no room. */
+/* Moves the attributes together, over what was removed, as attributes_add_all() wants them. */
+void attributes_compact(Attributes *attributes);
+
+/* Copies all attributes of `from`, which have been compacted and none of whose names is set. False
+ * when there is no room. */
 bool attributes_add_all(Attributes *attributes, Attribute *inline_entries, const Attributes *from);
 
 /* False when it is not set. */
@@ -90,6 +94,9 @@ static inline Reader attribute_value(const Attributes *a, const Attribute *entry
 {
     return reader_over(a->values.data + entry->start + entry->key_size, entry->value_size);
 }
+
+/* Frees all but the values. */
+void attributes_free_entries(Attributes *attributes, Attribute *inline_entries);
 
 void attributes_free(Attributes *attributes, Attribute *inline_entries);
 

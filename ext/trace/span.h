@@ -40,7 +40,6 @@ struct Span {
     bool remote;              /* stands for a span that another process or library records */
     bool has_twin;            /* dict["_twin"] is the span that the program knows it by */
     Attributes attributes;
-    Attribute inline_entries[INLINE_ATTRIBUTES];
     Buffer events; /* encoded, one after another */
     uint32_t event_count;
     uint32_t link_count;
@@ -48,6 +47,7 @@ struct Span {
     PyObject *link_list;   /* owned list of Link, NULL until one is added */
     PyObject *attachments; /* owned dict of Attachment by id, NULL until there is one */
     PyObject *dict;        /* owned: what the program keeps on the span, NULL until it does */
+    Attribute inline_entries[INLINE_ATTRIBUTES]; /* as many as `attributes` says are filled */
 };
 
 enum { STATUS_UNSET = 0, STATUS_OK = 1, STATUS_ERROR = 2 };
@@ -87,7 +87,11 @@ static inline void trace_track_with_spans(Trace *trace)
  * hooks, and a dealloc may be part of a garbage collection. Keeps a pending exception. */
 RUNS_PYTHON void abandon(CoreState *state, PyObject *span_or_trace);
 
-/* Releases what a span owns and takes it out of its trace's list: the end of its dealloc. */
+/* Releases what a span owns, takes it out of its trace's list, and frees it or keeps its memory for
+ * the next span: its dealloc, but for the type. */
 RUNS_PYTHON void span_release(Span *span);
+
+/* Frees the memory that was kept for spans. Before the state forgets its types. */
+void span_free_unused(CoreState *state);
 
 #endif
