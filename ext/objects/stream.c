@@ -217,14 +217,12 @@ static PyObject *enter_step(Stream *stream)
     return token;
 }
 
-/* Ends a step; takes the token over. Keeps a pending exception. */
+/* Ends a step that raised nothing; takes the token over. */
 static void leave_step(Stream *stream, PyObject *token)
 {
-    PyObject *type, *value, *traceback;
     if (token == NULL) {
         return;
     }
-    PyErr_Fetch(&type, &value, &traceback);
     Py_INCREF(token);
     if (UNLIKELY(!context_leave(stream->state, token))) {
         note_before(stream, token);
@@ -234,6 +232,14 @@ static void leave_step(Stream *stream, PyObject *token)
         stream->opened->left_behind = true;
     }
     Py_DECREF(token);
+}
+
+/* Ends a step that may have raised; takes the token over. Keeps a pending exception. */
+static void leave_step_with_pending(Stream *stream, PyObject *token)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    leave_step(stream, token);
     PyErr_Restore(type, value, traceback);
 }
 
@@ -282,11 +288,12 @@ static PyObject *stream_send(Stream *stream, PyObject *sent)
     }
     PyObject *token = enter_step(stream);
     PySendResult step = PyIter_Send(stream->iterator, sent, &result);
-    leave_step(stream, token);
     if (step == PYGEN_ERROR) {
+        leave_step_with_pending(stream, token);
         end_with_pending(stream);
         return leave_core(stream->state, NULL);
     }
+    leave_step(stream, token);
     return step == PYGEN_RETURN ? returned(stream, result) : hand_out(stream, result);
 }
 
@@ -334,7 +341,7 @@ static PyObject *stream_throw(Stream *stream, PyObject *exception)
         token = enter_step(stream);
     }
     PyObject *result = PyObject_CallMethod(stream->iterator, "throw", "O", exception);
-    leave_step(stream, token);
+    leave_step_with_pending(stream, token);
     if (result != NULL) {
         result = hand_out(stream, result);
         if (closing) {

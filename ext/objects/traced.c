@@ -131,21 +131,31 @@ static PyObject *traced_call(Traced *self, PyObject *args, PyObject *kwargs)
 
 /* ---- for the wrapper of a coroutine function ----
  *
- * What _begin() made current is handed over in a list of the wrapper's, and not as a result: an
- * exception of a signal handler may come between a call and the use of its result. */
+ * What _begin() made current is handed over in a list of the wrapper's, of one item that was None,
+ * and not as a result: an exception of a signal handler may come between a call and the use of its
+ * result. */
 
-static PyObject *traced_py_begin(Traced *self, PyObject *arguments)
+static bool has_arguments(PyObject *const *args, Py_ssize_t count, Py_ssize_t wanted)
+{
+    bool fit = count == wanted && PyList_Check(args[0]) &&
+               (wanted != 3 || (PyTuple_Check(args[1]) && PyDict_Check(args[2])));
+    if (UNLIKELY(!fit)) {
+        PyErr_SetString(PyExc_TypeError, "these are not the arguments of a step of a coroutine");
+    }
+    return fit;
+}
+
+static PyObject *traced_py_begin(Traced *self, PyObject *const *args, Py_ssize_t count)
 {
     CoreState *state = self->state;
-    PyObject *held, *args, *kwargs;
-    if (!PyArg_ParseTuple(arguments, "O!O!O!:_begin", &PyList_Type, &held, &PyTuple_Type, &args,
-                          &PyDict_Type, &kwargs)) {
+    if (!has_arguments(args, count, 3)) {
         return NULL;
     }
-    Current *opened = begin(self, args, kwargs, true);
+    Current *opened = begin(self, args[1], args[2], true);
     bool failed = raise_interruption(state);
     if (!failed && opened != NULL) {
-        failed = PyList_Append(held, (PyObject *)opened) < 0;
+        Py_INCREF((PyObject *)opened);
+        failed = PyList_SetItem(args[0], 0, (PyObject *)opened) < 0;
     }
     if (UNLIKELY(failed)) {
         fail(state, opened);
@@ -165,34 +175,32 @@ static Current *take_held(const CoreState *state, PyObject *held)
         return NULL;
     }
     Py_INCREF(object);
-    if (PyList_SetSlice(held, 0, 1, NULL) < 0) {
-        PyErr_Clear();
-    }
+    Py_INCREF(Py_None);
+    PyList_SetItem(held, 0, Py_None);
     return (Current *)object;
 }
 
-static PyObject *traced_py_finish(Traced *self, PyObject *arguments)
+static PyObject *traced_py_finish(Traced *self, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *held, *result;
-    if (!PyArg_ParseTuple(arguments, "O!O:_finish", &PyList_Type, &held, &result)) {
+    if (!has_arguments(args, count, 2)) {
         return NULL;
     }
-    Current *opened = take_held(self->state, held);
-    finish(self->state, opened, result);
+    Current *opened = take_held(self->state, args[0]);
+    finish(self->state, opened, args[1]);
     Py_XDECREF((PyObject *)opened);
     return leave_core_with_none(self->state);
 }
 
 /* GeneratorExit means that the coroutine was closed, perhaps by the garbage collector, where the
  * context must not be touched. */
-static PyObject *traced_py_fail(Traced *self, PyObject *arguments)
+static PyObject *traced_py_fail(Traced *self, PyObject *const *args, Py_ssize_t count)
 {
     CoreState *state = self->state;
-    PyObject *held, *exception;
-    if (!PyArg_ParseTuple(arguments, "O!O:_fail", &PyList_Type, &held, &exception)) {
+    if (!has_arguments(args, count, 2)) {
         return NULL;
     }
-    Current *opened = take_held(state, held);
+    PyObject *exception = args[1];
+    Current *opened = take_held(state, args[0]);
     if (opened == NULL) {
         Py_RETURN_NONE;
     }
@@ -325,6 +333,7 @@ static PyObject *traced_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(self);
         return leave_core(state, NULL);
     }
+    attributes_compact(&self->prepared);
     self->prepared_name_a_first_one = attributes_name_a_first_one(&self->prepared);
     return leave_core(self->state, (PyObject *)self);
 }
@@ -428,12 +437,12 @@ static PyObject *traced_py_set_signature_function(Traced *self, PyObject *functi
 }
 
 static PyMethodDef traced_methods[] = {
-    {"_begin", (PyCFunction)traced_py_begin, METH_VARARGS,
+    {"_begin", (PyCFunction)(void (*)(void))traced_py_begin, METH_FASTCALL,
      "_begin($self, held, args, kwargs, /)\n--\n\n"
-     "Start the span of a call; what is current now is put into the list `held`."},
-    {"_finish", (PyCFunction)traced_py_finish, METH_VARARGS,
+     "Start the span of a call; what is current now replaces the None in `held`."},
+    {"_finish", (PyCFunction)(void (*)(void))traced_py_finish, METH_FASTCALL,
      "_finish($self, held, result, /)\n--\n\nEnd the span of a call that returned."},
-    {"_fail", (PyCFunction)traced_py_fail, METH_VARARGS,
+    {"_fail", (PyCFunction)(void (*)(void))traced_py_fail, METH_FASTCALL,
      "_fail($self, held, error, /)\n--\n\n"
      "End the span of a call that raised, unless it has ended."},
     {"_stream", (PyCFunction)traced_py_stream, METH_VARARGS,

@@ -178,7 +178,7 @@ def _coroutine_function(traced: Traced, function: Callable[..., Any]) -> Callabl
     # A signal handler may raise after any call: what began is in a list that is there before, and ends
     # in any case.
     async def wrapper(*args, **kwargs):
-        held = []
+        held = [None]
         try:
             begin(held, args, kwargs)
             result = await function(*args, **kwargs)
