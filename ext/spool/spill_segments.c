@@ -143,8 +143,8 @@ static bool memory_write(Spill *spill, uint64_t *sequence)
  * the number of the segment that the thread may still make there is not used again. */
 static bool spill_open(Spill *spill, uint64_t *sequence, uint64_t needed)
 {
-    uint64_t held;
-    if (compat_file_limit() < SEGMENT_HEAD_SIZE + needed) {
+    uint64_t held, limit = compat_file_limit();
+    if (limit < SEGMENT_HEAD_SIZE + needed) {
         return false;
     }
     if (folder_wait(&spill->opening, 0) == FOLDER_WAITS) {
@@ -167,6 +167,9 @@ static bool spill_open(Spill *spill, uint64_t *sequence, uint64_t needed)
     uint64_t most =
         spill->max_bytes / 8 < SEGMENT_MAX_BYTES ? spill->max_bytes / 8 : SEGMENT_MAX_BYTES;
     spill->room = room < most ? room : most;
+    if (spill->room > limit) {
+        spill->room = limit;
+    }
     spill->size = SEGMENT_HEAD_SIZE;
     return true;
 }
@@ -193,6 +196,40 @@ static bool spill_failed(Spill *spill)
     return false;
 }
 
+/* Appends the frame to the segment on disk, or all is as it was: a frame that was written in part
+ * (the disk is full) is cut off again, so that what follows it can be read. */
+static bool disk_append(Spill *spill, uint64_t *sequence)
+{
+    if (write_whole(spill->fd, spill->frame.data, spill->frame.len)) {
+        spill->size += spill->frame.len;
+        return true;
+    }
+    int saved = errno;
+    if (ftruncate(spill->fd, (off_t)spill->size) != 0 ||
+        lseek(spill->fd, (off_t)spill->size, SEEK_SET) < 0) {
+        spill_end(spill, sequence);
+    }
+    errno = saved;
+    return false;
+}
+
+static bool disk_write(Spill *spill, uint64_t *sequence)
+{
+    if (spill->fd >= 0 && spill->size + spill->frame.len > spill->room) {
+        spill_end(spill, sequence);
+    }
+    if (spill->fd >= 0) {
+        if (disk_append(spill, sequence)) {
+            return true;
+        }
+        if (errno != EFBIG) {
+            return false;
+        }
+        spill_end(spill, sequence); /* the limit on the size of files was lowered */
+    }
+    return spill_open(spill, sequence, spill->frame.len) && disk_append(spill, sequence);
+}
+
 bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
 {
     if (spill->max_bytes == 0 || (disk_rests(spill) && memory_rests(spill))) {
@@ -209,24 +246,9 @@ bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
     if (disk_rests(spill)) {
         return false;
     }
-    /* A segment ends at the limit on the size of files, too, which may have been lowered since. */
-    uint64_t size = spill->size + spill->frame.len;
-    if (spill->fd >= 0 && (size > spill->room || size > compat_file_limit())) {
-        spill_end(spill, sequence);
-    }
-    if (spill->fd < 0 && !spill_open(spill, sequence, spill->frame.len)) {
-        return spill_failed(spill);
-    }
-    if (!write_whole(spill->fd, spill->frame.data, spill->frame.len)) {
-        /* A frame that was written in part (the disk is full) is cut off again, so that what
-         * follows it can be read. */
-        if (ftruncate(spill->fd, (off_t)spill->size) != 0 ||
-            lseek(spill->fd, (off_t)spill->size, SEEK_SET) < 0) {
-            spill_end(spill, sequence);
-        }
+    if (!disk_write(spill, sequence)) {
         return spill_failed(spill);
     }
     spill->failing = false;
-    spill->size += spill->frame.len;
     return true;
 }

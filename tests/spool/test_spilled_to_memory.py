@@ -153,6 +153,23 @@ def test_a_segment_that_takes_not_even_its_first_record_is_ended(ring, memory, t
     assert numbers_in(reader) + read(on_disk) == list(range(4))
 
 
+def test_a_limit_on_the_size_of_files_that_comes_later_ends_the_segment_on_disk(tmp_path):
+    """The record that meets it is the first of another segment."""
+    _writer, reader = spans_to_ring(tmp_path, CAPACITY)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for n in range(8):  # the ring has room for three
+            record_number(n, size=17 << 10)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60 << 10, before[1]))
+        for n in range(8, 11):
+            record_number(n, size=17 << 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        destination.reset()
+    assert numbers_in(reader) == [0, 1, 2]
+    assert [read(path) for path in spilled(tmp_path)] == [[3, 4, 5, 6, 7], [8, 9, 10]]
+
+
 def test_half_of_the_tmpfs_stays_free(ring, memory, tmp_path):
     free = os.statvfs(memory)
     half = free.f_blocks * free.f_frsize // 2
