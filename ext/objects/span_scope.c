@@ -214,13 +214,14 @@ static PyObject *scope_enter(SpanScope *scope, PyObject *unused)
     return scope->no_op;
 }
 
-static PyObject *scope_exit(SpanScope *scope, PyObject *args)
+static PyObject *scope_exit(SpanScope *scope, PyObject *const *args, Py_ssize_t count)
 {
     CoreState *state = state_of_type(Py_TYPE((PyObject *)scope));
-    PyObject *type, *value, *traceback, *made = NULL;
-    if (!PyArg_ParseTuple(args, "OOO:__exit__", &type, &value, &traceback)) {
+    if (count != 3) {
+        PyErr_Format(PyExc_TypeError, "__exit__() takes exactly 3 arguments (%zd given)", count);
         return NULL;
     }
+    PyObject *type = args[0], *value = args[1], *made = NULL;
     /* Called by hand with the type alone: the exception is made, as a with statement would. */
     if (value == Py_None && type != Py_None && as_span(state, scope->opened) != NULL) {
         made = PyObject_CallNoArgs(type);
@@ -254,7 +255,7 @@ static PyObject *scope_again(SpanScope *scope, PyObject *unused)
 static PyMethodDef scope_methods[] = {
     {"__enter__", (PyCFunction)scope_enter, METH_NOARGS,
      "__enter__($self, /)\n--\n\nStart the span and make it current."},
-    {"__exit__", (PyCFunction)scope_exit, METH_VARARGS,
+    {"__exit__", (PyCFunction)(void (*)(void))scope_exit, METH_FASTCALL,
      "__exit__($self, kind, value, traceback, /)\n--\n\nEnd the span; never swallows an "
      "exception."},
     {"again", (PyCFunction)scope_again, METH_NOARGS,
