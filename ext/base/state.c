@@ -63,7 +63,8 @@ int state_init(PyObject *module)
         return -1;
     }
     state->method_type = attribute_of("types", "MethodType");
-    return state->method_type != NULL ? 0 : -1;
+    state->copy_context = attribute_of("contextvars", "copy_context");
+    return state->method_type != NULL && state->copy_context != NULL ? 0 : -1;
 }
 
 int state_traverse(PyObject *module, visitproc visit, void *arg)

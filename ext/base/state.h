@@ -47,6 +47,7 @@ typedef struct Trace Trace;
     X(current_span.set)                                                                            \
     X(current_span.reset)                                                                          \
     X(scope_get)                                                                                   \
+    X(copy_context)                                                                                \
     X(modules)                                                                                     \
     X(runs_module)                                                                                 \
     X(ring)                                                                                        \
@@ -114,6 +115,8 @@ typedef struct {
     unsigned long collecting_thread;
     PyObject *finalizer_current;
 
+    bool read_in_collection; /* the context variable was read in such a finalizer */
+    PyObject *copy_context;  /* contextvars.copy_context */
     PyObject *abandoned; /* list of spans that wait for span_end_abandoned(), or NULL */
 
     PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */

@@ -14,7 +14,12 @@
  *
  * In a traced call of a finalizer, which ends before the collection goes on, the state has what is
  * current (finalizer_current) and stands before the variable. The collector says when it is at
- * work. */
+ * work.
+ *
+ * Nor is reading the variable there without an effect: ContextVar.get() remembers what it has
+ * found, and in the middle of a reset(), which takes the value out, it remembers what is about to
+ * go. So a collection in which the variable was read ends with a step into another context and out
+ * of it, at which a thread forgets what its variables have found (forget_what_was_read). */
 #include "trace/context.h"
 
 #include "base/errors.h"
@@ -25,8 +30,12 @@ CurrentResult context_current(CoreState *state, Current **current)
     if (UNLIKELY(state->current_span.get == NULL)) { /* the garbage collector has cleared it */
         return CURRENT_UNKNOWN;
     }
-    PyObject *value = is_collecting(state) ? state->finalizer_current : NULL;
-    Py_XINCREF(value);
+    PyObject *value = NULL;
+    if (is_collecting(state)) {
+        state->read_in_collection = true; /* here, or by the code that runs next */
+        value = state->finalizer_current;
+        Py_XINCREF(value);
+    }
     if (LIKELY(value == NULL)) {
         value = PyObject_CallNoArgs(state->current_span.get);
     }
@@ -110,6 +119,19 @@ bool context_leave(CoreState *state, PyObject *token)
 
 /* ---- the garbage collector ---- */
 
+/* Has this thread's context variables look anew at what the context has. */
+static void forget_what_was_read(CoreState *state)
+{
+    if (LIKELY(!state->read_in_collection) || state->copy_context == NULL) {
+        return;
+    }
+    state->read_in_collection = false;
+    PyObject *other = PyObject_CallNoArgs(state->copy_context);
+    PyObject *done = other ? PyObject_CallMethod(other, "run", "O", state->copy_context) : NULL;
+    forget_result(state, done);
+    Py_XDECREF(other);
+}
+
 /* One of gc.callbacks: (phase, info). */
 static PyObject *note_collection(PyObject *module, PyObject *args)
 {
@@ -121,6 +143,7 @@ static PyObject *note_collection(PyObject *module, PyObject *args)
     bool starts = PyUnicode_CompareWithASCIIString(phase, "start") == 0;
     state->collecting_thread = starts ? PyThread_get_thread_ident() : 0;
     set_shared(&state->finalizer_current, NULL);
+    forget_what_was_read(state);
     Py_RETURN_NONE;
 }
 

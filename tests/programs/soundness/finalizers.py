@@ -54,6 +54,22 @@ def work(n):
     assert mlflow.get_current_active_span() is before
 
 
+def current_after(allocations: int):
+    """What is current after a span in a context of its own, where a collection runs at that allocation since
+    its start: in the middle of the variable's reset(), for some."""
+    for variable in variables:
+        variable.set(0)
+    gc.disable()
+    gc.collect()
+    Connection()
+    before = gc.get_threshold()
+    with mlflow.start_span("scope"):
+        gc.set_threshold(allocations)
+        gc.enable()
+    gc.set_threshold(*before)
+    return mlflow.get_current_active_span()
+
+
 unraisable = []
 sys.unraisablehook = unraisable.append
 work(0)
@@ -63,6 +79,8 @@ for n in range(300):
     contextvars.copy_context().run(work, n)
 gc.set_threshold(*before)
 gc.collect()
+for allocations in range(1, 300):
+    assert contextvars.Context().run(current_after, allocations) is None, allocations
 assert not unraisable, unraisable[0]
 assert closed > 500, closed
 assert _core.current() is None
