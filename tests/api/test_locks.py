@@ -101,6 +101,64 @@ def test_a_call_may_interrupt_itself(program, call, run_program):
     assert result.out == "ended\n"
 
 
+INTERRUPTED = """
+import os, random, signal, threading, time
+os.environ["MLFLOW_FASTTRACE_SENDER"] = "none"
+import mlflow_fasttrace
+from mlflow_fasttrace._internal.base import locks, log
+from mlflow_fasttrace._internal.recording import destination, start, supervisor
+
+class Alarm(Exception):
+    pass
+
+raised = 0
+
+def handle(*_):
+    global raised
+    raised += 1
+    raise Alarm
+
+def begin():
+    destination.reset()
+    start.start()
+
+lock = locks.Lock()
+
+def take():
+    with lock:
+        pass
+
+def work(call, before):
+    while raised == before:
+        call()
+
+signal.signal(signal.SIGALRM, handle)
+calls = take, begin, supervisor.supervisor.restart, lambda: log._warned.is_due("warning")
+for call in calls:
+    call()
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1e-4))
+            work(call, raised)
+        except Alarm:
+            pass
+free = []
+looks = lambda: free.extend(one.acquire(timeout=5) for one in list(locks._locks))
+other = threading.Thread(target=looks)
+other.start()
+other.join()
+assert raised > 100 and len(free) > 5 and all(free), (raised, free)
+print("ended")
+"""
+
+
+def test_an_exception_of_a_signal_handler_leaves_no_lock_taken(run_program):
+    result = run_program(INTERRUPTED)
+    assert result.returncode == 0, result.err
+    assert result.out == "ended\n"
+
+
 def test_a_forked_child_keeps_the_lock_that_its_own_thread_holds():
     lock, other = locks.Lock(), locks.Lock()
     held, go = threading.Event(), threading.Event()
@@ -115,10 +173,10 @@ def test_a_forked_child_keeps_the_lock_that_its_own_thread_holds():
     held.wait(60)
     with lock:
         locks.after_fork()  # as in a child, which has this thread alone
-        assert other.acquire(0)
+        assert other.acquire(blocking=False)
         other.release()
         taken = []
-        child = threading.Thread(target=lambda: taken.append(lock.acquire(0)))
+        child = threading.Thread(target=lambda: taken.append(lock.acquire(blocking=False)))
         child.start()
         child.join()
         assert taken == [False]

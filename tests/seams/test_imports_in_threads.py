@@ -178,7 +178,7 @@ def test_no_lock_is_held_while_the_action_of_a_module_runs(slow_module):
     slow_module.go.set()
 
     def take_the_lock():
-        taken.append(patching.lock.acquire(10))
+        taken.append(patching.lock.acquire(timeout=10))
         patching.lock.release()
 
     def take():

@@ -11,53 +11,40 @@ A lock is held over this package's own code only, never over what the program ma
 
 from __future__ import annotations
 
+import _thread
 import os
-import threading
 import weakref
-from types import TracebackType
 
 
-class Lock:
+class Lock(_thread.RLock):  # type: ignore[misc]  # final for typeshed alone
     """A lock that its thread may take again, and that a forked child finds free unless the thread that
-    forked holds it. Used with ``with``, or as ``if lock.acquire(seconds): try: ... finally:
-    lock.release()``."""
+    forked holds it.
+
+    It is used with ``with``, whose two steps are C functions of the base class: a signal handler that raises
+    does so before the lock is taken, or inside of the block. A method in Python could be left in between, with
+    the lock taken for good. For the same reason who waits for some time only, or not at all, takes it inside of
+    a ``try`` statement, and gives it back by the first call behind ``finally``, which raises RuntimeError where
+    it was not taken::
+
+        try:
+            if lock.acquire(timeout=seconds):
+                ...
+        finally:
+            try:
+                lock.release()
+            except RuntimeError as error:
+                let_pass(error)
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
         _locks.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lock.release()
-
-    def acquire(self, seconds: float) -> bool:
-        """Waits for the lock.
-
-        Args:
-            seconds: How long at most; 0: not at all.
-
-        Returns:
-            Whether this thread has it now.
-        """
-        return self._lock.acquire(timeout=seconds) if seconds else self._lock.acquire(False)
-
-    def release(self) -> None:
-        """Gives the lock back."""
-        self._lock.release()
 
     def _after_fork(self) -> None:
         """Makes the lock anew where a thread that the child does not have holds it."""
-        if self._lock.acquire(False):  # it is free, or this thread's
-            self._lock.release()
+        if self.acquire(False):  # it is free, or this thread's
+            self.release()
         else:
-            self._lock = threading.RLock()
+            self._at_fork_reinit()  # type: ignore[attr-defined]  # as for the locks of threading
 
 
 _locks: weakref.WeakSet[Lock] = weakref.WeakSet()

@@ -62,10 +62,10 @@ def start() -> None:
         # C code has forked: Python's handlers have not run.
         locks.after_fork()
         _begin_anew_after_fork()
-    if not _starting.lock.acquire(_WAIT_SECONDS):
-        log.warn("Another thread takes long to begin recording; this thread's traces are lost.")
-        return
     try:
+        if not _starting.lock.acquire(timeout=_WAIT_SECONDS):
+            log.warn("Another thread takes long to begin recording; this thread's traces are lost.")
+            return
         if destination.chosen.in_force or environment.disabled():
             return
         _starting.thread = threading.get_ident()
@@ -78,7 +78,10 @@ def start() -> None:
         let_pass(error)
         _note_failure(clock.monotonic() - began, error)
     finally:
-        _starting.lock.release()
+        try:
+            _starting.lock.release()
+        except RuntimeError as error:  # it was not taken
+            let_pass(error)
 
 
 def _note_failure(seconds: float, error: Exception) -> None:

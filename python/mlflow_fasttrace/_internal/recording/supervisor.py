@@ -115,9 +115,9 @@ class Supervisor:
     def restart(self) -> None:
         """Answers the core where the sender of a ring has given no heartbeat for some seconds, or
         may not sign in."""
-        if not self._restart_lock.acquire(0):
-            return
         try:
+            if not self._restart_lock.acquire(blocking=False):
+                return
             for name, ring in list(rings.in_use.items()):
                 if ring.path is not None and not os.path.exists(ring.path):
                     # No sender to come will find it, so this process sends what it holds.
@@ -127,7 +127,10 @@ class Supervisor:
                 else:
                     self.try_to_ensure_sender(ring)
         finally:
-            self._restart_lock.release()
+            try:
+                self._restart_lock.release()
+            except RuntimeError as error:  # it was not taken
+                let_pass(error)
 
     def is_sender_thread(self) -> bool:
         """Whether this thread delivers, so that it must not wait for delivery."""
