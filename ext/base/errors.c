@@ -80,9 +80,42 @@ static Interruption *interruption_of_this_thread(CoreState *state)
     return NULL;
 }
 
+/* Whether one frame was called, directly or not, by the other. Keeps the pending exception. */
+static bool is_below(PyObject *frame, PyObject *other)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    Py_INCREF(frame);
+    do {
+        PyObject *back = PyObject_GetAttrString(frame, "f_back");
+        Py_DECREF(frame);
+        frame = back;
+    } while (frame != NULL && frame != Py_None && frame != other);
+    bool result = frame == other;
+    Py_XDECREF(frame);
+    PyErr_Restore(type, value, traceback); /* without memory for a frame this forgets an error */
+    return result;
+}
+
+/* Whether this thread has an interruption that leaves from the function of the core that runs now:
+ * not one whose own function is still at work and runs Python code, which has called this one. */
+static bool leaves_from_here(CoreState *state)
+{
+    Interruption *place = interruption_of_this_thread(state);
+    PyObject *now = place != NULL ? (PyObject *)PyEval_GetFrame() : NULL; /* borrowed */
+    if (place == NULL || now == NULL || place->caller == NULL || LIKELY(now == place->caller)) {
+        return place != NULL;
+    }
+    PyObject *caller = place->caller;
+    Py_INCREF(caller);
+    bool is_inside = is_below(now, caller);
+    Py_DECREF(caller);
+    return !is_inside;
+}
+
 bool this_thread_is_interrupted(const CoreState *state)
 {
-    return interruption_of_this_thread((CoreState *)state) != NULL;
+    return leaves_from_here((CoreState *)state);
 }
 
 /* Notes that an exception was raised while another one was being handled, whose reference it takes
@@ -103,6 +136,7 @@ static void set_context(PyObject *exception, PyObject *earlier)
 static void put_aside(CoreState *state, PyObject *exception)
 {
     Interruption *place = interruption_of_this_thread(state);
+    PyObject *caller = (PyObject *)PyEval_GetFrame(); /* borrowed */
     Py_INCREF(exception);
     if (place != NULL) {
         PyObject *earlier = place->exception;
@@ -110,8 +144,9 @@ static void put_aside(CoreState *state, PyObject *exception)
         set_context(exception, earlier);
     }
     else if (state->interruption_count < MAX_INTERRUPTIONS) {
-        state->interruptions[state->interruption_count++] =
-            (Interruption){.thread = PyThread_get_thread_ident(), .exception = exception};
+        Py_XINCREF(caller);
+        state->interruptions[state->interruption_count++] = (Interruption){
+            .thread = PyThread_get_thread_ident(), .exception = exception, .caller = caller};
     }
     else { /* as many threads at the same moment: then it is at least seen */
         Py_INCREF((PyObject *)Py_TYPE(exception));
@@ -146,11 +181,12 @@ void forget_result(CoreState *state, PyObject *result)
 bool raise_interruption_of_this_thread(CoreState *state)
 {
     PyObject *type, *pending, *traceback;
-    Interruption *place = interruption_of_this_thread(state);
+    /* Asked for after Python code has run: other threads move theirs. */
+    Interruption *place = leaves_from_here(state) ? interruption_of_this_thread(state) : NULL;
     if (place == NULL) {
         return false;
     }
-    PyObject *exception = place->exception;
+    PyObject *exception = place->exception, *caller = place->caller;
     *place = state->interruptions[--state->interruption_count];
     take_exception(&type, &pending, &traceback);
     Py_XDECREF(type);
@@ -160,6 +196,7 @@ bool raise_interruption_of_this_thread(CoreState *state)
     }
     type = (PyObject *)Py_TYPE(exception);
     Py_INCREF(type);
+    Py_XDECREF(caller); /* the program has more references to a frame that runs */
     PyErr_Restore(type, exception, PyException_GetTraceback(exception));
     return true;
 }

@@ -6,7 +6,8 @@
  * (KeyboardInterrupt, CancelledError, gevent's Timeout: a BaseException that is neither an
  * Exception nor SystemExit). It is put aside, so that the work goes on without an exception set,
  * and leaves from the function of the core that the program called: each of them ends with
- * leave_core().
+ * leave_core(). It does not leave from another one that is called in the meantime, by a finalizer
+ * say, of which Python would swallow it: to these it is as if it were not there.
  *
  * Everything here runs Python code: releasing an exception can run a finalizer. */
 #ifndef FASTTRACE_ERRORS_H
@@ -32,8 +33,8 @@ RUNS_PYTHON bool is_interruption(PyObject *exception);
 
 RUNS_PYTHON bool this_thread_is_interrupted(const CoreState *state);
 
-/* Whether this thread has an interruption: then no more of the program's code should run before it
- * leaves. */
+/* Whether this thread has an interruption that leaves from here: then no more of the program's code
+ * should run before it leaves. */
 RUNS_PYTHON static inline bool is_interrupted(const CoreState *state)
 {
     return UNLIKELY(state->interruption_count != 0) && this_thread_is_interrupted(state);
@@ -42,7 +43,7 @@ RUNS_PYTHON static inline bool is_interrupted(const CoreState *state)
 RUNS_PYTHON bool raise_interruption_of_this_thread(CoreState *state);
 
 /* Raises this thread's interruption, on top of a pending exception. False, and all stays as it is,
- * where there is none. */
+ * where there is none that leaves from here. */
 RUNS_PYTHON static inline bool raise_interruption(CoreState *state)
 {
     return UNLIKELY(state->interruption_count != 0) && raise_interruption_of_this_thread(state);

@@ -78,6 +78,7 @@ int state_traverse(PyObject *module, visitproc visit, void *arg)
     CORE_OBJECTS(VISIT_OBJECT)
     for (unsigned i = 0; i < state->interruption_count; i++) {
         Py_VISIT(state->interruptions[i].exception);
+        Py_VISIT(state->interruptions[i].caller);
     }
     return 0;
 }
@@ -92,7 +93,9 @@ int state_clear(PyObject *module)
     PYTHON_HOOKS(CLEAR_HOOK)
     CORE_OBJECTS(CLEAR_OBJECT)
     while (state->interruption_count > 0) {
-        Py_DECREF(state->interruptions[--state->interruption_count].exception);
+        Interruption last = state->interruptions[--state->interruption_count];
+        Py_DECREF(last.exception);
+        Py_XDECREF(last.caller);
     }
     return 0;
 }

@@ -65,6 +65,7 @@ typedef struct Trace Trace;
 typedef struct {
     unsigned long thread; /* PyThread_get_thread_ident() */
     PyObject *exception;  /* owned */
+    PyObject *caller;     /* owned: the frame that called the core; NULL for none */
 } Interruption;
 
 #define MAX_INTERRUPTIONS 16
@@ -114,9 +115,9 @@ typedef struct {
      * in its finalizers, NULL where that is what the context variable says (trace/context.c). */
     unsigned long collecting_thread;
     PyObject *finalizer_current;
-
     bool read_in_collection; /* the context variable was read in such a finalizer */
     PyObject *copy_context;  /* contextvars.copy_context */
+
     PyObject *abandoned; /* list of spans that wait for span_end_abandoned(), or NULL */
 
     PyObject *method_type; /* types.MethodType: binds a traced callable to an instance */

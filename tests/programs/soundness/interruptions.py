@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
 
 import mlflow_fasttrace as mlflow
@@ -273,6 +274,30 @@ def main() -> None:
         assert error is raised[1] and error.__context__ is raised[0]
     else:
         raise AssertionError("nothing was raised")
+
+    # A finalizer that traces before the exception has left: Python would swallow it there.
+    class Dropped:
+        def __del__(self):
+            function("in a finalizer")
+            with mlflow.start_span("in a finalizer"):
+                calls.append("the block")
+
+    span = mlflow.start_span_no_context("ends with what interrupts")
+    dropped = [Dropped()]
+    swallowed: list[object] = []
+    sys.unraisablehook = swallowed.append
+    hooks.process_span.answer(lambda span: dropped.clear())
+    calls.clear()
+    raised.clear()
+    try:
+        span.end(outputs=Signals())
+    except KeyboardInterrupt as error:
+        assert error is raised[0] and len(raised) == 1
+    else:
+        raise AssertionError(("nothing was raised", swallowed))
+    assert span.end_time_ns is not None
+    assert calls == ["in a finalizer", "the block"] and not swallowed, (calls, swallowed)
+    hooks.process_span.answer(None)
 
     # A value's own SystemExit costs the value alone.
     class Exits:
