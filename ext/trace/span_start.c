@@ -56,7 +56,11 @@ StartResult span_start(CoreState *state, PyObject *name, Span *parent, const Spa
         span_set(span, KEY_EXPERIMENT, options->root.experiment);
     }
     encode_text(&value, trace->id_text, TRACE_ID_TEXT_SIZE);
-    span_set_encoded(span, KEY_TRACE_ID, value.data, value.len);
+    if (UNLIKELY(!span_set_encoded(span, KEY_TRACE_ID, value.data, value.len))) {
+        /* One span without this attribute, and MLflow cannot read the whole trace. */
+        Py_DECREF((PyObject *)span);
+        return START_NOT_RECORDED;
+    }
     *made = span;
     return START_RECORDED;
 }
