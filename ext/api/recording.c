@@ -128,6 +128,44 @@ static PyObject *core_current_span(PyObject *module, PyObject *unused)
     return (PyObject *)current;
 }
 
+/* What may be made current by Python code; NULL with an exception for anything else. */
+static Current *as_current(CoreState *state, PyObject *object)
+{
+    if (!is_current(state, object)) {
+        PyErr_SetString(PyExc_TypeError, "a span or a non-recording span can be current");
+        return NULL;
+    }
+    return (Current *)object;
+}
+
+static PyObject *core_enter(PyObject *module, PyObject *object)
+{
+    CoreState *state = state_of_module(module);
+    Current *current = as_current(state, object), *outer;
+    if (current == NULL) {
+        return NULL;
+    }
+    if (current->token != NULL || current->outer != NULL) {
+        PyErr_SetString(PyExc_ValueError, "it has been current before");
+        return NULL;
+    }
+    context_current(state, &outer);
+    current->outer = outer;
+    current_activate(state, current);
+    return leave_core_with_none(state);
+}
+
+static PyObject *core_leave(PyObject *module, PyObject *object)
+{
+    CoreState *state = state_of_module(module);
+    Current *current = as_current(state, object);
+    if (current == NULL) {
+        return NULL;
+    }
+    current_deactivate(state, current);
+    return leave_core_with_none(state);
+}
+
 /* Reads an int; None leaves what is there. False with an exception. */
 static bool read_uint64(PyObject *value, uint64_t *number)
 {
@@ -344,6 +382,14 @@ static PyMethodDef functions[] = {
     {"current_span", core_current_span, METH_NOARGS,
      "current_span($module, /)\n--\n\n"
      "The span that the program stands in, as it knows it (a twin's is another one), or None."},
+    {"enter", core_enter, METH_O,
+     "enter($module, current, /)\n--\n\n"
+     "Make a span of another process, or a non-recording one, current; once only."},
+    {"leave", core_leave, METH_O,
+     "leave($module, current, /)\n--\n\n"
+     "Make current again what was so before enter(). Where that cannot be (in another task or "
+     "thread,\n"
+     "without memory), what was entered is looked past from now on."},
     {"start_span", (PyCFunction)(void (*)(void))core_start_span, METH_FASTCALL,
      "start_span($module, name, parent, experiment_id, start_ns, span_id, parent_id, "
      "trace_id=None, "

@@ -364,15 +364,27 @@ def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> It
         current = _core.non_recording_span(True)
     elif remote.is_valid:
         current = _core.remote_span(remote.trace_id.to_bytes(16, "big"), remote.span_id, False)
-    token = _core.current_span_var.set(current)
     continued = _continued.set(
         (f"{remote.trace_id:032x}", remote.trace_state, int(remote.trace_flags))
     )
     try:
-        yield
+        if current is None:  # what starts inside begins traces of its own
+            token = _core.current_span_var.set(None)
+            try:
+                yield
+            finally:
+                with contextlib.suppress(ValueError):
+                    _core.current_span_var.reset(token)
+        else:
+            # By the core, which looks past what it cannot put back: a span of another process that stayed
+            # current would take what the next requests record.
+            _core.enter(current)
+            try:
+                yield
+            finally:
+                _core.leave(current)
     finally:
         with contextlib.suppress(ValueError):  # left in another context: that ends by itself
-            _core.current_span_var.reset(token)
             _continued.reset(continued)
 
 
