@@ -7,6 +7,8 @@ interpreter (``python``, by _testcapi). The n-th allocation of a call fails alon
 gets to. Then, of the core's own, the n-th and all behind it; not of the interpreter's, for
 ContextVar.set() of some Pythons crashes where two fail in a row. PROGRESS is a file that says which one it is, for
 whoever finds this process dead. Prints a line of JSON for every fault, and one for either allocator at its end.
+
+Runs in any Python; the cases are those of ``public_calls.py``.
 """
 
 from __future__ import annotations
@@ -15,382 +17,18 @@ import contextvars
 import ctypes
 import errno
 import gc
-import importlib.util
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Generator
+import types
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import mlflow_fasttrace as mlflow
-from mlflow.entities import SpanEvent
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording import destination
-from support.records import Recorded, spans_in
+from support.records import spans_in
 
-FOREVER = 1 << 30
-
-VALUE = {
-    "text": "ä" * 700,
-    "numbers": [1, -2, 1.5, 1 << 70, None, True],
-    "deep": [[[[[[[[[[[[[[[[[[[[{"k": "v"}]]]]]]]]]]]]]]]]]]]],
-    "many": {str(n): [n] for n in range(30)},
-}
-ENCODED = _core.encode(VALUE)
-#: Larger than the buffers that the core keeps.
-LARGE = ["x" * 1000] * 1100
-
-
-class Outcome(NamedTuple):
-    """How a call ended."""
-
-    value: Any
-    error: BaseException | None
-
-    def is_own(self, value: Any) -> None:
-        """It gave its value, or there was no memory for it."""
-        if self.error is None:
-            assert self.value == value, f"another result: {str(self.value)[:300]}"
-
-
-#: Yields the call that is to be tried, gets its outcome, and says what is wrong with it.
-Case = Callable[[], Generator[Callable[[], Any], Outcome, None]]
-CASES: dict[str, Case] = {}
-
-
-def case(function: Case) -> Case:
-    CASES[function.__name__] = function
-    return function
-
-
-def drive(coroutine: Any) -> Any:
-    """Runs a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-    raise AssertionError("the coroutine waits")
-
-
-# ---- what is set on a span ----
-
-
-def on_a_span(name: str, act: Callable[[Any], Any], holds: Callable[[Any], bool] = lambda _: True):
-    """A case that does something to a span, whose record must be sound afterwards.
-
-    Args:
-        holds: Whether the span's record may be so.
-    """
-
-    def run():
-        span = mlflow.start_span_no_context("span")
-        outcome = yield lambda: act(span)
-        outcome.is_own(None)
-        span.end()
-        (record,) = [record for record in recorded.spans() if record.name == "span"]
-        assert holds(record), f"what is recorded is wrong: {str(record)[-600:]}"
-
-    CASES[name] = run
-
-
-on_a_span("set_inputs", lambda s: s.set_inputs(VALUE), lambda r: r.inputs in (None, VALUE))
-on_a_span("set_large_inputs", lambda s: s.set_inputs(LARGE), lambda r: r.inputs in (None, LARGE))
-on_a_span("set_outputs", lambda s: s.set_outputs([VALUE]), lambda r: r.outputs in (None, [VALUE]))
-on_a_span(
-    "set_attribute",
-    lambda s: s.set_attribute("k", VALUE),
-    lambda r: r.attributes.get("k") in (None, VALUE),
-)
-on_a_span(
-    "set_attributes",
-    lambda s: s.set_attributes({str(n): VALUE for n in range(12)}),
-    lambda r: all(r.attributes.get(str(n)) in (None, VALUE) for n in range(12)),
-)
-on_a_span(
-    "add_event",
-    lambda s: s.add_event(EVENT),
-    lambda r: r.events in ([], [("event", 5, {"k": "v", "l": [1, 2]})]),
-)
-on_a_span(
-    "record_exception",
-    lambda s: s.record_exception(ERROR),
-    lambda r: r.event_names in ([], ["exception"]),
-)
-on_a_span("set_status", lambda s: s.set_status("ERROR"), lambda r: r.status in (1, 2))
-on_a_span("set_span_type", lambda s: s.set_span_type("LLM"))
-
-EVENT = SpanEvent("event", timestamp=5, attributes={"k": "v", "l": [1, 2]})
-ERROR = ValueError("no")
-
-
-# ---- what is read of a span ----
-
-
-def of_a_span(name: str, read: Callable[[Any], Any]):
-    def run():
-        span = mlflow.start_span_no_context("span", inputs=VALUE)
-        span.set_outputs([VALUE])
-        span.add_event(EVENT)
-        expected = read(span)
-        outcome = yield lambda: read(span)
-        outcome.is_own(expected)
-        span.end()
-
-    CASES[name] = run
-
-
-of_a_span("inputs", lambda span: span.inputs)
-of_a_span("outputs", lambda span: span.outputs)
-of_a_span("attributes", lambda span: span.attributes)
-of_a_span("events", lambda span: [(event.name, event.timestamp) for event in span.events])
-of_a_span("status", lambda span: span.status)
-of_a_span("to_dict", lambda span: span.to_dict())
-of_a_span("ids", lambda span: (span.trace_id, span.span_id, span.parent_id, span.name))
-
-
-# ---- spans that start and end ----
-
-
-@case
-def start_span():
-    def call():
-        with mlflow.start_span("span") as span:
-            return span is not None
-
-    yield call
-
-
-@case
-def start_span_with_attributes():
-    def call():
-        with mlflow.start_span("span", span_type="LLM", attributes={"k": VALUE, "l": [1]}) as span:
-            return span is not None
-
-    yield call
-
-
-@case
-def start_span_and_fail():
-    def call():
-        with mlflow.start_span("span"):
-            raise KeyError("own")
-
-    outcome = yield call
-    assert outcome.error is not None, "the exception is swallowed"
-
-
-@case
-def start_span_inside():
-    with mlflow.start_span("outer") as outer:
-
-        def call():
-            with mlflow.start_span("inner"):
-                pass
-
-        yield call
-        assert _core.current() is outer, "another span is current inside the outer one"
-
-
-@case
-def end():
-    span = mlflow.start_span_no_context("span", inputs=VALUE)
-    outcome = yield lambda: span.end()
-    outcome.is_own(None)
-    span.end()
-
-
-@case
-def get_current_active_span():
-    with mlflow.start_span("outer") as outer:
-        outcome = yield mlflow.get_current_active_span
-        if outcome.error is None:
-            assert outcome.value is outer, "another span is current"
-
-
-# ---- traced callables ----
-
-
-@mlflow.trace(attributes={"a": 1})
-def plain(x, *rest, y=2, **others):
-    return [x, y]
-
-
-@mlflow.trace
-def failing(x):
-    raise KeyError("own")
-
-
-@mlflow.trace
-async def coroutine(x):
-    return [x]
-
-
-@mlflow.trace
-def generator(n):
-    yield from range(n)
-
-
-@mlflow.trace
-async def async_generator(n):
-    for i in range(n):
-        yield i
-
-
-async def collect(n):
-    return [item async for item in async_generator(n)]
-
-
-@case
-def traced_call():
-    outcome = yield lambda: plain(1, 5, 6, y=3, z=VALUE)
-    outcome.is_own([1, 3])
-
-
-@case
-def traced_call_inside():
-    with mlflow.start_span("outer") as outer:
-        outcome = yield lambda: plain(1)
-        outcome.is_own([1, 2])
-        assert _core.current() is outer, "another span is current inside the outer one"
-
-
-@case
-def traced_call_that_fails():
-    outcome = yield lambda: failing(1)
-    assert outcome.error is not None, "the exception is swallowed"
-
-
-@case
-def traced_coroutine():
-    outcome = yield lambda: drive(coroutine(1))
-    outcome.is_own([1])
-
-
-@case
-def traced_generator():
-    outcome = yield lambda: list(generator(3))
-    outcome.is_own([0, 1, 2])
-
-
-@case
-def traced_async_generator():
-    outcome = yield lambda: drive(collect(3))
-    outcome.is_own([0, 1, 2])
-
-
-@case
-def trace_decorator():
-    def function(x):
-        return x
-
-    outcome = yield lambda: mlflow.trace(function)
-    if outcome.error is None:
-        assert outcome.value(1) == 1, "the decorated function does something else"
-
-
-# ---- values, records, requests, files ----
-
-
-def of_values(name: str, call: Callable[[], Any]):
-    """A case whose call gives what it gave when there was memory."""
-
-    def run():
-        expected = call()
-        outcome = yield call
-        outcome.is_own(expected)
-
-    CASES[name] = run
-
-
-of_values("encode", lambda: _core.encode(VALUE))
-of_values("decode", lambda: _core.decode(ENCODED))
-of_values("json_text", lambda: _core.json_text(ENCODED))
-
-
-def some_records() -> list[bytes]:
-    """Span records that have a bit of everything."""
-    with mlflow.start_span("root", attributes={"k": VALUE}) as span:
-        span.set_inputs(VALUE)
-        span.set_outputs([VALUE])
-        span.set_attribute("mlflow.chat.tokenUsage", {"input_tokens": 1})
-        span.add_event(EVENT)
-        list(generator(2))
-        deep: Any = 1.5
-        for _ in range(120):
-            deep = [deep]
-        with mlflow.start_span("deep") as inner:
-            inner.set_inputs(deep)
-    items = [item[1:] for item in recorded.reader.drain(FOREVER)]
-    recorded.reader.release(recorded.reader.cursor)
-    return [record for kind, _, record in items if kind == 1]
-
-
-def of_records(name: str, call: Callable[[list[bytes]], Any]):
-    def run():
-        records = RECORDS or RECORDS.extend(some_records()) or RECORDS
-        expected = call(records)
-        outcome = yield lambda: call(records)
-        outcome.is_own(expected)
-
-    CASES[name] = run
-
-
-RECORDS: list[bytes] = []
-EMPTY = _core.encode({})
-of_records("span_json", lambda records: [_core.span_json(record) for record in records])
-of_records("span_summary", lambda records: [_core.span_summary(record) for record in records])
-of_records("otlp_request", _core.otlp_request)
-of_records(
-    "collector_request",
-    lambda records: _core.collector_request(
-        [(record, 1, EMPTY, None) for record in records], EMPTY, True
-    ),
-)
-of_records("write_and_read_a_segment", lambda records: segment_of(records))
-
-
-def segment_of(records: list[bytes]) -> list[bytes]:
-    path = f"{folder}/some.seg"
-    _core.write_segment(path, records, 3)
-    reader = _core.SegmentReader(path)
-    read = [item[3] for item in reader.read(FOREVER)]
-    assert not reader.damaged, "the segment is damaged"
-    return read
-
-
-@case
-def read_a_ring():
-    """What could not be read is read later, and nothing twice."""
-    path = f"{folder}/other.ring"
-    for _ in range(3):
-        plain(VALUE)
-    source = recorded.reader
-    before = source.cursor
-    outcome = yield lambda: source.drain(FOREVER)
-    assert not source.damaged, "the ring is damaged"
-    later = source.drain(FOREVER)
-    got = len(later) + (len(outcome.value) if outcome.error is None else 0)
-    assert got >= 3, f"{got} records were read of the ring {path} behind {before}"
-
-
-@case
-def make_a_ring():
-    path = f"{folder}/made.ring"
-
-    def call():
-        writer = _core.RingWriter(path, 1 << 16, f"{folder}/made-spill", memory_prefix=path)
-        reader = _core.RingReader(path)
-        return reader.capacity, writer.progress() is not None
-
-    outcome = yield call
-    outcome.is_own((1 << 16, True))
-    outcome = None
-    Path(path).unlink(missing_ok=True)
-
-
-# ---- allocations that fail ----
+from programs.public_calls import CASES, FOREVER, Outcome, Place, Steps, mlflow, recording
 
 
 class OfPython:
@@ -402,6 +40,7 @@ class OfPython:
         import _testcapi
 
         self._fail, self._pass = _testcapi.set_nomemory, _testcapi.remove_mem_hooks
+        keep_code_objects()
 
     def arm(self, first: int, last: int) -> None:
         self._fail(first, 0 if last == FOREVER else last + 1)
@@ -416,6 +55,22 @@ class OfPython:
         finally:
             self._pass()
         return True
+
+
+def keep_code_objects() -> None:
+    """Keeps the code objects that are loaded for good.
+
+    Python 3.12 and 3.13 give a reference to the code object away that they do not have, where a function is
+    to be made of it (``def``, ``lambda``) and there is no memory for that.
+    """
+    known: set[int] = set()
+    wait = [thing.__code__ for thing in gc.get_objects() if isinstance(thing, types.FunctionType)]
+    while wait:
+        code = wait.pop()
+        if id(code) not in known:
+            known.add(id(code))
+            ctypes.c_int32.from_address(id(code)).value += 1 << 20
+            wait += [inner for inner in code.co_consts if isinstance(inner, types.CodeType)]
 
 
 class OfCore:
@@ -453,30 +108,43 @@ class OfNobody:
 ALLOCATORS = {"core": OfCore, "python": OfPython}
 
 
-def attempt(run: Case, allocator: Any, first: int, last: int) -> bool:
+def attempt(run: Steps, allocator: Any, first: int, last: int) -> bool:
     """Makes one call while those allocations fail; whether there were so many."""
     steps = run()
     call = next(steps)
-    value, error = None, None
+    value, error, touched = None, None, None
     allocator.arm(first, last)
     try:
         value = call()
     except BaseException as raised:
         error = raised
-    touched = allocator.disarm(first)
+    while touched is None:
+        try:
+            touched = allocator.disarm(first)
+        except MemoryError:  # Python 3.10 allocates a frame for the method
+            touched = False
+    allocator.disarm(first)
     if error is not None:
         error.__traceback__ = None
     try:
         steps.send(Outcome(value, error))
     except StopIteration:
         pass
+    assert error is None or is_owed_to_memory(error, allocator), (
+        f"it raised {error!r} of {error.__cause__!r} {error.__context__!r}"
+    )
+    return touched
+
+
+def is_owed_to_memory(error: BaseException, allocator: Any) -> bool:
+    """Whether an error says that there is no memory, or is a case's own; MLflow wraps errors in its own."""
     owned: tuple = (MemoryError, KeyError)
     if isinstance(allocator, OfPython):
         owned += (SystemError,)  # a plain function that raises ends so too, in some Pythons
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return touched
-    assert error is None or isinstance(error, owned), f"it raised {error!r}"
-    return touched
+        return True
+    inner = error.__cause__ or error.__context__
+    return isinstance(error, owned) or (inner is not None and is_owed_to_memory(inner, allocator))
 
 
 def check_what_follows() -> None:
@@ -486,17 +154,21 @@ def check_what_follows() -> None:
     with mlflow.start_span("later") as span:
         span.set_inputs({"n": 1})
     gc.collect(0)
-    items = [item[1:] for item in recorded.reader.drain(FOREVER)]
-    recorded.reader.release(recorded.reader.cursor)
-    assert not recorded.reader.damaged, "the ring is damaged"
+    reader = Place.recorded.reader
+    items = [item[1:] for item in reader.drain(FOREVER)]
+    reader.release(reader.cursor)
+    assert not reader.damaged, "the ring is damaged"
     assert all(kind != 0 for kind, _, _ in items), "something that is no record was recorded"
-    later = [record for record in spans_in(items) if record.name == "later"]
+    spans = spans_in(items)
+    named = all("mlflow.traceRequestId" in record.attributes for record in spans)
+    assert named, "a span does not name its trace, which MLflow cannot read then"
+    later = [record for record in spans if record.name == "later"]
     assert len(later) == 1, "a later span is not recorded"
     assert later[0].inputs == {"n": 1}, "a later span is not recorded as ever"
     assert later[0].parent_id is None, "a later span has a parent"
 
 
-def try_all(run: Case, name: str, progress: int) -> None:
+def try_all(run: Steps, name: str, progress: int) -> None:
     """Lets all allocations fail that a call makes by one allocator."""
     allocator = ALLOCATORS[name]()
     total = None
@@ -513,7 +185,7 @@ def try_all(run: Case, name: str, progress: int) -> None:
             except Exception as fault:
                 text = f"allocation {number}: {type(fault).__name__}: {fault}"
                 print(json.dumps({"allocator": name, "fault": text[:700]}))
-                recorded.spans()
+                Place.recorded.spans()
             number += 1
             assert number < 20_000, "the call never passes"
         total = number
@@ -521,20 +193,17 @@ def try_all(run: Case, name: str, progress: int) -> None:
 
 
 def main() -> None:
-    global folder, recorded
     name, progress = sys.argv[1:]
-    run = CASES[name]
-    with tempfile.TemporaryDirectory() as folder:
-        recorded = Recorded(Path(folder), 8 << 20)
+    run, *_, only_core = CASES[name]
+    with recording():
         for _ in range(2):  # what is done once only is done now
             attempt(run, OfNobody(), 0, 0)
             check_what_follows()
         progress_fd = os.open(progress, os.O_WRONLY | os.O_CREAT)
         for allocator in ALLOCATORS:
-            if allocator == "python" and importlib.util.find_spec("_testcapi") is None:
-                continue
+            if allocator == "python" and (only_core or find_spec("_testcapi") is None):
+                continue  # some distributions leave that module out
             try_all(run, allocator, progress_fd)
-        destination.reset()
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
-import platformdirs
 import pytest
-from support.processes import ROOT, TESTS
-from support.pythons import VERSIONS, interpreter
+from support.processes import TESTS
+from support.pythons import VERSIONS, interpreter, modules_without_mlflow
 
 PROGRAMS = sorted(
     path.stem
@@ -20,16 +18,13 @@ PROGRAMS = sorted(
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """What the package needs of PyPI to be imported and to record."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "platformdirs").symlink_to(Path(platformdirs.__file__).parent)
-    return folder
+def without_mlflow(tmp_path_factory) -> str:
+    return modules_without_mlflow(tmp_path_factory.mktemp("site"))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_program_finds_nothing_wrong(name, version, site, own_spool, tmp_path):
+def test_the_program_finds_nothing_wrong(name, version, without_mlflow, own_spool, tmp_path):
     python = interpreter(version)
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
@@ -41,7 +36,7 @@ def test_the_program_finds_nothing_wrong(name, version, site, own_spool, tmp_pat
         cwd=tmp_path,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "python", TESTS, site))),
+            "PYTHONPATH": without_mlflow,
             "MLFLOW_FASTTRACE_SENDER": "none",
             "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         },

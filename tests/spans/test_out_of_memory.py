@@ -1,12 +1,12 @@
 """Where an allocation fails, whichever it is, a call does what it does without tracing or raises
 MemoryError; nothing stays current, nothing is damaged, and what is recorded later is recorded as ever.
 
-The calls are the cases of tests/programs/out_of_memory.py, each in a process of its own, which a fault
-may end. What fails are the core's own allocations (``core``), then the interpreter's (``python``)."""
+The calls are the cases of tests/programs/public_calls.py, each in a process of its own, which a fault
+may end, on every Python that is installed here; those which need MLflow on the tests' own. What fails are
+the core's own allocations (``core``), then the interpreter's (``python``)."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
@@ -15,51 +15,70 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from programs.out_of_memory import ALLOCATORS, CASES
-from support.processes import TESTS, module_path
+from programs.public_calls import CASES, ELSEWHERE, public_names
+from support.processes import module_path, run_module
+from support.pythons import VERSIONS, modules_without_mlflow, python_without_mlflow
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     """support/fail_malloc.c, built."""
     library = tmp_path_factory.mktemp("library") / "fail_malloc.so"
-    source = TESTS / "support/fail_malloc.c"
+    source = Path(__file__).parents[1] / "support/fail_malloc.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
     return library
 
 
-@functools.cache
-def run(case: str, library: Path) -> dict[str, list[str]]:
-    """The faults of a case by allocator; an allocator that is missing was not come to."""
+@pytest.fixture(scope="module")
+def without_mlflow(tmp_path_factory) -> str:
+    return modules_without_mlflow(tmp_path_factory.mktemp("site"))
+
+
+def faults(case: str, python: str, path: str, library: Path) -> list[str]:
+    """What goes wrong in a case on a Python whose PYTHONPATH is ``path``."""
     with tempfile.NamedTemporaryFile("r") as progress:
         result = subprocess.run(
-            [sys.executable, "-m", "programs.out_of_memory", case, progress.name],
+            [python, "-m", "programs.out_of_memory", case, progress.name],
             capture_output=True,
             text=True,
             timeout=150,
             env={
                 **os.environ,
-                "PYTHONPATH": module_path(),
+                "PYTHONPATH": path,
                 "LD_PRELOAD": str(library),
                 "MLFLOW_FASTTRACE_SENDER": "none",
+                "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
             },
         )
         at = progress.read()
     lines = [json.loads(line) for line in result.stdout.splitlines()]
-    ended = [line["allocator"] for line in lines if "allocations" in line]
-    found: dict[str, list[str]] = {allocator: [] for allocator in ended}
-    for line in lines:
-        if "fault" in line:
-            found.setdefault(line["allocator"], []).append(line["fault"])
+    found = [f"{line['allocator']}: {line['fault']}" for line in lines if "fault" in line]
     if result.returncode != 0:
-        died = f"exit code {result.returncode} at {at}: {result.stderr[-3000:]}"
-        found.setdefault(at.partition(" ")[0], []).append(died)
+        found.append(f"exit code {result.returncode} at {at}: {result.stderr[-3000:]}")
+    elif not any("allocations" in line for line in lines):
+        found.append("nothing was tried")
     return found
 
 
-@pytest.mark.parametrize("allocator", ALLOCATORS)
-@pytest.mark.parametrize("case", CASES)
-def test_a_failed_allocation_costs_no_more_than_the_call(library, case, allocator):
-    if allocator == "python":
-        pytest.importorskip("_testcapi")  # some distributions leave it out
-    assert run(case, library).get(allocator) == []
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if not case.needs_mlflow])
+def test_a_failed_allocation_costs_no_more_than_the_call(library, without_mlflow, case, version):
+    assert faults(case, python_without_mlflow(version), without_mlflow, library) == []
+
+
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if case.needs_mlflow])
+def test_a_failed_allocation_costs_no_more_than_the_call_into_mlflow(library, case):
+    assert faults(case, sys.executable, module_path(), library) == []
+
+
+def test_every_public_name_has_a_case():
+    with_case = {name for case in CASES.values() for name in case.of}
+    names = public_names()
+    assert names - with_case - ELSEWHERE.keys() == set(), "these have no case"
+    assert (with_case | ELSEWHERE.keys()) - names == set(), "these are no names"
+    assert with_case & ELSEWHERE.keys() == set()
+
+
+def test_a_case_calls_what_it_is_a_case_of():
+    result = run_module("programs.public_calls", MLFLOW_FASTTRACE_SENDER="none")
+    assert result.stdout == ""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
+
+from support.processes import ROOT, TESTS
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
@@ -36,3 +41,24 @@ def pip_install(python: str, *what: str | Path) -> None:
     # Isolated: what PYTHONPATH has is not in the virtual environment.
     install = [python, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, *what], check=True)
+
+
+def python_without_mlflow(version: str) -> str:
+    """A Python of that version, the tests' own if it is one; the test is skipped where there is none."""
+    if version == "{}.{}".format(*sys.version_info):
+        return sys.executable
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"Python {version} is not installed here")
+    return python
+
+
+def modules_without_mlflow(folder: Path) -> str:
+    """A PYTHONPATH of the package, the tests, and what the package needs of PyPI to be imported and to
+    record.
+
+    Args:
+        folder: Where the last is put.
+    """
+    (folder / "platformdirs").symlink_to(Path(platformdirs.__file__).parent)
+    return os.pathsep.join(map(str, (ROOT / "python", TESTS, folder)))
