@@ -9,6 +9,15 @@ void take_exception(PyObject **type, PyObject **value, PyObject **traceback)
     }
 }
 
+bool need_tuple(PyObject *value, const char *name)
+{
+    if (!PyTuple_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a tuple", name);
+        return false;
+    }
+    return true;
+}
+
 /* ---- whose an exception is ---- */
 
 /* Whether a frame's arguments are (number, frame that called it), which only a signal handler gets:

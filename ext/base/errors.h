@@ -25,6 +25,10 @@ RUNS_PYTHON void forget_result(CoreState *state, PyObject *result);
  * gives them to PyErr_Restore or releases them. */
 RUNS_PYTHON void take_exception(PyObject **type, PyObject **value, PyObject **traceback);
 
+/* Whether a value is a tuple, which PyArg_ParseTuple() takes for granted; a TypeError, which names
+ * it, where it is none. */
+bool need_tuple(PyObject *value, const char *name);
+
 /* Whether an exception belongs to the program and not to what raised it in the middle of the core's
  * work. */
 RUNS_PYTHON bool is_interruption(PyObject *exception);

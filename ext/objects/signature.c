@@ -230,7 +230,8 @@ int signature_read(Signature *s, PyObject *parameters)
         PyObject *name, *default_value = NULL, *parameter = PyList_GetItem(parameters, i);
         int kind;
         Py_INCREF(parameter);
-        if (!PyArg_ParseTuple(parameter, "Ui|O", &name, &kind, &default_value)) {
+        if (!need_tuple(parameter, "a parameter") ||
+            !PyArg_ParseTuple(parameter, "Ui|O", &name, &kind, &default_value)) {
             Py_DECREF(parameter);
             return -1;
         }

@@ -266,7 +266,9 @@ static int prepare_attributes(Traced *self, PyObject *attributes)
     for (Py_ssize_t i = 0; result == 0 && i < PyList_Size(attributes); i++) {
         PyObject *key, *value, *pair = PyList_GetItem(attributes, i);
         Py_INCREF(pair);
-        result = PyArg_ParseTuple(pair, "UO", &key, &value) ? add_prepared(self, key, value) : -1;
+        bool is_pair =
+            need_tuple(pair, "an attribute") && PyArg_ParseTuple(pair, "UO", &key, &value);
+        result = is_pair ? add_prepared(self, key, value) : -1;
         Py_DECREF(pair);
     }
     return result;
@@ -278,7 +280,8 @@ static int read_options(Traced *self, PyObject *root_options, PyObject *sampling
     RootOptions *root = &self->options.root;
     if (root_options != Py_None) {
         PyObject *experiment, *run_id, *links;
-        if (!PyArg_ParseTuple(root_options, "OOO", &experiment, &run_id, &links)) {
+        if (!need_tuple(root_options, "root_options") ||
+            !PyArg_ParseTuple(root_options, "OOO", &experiment, &run_id, &links)) {
             return -1;
         }
         root->experiment = experiment == Py_None ? NULL : experiment;
