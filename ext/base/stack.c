@@ -1,8 +1,10 @@
 #include "base/stack.h"
 
 /* What must be left for the hooks of a call, and for code that looks at no limit: an eighth of the
- * stack, and no more than this. */
+ * stack, between these, and never more than a half. The text of a traceback takes the most: Python
+ * 3.12 parses lines of the program for it, with 17 KiB in one function of its tokenizer. */
 #define MOST_LEFT_BYTES ((uintptr_t)256 << 10)
+#define LEAST_LEFT_BYTES ((uintptr_t)64 << 10)
 
 /* Of this thread: the addresses that have enough of its stack below them, and how much that is.
  * Size and left are 0 until they are first asked for, and where nothing is known. */
@@ -18,6 +20,8 @@ static void find_room(void)
         size = 0;
     }
     left = size / 8 < MOST_LEFT_BYTES ? size / 8 : MOST_LEFT_BYTES;
+    left = left < LEAST_LEFT_BYTES ? LEAST_LEFT_BYTES : left;
+    left = left > size / 2 ? size / 2 : left;
     room = (StackRoom){.from = (uintptr_t)lowest + left, .size = size - left};
     known = true;
 }

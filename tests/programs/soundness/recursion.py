@@ -68,6 +68,8 @@ for name in ways:
     run(name)
     in_thread(name)
 threading.stack_size(128 * 1024)
+# In less stack than this limit takes, every Python comes to the end of it, and shows a traceback there.
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000))
 in_thread("a function")
 assert not errors, errors
 assert mlflow.get_current_active_span() is None
