@@ -57,7 +57,8 @@ def extension():
         # Without link-time optimisation, which would put the counts of all files into one.
         flags = ["--coverage", "-fprofile-update=atomic", "-O0", "-g", "-fno-lto"]
         compile_args += flags
-        link_args += flags
+        # By this a process that ends by _exit() writes its counts: .ci/counts_at_exit.c.
+        link_args += [*flags, "-Wl,-u,__gcov_dump"]
     limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
     return Extension(
         "mlflow_fasttrace._core",

@@ -8,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow_fasttrace
 import platformdirs
 import pytest
 
-from support.processes import ROOT, TESTS
+from support.processes import TESTS
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+#: Where the package lies that the tests have imported, which may be an instrumented build's.
+PACKAGE = Path(mlflow_fasttrace.__file__).parents[1]
 
 
 def interpreter(version: str) -> str | None:
@@ -61,4 +65,4 @@ def modules_without_mlflow(folder: Path) -> str:
         folder: Where the last is put.
     """
     (folder / "platformdirs").symlink_to(Path(platformdirs.__file__).parent)
-    return os.pathsep.join(map(str, (ROOT / "python", TESTS, folder)))
+    return os.pathsep.join(map(str, (PACKAGE, TESTS, folder)))

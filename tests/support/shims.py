@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,10 +11,10 @@ def build_shim(name: str, folder: Path) -> str:
     """Compiles ``<name>.c`` of this folder.
 
     Returns:
-        The path for ``LD_PRELOAD``.
+        What ``LD_PRELOAD`` is to be: its path, and what this process was given already.
     """
     source = Path(__file__).with_name(f"{name}.c")
     shim = folder / f"{name}.so"
     command = ["cc", "-O1", "-fPIC", "-shared", "-o", str(shim), str(source), "-ldl"]
     subprocess.run(command, check=True)
-    return str(shim)
+    return ":".join(filter(None, (str(shim), os.environ.get("LD_PRELOAD"))))
