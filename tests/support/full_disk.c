@@ -1,20 +1,28 @@
-/* full_disk.c: a disk that is full behind the first 100 KiB of any file, to be preloaded. */
+/* full_disk.c: a disk that is full behind the first 100 KiB of any file, to be preloaded.
+ *
+ * The variable FULL_DISK_BYTES, which may change meanwhile, says other bytes than these. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FULL ((off_t)100 << 10)
+static off_t full(void)
+{
+    const char *bytes = getenv("FULL_DISK_BYTES");
+    return bytes != NULL ? atol(bytes) : (off_t)100 << 10;
+}
 
 static off_t room(int fd)
 {
     struct stat info;
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        return FULL;
+        return SSIZE_MAX;
     }
-    return info.st_size < FULL ? FULL - info.st_size : 0;
+    return info.st_size < full() ? full() - info.st_size : 0;
 }
 
 ssize_t write(int fd, const void *bytes, size_t size)
@@ -33,7 +41,7 @@ ssize_t write(int fd, const void *bytes, size_t size)
 
 int posix_fallocate(int fd, off_t offset, off_t size)
 {
-    if (offset + size > FULL) {
+    if (offset + size > full()) {
         return ENOSPC;
     }
     return fallocate(fd, 0, offset, size) == 0 ? 0 : errno;
