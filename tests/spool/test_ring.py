@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +12,17 @@ from pathlib import Path
 import mlflow_fasttrace.fluent as mlflow
 import pytest
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import hooks
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spool.records import SPAN, TRACE
-from support.records import items_of, numbers_in, record_number, spans_to_ring
+from support.records import (
+    items_of,
+    numbers_in,
+    record_number,
+    spans_in,
+    spans_to_ring,
+    traces_in,
+)
 from support.shims import build_shim
 
 CAPACITY = 64 << 10
@@ -272,3 +282,261 @@ def test_a_ring_of_this_process_is_read_without_a_file():
     assert numbers_in(reader) == [2], "the reader's memory outlives the writer's"
     with pytest.raises(ValueError, match="the ring is closed"):
         _core.RingReader(writer)
+
+
+def test_a_record_larger_than_the_limit_is_read_all_the_same(ring):
+    """One at a time, wherever in the ring its head lies: at its end the head is in two pieces."""
+    _writer, reader, _ = ring
+    for n in range(600):
+        record_number(n, size=n % 700)
+        found = []
+        while items := reader.drain(1):
+            assert len(items) == 1
+            found += items
+        assert numbers_in(item[1:] for item in found) == [n]
+        reader.release(reader.cursor)
+    assert reader.head > 4 * CAPACITY
+
+
+@pytest.mark.parametrize("head", [8, 3 * CAPACITY], ids=["behind the reader", "beyond the ring"])
+def test_a_head_that_cannot_be_is_damage(ring, head):
+    _writer, reader, folder = ring
+    record_number(1)
+    assert numbers_in(reader) == [1]
+    right = reader.head
+    with open(folder / "1-00000000.ring", "r+b") as file:
+        file.seek(64)
+        file.write(head.to_bytes(8, "little"))
+    assert reader.drain(1 << 20) == []
+    assert reader.damaged
+    assert reader.skip_damage() == max(head - right, 0)
+    assert not reader.damaged
+
+
+def test_a_length_that_no_record_has_is_damage(ring):
+    _writer, reader, folder = ring
+    record_number(1)
+    with open(folder / "1-00000000.ring", "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4)
+    assert reader.drain(1 << 20) == []
+    assert reader.damaged
+
+
+class Undecided:
+    """Neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ArithmeticError("undecided")
+
+
+NUMBERS = ("drain", "rewind", "release", "set_delivered", "add_spill_delivered", "set_server_state")
+
+
+def test_a_reader_takes_numbers_and_stays_as_it_is_for_anything_else(ring):
+    _writer, reader, _ = ring
+    record_number(1)
+    for name in NUMBERS:
+        for wrong, error in (("1", TypeError), (-1, OverflowError), (1 << 64, OverflowError)):
+            with pytest.raises(error):
+                getattr(reader, name)(wrong)
+    with pytest.raises(ArithmeticError, match="undecided"):
+        reader.heartbeat(Undecided())
+    with pytest.raises(TypeError):
+        _core.RingReader(5)
+    with pytest.raises(TypeError):
+        _core.RingReader()
+    assert (reader.cursor, reader.delivered, reader.spill_delivered, reader.server_state) == (
+        0,
+    ) * 4
+    assert numbers_in(reader) == [1]
+
+
+def test_a_reader_that_is_closed_says_so(ring):
+    _writer, reader, _ = ring
+    reader.close()
+    reader.close()
+    calls = [lambda name=name: getattr(reader, name)(0) for name in NUMBERS]
+    calls += [reader.skip_damage, reader.take_flush, reader.alive, lambda: reader.heartbeat(False)]
+    calls += [lambda: reader.head, lambda: reader.refused, lambda: reader.server_state]
+    for call in calls:
+        with pytest.raises(ValueError, match="the ring is closed"):
+            call()
+
+
+def test_program_and_sender_tell_each_other_what_they_count(ring):
+    writer, reader, _ = ring
+    record_number(1)
+    position = reader.drain(1 << 20)[-1][0]
+    reader.release(position)
+    reader.set_delivered(position)
+    reader.set_delivered(0)  # it does not go back
+    reader.add_spill_delivered(2)
+    reader.add_spill_delivered(3)
+    reader.set_server_state(2)
+    assert writer.progress() == (position, position, position, 0, 5, 2, 0, 0)
+    assert (reader.delivered, reader.spill_delivered, reader.server_state) == (position, 5, 2)
+    assert (reader.refused, reader.refused_traces, reader.spilled) == (0, 0, 0)
+    assert not reader.take_flush()
+    assert writer.request_flush() == 1
+    assert reader.take_flush()
+    assert not reader.take_flush()
+
+
+def test_a_ring_that_is_closed_takes_nothing_and_holds_up_nothing(ring):
+    writer, reader, _ = ring
+    record_number(1)
+    with mlflow.start_span("open"):
+        writer.close()
+        writer.close()
+    assert numbers_in(item for item in items_of(reader) if item[0] == SPAN) == [1]
+    assert writer.progress() is None
+    assert writer.request_flush() == 0
+
+
+def test_a_second_ring_that_is_closed_costs_the_first_one_nothing(ring):
+    writer, reader, folder = ring
+    second = _core.RingWriter(folder / "2.ring", CAPACITY, folder / "spill-2")
+    _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}}, second)
+    record_number(1)
+    second.close()
+    record_number(2)
+    assert numbers_in(reader) == [1, 2]
+    assert numbers_in(folder / "2.ring") == [1]
+
+
+def test_a_ring_without_room_leaves_the_trace_to_the_other(ring):
+    """As where one of two destinations is away for long: dual export waits for neither."""
+    writer, reader, folder = ring
+    second = _core.RingWriter(None, CAPACITY, "/")  # spills nothing
+    of_second = _core.RingReader(second)
+    _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}}, second)
+    for n in range(200):
+        record_number(n, size=500)
+    kept = numbers_in(of_second)
+    assert kept == list(range(len(kept)))
+    assert second.progress()[7] == 200 - len(kept) > 0
+    (spill,) = folder.glob("spill-*.seg")
+    assert numbers_in(reader) + numbers_in(spill) == list(range(200))
+
+
+@pytest.mark.parametrize("in_the_way", ["a long name", "a half made ring", "a folder", "no room"])
+def test_a_ring_that_cannot_be_made_leaves_nothing_there(tmp_path, in_the_way):
+    path = tmp_path / ("r" * 5000 if in_the_way == "a long name" else "r.ring")
+    if in_the_way == "a half made ring":
+        (tmp_path / "r.ring.new").write_bytes(b"another program's")
+    if in_the_way == "a folder":
+        path.mkdir()
+    before = sorted(tmp_path.iterdir())
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if in_the_way == "no room":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (CAPACITY, limit[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            _core.RingWriter(path, CAPACITY, tmp_path / "spill")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    codes = {"a long name": errno.ENAMETOOLONG, "a half made ring": errno.EEXIST}
+    codes |= {"a folder": errno.EISDIR, "no room": errno.EFBIG}
+    assert caught.value.errno == codes[in_the_way]
+    assert caught.value.filename == str(path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_ring_takes_paths_and_numbers(tmp_path):
+    for wrong in ((), (1, CAPACITY, "x"), ("r", "large", "x"), ("r", CAPACITY, None)):
+        with pytest.raises(TypeError):
+            _core.RingWriter(*wrong)
+    with pytest.raises(TypeError):
+        _core.RingWriter("r", CAPACITY, "x", memory_prefix=5)
+
+
+def test_a_segment_that_cannot_be_written_leaves_nothing_there(tmp_path):
+    for path, records, error in (
+        (tmp_path / ("s" * 5000), [b"x"], OSError),
+        (tmp_path / "none" / "s.seg", [b"x"], FileNotFoundError),
+        (tmp_path / "s.seg", [b"x", "no bytes"], TypeError),
+        (tmp_path, [b"x"], OSError),
+    ):
+        with pytest.raises(error):
+            _core.write_segment(path, records, 3)
+        assert not list(tmp_path.iterdir())
+        assert not tmp_path.with_name(f"{tmp_path.name}.new").exists()
+
+
+def test_a_segment_is_read_again_from_where_reading_began(segment):
+    path, records = segment
+    reader = _core.SegmentReader(path)
+    first = reader.read(1)
+    end = reader.offset
+    with pytest.raises(ValueError, match=f"offset {end + 1} has not been read yet"):
+        reader.rewind(end + 1)
+    for wrong in ("1", None):
+        with pytest.raises(TypeError):
+            reader.rewind(wrong)
+        with pytest.raises(TypeError):
+            reader.read(wrong)
+    assert reader.offset == end
+    reader.rewind(0)
+    assert reader.read(1) == first
+    assert [record for *_, record in first] == records
+    with pytest.raises(TypeError):
+        _core.SegmentReader()
+
+
+# ---- forks ----
+
+
+def test_a_forked_child_carries_its_trace_on_in_a_ring_of_its_own(ring):
+    """There the trace is said of anew; what the parent goes on with is in the parent's ring alone."""
+    _writer, reader, folder = ring
+
+    def start_recording() -> None:
+        writer = _core.RingWriter(folder / "child.ring", CAPACITY, folder / "spill-child")
+        _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}})
+
+    with mlflow.start_span("root") as root:
+        with mlflow.start_span("before"):
+            pass
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                hooks.start_recording.answer(start_recording)
+                with mlflow.start_span("in the child"):
+                    pass
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+    of_child = items_of(folder / "child.ring")
+    (span,) = spans_in(of_child)
+    assert (span.name, span.parent_id) == ("in the child", root.span_id)
+    assert [trace_id for trace_id, _ in traces_in(of_child)] == [root.trace_id.removeprefix("tr-")]
+    assert [span.name for span in spans_in(reader)] == ["before", "root"]
+
+
+def test_ids_of_a_forked_child_are_others():
+    """Parent and child would go on with the same numbers."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(write, "".join(new_span_ids()).encode())
+        finally:
+            os._exit(0)
+    ids = new_span_ids()
+    assert os.waitpid(pid, 0)[1] == 0
+    of_child = os.read(read, 1000).decode()
+    os.close(read)
+    os.close(write)
+    assert len(of_child) == sum(map(len, ids))
+    assert not any(one in of_child for one in ids)
+
+
+def new_span_ids() -> list[str]:
+    _core.set_destination(_core.RingWriter(None, CAPACITY, "/"), {"uri": "test"})
+    try:
+        return [mlflow.start_span_no_context("span").span_id for _ in range(3)]
+    finally:
+        destination.reset()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -186,19 +187,33 @@ def test_half_of_the_tmpfs_stays_free(ring, memory, tmp_path):
     assert len(spilled(tmp_path)) == 1
 
 
-def test_a_forked_child_leaves_the_segment_to_its_parent(ring, memory):
-    for n in range(120):
-        record_number(n, size=500)
-    (path,) = spilled(memory)
-    before = path.stat().st_size
-    pid = os.fork()
-    if pid == 0:
-        destination.reset()  # lets go of the ring
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert path.stat().st_size == before
-    record_number(120, size=500)
-    assert read(path)[-1] == 120
+def open_files() -> Counter[str]:
+    """The files that this process has open, and how often."""
+    return Counter(os.readlink(entry.path) for entry in os.scandir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_a_forked_child_leaves_the_segment_to_its_parent(memory, tmp_path, place):
+    """It closes its own descriptors of ring and segment when it lets go of the ring."""
+    in_memory = place == "memory"
+    writer, _reader = spans_to_ring(tmp_path, CAPACITY, str(memory) if in_memory else None)
+    try:
+        for n in range(120):
+            record_number(n, size=500)
+        (path,) = spilled(memory if in_memory else tmp_path)
+        before = path.stat().st_size
+        descriptors = len(os.listdir("/proc/self/fd"))
+        pid = os.fork()
+        if pid == 0:
+            destination.reset()
+            del writer
+            os._exit(descriptors - len(os.listdir("/proc/self/fd")))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+        assert path.stat().st_size == before
+        record_number(120, size=500)
+        assert read(path)[-1] == 120
+    finally:
+        destination.reset()
 
 
 def memory_of(spool: Path) -> Path:
