@@ -9,14 +9,18 @@ import sys
 import threading
 from typing import Any, NamedTuple
 
-import mlflow_fasttrace.fluent  # noqa: F401  (sets the core's hooks)
+import mlflow_fasttrace as mlflow
+import mlflow_fasttrace.fluent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracing.utils import TraceJSONEncoder, dump_span_attribute_value
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.spool.records import SPAN
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support.made_records import span_with_value
+from support.records import items_of
 from value_cases import CASES
 
 
@@ -216,6 +220,47 @@ def test_json_text_inside_json_text_is_refused():
         _core.json_text(b"\xc7\x04\x03\xc7\x01\x03\xc0")
 
 
+LINKS = {
+    "usable": ("tr-" + "1" * 32, "2" * 16),
+    "upper case": ("AB" * 16, "CD" * 8),
+    "short": ("f", "f"),
+    "no trace": ("", "2" * 16),
+    "no hex": ("tr-" + "x" * 32, "2" * 16),
+    "too long": ("tr-" + "1" * 33, "2" * 16),
+    "no span": ("tr-" + "1" * 32, "no"),
+}
+
+
+def test_links_whose_ids_are_no_ids_are_left_out_of_requests(recorded):
+    span = mlflow.start_span_no_context("span")
+    for name, (trace_id, span_id) in LINKS.items():
+        span._append_link(trace_id, span_id, {"name": name})
+    span._append_link(*LINKS["usable"], "attributes that are no dictionary")
+    span.end()
+    (record,) = [record for kind, _, record in items_of(recorded.reader) if kind == SPAN]
+    empty = _core.encode({})
+    requests = {
+        False: _core.otlp_request([record])[0],
+        True: _core.collector_request([(record, 1, empty, None)], empty, True)[0],
+    }
+    for for_collector, body in requests.items():
+        request = ExportTraceServiceRequest.FromString(body)
+        ((found,),) = [scope.spans for scope in request.resource_spans[0].scope_spans]
+        assert [[pair.value.string_value for pair in link.attributes] for link in found.links] == [
+            ["usable"],
+            ["upper case"],
+            ["short"],
+            [],
+        ]
+        assert [(link.trace_id.hex(), link.span_id.hex()) for link in found.links] == [
+            ("1" * 32, "2" * 16),
+            ("ab" * 16, "cd" * 8),
+            ("f".zfill(32), "f".zfill(16)),
+            ("1" * 32, "2" * 16),
+        ]
+        assert all(bool(link.flags) == for_collector for link in found.links)
+
+
 def test_unknown_values_do_not_reach_a_request():
     """One span with bytes that are no text would make the server refuse its whole batch."""
     good = span_with_value(b"\xc7\x02\x01" + b"42")
@@ -230,6 +275,97 @@ def test_unknown_values_do_not_reach_a_request():
 def test_keys_that_are_no_texts_are_refused():
     with pytest.raises(ValueError):
         _core.decode(b"\x81\x90\x01")
+
+
+def test_texts_that_are_no_utf8_are_read_with_marks_in_their_place():
+    assert _core.decode(b"\xa3a\xff\xe4") == "a\ufffd\ufffd"
+    assert _core.json_text(b"\xa2a\xe4", True) == '"a\\ufffd"'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\xd4\x09x",  # an extension that nobody writes
+        b"\xc7\x02\x01ab",  # an integer without digits
+        b"\x91" * 1001 + b"\xc0",  # deeper than Python code can walk
+    ],
+    ids=["an extension", "an integer", "depth"],
+)
+def test_whole_values_that_no_program_writes_are_damaged(value):
+    with pytest.raises(ValueError, match="damaged value"):
+        _core.decode(value)
+
+
+@pytest.mark.parametrize("value", [b"\xd4\x09x", b"\xc4\x01x", b"\xc1", b"\x91"])
+def test_what_json_does_not_have_is_no_json_text(value):
+    with pytest.raises(ValueError, match="damaged value"):
+        _core.json_text(value)
+
+
+def test_a_key_whose_class_has_no_name_either_is_kept():
+    class Nameless(type):
+        @property
+        def __name__(cls):
+            raise ValueError("no name")
+
+    class Key(Raises, metaclass=Nameless):
+        pass
+
+    value = {Key(TypeError("no")): 1, "good": 2}
+    assert _core.decode(_core.encode(value)) == {"<unprintable object>": 1, "good": 2}
+
+
+def test_pairs_that_go_while_they_are_read_are_not_counted():
+    class Lists(dict):
+        def items(self):
+            return pairs
+
+    class Removes:
+        def __str__(self):
+            pairs.pop()
+            return "removes"
+
+    pairs = [("first", Removes()), ("second", 2)]
+    encoded = _core.encode([Lists(any=1), "behind"])
+    assert _core.decode(encoded) == [{"first": "removes"}, "behind"]
+
+
+def test_values_whose_own_code_records_values_are_each_kept(recorded):
+    """More of them inside one another than the core has buffers at hand."""
+
+    class Nested:
+        def __init__(self, depth: int):
+            self.depth = depth
+
+        def __str__(self):
+            if self.depth:
+                span.set_attribute(f"inside {self.depth}", [Nested(self.depth - 1)])
+            return f"depth {self.depth}"
+
+    span = mlflow.start_span_no_context("span")
+    span.set_attribute("outermost", [Nested(9)])
+    span.end()
+    (record,) = recorded.spans()
+    assert record.attributes["outermost"] == ["depth 9"]
+    for depth in range(1, 10):
+        assert record.attributes[f"inside {depth}"] == [f"depth {depth - 1}"]
+
+
+def test_more_attributes_than_are_looked_through_are_found(recorded):
+    """Set again, removed and read, in any order; the size of a span follows what is set on it."""
+    span = mlflow.start_span_no_context("span")
+    for n in range(100):
+        span.set_attribute(str(n), "x" * n)
+    for n in range(0, 100, 2):
+        span.set_attribute(str(n), -n)
+    for n in range(0, 100, 3):
+        span._remove_attribute(str(n))
+    expected = {str(n): -n if n % 2 == 0 else "x" * n for n in range(100) if n % 3}
+    assert {n: span.get_attribute(n) for n in expected} == expected
+    assert span.get_attribute("0") is None
+    span.end()
+    (record,) = recorded.spans()
+    assert {k: v for k, v in record.attributes.items() if k.isdigit()} == expected
 
 
 @settings(max_examples=300, deadline=None)
