@@ -67,7 +67,12 @@ def scopes_in_circles() -> None:
         holder = Holder()
         holder.scope = mlflow.start_span("circle", attributes={"holder": holder})
         gone.append(weakref.ref(holder))
-    del holder
+        attributes: dict[str, Holder] = {}
+        scope = mlflow.start_span("circle", attributes=attributes)
+        attributes["holder"] = holder = Holder()  # younger than the scope, which is released first
+        holder.scope = scope
+        gone.append(weakref.ref(holder))
+    del holder, scope, attributes
     gc.collect()
     assert not [one for one in gone if one() is not None]
 
