@@ -10,6 +10,8 @@ import weakref
 import mlflow_fasttrace as mlflow
 from mlflow_fasttrace import _core
 
+from programs.soundness.recorded import span_records
+
 
 def resident_bytes() -> int:
     with open("/proc/self/statm") as statm:
@@ -95,6 +97,37 @@ def spans_in_circles() -> None:
     del span, holder
     gc.collect()
     assert not [one for one in gone if one() is not None]
+
+
+def spans_that_follow_one_another() -> None:
+    """A span has nothing of the one whose memory it got, nor do spans that are alive at a time share any."""
+    for _ in range(3):
+        with mlflow.start_span("full", span_type="TOOL", attributes={"a": 1}) as full:
+            full.set_inputs(["in"])
+            full.set_outputs("x" * 5000)
+            full.record_exception(ValueError("wrong"))
+            full.set_status("ERROR")
+            for i in range(20):
+                full.set_attribute(f"many{i}", i)
+            full.mark = object()
+        del full
+        with mlflow.start_span("blank") as blank:
+            assert (blank.inputs, blank.outputs) == (None, None)
+            assert not hasattr(blank, "mark")
+            assert blank.end_time_ns is None
+            own = {key for key in blank.attributes if not key.startswith("mlflow.")}
+            assert not own, own
+        del blank
+        *_, of_full, of_blank = span_records()
+        assert b"exception" in of_full and b"exception" not in of_blank
+        spans = [mlflow.start_span_no_context("alive") for _ in range(500)]
+        for i, span in enumerate(spans):
+            span.set_inputs(i)
+        assert [span.inputs for span in spans] == list(range(500))
+        assert len({span.span_id for span in spans}) == 500
+        for span in spans:
+            span.end()
+        del spans, span
 
 
 def traces_whose_spans_are_dropped() -> None:
@@ -195,6 +228,7 @@ for check in (
     many_attributes,
     scopes_in_circles,
     spans_in_circles,
+    spans_that_follow_one_another,
     traces_whose_spans_are_dropped,
     a_long_chain_of_open_spans,
     every_way_of_dropping_a_span,

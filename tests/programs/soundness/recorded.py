@@ -11,7 +11,7 @@ SPAN = 1  # the kind of a span's record
 
 
 def span_records() -> list[bytes]:
-    """The records of the spans that have ended since the last call, oldest first."""
+    """The records of the spans that have ended, oldest first."""
     _core.end_abandoned()
     (ring,) = glob.glob(f"/dev/shm/mlflow-fasttrace-*/*/{os.getpid()}-*.ring")
     return [record for _, kind, _, record in _core.RingReader(ring).drain(1 << 30) if kind == SPAN]

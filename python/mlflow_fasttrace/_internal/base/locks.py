@@ -11,12 +11,16 @@ A lock is held over this package's own code only, never over what the program ma
 
 from __future__ import annotations
 
-import _thread
 import os
+import threading
 import weakref
+from typing import Any
+
+#: The type of re-entrant locks: C code of Python's own, or gevent's where that has replaced threads.
+_ReentrantLock: Any = type(threading.RLock())
 
 
-class Lock(_thread.RLock):  # type: ignore[misc]  # final for typeshed alone
+class Lock(_ReentrantLock):
     """A lock that its thread may take again, and that a forked child finds free unless the thread that
     forked holds it.
 
@@ -37,6 +41,7 @@ class Lock(_thread.RLock):  # type: ignore[misc]  # final for typeshed alone
     """
 
     def __init__(self) -> None:
+        super().__init__()
         _locks.add(self)
 
     def _after_fork(self) -> None:
@@ -44,7 +49,7 @@ class Lock(_thread.RLock):  # type: ignore[misc]  # final for typeshed alone
         if self.acquire(False):  # it is free, or this thread's
             self.release()
         else:
-            self._at_fork_reinit()  # type: ignore[attr-defined]  # as for the locks of threading
+            self._at_fork_reinit()
 
 
 _locks: weakref.WeakSet[Lock] = weakref.WeakSet()
