@@ -1,10 +1,11 @@
 """Programs that did harm a tracer once, on every Python that is installed here, under -X dev. They check
-themselves and record into a ring that nobody drains."""
+themselves and record into a ring that no sender drains."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from support.processes import TESTS
@@ -25,20 +26,43 @@ def without_mlflow(tmp_path_factory) -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_program_finds_nothing_wrong(name, version, without_mlflow, own_spool, tmp_path):
+    run(name, version, without_mlflow, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", VERSIONS)
+def test_everything_at_once_for_ten_minutes(version, without_mlflow, own_spool, tmp_path):
+    run("everything_at_once", version, without_mlflow, tmp_path, seconds=600)
+
+
+def run(name: str, version: str, modules: str, folder: Path, seconds: int | None = None) -> None:
+    """Runs a program, which must end well.
+
+    Args:
+        name: Its module.
+        version: Of Python.
+        modules: Its PYTHONPATH.
+        folder: Where it runs.
+        seconds: How long, where the program can be told.
+    """
     python = interpreter(version)
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": modules,
+        "MLFLOW_FASTTRACE_SENDER": "none",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }
+    if seconds is not None:
+        environment["SOUNDNESS_SECONDS"] = str(seconds)
     result = subprocess.run(
         [python, "-X", "dev", "-W", "ignore::ResourceWarning", "-m", f"programs.soundness.{name}"],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=170,
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHONPATH": without_mlflow,
-            "MLFLOW_FASTTRACE_SENDER": "none",
-            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
-        },
+        timeout=(seconds or 0) + 170,
+        cwd=folder,
+        env=environment,
     )
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
