@@ -52,7 +52,7 @@ SpanProcessor = Callable[[Any], None]
 
 _span_processors: list[SpanProcessor] = []
 _disabled_lock = locks.Lock()
-_disabled_depth = 0  # of trace_disabled calls
+_disabling: set[object] = set()  # the calls of functions with trace_disabled that run
 
 
 # ---- on and off ----
@@ -87,19 +87,18 @@ def trace_disabled(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        global _disabled_depth
-        with _disabled_lock:
-            entered = _disabled_depth > 0 or _core.enabled()
-            if entered:
-                _disabled_depth += 1
-                _core.set_enabled(False)
+        call = object()
         try:
+            with _disabled_lock:
+                if _disabling or _core.enabled():
+                    _disabling.add(call)
+                    _core.set_enabled(False)
             return f(*args, **kwargs)
         finally:
-            if entered:
-                with _disabled_lock:
-                    _disabled_depth -= 1
-                    if _disabled_depth == 0:
+            with _disabled_lock:
+                if call in _disabling:
+                    _disabling.remove(call)
+                    if not _disabling:
                         _core.set_enabled(True)
 
     return wrapper
