@@ -27,7 +27,7 @@ RUNS_PYTHON void take_exception(PyObject **type, PyObject **value, PyObject **tr
 
 /* Whether a value is a tuple, which PyArg_ParseTuple() takes for granted; a TypeError, which names
  * it, where it is none. */
-bool need_tuple(PyObject *value, const char *name);
+RUNS_PYTHON bool need_tuple(PyObject *value, const char *name);
 
 /* Whether an exception belongs to the program and not to what raised it in the middle of the core's
  * work. */
