@@ -393,6 +393,17 @@ def test_while_tracing_is_off_no_span_is_begun_inside_of_one(recording):
     assert record.name == "around"
 
 
+def test_a_span_that_is_not_recorded_says_why(recording):
+    assert _core.non_recording_span(True).not_sampled
+    assert not _core.non_recording_span(False).not_sampled
+    _core.set_sampling(0)
+    try:
+        assert begin().not_sampled
+    finally:
+        _core.set_sampling(1)
+    assert recording.spans() == []
+
+
 # ---- records that cannot be encoded ----
 
 
