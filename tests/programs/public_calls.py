@@ -109,13 +109,15 @@ class Place:
 
     recorded: Recorded
     folder: str
+    #: Whether the cases look at what came of their calls, where that takes longer than the calls.
+    looks = True
 
 
 @contextmanager
 def recording() -> Iterator[Recorded]:
     """Has the cases record into a ring of their own."""
     with tempfile.TemporaryDirectory() as Place.folder:
-        Place.recorded = Recorded(Path(Place.folder), 8 << 20)
+        Place.recorded = Recorded(Path(Place.folder), 32 << 20)
         try:
             yield Place.recorded
         finally:
@@ -184,6 +186,8 @@ def on_a_span(
         outcome = yield lambda: act(span)
         outcome.is_own(None)
         span.end()
+        if not Place.looks:
+            return
         found = [record for record in Place.recorded.spans() if record.name in ("span", "other")]
         assert len(found) == 1, f"{len(found)} spans were recorded"
         assert holds(found[0]), f"what is recorded is wrong: {str(found[0])[-600:]}"
@@ -219,6 +223,12 @@ on_a_span(
     "set_attributes",
     lambda s: s.set_attributes({str(n): VALUE for n in range(12)}),
     lambda r: all(r.attributes.get(str(n)) in (None, VALUE) for n in range(12)),
+)
+on_a_span(  # more than are looked through one by one
+    "set_many_attributes",
+    lambda s: s.set_attributes({str(n): n for n in range(40)}),
+    lambda r: all(r.attributes.get(str(n)) in (None, n) for n in range(40)),
+    of="set_attributes",
 )
 on_a_span(
     "add_event",
@@ -324,10 +334,11 @@ def of_a_span(name: str, read: Callable[[Any], Any], *of: str, **kind: bool) -> 
         span = mlflow.start_span_no_context("span", inputs=VALUE)
         span.set_outputs([VALUE])
         span.add_event(Event)
-        expected = read(span)
+        expected = read(span) if Place.looks else None
         outcome = yield lambda: read(span)
-        outcome.is_own(expected)
         span.end()
+        if Place.looks:
+            outcome.is_own(expected)
 
     CASES[name] = Case(run, tuple(f"_core.{one}" for one in of), **kind)
 
@@ -934,9 +945,10 @@ def of_values(name: str, call: Callable[[], Any], of: str) -> None:
     """A case whose call gives what it gave when there was memory."""
 
     def run():
-        expected = call()
+        expected = call() if Place.looks else None
         outcome = yield call
-        outcome.is_own(expected)
+        if Place.looks:
+            outcome.is_own(expected)
 
     CASES[name] = Case(run, (f"_core.{of}",), own=True)
 
@@ -976,9 +988,10 @@ def some_records() -> list[bytes]:
 def of_records(name: str, call: Callable[[list[bytes]], Any], *of: str) -> None:
     def run():
         records = RECORDS or RECORDS.extend(some_records()) or RECORDS
-        expected = call(records)
+        expected = call(records) if Place.looks else None
         outcome = yield lambda: call(records)
-        outcome.is_own(expected)
+        if Place.looks:
+            outcome.is_own(expected)
 
     CASES[name] = Case(run, tuple(f"_core.{one}" for one in of), own=True)
 
@@ -1271,6 +1284,9 @@ def headers():
 # ---- OpenTelemetry ----
 
 
+PROVIDERS: list[Any] = []
+
+
 @case(
     "otel.TracerProvider",
     "otel.Tracer",
@@ -1286,9 +1302,12 @@ def tracers():
     process_provider = mlflow_fasttrace.tracing.get_bridged_tracer_provider
     link = trace_api.Link(trace_api.SpanContext(1, 2, True))
 
+    if not PROVIDERS:  # once: os.register_at_fork() keeps something of every one that the SDK makes
+        PROVIDERS.append(otel.TracerProvider())
+        PROVIDERS[0].add_span_processor(SpanProcessor())
+    (own,) = PROVIDERS
+
     def call():
-        own = otel.TracerProvider()
-        own.add_span_processor(SpanProcessor())
         for provider in (process_provider(), own):
             tracer = provider.get_tracer("library")
             with tracer.start_as_current_span(

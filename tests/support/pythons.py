@@ -19,6 +19,9 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 #: Where the package lies that the tests have imported, which may be an instrumented build's.
 PACKAGE = Path(mlflow_fasttrace.__file__).parents[1]
 
+#: That of the Python that runs the tests.
+OWN_VERSION = "{}.{}".format(*sys.version_info)
+
 
 def interpreter(version: str) -> str | None:
     """A Python of that version: on the PATH, or among pyenv's."""
@@ -49,7 +52,7 @@ def pip_install(python: str, *what: str | Path) -> None:
 
 def python_without_mlflow(version: str) -> str:
     """A Python of that version, the tests' own if it is one; the test is skipped where there is none."""
-    if version == "{}.{}".format(*sys.version_info):
+    if version == OWN_VERSION:
         return sys.executable
     python = interpreter(version)
     if python is None:

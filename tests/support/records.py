@@ -138,6 +138,11 @@ class Recorded:
         """Whether there are traces, and no span of theirs is open."""
         return {trace.phase for trace in self.traces().values()} == {PHASE_COMPLETE}
 
+    def forget(self) -> None:
+        """Forgets the traces that ``traces`` gave, and what ``spans`` has not given yet."""
+        self._spans.clear()
+        self._traces.clear()
+
     def end(self) -> None:
         destination.reset()
 
