@@ -13,7 +13,8 @@ import sys
 from typing import Any
 
 import pytest
-from programs.public_calls import CASES
+from mlflow_fasttrace._internal.seams import apply
+from programs.public_calls import CASES, ELSEWHERE, INSTALLED_CASES
 from support.processes import module_path
 from support.pythons import OWN_VERSION, VERSIONS, modules_without_mlflow, python_without_mlflow
 
@@ -67,7 +68,17 @@ def test_calls_and_dropped_spans_leave_nothing_behind():
 def test_calls_of_mlflow_on_the_core_leave_nothing_behind():
     found = grown(sys.executable, 5000, module_path(), **MLFLOW)
     assert leaks(found) == {}
-    assert found.keys() == {name for name, case in CASES.items() if not case.own}
+    assert found.keys() == {name for name, case in CASES.items() if not case.own} | (
+        INSTALLED_CASES.keys()
+    )
+
+
+def test_every_function_of_mlflow_that_leads_to_the_core_has_a_case():
+    cases = [*CASES.values(), *INSTALLED_CASES.values()]
+    known = {path for case in cases if not case.own for path in case.of} | ELSEWHERE.keys()
+    last_parts = {path.rpartition(".")[2] for path in known}
+    functions = {name for functions in apply.FUNCTIONS.values() for name in functions}
+    assert functions - last_parts == {"_flush_pending_async_trace_writes"}, "that one is a wait"
 
 
 @pytest.mark.long

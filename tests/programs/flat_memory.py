@@ -27,7 +27,16 @@ from typing import Any, NamedTuple
 
 from mlflow_fasttrace import _core
 
-from programs.public_calls import CASES, FOREVER, INSTALLED, Case, Outcome, Place, recording
+from programs.public_calls import (
+    CASES,
+    FOREVER,
+    INSTALLED,
+    INSTALLED_CASES,
+    Case,
+    Outcome,
+    Place,
+    recording,
+)
 
 
 class _MallocInfo(ctypes.Structure):
@@ -147,7 +156,7 @@ def main() -> None:
         for case in (CASES["encode"], CASES["set_outputs"]):  # tables of the interpreter grow
             run(case, 4000)
         gc.freeze()  # what is imported need not be looked through again and again
-        for name, case in CASES.items():
+        for name, case in {**CASES, **(INSTALLED_CASES if INSTALLED else {})}.items():
             if (names and name not in names) or (case.needs_mlflow and not has_mlflow):
                 continue
             if INSTALLED and case.own:

@@ -1531,6 +1531,113 @@ def a_traced_function_in_a_circle():
     traced()
 
 
+# ---- MLflow's own ways into its tracing, which lead to the core ----
+
+#: Cases that there are under ``install()`` only, by MLflow's names.
+INSTALLED_CASES: dict[str, Case] = {}
+
+
+def installed_case(*of: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """Makes a call a case of these names of MLflow's."""
+
+    def add(call: Callable[[], Any]) -> Callable[[], Any]:
+        def run():
+            outcome = yield call
+            outcome.is_own(None)
+
+        INSTALLED_CASES[call.__name__] = Case(run, of, needs_mlflow=True)
+        return call
+
+    return add
+
+
+PROVIDER = "mlflow.tracing.provider"
+
+
+@installed_case(f"{PROVIDER}.set_span_in_context", f"{PROVIDER}.detach_span_from_context")
+def span_in_context():
+    from mlflow.tracing import provider
+
+    span = provider.start_detached_span("detached")
+    token = provider.set_span_in_context(mlflow.start_span_no_context("span"))
+    plain(1)
+    mlflow.get_current_active_span().end()
+    provider.detach_span_from_context(token)
+    span.end()
+
+
+@installed_case(f"{PROVIDER}.safe_set_span_in_context", f"{PROVIDER}.with_active_span")
+def active_span():
+    from mlflow.tracing import provider
+
+    span = mlflow.start_span_no_context("span")
+    with provider.safe_set_span_in_context(span):
+        plain(1)
+    assert raised(lambda: fail_within(provider.with_active_span(span)), KeyError)
+    span.end()
+
+
+def fail_within(block: Any) -> None:
+    with block:
+        raise KeyError("own")
+
+
+@installed_case(
+    "mlflow.tracing.fluent._set_last_active_trace_id",
+    "mlflow.tracing.config.get_config",
+    "mlflow.tracing.distributed._get_tracing_headers_from_span",
+)
+def what_integrations_ask():
+    from mlflow.tracing import config, distributed, fluent
+
+    fluent._set_last_active_trace_id("tr-" + "1" * 32)
+    config.get_config()
+    with mlflow.start_span("span") as span:
+        distributed._get_tracing_headers_from_span(span)
+
+
+@installed_case("mlflow.tracing.trace_manager.InMemoryTraceManager")
+def trace_manager():
+    from mlflow.tracing.trace_manager import InMemoryTraceManager
+
+    manager = InMemoryTraceManager.get_instance()
+    with mlflow.start_span("root") as span:
+        with manager.get_trace(span.trace_id) as trace:
+            trace.info.tags = {**trace.info.tags, "a": "b"}
+            trace.info.request_preview = "p"
+        manager.get_span_from_id(span.trace_id, span.span_id)
+        manager.get_root_span_id(span.trace_id)
+
+
+@installed_case("mlflow.MlflowClient.start_trace", "mlflow.MlflowClient.end_trace")
+def client():
+    made = CLIENTS or CLIENTS.append(mlflow.MlflowClient()) or CLIENTS
+    root = made[0].start_trace("root", inputs=VALUE, tags={"a": "b"})
+    child = made[0].start_span("child", root.trace_id, root.span_id)
+    made[0].end_span(child.trace_id, child.span_id, outputs=[1])
+    made[0].end_trace(root.trace_id)
+
+
+CLIENTS: list[Any] = []
+
+
+@installed_case("mlflow.entities.span.create_mlflow_span")
+def span_of_the_sdk():
+    from mlflow.tracing import provider
+    from opentelemetry.sdk.trace import TracerProvider
+
+    sdk = SDK or SDK.append(TracerProvider().get_tracer("application")) or SDK
+    processor = provider._get_span_processor()
+    made = sdk[0].start_span("made by OpenTelemetry")
+    processor.on_start(made, None)
+    made.set_attribute("k", "v")
+    made.end()
+    processor.on_end(made)
+
+
+SDK: list[Any] = []
+
+
 # ---- which names there are ----
 
 #: Public names that have no case, and what proves them instead.
