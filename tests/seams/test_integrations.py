@@ -64,6 +64,7 @@ HOWS = ["drop-in", "installed", "mlflow"]
 SIDE_BY_SIDE = {
     ("langchain", "batch_async"),
     ("langchain", "parallel"),
+    ("langchain", "retrieval"),
     ("langgraph", "fan_out"),
     ("dspy", "parallel"),
 }

@@ -88,9 +88,8 @@ def defined() -> dict[str, set[str]]:
 def own_names(layer: str) -> frozenset[str]:
     """The private names in a layer that may be this package's own, its core's or the language's. A name
     that the table has is so only where the layer itself defines it: elsewhere it may be MLflow's."""
-    own = {"_core", "_internal", "_twin", "_asdict", "_replace", "_getframe"}.union(
-        *defined().values()
-    )
+    of_python = {"_asdict", "_replace", "_getframe", "_at_fork_reinit"}
+    own = {"_core", "_internal", "_twin", *of_python}.union(*defined().values())
     for kind in [_core, *(kind for kind in vars(_core).values() if isinstance(kind, type))]:
         own |= set(dir(kind))
     theirs = {entry.name.rpartition(".")[2] for entry in NAMES if layer != "seams"}
