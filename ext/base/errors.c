@@ -20,14 +20,54 @@ bool need_tuple(PyObject *value, const char *name)
 
 /* ---- whose an exception is ---- */
 
+/* Of a code object: a function's, and one that takes *arguments. */
+#define CO_OPTIMIZED_FLAG 0x1
+#define CO_VARARGS_FLAG 0x4
+
+static long number_of(PyObject *object, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(object, name);
+    long number = value ? PyLong_AsLong(value) : -1;
+    Py_XDECREF(value);
+    return number;
+}
+
+/* Whether a frame is of a function that may be called with two arguments. */
+static bool may_be_signal_handler(PyObject *frame)
+{
+    PyObject *code = PyObject_GetAttrString(frame, "f_code");
+    long flags = code ? number_of(code, "co_flags") : 0;
+    bool result = flags > 0 && (flags & CO_OPTIMIZED_FLAG) &&
+                  ((flags & CO_VARARGS_FLAG) || number_of(code, "co_argcount") >= 2);
+    Py_XDECREF(code);
+    return result;
+}
+
+/* Empties the dict that a function's frame has made of its variables, when it was asked for them,
+ * and keeps before Python 3.13. A variable with the exception that came through the frame would tie
+ * all of them, and what the program has in them, to the next garbage collection. The frame has its
+ * variables elsewhere and fills the dict anew when it is asked again. */
+static void forget_locals(PyObject *frame, PyObject *locals)
+{
+    PyObject *tracer = PyObject_GetAttrString(frame, "f_trace");
+    if (tracer == Py_None && PyDict_Check(locals)) { /* a debugger may have put something there */
+        PyDict_Clear(locals);
+    }
+    Py_XDECREF(tracer);
+}
+
 /* Whether a frame's arguments are (number, frame that called it), which only a signal handler gets:
  * the frame that it interrupted. One that takes *arguments has them in a tuple. */
 static bool is_signal_handler(PyObject *frame)
 {
     bool result = false;
-    PyObject *interrupted = PyObject_GetAttrString(frame, "f_back"), *values = NULL;
-    PyObject *locals = interrupted ? PyObject_GetAttrString(frame, "f_locals") : NULL;
+    PyObject *interrupted = NULL, *locals = NULL, *values = NULL;
 
+    if (!may_be_signal_handler(frame)) {
+        goto done;
+    }
+    interrupted = PyObject_GetAttrString(frame, "f_back");
+    locals = interrupted ? PyObject_GetAttrString(frame, "f_locals") : NULL;
     if (locals == NULL || interrupted == Py_None) {
         goto done;
     }
@@ -37,6 +77,7 @@ static bool is_signal_handler(PyObject *frame)
         result = value == interrupted || (PyTuple_Check(value) && PyTuple_Size(value) == 2 &&
                                           PyTuple_GetItem(value, 1) == interrupted);
     }
+    forget_locals(frame, locals);
 done:
     PyErr_Clear();
     Py_XDECREF(interrupted);

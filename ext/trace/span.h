@@ -33,6 +33,7 @@ struct Span {
     uint64_t parent_id; /* 0 for a root */
     uint64_t start_ns;
     uint64_t end_ns;          /* 0 while it is open */
+    uint64_t late_end_ns;     /* when it ended, where there was no ring for its record yet; or 0 */
     PyObject *name;           /* owned str */
     PyObject *status_message; /* owned str, or NULL */
     unsigned char status;     /* STATUS_* */

@@ -117,10 +117,25 @@ static void finish(Span *span, uint64_t end_ns)
     }
 }
 
+/* Leaves the end of a span to span_end_abandoned(), where there is no ring for its record yet. */
+static bool put_off(Span *span, uint64_t end_ns)
+{
+    if (LIKELY(!trace_waits_for_ring(span->state, span->trace))) {
+        return false;
+    }
+    span->late_end_ns = end_ns;
+    abandon(span->state, (PyObject *)span);
+    return true;
+}
+
 void span_close(Span *span, uint64_t end_ns)
 {
-    if (span->end_ns == 0 && !span->ending) {
-        finish(span, end_time(span, end_ns));
+    if (span->end_ns != 0 || span->ending) {
+        return;
+    }
+    end_ns = end_time(span, end_ns);
+    if (LIKELY(!put_off(span, end_ns))) {
+        finish(span, end_ns);
     }
 }
 
@@ -130,6 +145,9 @@ void span_end(Span *span, uint64_t end_ns)
         return;
     }
     end_ns = end_time(span, end_ns);
+    if (UNLIKELY(put_off(span, end_ns))) {
+        return;
+    }
     CoreState *state = span->state;
     Reader level;
     if (span->status != STATUS_ERROR) {
@@ -158,7 +176,7 @@ void span_end_abandoned(CoreState *state)
         PyObject *item = PyList_GetItem(abandoned, i);
         Py_INCREF(item);
         if (Py_IS_TYPE(item, state->types.live_span)) {
-            span_end((Span *)item, 0);
+            span_end((Span *)item, ((Span *)item)->late_end_ns);
         }
         else if (trace_is_complete((Trace *)item)) {
             trace_rewrite(state, (Trace *)item);

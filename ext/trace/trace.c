@@ -31,16 +31,26 @@ void trace_set_name(Trace *trace, PyObject *name)
     set_owned(&trace->root_name, name);
 }
 
-bool trace_ensure_ring(CoreState *state)
+static bool has_ring(const CoreState *state)
 {
-    if (LIKELY(state->ring != NULL && ring_is_ours(state->ring))) {
-        return true;
+    return state->ring != NULL && ring_is_ours(state->ring);
+}
+
+RingResult trace_ensure_ring(CoreState *state)
+{
+    if (LIKELY(has_ring(state))) {
+        return RING_READY;
     }
     if (state->hooks.start_recording == NULL) {
-        return false;
+        return RING_NONE;
     }
-    forget_result(state, ask_hook(state->hooks.start_recording, NULL, NULL));
-    return state->ring != NULL && ring_is_ours(state->ring);
+    PyObject *answer = ask_hook(state->hooks.start_recording, NULL, NULL);
+    bool soon = answer == Py_True;
+    forget_result(state, answer);
+    if (has_ring(state)) {
+        return RING_READY;
+    }
+    return soon ? RING_SOON : RING_NONE;
 }
 
 uint64_t sampling_bound_of_ratio(double ratio)
@@ -167,11 +177,12 @@ StartResult trace_new(CoreState *state, PyObject *root_name, const RootOptions *
 {
     StartResult result = START_NOT_SAMPLED;
     *made = NULL;
-    if (!trace_ensure_ring(state)) {
+    if (trace_ensure_ring(state) != RING_READY) {
         return START_NOT_RECORDED;
     }
     Trace *trace = make_trace(state, options);
-    if (trace == NULL || !trace_ensure_ring(state)) { /* making it may have run Python code */
+    /* Making it may have run Python code. */
+    if (trace == NULL || trace_ensure_ring(state) != RING_READY) {
         result = START_NOT_RECORDED;
         goto not_recorded;
     }

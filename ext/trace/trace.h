@@ -96,9 +96,16 @@ static inline bool trace_is_complete(const Trace *trace)
     return trace->root_ended && trace->open_spans == 0;
 }
 
+/* Whether there is a ring of this process to record to. */
+typedef enum {
+    RING_NONE,
+    RING_SOON, /* this code runs in the middle of the start of recording: a finalizer, say */
+    RING_READY,
+} RingResult;
+
 /* Sees to it that the state has a ring of this process: asks Python, once. Other threads that come
  * in the meantime wait for the answer there. */
-RUNS_PYTHON bool trace_ensure_ring(CoreState *state);
+RUNS_PYTHON RingResult trace_ensure_ring(CoreState *state);
 
 /* The id's text as a str; NULL with an exception. */
 RUNS_PYTHON PyObject *trace_id_str(const Trace *trace);

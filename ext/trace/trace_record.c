@@ -87,16 +87,26 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
 
 /* The child of a fork carries on the traces that were open in a ring of its own, where they are
  * announced anew. */
-static void follow_fork(CoreState *state, Trace *trace)
+static RingResult follow_fork(CoreState *state, Trace *trace)
 {
-    if (LIKELY(ring_is_ours(trace->ring)) || !trace_ensure_ring(state)) {
-        return;
+    if (LIKELY(ring_is_ours(trace->ring))) {
+        return RING_READY;
+    }
+    RingResult result = trace_ensure_ring(state);
+    if (result != RING_READY) {
+        return result;
     }
     Py_INCREF(state->ring);
     set_owned((PyObject **)&trace->ring, (PyObject *)state->ring);
     Py_XINCREF((PyObject *)state->second_ring);
     set_owned((PyObject **)&trace->second_ring, (PyObject *)state->second_ring);
     trace->announced = false;
+    return RING_READY;
+}
+
+bool trace_waits_for_ring(CoreState *state, Trace *trace)
+{
+    return follow_fork(state, trace) == RING_SOON;
 }
 
 static void trace_publish(Trace *trace)
@@ -110,10 +120,15 @@ static void trace_publish(Trace *trace)
 /* Puts a record into the rings; trace_publish() shows it. */
 static void trace_put(CoreState *state, Trace *trace, const Buffer *record)
 {
-    follow_fork(state, trace);
     if (UNLIKELY(record->failed)) {
         warn(state, "A span, or what is known of its trace, could not be recorded: it is larger "
                     "than 1 GiB, or there is no memory for it.");
+        return;
+    }
+    if (UNLIKELY(!ring_is_ours(trace->ring))) {
+        warn(state,
+             "A span of a trace that was begun before a fork could not be recorded: recording "
+             "has not begun in this process.");
         return;
     }
     bool ok = ring_put(trace->ring, record);
@@ -129,6 +144,7 @@ static void trace_put(CoreState *state, Trace *trace, const Buffer *record)
 
 void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 {
+    follow_fork(state, trace);
     trace_put(state, trace, record);
     trace_publish(trace);
 }

@@ -4,6 +4,10 @@
 
 #include "trace/trace.h"
 
+/* Whether a span of the trace must wait with its record: in a forked child, where recording is
+ * about to begin. */
+RUNS_PYTHON bool trace_waits_for_ring(CoreState *state, Trace *trace);
+
 /* Appends the record of a span that has ended, with the trace's own records around it. Runs Python
  * code where the trace's record is written. */
 RUNS_PYTHON void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from mlflow_fasttrace import otel
 from mlflow_fasttrace._internal.base import locks, log
-from mlflow_fasttrace._internal.recording import destination, supervisor, timeout
+from mlflow_fasttrace._internal.recording import destination, start, supervisor, timeout
 from mlflow_fasttrace._internal.seams import provider
 
 #: By name: what is called again and again, with a number that is another one each time.
@@ -183,6 +183,26 @@ def test_a_forked_child_keeps_the_lock_that_its_own_thread_holds():
         assert taken == [False]
     go.set()
     thread.join(60)
+
+
+def test_a_finalizer_in_the_middle_of_a_choice_does_not_wait_for_another_threads_start():
+    """That thread may wait for the choice to be made."""
+    held, go = threading.Event(), threading.Event()
+
+    def starts():
+        with start._starting.lock:
+            held.set()
+            go.wait(60)
+
+    thread = threading.Thread(target=starts)
+    thread.start()
+    held.wait(60)
+    try:
+        with destination.chosen.lock:
+            assert start.start() is True, "what is recorded here is put off"
+    finally:
+        go.set()
+        thread.join(60)
 
 
 def test_warnings_are_remembered_up_to_a_bound(monkeypatch):

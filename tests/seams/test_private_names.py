@@ -88,7 +88,7 @@ def defined() -> dict[str, set[str]]:
 def own_names(layer: str) -> frozenset[str]:
     """The private names in a layer that may be this package's own, its core's or the language's. A name
     that the table has is so only where the layer itself defines it: elsewhere it may be MLflow's."""
-    of_python = {"_asdict", "_replace", "_getframe", "_at_fork_reinit"}
+    of_python = {"_asdict", "_replace", "_getframe", "_at_fork_reinit", "_is_owned"}
     own = {"_core", "_internal", "_twin", *of_python}.union(*defined().values())
     for kind in [_core, *(kind for kind in vars(_core).values() if isinstance(kind, type))]:
         own |= set(dir(kind))

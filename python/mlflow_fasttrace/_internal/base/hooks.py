@@ -42,8 +42,9 @@ class Hook(Generic[_Answer]):
 # ---- a trace or a span begins ----
 
 #: A root starts while the core knows no destination. The answer calls ``_core.set_destination``;
-#: where it does not, the trace is not recorded. From recording/start.py, always.
-start_recording: Hook[Callable[[], None]] = Hook("start_recording")
+#: where it does not, the trace is not recorded. True means that this thread is in the middle of an
+#: answer, so that a span of a trace that is there already waits. From recording/start.py, always.
+start_recording: Hook[Callable[[], bool]] = Hook("start_recording")
 
 #: A root starts, and a run, a model, a scope or an experiment of its own may apply. The argument is
 #: the id of the experiment that the program gave for this trace. On the path of every such root.

@@ -16,6 +16,8 @@ import threading
 import weakref
 from typing import Any
 
+from mlflow_fasttrace._internal.base.interruptions import let_pass
+
 #: The type of re-entrant locks: C code of Python's own, or gevent's where that has replaced threads.
 _ReentrantLock: Any = type(threading.RLock())
 
@@ -55,10 +57,25 @@ class Lock(_ReentrantLock):
 _locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
+def _all() -> list[Lock]:
+    while True:
+        try:
+            return list(_locks)
+        except RuntimeError as error:  # another thread makes one meanwhile
+            let_pass(error)
+
+
+def is_held() -> bool:
+    """Whether this thread holds one of the locks: it is in a finalizer, or a signal handler, that came in the
+    middle of this package's code. Who does must not wait for a lock that is held for long, since its holder may
+    wait for this one."""
+    return any(lock._is_owned() for lock in _all())
+
+
 def after_fork() -> None:
     """Makes the locks anew in a forked child. Python calls it; a child that has forked in C code does so
     itself when it finds out."""
-    for lock in list(_locks):
+    for lock in _all():
         lock._after_fork()
 
 

@@ -37,6 +37,8 @@ class _Start:
         #: Held while one thread works it out.
         self.lock = locks.Lock()
         self.thread: int | None = None  # that works it out
+        #: In a forked child, which has one thread: what the parent chose is about to be forgotten.
+        self.forgets = False
         self.failures = 0  # in a row
         self.not_before = 0.0  # the next attempt, after a failure (``clock.monotonic``)
         self.contexts_linked = False  # OpenTelemetry's process-wide context and the core's
@@ -45,29 +47,37 @@ class _Start:
 _starting = _Start()
 
 
-def start() -> None:
+def start() -> bool:
     """Answers the core where it knows no destination: sets where the traces that start from now on
     go, and sees to it that each ring has a sender.
 
     Threads that start their first trace at the same time wait here for the one that came first. A
     trace that starts inside (in a traced log handler, say) is not recorded. Where it fails, one
     warning a minute says why, and a later root tries again.
+
+    Returns:
+        Whether this thread is in the middle of a start, or of other code that another thread's start may
+        wait for: a finalizer or a log handler calls.
     """
-    if _starting.thread == threading.get_ident():
-        return
+    if _starting.forgets or _starting.thread == threading.get_ident():
+        return True
     began = clock.monotonic()
     if began < _starting.not_before:
-        return
+        return False
     if os.getpid() != rings.pid:
         # C code has forked: Python's handlers have not run.
         locks.after_fork()
         _begin_anew_after_fork()
+    may_wait = not locks.is_held()
     try:
-        if not _starting.lock.acquire(timeout=_WAIT_SECONDS):
-            log.warn("Another thread takes long to begin recording; this thread's traces are lost.")
-            return
+        if not _starting.lock.acquire(timeout=_WAIT_SECONDS if may_wait else 0):
+            if may_wait:
+                log.warn(
+                    "Another thread takes long to begin recording; this thread's traces are lost."
+                )
+            return not may_wait
         if destination.chosen.in_force or environment.disabled():
-            return
+            return False
         _starting.thread = threading.get_ident()
         try:
             _start()
@@ -82,6 +92,7 @@ def start() -> None:
             _starting.lock.release()
         except RuntimeError as error:  # it was not taken
             let_pass(error)
+    return False
 
 
 def _note_failure(seconds: float, error: Exception) -> None:
@@ -169,12 +180,16 @@ def _link_contexts() -> None:
 def _begin_anew_after_fork() -> None:
     """Gives a forked child rings and senders of its own. Its parent's rings are not touched, and keep the
     spans that were open. The locks are made anew already: base/locks.py is imported first."""
-    _core.after_fork()
-    _starting.thread = None
-    _starting.failures, _starting.not_before = 0, 0.0
-    rings.forget()
-    supervisor.forget()
-    destination.reset()
+    _starting.forgets = True
+    try:
+        _core.after_fork()
+        _starting.thread = None
+        _starting.failures, _starting.not_before = 0, 0.0
+        rings.forget()
+        supervisor.forget()
+        destination.reset()
+    finally:
+        _starting.forgets = False
 
 
 os.register_at_fork(after_in_child=_begin_anew_after_fork)
