@@ -9,6 +9,7 @@ import time
 import mlflow_fasttrace as mlflow
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording.rings import rings
+
 from programs.soundness.recorded import span_records
 
 span = mlflow.start_span_no_context("open at the fork")
