@@ -67,8 +67,11 @@ static bool is_signal_handler(PyObject *frame)
         goto done;
     }
     interrupted = PyObject_GetAttrString(frame, "f_back");
-    locals = interrupted ? PyObject_GetAttrString(frame, "f_locals") : NULL;
-    if (locals == NULL || interrupted == Py_None) {
+    if (interrupted == NULL || interrupted == Py_None) {
+        goto done;
+    }
+    locals = PyObject_GetAttrString(frame, "f_locals");
+    if (locals == NULL) {
         goto done;
     }
     values = PyMapping_Values(locals);

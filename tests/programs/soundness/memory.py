@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import resource
 import time
@@ -148,6 +149,13 @@ def errors_that_are_swallowed() -> None:
         swallows(value, 1)
         del value
         assert gone() is None
+        # The outermost frame of a thread, which nobody has called.
+        value, ended = Holder(), _thread.allocate_lock()
+        gone = weakref.ref(value, lambda _: ended.release())
+        ended.acquire()
+        _thread.start_new_thread(swallows, (value, 1))
+        del value
+        assert ended.acquire(timeout=30)
     finally:
         gc.enable()
 

@@ -24,7 +24,7 @@ class Lock(_ReentrantLock):
     """A lock that its thread may take again, and that a forked child finds free unless the thread that
     forked holds it.
 
-    It is used with ``with``, whose two steps are C functions of the base class: a signal handler that raises
+    It is used with ``with``, whose two steps are C functions of Python's own type: a signal handler that raises
     does so before the lock is taken, or inside of the block. A method in Python could be left in between, with
     the lock taken for good. For the same reason who waits for some time only, or not at all, takes it inside of
     a ``try`` statement, and gives it back by the first call behind ``finally``, which raises RuntimeError where
