@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def own_spool(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(folder))
     yield folder
     clean_up(folder)
+
+
+@pytest.fixture
+def memory():
+    """A folder on tmpfs, which takes what does not fit into a ring before the disk does."""
+    folder = tempfile.mkdtemp(dir="/dev/shm", prefix="fasttrace-test-")
+    yield Path(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

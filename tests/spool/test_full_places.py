@@ -5,12 +5,8 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import shutil
 import subprocess
 import sys
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow_fasttrace as mlflow
@@ -21,16 +17,10 @@ from mlflow_fasttrace._internal.recording import destination
 from support.processes import module_path
 from support.records import numbers_in, record_number, spans_in
 from support.shims import build_shim
+from support.spools import files_up_to
 from support.waiting import wait_until
 
 CAPACITY = 64 << 10
-
-
-@pytest.fixture
-def memory():
-    folder = tempfile.mkdtemp(dir="/dev/shm", prefix="fasttrace-test-")
-    yield Path(folder)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -56,16 +46,6 @@ def said():
     hooks.warn.answer(texts.append)
     yield texts
     hooks.warn.answer(log.warn)
-
-
-@contextmanager
-def files_up_to(size: int):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def record_spans(count: int) -> None:

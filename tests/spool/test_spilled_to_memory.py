@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
-import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,7 +15,7 @@ from mlflow_fasttrace._internal.sender import bursts as burst_watch
 from mlflow_fasttrace._internal.sender import life
 from mlflow_fasttrace._internal.spool.files import remove_moved, segment_paths
 from support.records import numbers_in, record_number, spans_to_ring
-from support.spools import assert_sender_ends, rings_of
+from support.spools import assert_sender_ends, files_up_to, rings_of
 from support.texts import (
     KILLS_ITSELF,
     assert_all_there,
@@ -30,13 +27,6 @@ from support.waiting import free_port, wait_until
 CAPACITY = 64 << 10
 #: More than what other tests beside this one may give back of the tmpfs meanwhile.
 MARGIN = 256 << 20
-
-
-@pytest.fixture
-def memory():
-    folder = tempfile.mkdtemp(dir="/dev/shm", prefix="fasttrace-test-")
-    yield Path(folder)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -139,13 +129,9 @@ def test_a_segment_that_takes_not_even_its_first_record_is_ended(ring, memory, t
     """The limit on the size of files lets the segment in memory be made, and not grow to its next
     portion; the segment on disk has another number."""
     _writer, reader = ring
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 10, before[1]))
-    try:
+    with files_up_to(20 << 10):
         for n in range(4):  # the ring has room for three
             record_number(n, size=17 << 10)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     (in_memory,), (on_disk,) = spilled(memory), spilled(tmp_path)
     assert in_memory.name == "spill-1-00000000-000000.seg"
     assert on_disk.name == "spill-1-00000000-000001.seg"
@@ -157,15 +143,13 @@ def test_a_segment_that_takes_not_even_its_first_record_is_ended(ring, memory, t
 def test_a_limit_on_the_size_of_files_that_comes_later_ends_the_segment_on_disk(tmp_path):
     """The record that meets it is the first of another segment."""
     _writer, reader = spans_to_ring(tmp_path, CAPACITY)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         for n in range(8):  # the ring has room for three
             record_number(n, size=17 << 10)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60 << 10, before[1]))
-        for n in range(8, 11):
-            record_number(n, size=17 << 10)
+        with files_up_to(60 << 10):
+            for n in range(8, 11):
+                record_number(n, size=17 << 10)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
         destination.reset()
     assert numbers_in(reader) == [0, 1, 2]
     assert [read(path) for path in spilled(tmp_path)] == [[3, 4, 5, 6, 7], [8, 9, 10]]

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow_fasttrace._internal.spool.folder import rings_prefix
 
 from support.waiting import wait_until
+
+
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Files of this process may not become larger meanwhile.
+
+    Args:
+        size: In bytes.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def base_environment(spool: Path) -> dict[str, str]:
