@@ -51,8 +51,8 @@ __path__: list[str] = []
 SpanProcessor = Callable[[Any], None]
 
 _span_processors: list[SpanProcessor] = []
-_disabled_lock = locks.Lock()
-_disabling: set[object] = set()  # the calls of functions with trace_disabled that run
+#: The calls of functions with trace_disabled that run.
+_disabling: set[object] = set()
 
 
 # ---- on and off ----
@@ -89,13 +89,13 @@ def trace_disabled(f: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = object()
         try:
-            with _disabled_lock:
+            with locks.brief:
                 if _disabling or _core.enabled():
                     _disabling.add(call)
                     _core.set_enabled(False)
             return f(*args, **kwargs)
         finally:
-            with _disabled_lock:
+            with locks.brief:
                 if call in _disabling:
                     _disabling.remove(call)
                     if not _disabling:

@@ -149,7 +149,7 @@ looks = lambda: free.extend(one.acquire(timeout=5) for one in list(locks._locks)
 other = threading.Thread(target=looks)
 other.start()
 other.join()
-assert raised > 100 and len(free) > 5 and all(free), (raised, free)
+assert raised > 100 and len(free) == 4 and all(free), (raised, free)
 print("ended")
 """
 
@@ -185,6 +185,61 @@ def test_a_forked_child_keeps_the_lock_that_its_own_thread_holds():
     thread.join(60)
 
 
+def test_one_lock_is_waited_for_without_an_end(run_program):
+    """A finalizer may come in the middle of what a lock guards and take another one, in two threads the other way
+    round. The other two: who holds any lock does not wait for the first, and nobody waits for the second."""
+    program = run_program(
+        """
+import importlib, pkgutil
+import mlflow_fasttrace
+for module in pkgutil.walk_packages(mlflow_fasttrace.__path__, "mlflow_fasttrace."):
+    if "__main__" not in module.name:
+        importlib.import_module(module.name)
+from mlflow_fasttrace._internal.base import locks
+from mlflow_fasttrace._internal.recording import start, supervisor
+waited_for_in_bounds = {start._starting.lock, supervisor.supervisor._restart_lock}
+print(set(locks._all()) - waited_for_in_bounds == {locks.brief})
+"""
+    )
+    assert program.out == "True\n", program.err
+
+
+def test_threads_that_warn_at_once_log_one_line(monkeypatch):
+    monkeypatch.setattr(log, "_warned", log._Warned())
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    due = []
+
+    def warn():
+        barrier.wait(60)
+        for n in range(900):
+            if log._warned.is_due(f"warning {n}"):
+                due.append(n)
+
+    try:
+        barrier = threading.Barrier(4)
+        threads = [threading.Thread(target=warn) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(due) == list(range(900))
+
+
+def test_a_warning_is_due_again_after_a_minute(monkeypatch):
+    monkeypatch.setattr(log, "_warned", log._Warned())
+    monkeypatch.setattr(log.clock, "monotonic", lambda: now)
+    now = 100.0
+    assert log._warned.is_due("warning")
+    now = 159.0
+    assert not log._warned.is_due("warning")
+    now = 160.0
+    assert log._warned.is_due("warning")
+    assert not log._warned.is_due("warning")
+
+
 def test_a_finalizer_in_the_middle_of_a_choice_does_not_wait_for_another_threads_start():
     """That thread may wait for the choice to be made."""
     held, go = threading.Event(), threading.Event()
@@ -198,7 +253,7 @@ def test_a_finalizer_in_the_middle_of_a_choice_does_not_wait_for_another_threads
     thread.start()
     held.wait(60)
     try:
-        with destination.chosen.lock:
+        with locks.brief:
             assert start.start() is True, "what is recorded here is put off"
     finally:
         go.set()

@@ -6,7 +6,9 @@ program forks while another of its threads holds one. A plain ``threading.Lock``
 each of these cases; ruff bans it outside of this module.
 
 A lock is held over this package's own code only, never over what the program may have put in the way
-(log handlers, imports, patched functions), so that a thread waits for microseconds.
+(log handlers, imports, patched functions), so that a thread waits for microseconds. And there is one of them for
+all that waits without an end, ``brief``: of two, each taken by a finalizer in the middle of what the other one
+guards, two threads would wait for each other.
 """
 
 from __future__ import annotations
@@ -64,6 +66,10 @@ def _all() -> list[Lock]:
             from mlflow_fasttrace._internal.base.interruptions import let_pass
 
             let_pass(error)
+
+
+#: For every short piece of code that two threads must not run at a time.
+brief = Lock()
 
 
 def is_held() -> bool:

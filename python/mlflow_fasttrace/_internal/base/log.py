@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from mlflow_fasttrace._internal.base import clock, locks
+from mlflow_fasttrace._internal.base import clock
 
 logger = logging.getLogger("mlflow_fasttrace")
 _WARN_EVERY_SECONDS = 60.0
@@ -13,26 +13,44 @@ _REMEMBERED = 1000
 
 
 class _Warned:
-    """The warnings of the last minute."""
+    """The warnings of the last minute. No lock: a finalizer that warns, in the middle of this package's code or
+    of a log handler, must wait for nobody."""
 
     def __init__(self) -> None:
-        #: Held while ``at`` is looked at and changed, not while a line is logged.
-        self.lock = locks.Lock()
         #: When each message was logged (``clock.monotonic``), the oldest first.
         self.at: dict[str, float] = {}
 
     def is_due(self, message: str) -> bool:
-        """Whether a message has not been logged within the last minute; it counts as logged now."""
+        """Whether a message has not been logged within the last minute; it counts as logged now. Of threads that
+        ask at once, one is told so."""
         now = clock.monotonic()
-        with self.lock:
-            last = self.at.pop(message, None)
-            due = last is None or now - last >= _WARN_EVERY_SECONDS
-            self.at[message] = now if due or last is None else last
-            if len(self.at) > _REMEMBERED:
-                # A copy: a signal handler that warns changes it meanwhile.
-                for old in list(self.at)[: _REMEMBERED // 2]:
-                    self.at.pop(old, None)
-            return due
+        last = self.at.get(message)
+        if last is not None:
+            if now - last < _WARN_EVERY_SECONDS:
+                return False
+            taken = self.at.pop(message, None)
+            if taken is not last:  # another thread was first, and puts it back, or has done so
+                self.at.setdefault(message, now if taken is None else taken)
+                return False
+        if self.at.setdefault(message, now) is not now:
+            return False
+        if len(self.at) > _REMEMBERED:
+            self._forget_the_oldest()
+        return True
+
+    def _forget_the_oldest(self) -> None:
+        try:
+            oldest = list(self.at)[: _REMEMBERED // 2]
+        except (
+            RuntimeError
+        ) as error:  # a finalizer that came in the middle has warned; the next one does it
+            # Not above: the log is there, too, where the core cannot be loaded.
+            from mlflow_fasttrace._internal.base.interruptions import let_pass
+
+            let_pass(error)
+            return
+        for message in oldest:
+            self.at.pop(message, None)
 
 
 _warned = _Warned()

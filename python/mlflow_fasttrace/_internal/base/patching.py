@@ -1,6 +1,10 @@
 """Replacing what other modules have, and taking that back: the mechanism. What is replaced, and
 whether it may be, is said where it is done.
 
+Whoever replaces or takes back several things holds ``locks.brief``, so that no other thread finds half of
+them. Nothing is imported meanwhile: another thread may hold the import lock of the module and wait for this
+one. What is needed is imported before, and the lock is taken afterwards.
+
 ``replace`` lets a function lead to another one, ``replace_attribute`` sets an attribute,
 ``replace_class`` gives an object another class; ``undo_all`` takes all of it back. ``redirect`` is for
 good. ``when_loaded`` waits for a module.
@@ -15,8 +19,6 @@ import sys
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
-
-from mlflow_fasttrace._internal.base import locks
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
@@ -38,11 +40,6 @@ class _Patches:
 
 
 _patches = _Patches()
-
-#: Held by whoever replaces or takes back several things, so that no other thread finds half of them.
-#: Nothing is imported while it is held: another thread may hold the import lock of the module and
-#: wait for this one. What is needed is imported before, and the lock is taken afterwards.
-lock = locks.Lock()
 
 
 # ---- replacing and taking back ----

@@ -21,12 +21,13 @@ from mlflow_fasttrace._internal.config.uris import absolute_uri, without_credent
 
 
 class _Chosen:
-    """What the program chose, by this package's functions or by MLflow's."""
+    """What the program chose, by this package's functions or by MLflow's.
+
+    ``locks.brief`` is held while something is chosen, and while the core gets the destination that follows; not
+    while that is worked out, which runs MLflow's code.
+    """
 
     def __init__(self) -> None:
-        #: Held while something is chosen, and while the core gets the destination that follows; not
-        #: while that is worked out, which runs MLflow's code.
-        self.lock = locks.Lock()
         #: Counts the choices, so that what follows from an earlier one is not taken for the last.
         self.generation = 0
         #: Whether the core has the destination that follows from all that is chosen.
@@ -58,7 +59,7 @@ location_of_context: contextvars.ContextVar[str | None] = contextvars.ContextVar
 
 def reset() -> None:
     """Has where traces go worked out anew at the next root span."""
-    with chosen.lock:
+    with locks.brief:
         chosen.generation += 1
         chosen.in_force = False
         chosen.encoded.clear()
@@ -108,7 +109,7 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
         import pathlib
 
         uri = pathlib.Path(uri).absolute().resolve().as_uri()
-    with chosen.lock:
+    with locks.brief:
         chosen.tracking_uri = uri
         environment.set_tracking_uri(uri)
         reset()
@@ -118,14 +119,14 @@ def set_tracking_uri(uri: str | os.PathLike[str] | None) -> None:
 
 def follow_tracking_uri() -> None:
     """Forgets the argument of set_tracking_uri(): MLflow was told another tracking URI."""
-    with chosen.lock:
+    with locks.brief:
         chosen.tracking_uri = None
         reset()
 
 
 def use_mlflow(here: bool) -> None:
     """Notes whether MLflow itself runs on the core."""
-    with chosen.lock:
+    with locks.brief:
         chosen.mlflow_runs_here = here
         reset()
 
@@ -139,7 +140,7 @@ def set_experiment(*, experiment_id: str | None = None, name: str | None = None)
         experiment = {"id": str(experiment_id)}
     else:
         experiment = {} if name is None else {"name": name}
-    with chosen.lock:
+    with locks.brief:
         chosen.location = None
         chosen.experiment_beside = active_in_mlflow()
         chosen.experiment = experiment
@@ -156,12 +157,12 @@ def set_location(experiment_id: str | None, *, context_local: bool = False) -> N
     if context_local:
         _core.use_scopes()
         location_of_context.set(experiment_id)
-        with chosen.lock:
+        with locks.brief:
             if not chosen.locations_in_contexts:
                 chosen.locations_in_contexts = True
                 reset()  # a collector of OpenTelemetry's variables gets no more traces, see route()
         return
-    with chosen.lock:
+    with locks.brief:
         chosen.location = experiment_id
         if experiment_id is None:
             location_of_context.set(None)
@@ -185,7 +186,7 @@ def experiment_in_force() -> dict[str, str]:
     if experiment_id := location():
         return {"id": experiment_id}
     experiment_id = active_in_mlflow()
-    with chosen.lock:
+    with locks.brief:
         if chosen.experiment and experiment_id == chosen.experiment_beside:
             return dict(chosen.experiment)
     if experiment_id:
@@ -249,7 +250,7 @@ def encode_for(experiment_id: str) -> bytes:
     generation = chosen.generation
     uri, collector = route()
     encoded = _core.encode(describe(uri, {"id": experiment_id}, collector))
-    with chosen.lock:
+    with locks.brief:
         if chosen.generation == generation:
             chosen.encoded[experiment_id] = encoded
     return encoded

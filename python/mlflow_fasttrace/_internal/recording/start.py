@@ -127,7 +127,7 @@ def _start() -> None:
             log.warn(
                 "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is set, but durations of spans are not exported."
             )
-        with destination.chosen.lock:
+        with locks.brief:
             if destination.chosen.generation != generation:
                 continue  # another thread has chosen anew
             _core.set_destination(first.writer, described, *(ring.writer for ring in second))

@@ -51,8 +51,6 @@ class Supervisor:
         self._starts: dict[str, tuple[int, float]] = {}
         # By spool, or by the ring's own identity where it has none: the threads that deliver.
         self._threads: dict[str | int, threading.Thread] = {}
-        #: Held while ``_threads`` is looked at and changed.
-        self._threads_lock = locks.Lock()
         #: Held by the thread that looks after all senders; another one leaves it to that.
         self._restart_lock = locks.Lock()
 
@@ -200,7 +198,7 @@ class Supervisor:
                 run_sender_in_memory(ring.writer, ring.uri)
 
         thread = threading.Thread(target=run, name="mlflow-fasttrace-sender", daemon=True)
-        with self._threads_lock:
+        with locks.brief:
             other = self._threads.get(key)
             if other is not None and (other.ident is None or other.is_alive()):
                 return  # one delivers, or is about to

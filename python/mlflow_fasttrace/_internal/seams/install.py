@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 
-from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base import locks, patching
 from mlflow_fasttrace._internal.base.version import mlflow_version, release_of
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
@@ -49,7 +49,7 @@ def install() -> bool:
 def uninstall() -> None:
     """Give MLflow its own code back. Spans of the core that are open are recorded to their end."""
     global _refused
-    with patching.lock:
+    with locks.brief:
         _refused = None
         patching.forget_awaited()
         patching.undo_all()
@@ -91,7 +91,7 @@ def _apply() -> None:
         private_names.check()
         from mlflow_fasttrace._internal.seams.apply import apply
 
-        with patching.lock:
+        with locks.brief:
             if not patching.is_in_force():
                 apply()
         for module in private_names.late_modules():
@@ -124,7 +124,7 @@ def moved_text(moved: MovedSeam) -> str:
 def _refuse(reason: str) -> None:
     """Give MLflow its own code back, for good, and say why."""
     global _refused
-    with patching.lock:
+    with locks.brief:
         _refused = reason
         patching.forget_awaited()  # what was to follow with a module of MLflow's
         patching.undo_all()
