@@ -14,7 +14,7 @@ from support.pythons import VERSIONS, interpreter, modules_without_mlflow
 PROGRAMS = sorted(
     path.stem
     for path in (TESTS / "programs/soundness").glob("*.py")
-    if path.stem not in ("__init__", "recorded", "everything_at_once")
+    if path.stem not in ("__init__", "recorded")
 )
 
 

@@ -32,6 +32,7 @@ import warnings
 
 import mlflow_fasttrace as mlflow
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.spool.folder import rings_prefix
 from mlflow_fasttrace._internal.spool.records import (
     PHASE_COMPLETE,
     SPAN,
@@ -43,8 +44,9 @@ os.environ.setdefault("MLFLOW_FASTTRACE_RING_BYTES", str(256 << 10))
 SECONDS = float(os.environ.get("SOUNDNESS_SECONDS", "3"))
 WORKERS = 3
 HANG_SECONDS = 60.0  # a thread that takes longer to end hangs
-RINGS = "/dev/shm/mlflow-fasttrace-*/*"
-SPOOLS = f"{os.environ['MLFLOW_FASTTRACE_SPOOL_DIR']}/*"
+SPOOL = os.environ["MLFLOW_FASTTRACE_SPOOL_DIR"]
+RINGS = f"/dev/shm/mlflow-fasttrace-*/{rings_prefix(os.path.abspath(SPOOL))}-*"
+SPOOLS = f"{SPOOL}/*"
 BYTES_AT_ONCE = 64 << 10
 TRACES_REMEMBERED = 20_000  # complete ones, which may still get a late span
 GROWTH_BYTES = 16 << 20
@@ -673,8 +675,9 @@ def fork_and_wait() -> None:
     if ended[0] == 0:
         os.kill(pid, signal.SIGABRT)  # faulthandler shows where it hangs
         os.waitpid(pid, 0)
-    for path in [*glob.glob(f"{RINGS}/*{pid}-*"), *glob.glob(f"{SPOOLS}/*{pid}-*")]:
-        os.unlink(path)
+    for name in (f"{pid}-*", f"spill-{pid}-*"):
+        for path in [*glob.glob(f"{RINGS}/{name}"), *glob.glob(f"{SPOOLS}/{name}")]:
+            os.unlink(path)
     assert ended == (pid, 0), ("a child", ended)
 
 
@@ -897,9 +900,13 @@ def main() -> None:
     sys.setswitchinterval(0.005)
     gc.callbacks.remove(note_collection)
     spans_shown[:] = contexts_shown[:] = [None] * PLACES
-    for _ in range(3):  # what is collected may drop spans, whose end may make garbage
+    # What is collected may drop spans, whose end may make garbage; and gc.collect() does nothing while a
+    # finalizer of another collection is at work in the thread that takes records.
+    until = time.monotonic() + HANG_SECONDS
+    while _core.live_traces() and time.monotonic() < until:
         gc.collect()
         _core.end_abandoned()
+        time.sleep(0.001)
     all_ended.set()
     join(taking)
     print(
