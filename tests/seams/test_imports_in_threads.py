@@ -11,7 +11,7 @@ import threading
 from importlib.machinery import ModuleSpec
 
 import pytest
-from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base import locks, patching
 from mlflow_fasttrace._internal.recording import destination, root_context
 
 #: Runs each of ACTIONS in a thread of its own, all at once, and prints what they raised, and whether
@@ -178,8 +178,8 @@ def test_no_lock_is_held_while_the_action_of_a_module_runs(slow_module):
     slow_module.go.set()
 
     def take_the_lock():
-        taken.append(patching.lock.acquire(timeout=10))
-        patching.lock.release()
+        taken.append(locks.brief.acquire(timeout=10))
+        locks.brief.release()
 
     def take():
         other = threading.Thread(target=take_the_lock)

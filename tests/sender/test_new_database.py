@@ -44,3 +44,36 @@ def test_program_and_sender_make_a_databases_tables_in_turns(own_spool, run_prog
     assert len(tables) == 3
     assert not [name for names in tables.values() for name in names if "_alembic_tmp" in name]
     assert len({frozenset(names) for names in tables.values()}) == 1
+
+
+THREE_THREADS = """
+import os, threading
+{imports}
+
+os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///{folder}/traces.db"
+with mlflow.start_span("span"):
+    pass
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+def make(n):
+    barrier.wait(60)
+    SqlAlchemyStore("sqlite:///{folder}/" + f"{{n}}.db", "{folder}/artifacts")
+    made.append(n)
+
+made = []
+barrier = threading.Barrier(3)
+threads = [threading.Thread(target=make, args=(n,)) for n in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(sorted(made))
+"""
+
+
+@pytest.mark.parametrize("how", IMPORTS)
+def test_threads_may_make_different_databases_at_a_time(own_spool, run_program, tmp_path, how):
+    """A thread that delivers may be one of them."""
+    program = THREE_THREADS.format(imports=IMPORTS[how], folder=tmp_path)
+    process = run_program(program, MLFLOW_FASTTRACE_SENDER="none")
+    assert process.out == "[0, 1, 2]\n", process.err

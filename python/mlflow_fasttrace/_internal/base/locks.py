@@ -8,7 +8,8 @@ each of these cases; ruff bans it outside of this module.
 A lock is held over this package's own code only, never over what the program may have put in the way
 (log handlers, imports, patched functions), so that a thread waits for microseconds. And there is one of them for
 all that waits without an end, ``brief``: of two, each taken by a finalizer in the middle of what the other one
-guards, two threads would wait for each other.
+guards, two threads would wait for each other. Only ``spool/database.py`` holds one for long, over MLflow's code
+that makes tables.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """A new database: MLflow makes its tables when it opens one, without a lock. A program and its
-sender open the same one at about the same time; here they take turns, or both would make them."""
+sender open the same one at about the same time; here they take turns, or both would make them.
+
+And one process makes those of one database at a time. MLflow does it by Alembic, which keeps in the process,
+not in the thread, what it is at work on: two threads that each make another database mix the two."""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base import locks, patching
 from mlflow_fasttrace._internal.spool.folder import spools_root
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 _UTILS = "mlflow.store.db.utils"
 
 _guarded = False  # whether guard() was called
+_making = locks.Lock()  # held while this process makes tables, which is MLflow's code
 _mine = threading.local()  # .paths: lock files of the turns that a thread has, which may nest
 
 
@@ -90,7 +94,7 @@ def _guard() -> None:
             return own_exist(engine)
 
     def initialize_tables(engine: Engine) -> None:
-        with turn(engine.url):
+        with turn(engine.url), _making:
             if not own_exist(engine):
                 own_make(engine)
 
