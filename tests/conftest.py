@@ -24,8 +24,13 @@ from support.bench import Bench  # noqa: E402
 from support.databases import Mysql, Postgres  # noqa: E402
 from support.processes import ROOT, Program  # noqa: E402
 from support.records import Recorded  # noqa: E402
+from support.scheduling import FilesThatShare  # noqa: E402
 from support.servers import MlflowServer  # noqa: E402
 from support.spools import base_environment, clean_up  # noqa: E402
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return FilesThatShare(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

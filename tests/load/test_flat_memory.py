@@ -60,13 +60,13 @@ MLFLOW = {"PUBLIC_CALLS_OF": "mlflow"}
 
 
 def test_calls_and_dropped_spans_leave_nothing_behind():
-    found = grown(sys.executable, 5000, module_path())
+    found = grown(sys.executable, 1000, module_path())
     assert leaks(found) == {}
     assert found.keys() == CASES.keys()
 
 
 def test_calls_of_mlflow_on_the_core_leave_nothing_behind():
-    found = grown(sys.executable, 5000, module_path(), **MLFLOW)
+    found = grown(sys.executable, 1000, module_path(), **MLFLOW)
     assert leaks(found) == {}
     assert found.keys() == {name for name, case in CASES.items() if not case.own} | (
         INSTALLED_CASES.keys()

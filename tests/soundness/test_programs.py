@@ -18,7 +18,7 @@ PROGRAMS = sorted(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def without_mlflow(tmp_path_factory) -> str:
     return modules_without_mlflow(tmp_path_factory.mktemp("site"))
 

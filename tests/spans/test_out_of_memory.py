@@ -20,7 +20,7 @@ from support.processes import module_path, run_module
 from support.pythons import VERSIONS, modules_without_mlflow, python_without_mlflow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def library(tmp_path_factory):
     """support/fail_malloc.c, built."""
     library = tmp_path_factory.mktemp("library") / "fail_malloc.so"
@@ -29,7 +29,7 @@ def library(tmp_path_factory):
     return library
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def without_mlflow(tmp_path_factory) -> str:
     return modules_without_mlflow(tmp_path_factory.mktemp("site"))
 
