@@ -81,7 +81,10 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("options", [[], ["-X", "dev"]], ids=["plain", "dev"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param([], id="plain"), pytest.param(["-X", "dev"], id="dev", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_threads_that_import_mlflow_at_once_all_find_it_whole(name, options, tmp_path):
     imports, actions = PROGRAMS[name]

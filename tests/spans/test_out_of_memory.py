@@ -2,7 +2,8 @@
 MemoryError; nothing stays current, nothing is damaged, and what is recorded later is recorded as ever.
 
 The calls are the cases of tests/programs/public_calls.py, each in a process of its own, which a fault
-may end, on every Python that is installed here; those which need MLflow on the tests' own. What fails are
+may end, on every Python that is installed here; those which need MLflow, and those of MLflow's own functions
+on the core, on the tests' own. What fails are
 the core's own allocations (``core``), then the interpreter's (``python``)."""
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from programs.public_calls import CASES, ELSEWHERE, public_names
+from programs.public_calls import CASES, ELSEWHERE, INSTALLED_CASES, public_names
 from support.processes import module_path, run_module
 from support.pythons import VERSIONS, modules_without_mlflow, python_without_mlflow
+
+#: The others in between are a long test.
+OLDEST_AND_NEWEST = (VERSIONS[0], VERSIONS[-1])
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +38,7 @@ def without_mlflow(tmp_path_factory) -> str:
     return modules_without_mlflow(tmp_path_factory.mktemp("site"))
 
 
-def faults(case: str, python: str, path: str, library: Path) -> list[str]:
+def faults(case: str, python: str, path: str, library: Path, **environment: str) -> list[str]:
     """What goes wrong in a case on a Python whose PYTHONPATH is ``path``."""
     with tempfile.NamedTemporaryFile("r") as progress:
         result = subprocess.run(
@@ -48,6 +52,7 @@ def faults(case: str, python: str, path: str, library: Path) -> list[str]:
                 "LD_PRELOAD": str(library),
                 "MLFLOW_FASTTRACE_SENDER": "none",
                 "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+                **environment,
             },
         )
         at = progress.read()
@@ -60,15 +65,29 @@ def faults(case: str, python: str, path: str, library: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", OLDEST_AND_NEWEST)
 @pytest.mark.parametrize("case", [name for name, case in CASES.items() if not case.needs_mlflow])
 def test_a_failed_allocation_costs_no_more_than_the_call(library, without_mlflow, case, version):
+    assert faults(case, python_without_mlflow(version), without_mlflow, library) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v not in OLDEST_AND_NEWEST])
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if not case.needs_mlflow])
+def test_a_failed_allocation_costs_no_more_on_the_pythons_in_between(
+    library, without_mlflow, case, version
+):
     assert faults(case, python_without_mlflow(version), without_mlflow, library) == []
 
 
 @pytest.mark.parametrize("case", [name for name, case in CASES.items() if case.needs_mlflow])
 def test_a_failed_allocation_costs_no_more_than_the_call_into_mlflow(library, case):
     assert faults(case, sys.executable, module_path(), library) == []
+
+
+@pytest.mark.parametrize("case", INSTALLED_CASES)
+def test_a_failed_allocation_costs_no_more_than_the_call_of_mlflow_on_the_core(library, case):
+    assert faults(case, sys.executable, module_path(), library, PUBLIC_CALLS_OF="mlflow") == []
 
 
 def test_every_public_name_has_a_case():

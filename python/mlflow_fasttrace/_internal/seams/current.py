@@ -18,7 +18,30 @@ from mlflow_fasttrace._internal.base.patching import original
 from mlflow_fasttrace._internal.spans import otel_context
 from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
 
-_set_current = _core.current_span_var.set
+
+def _set_current(span: Any) -> Token[Any]:
+    """Makes a span current in the core."""
+    before = _core.current_span_var.get(None)
+    try:
+        return _core.current_span_var.set(span)
+    except MemoryError:  # the variable may have been set all the same
+        _core.current_span_var.set(before)
+        raise
+
+
+def _reset(token: Token[Any], default: Any = None) -> None:
+    """Undoes a ``set``. A reset that had no memory cannot be repeated, but its value can be set again.
+
+    Args:
+        token: What ``set`` returned.
+        default: What is there where nothing was set before.
+    """
+    try:
+        token.var.reset(token)
+    except MemoryError:
+        before = token.old_value
+        token.var.set(default if before is Token.MISSING else before)
+
 
 #: The token of ``set_span_in_context``: the core's and None, or the pair that MLflow's own function returned.
 SpanToken = tuple[Any, Any]
@@ -35,10 +58,17 @@ def set_span_in_context(span: Any) -> SpanToken:
     """
     kind = type(span)
     if kind is _core.LiveSpan:
-        return _set_current(span), None
-    if kind is NoOpSpan:
-        return _set_current(span._non_recording), None
-    return _set_current(otel_context.parent_of(span._span)), None
+        current = span
+    elif kind is NoOpSpan:
+        current = span._non_recording
+    else:
+        current = otel_context.parent_of(span._span)
+    token = _set_current(current)
+    try:
+        return token, None
+    except MemoryError:
+        _reset(token)
+        raise
 
 
 def detach_span_from_context(token: SpanToken) -> None:
@@ -52,7 +82,7 @@ def detach_span_from_context(token: SpanToken) -> None:
         original(mlflow_provider.detach_span_from_context)((own, other))
         return
     try:
-        own.var.reset(own)
+        _reset(own)
     except ValueError as error:
         # As in MLflow: a span that was attached in another task or thread is current no longer than
         # that.
@@ -103,13 +133,23 @@ class LinkedMlflowContext(ContextVarsRuntimeContext):
 
     def attach(self, context: Context) -> Any:
         parent = otel_context.parent_of(trace_api.get_current_span(context))
-        return _Tokens(super().attach(context), _set_current(parent))
+        own = super().attach(context)
+        try:
+            current = _set_current(parent)
+            try:
+                return _Tokens(own, current)
+            except MemoryError:
+                _reset(current)
+                raise
+        except MemoryError:
+            _reset(own, Context())
+            raise
 
     def detach(self, token: Any) -> None:
         if not isinstance(token, _Tokens):  # from before the core was installed
             super().detach(token)
             return
         try:
-            super().detach(token.own)
+            _reset(token.own, Context())
         finally:
-            _core.current_span_var.reset(token.current)
+            _reset(token.current)
