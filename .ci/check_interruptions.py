@@ -5,7 +5,8 @@
 A signal handler may raise anywhere, a ``TimeoutError``, which is an ``OSError``, for one. So a handler for one
 of the wide exceptions in a module that the traced program runs begins by letting that pass: it calls
 ``let_pass`` (``base/interruptions.py``), asks ``_core.is_interruption``, or raises again. ``contextlib.suppress``
-cannot do that and is not used with them.
+cannot do that and is not used with them. Nor can functions of Python's library that take an OSError for an
+answer, as ``os.path.exists`` does.
 
 Prints a line a fault, and exits with 1 when there is one.
 """
@@ -27,10 +28,21 @@ MODULES = (
     "_internal/base/*.py",
     "_internal/recording/*.py",
     "_internal/spans/*.py",
+    "_internal/spool/database.py",
+    "_internal/spool/folder.py",
+    "_internal/spool/lock.py",
+    "_internal/spool/private_files.py",
 )
 WIDE = {"Exception", "BaseException", "OSError", "RuntimeError"}
 #: The last two hand the exception on to a generator's body.
 PASSES = {"let_pass", "is_interruption", "throw", "athrow"}
+
+
+#: Functions of Python's own that take an OSError for an answer.
+SWALLOWING = {
+    *(f"os.path.{name}" for name in ("exists", "lexists", "isdir", "isfile", "islink", "ismount")),
+    *("os.path.realpath", "os.makedirs", "os.removedirs", "os.renames", "os.walk"),
+}
 
 
 def _names(kind: ast.expr | None) -> set[str]:
@@ -76,6 +88,11 @@ def faults_of(source: str) -> Iterator[tuple[int, str]]:
             yield (
                 node.lineno,
                 "suppress() swallows an exception of a signal handler; see let_pass()",
+            )
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in SWALLOWING:
+            yield (
+                node.lineno,
+                f"{ast.unparse(node.func)}() swallows an OSError of a signal handler; see base/paths.py",
             )
 
 

@@ -160,6 +160,53 @@ def test_an_exception_of_a_signal_handler_leaves_no_lock_taken(run_program):
     assert result.out == "ended\n"
 
 
+TIMEOUTS = """
+import os, random, signal, time
+import mlflow_fasttrace
+from mlflow_fasttrace._internal.recording import destination, start, supervisor
+from mlflow_fasttrace._internal.spool.folder import spool_for
+from mlflow_fasttrace._internal.spool.lock import sender_of
+
+raised = 0
+
+def handle(*_):
+    global raised
+    raised += 1
+    raise TimeoutError  # an OSError
+
+def begin():
+    destination.reset()
+    start.start()
+
+def work(call, before):
+    while raised == before:
+        call()
+
+signal.signal(signal.SIGALRM, handle)
+begin()
+spool = spool_for("http://127.0.0.1:9")
+for call in begin, supervisor.supervisor.restart, lambda: sender_of(spool):
+    end, caught, raised = time.monotonic() + 1, 0, 0
+    while time.monotonic() < end:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1e-4))
+            work(call, raised)
+        except TimeoutError:
+            caught += 1
+    assert raised > 100, raised
+    assert raised == caught, (call, raised - caught)
+print("ended")
+"""
+
+
+def test_no_timeout_error_of_a_signal_handler_is_taken_for_a_files(own_spool, run_program):
+    result = run_program(
+        TIMEOUTS, MLFLOW_FASTTRACE_SENDER="none", MLFLOW_TRACKING_URI="http://127.0.0.1:9"
+    )
+    assert result.returncode == 0, result.err
+    assert result.out == "ended\n"
+
+
 def test_a_forked_child_keeps_the_lock_that_its_own_thread_holds():
     lock, other = locks.Lock(), locks.Lock()
     held, go = threading.Event(), threading.Event()

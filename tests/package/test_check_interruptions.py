@@ -31,6 +31,8 @@ TRY = "try:\n    work()\n"
         TRY + "except (KeyError, OSError) as error:\n    log(error)\n",
         TRY + "except RuntimeError:\n    if late:\n        raise\n",
         "with contextlib.suppress(KeyError, OSError):\n    work()\n",
+        "if os.path.exists(path):\n    work()\n",
+        "os.makedirs(path, exist_ok=True)\n",
     ],
 )
 def test_a_handler_that_swallows_everything_is_found(tmp_path, body):

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import locks, patching
+from mlflow_fasttrace._internal.base import locks, patching, paths
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
@@ -95,7 +95,7 @@ def _has_file_store_data() -> bool:
     try:
         with os.scandir("mlruns") as entries:
             return any(
-                entry.name.isdigit() and os.path.lexists(os.path.join(entry.path, "meta.yaml"))
+                entry.name.isdigit() and paths.exists(os.path.join(entry.path, "meta.yaml"))
                 for entry in entries
             )
     except OSError as error:

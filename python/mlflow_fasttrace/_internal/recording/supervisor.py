@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 
-from mlflow_fasttrace._internal.base import clock, locks, log
+from mlflow_fasttrace._internal.base import clock, locks, log, paths
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.base.version import VERSION, release_of
@@ -117,7 +117,7 @@ class Supervisor:
             if not self._restart_lock.acquire(blocking=False):
                 return
             for name, ring in list(rings.in_use.items()):
-                if ring.path is not None and not os.path.exists(ring.path):
+                if ring.path is not None and not paths.exists(ring.path):
                     # No sender to come will find it, so this process sends what it holds.
                     orphan = rings.orphan(name)
                     destination.reset()

@@ -16,7 +16,8 @@ import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mlflow_fasttrace._internal.base import locks, patching
+from mlflow_fasttrace._internal.base import locks, patching, paths
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.spool.folder import spools_root
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
@@ -59,9 +60,10 @@ def turn(url: URL) -> Iterator[None]:
 
 def _open_lock(path: str) -> int | None:
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        paths.make_folders(os.path.dirname(path))
         return open_private(path, os.O_RDWR | os.O_CREAT)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None
 
 

@@ -6,6 +6,8 @@ import hashlib
 import stat
 from typing import NamedTuple
 
+from mlflow_fasttrace._internal.base import paths
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 
@@ -96,13 +98,13 @@ def _make_private(folder: str) -> None:
     if os.path.dirname(parent) == SHARED_MEMORY or os.path.basename(parent) == _name_among_users():
         # Everybody may make folders there, and the owner of a folder may swap what lies in it.
         _make_private(parent)
-    os.makedirs(parent, mode=0o700, exist_ok=True)
+    paths.make_folders(parent)
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
         pass
     info = os.lstat(folder)
-    if os.path.islink(folder) or info.st_uid != os.geteuid():
+    if stat.S_ISLNK(info.st_mode) or info.st_uid != os.geteuid():
         raise PermissionError(
             f"{folder} is not a folder of this user; remove it"
             + ("" if folder.startswith(SHARED_MEMORY) else " or set MLFLOW_FASTTRACE_SPOOL_DIR")
@@ -119,7 +121,8 @@ def spools_root() -> str:
 
     try:
         folder = platformdirs.user_state_dir("mlflow-fasttrace", appauthor=False)
-    except RuntimeError:  # of a platformdirs that looks for the home itself
+    except RuntimeError as error:  # of a platformdirs that looks for the home itself
+        let_pass(error)
         folder = ""
     if os.path.isabs(folder):
         return folder
@@ -155,7 +158,7 @@ def spool_named(root: str, digest: str) -> Spool:
     folder = os.path.join(root, digest)
     rings = (
         os.path.join(SHARED_MEMORY, _name_among_users(), f"{rings_prefix(root)}-{digest}")
-        if os.path.isdir(SHARED_MEMORY) and os.access(SHARED_MEMORY, os.W_OK)
+        if paths.is_folder(SHARED_MEMORY) and os.access(SHARED_MEMORY, os.W_OK)
         else os.path.join(folder, "rings")
     )
     return Spool(name=digest, folder=folder, rings=rings)
@@ -165,5 +168,5 @@ def remove_if_empty(folder: str) -> None:
     """Removes a folder of rings unless a program has just come, or it is gone."""
     try:
         os.rmdir(folder)
-    except OSError:
-        pass
+    except OSError as error:
+        let_pass(error)

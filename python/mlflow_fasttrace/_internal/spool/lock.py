@@ -6,6 +6,7 @@ import random
 import time
 from typing import NamedTuple
 
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import fcntl, os
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.spool.folder import Spool
@@ -33,7 +34,8 @@ def sender_of(spool: Spool) -> Holder | None:
     """
     try:
         fd = open_private(spool.lock, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return None
     try:
         return None if _try(fd, fcntl.LOCK_SH) else _named_in(fd)
@@ -103,6 +105,7 @@ def _named_in(fd: int) -> Holder:
 def _try(fd: int, kind: int) -> bool:
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        let_pass(error)
         return False
     return True

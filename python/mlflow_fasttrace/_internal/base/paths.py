@@ -1,0 +1,47 @@
+"""Looks at files. Those of ``os.path``, and ``os.makedirs``, take any OSError for an answer: also a
+``TimeoutError`` that a signal handler of the program raises in the middle of them, which they swallow."""
+
+from __future__ import annotations
+
+import stat
+
+from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.base.system import os
+
+
+def _mode_of(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+        let_pass(error)
+        return None
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder, and it may be looked at."""
+    return _mode_of(path) is not None
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder, or a link to one."""
+    mode = _mode_of(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def make_folders(path: str) -> None:
+    """Makes a folder that only this user may enter, and those above it, where they are missing.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if is_folder(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path and not exists(parent):
+        make_folders(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except OSError as error:
+        let_pass(error)
+        if not is_folder(path):  # another process may have made it meanwhile
+            raise
