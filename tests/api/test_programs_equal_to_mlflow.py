@@ -7,6 +7,7 @@ import json
 import pytest
 from programs.run import PROGRAMS
 from support.processes import run_programs
+from support.spools import clean_up
 from support.traces import described, traces_of
 
 
@@ -16,6 +17,28 @@ def both(server):
     run_programs("mlflow_fasttrace", server.uri, "core")
     run_programs("mlflow:installed", server.uri, "installed")
     return server
+
+
+@pytest.fixture(scope="module")
+def slow(both, tmp_path_factory):
+    """The programs on the core once more, each of whose traces goes in several deliveries."""
+    spool = tmp_path_factory.mktemp("spool")
+    run_programs(
+        "mlflow_fasttrace",
+        both.uri,
+        "slow",
+        PAUSE_AT_SPANS_END="0.05",
+        MLFLOW_FASTTRACE_OPEN_TRACE_SECONDS="0.02",
+        MLFLOW_FASTTRACE_SPOOL_DIR=str(spool),
+    )
+    clean_up(spool)
+    return both
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_slow_programs_traces_are_mlflows(slow, name):
+    pure = [described(trace) for trace in traces_of(slow.uri, f"pure-{name}")]
+    assert [described(trace) for trace in traces_of(slow.uri, f"slow-{name}")] == pure
 
 
 @pytest.mark.parametrize("way", ["core", "installed"])

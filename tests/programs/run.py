@@ -1,7 +1,7 @@
 """Runs every program, or those named, each into an experiment of its own:
 python -m programs.run MODULE URI PREFIX [PROGRAM]...
 
-"mlflow:installed" is MLflow itself, made to run on the core.
+"mlflow:installed" is MLflow itself, made to run on the core. PAUSE_AT_SPANS_END, in seconds, makes them slow.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 
 from programs import api, basic, callables, of_modules, otel
 
@@ -27,11 +28,14 @@ def main() -> None:
         assert mlflow.trace.__code__.co_filename.endswith("patching.py")
     mlflow.set_tracking_uri(uri)
     os.environ["PROGRAM_PREFIX"] = prefix
+    pause = float(os.environ.get("PAUSE_AT_SPANS_END", "0"))
     for name, run in PROGRAMS.items():
         if names and name not in names:
             continue
         os.environ["PROGRAM_NAME"] = name
         mlflow.set_experiment(f"{prefix}-{name}")
+        if pause:
+            mlflow.tracing.configure(span_processors=[lambda span: time.sleep(pause)])
         run(mlflow)
     mlflow.flush_trace_async_logging()
 

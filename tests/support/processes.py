@@ -60,7 +60,7 @@ def run_module(
     return result
 
 
-def run_programs(module: str, uri: str, prefix: str, *names: str) -> None:
+def run_programs(module: str, uri: str, prefix: str, *names: str, **environment: str) -> None:
     """Runs the programs of tests/programs, all where none is named, each into an experiment of its
     own: ``<prefix>-<name>``."""
-    run_module("programs.run", module, uri, prefix, *names)
+    run_module("programs.run", module, uri, prefix, *names, **environment)

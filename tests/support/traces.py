@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -135,6 +136,9 @@ def described(trace: Any) -> dict[str, Any]:
     for made_anew in ("mlflow.sourceRun", "mlflow.modelId"):
         if made_anew in metadata:
             metadata[made_anew] = f"<{made_anew}>"
+    if (cost := metadata.get("mlflow.trace.cost")) is not None:
+        # The server adds in the order in which spans arrive, and the last digit depends on that.
+        metadata["mlflow.trace.cost"] = {k: round(v, 12) for k, v in json.loads(cost).items()}
     sizes = metadata.pop("mlflow.trace.sizeStats", None)
     return {
         "roots": [tree(root) for root in children.get(None, [])],

@@ -291,6 +291,11 @@ def spool_max_bytes() -> int:
     return max(_integer("MLFLOW_FASTTRACE_SPOOL_MAX_BYTES", 1 << 30, "bytes"), _SPOOL_BYTES_MIN)
 
 
+def open_trace_seconds() -> float:
+    """``MLFLOW_FASTTRACE_OPEN_TRACE_SECONDS``: how long the ended spans of an open trace wait for its end."""
+    return max(0.0, _seconds("MLFLOW_FASTTRACE_OPEN_TRACE_SECONDS", 4.0))
+
+
 def exit_timeout_seconds() -> float:
     """``MLFLOW_FASTTRACE_EXIT_TIMEOUT``: how long an exiting process waits for delivery."""
     return max(0.0, _seconds("MLFLOW_FASTTRACE_EXIT_TIMEOUT", 5.0))

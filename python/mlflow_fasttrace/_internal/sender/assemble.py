@@ -9,10 +9,12 @@ from enum import Enum, auto
 from typing import Any
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.spool.records import (
     ATTACHMENT,
     PHASE_COMPLETE,
+    PHASE_OPEN,
     SPAN,
     TRACE,
     TraceInfoRecord,
@@ -22,7 +24,7 @@ from mlflow_fasttrace._internal.spool.records import (
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 #: A trace that is still open after this long is sent as far as it is.
-OPEN_AFTER_SECONDS = 4.0
+OPEN_AFTER_SECONDS = environment.open_trace_seconds()
 
 #: Spans without any trace record are given up after this long.
 ORPHAN_AFTER_SECONDS = 120.0
@@ -81,6 +83,7 @@ class TraceBuffer:
         self.spans: list[Entry] = []
         self.infos: list[Entry] = []
         self.attachments: list[Entry] = []
+        self.uploaded = 0  # of the attachments, the first ones
         self.info: TraceInfoRecord | None = None
         self.info_entry: Entry | None = None
         self.record: bytes | None = None  # the last trace record, once that is delivered
@@ -144,15 +147,28 @@ class TraceBuffer:
         return (
             self.info is not None
             and self.info.phase == PHASE_COMPLETE
-            and len(self.seen) >= self.info.spans
+            and self.all_spans_were_seen()
         )
+
+    def all_spans_were_seen(self) -> bool:
+        """Whether the sums over the spans are those of all that were recorded when the last trace record
+        was: not where an earlier sender has delivered some."""
+        return self.info is not None and len(self.seen) >= self.info.spans
+
+    def is_open(self) -> bool:
+        """Whether the trace's root is not known to have ended."""
+        return self.info is None or self.info.phase == PHASE_OPEN
 
     def nothing_is_delivered(self) -> bool:
         """Whether all of the trace's spans are still to be delivered."""
         return len(self.spans) == len(self.seen)
 
+    def size(self) -> int:
+        """The bytes of the spans that are still to be delivered."""
+        return sum(len(entry.record) for entry in self.spans)
+
     def info_was_sent(self) -> bool:
-        """Whether the server knows the trace."""
+        """Whether the server has the last info that is known of the trace."""
         return self.info_entry is None or self.info_entry.info_sent
 
     def postpone(self) -> None:
@@ -251,6 +267,7 @@ class Assembler:
         self.bytes -= sum(len(entry.record) for entry in trace.entries())
         trace.record = trace.last_record()
         trace.spans, trace.infos, trace.attachments = [], [], []
+        trace.uploaded = 0
         trace.info_entry = None
         self._remember(trace)
 
@@ -268,6 +285,7 @@ class Assembler:
             trace.spans = [entry for entry in trace.spans if not entry.done]
             trace.infos = [entry for entry in trace.infos if not entry.done]
             trace.attachments = [entry for entry in trace.attachments if not entry.done]
+            trace.uploaded = 0
             if not trace.entries():
                 self._remember(trace)
         self.bytes = sum(

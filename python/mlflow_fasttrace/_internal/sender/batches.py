@@ -37,7 +37,7 @@ class BatchSize:
         batches: list[list[TraceBuffer]] = []
         spans = size = 0
         for trace in traces:
-            trace_size = sum(len(entry.record) for entry in trace.spans)
+            trace_size = trace.size()
             if (
                 not batches
                 or len(batches[-1]) >= max_traces

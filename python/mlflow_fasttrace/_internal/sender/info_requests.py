@@ -1,4 +1,4 @@
-"""Infos: what is said of each trace as a whole, before its spans are sent."""
+"""Infos: what is said of each trace as a whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 _QUICK_SECONDS = 0.002  # of a request
+
+Result = TypeVar("Result")
+
+
+def _summarize(trace: TraceBuffer) -> bool:
+    trace.summarize()
+    return True
 
 
 class InfoRequests:
@@ -56,8 +63,12 @@ class InfoRequests:
         self._seconds = 0.0  # that the last request took
 
     def send(self, target: Target, traces: list[TraceBuffer]) -> list[TraceBuffer]:
-        """Sends the infos that the server does not know. Where this ends early, what the server took
-        of those that were on their way is remembered.
+        """Sends the infos of traces. Where this ends early, what the server took of those that were on
+        their way is remembered.
+
+        Args:
+            target: Where they go.
+            traces: Their spans are summarized.
 
         Returns:
             The traces whose infos the server has now.
@@ -75,9 +86,6 @@ class InfoRequests:
 
         try:
             for trace, info in self._infos(traces, target.experiment_id):
-                if info is None:
-                    accepted.append(trace)
-                    continue
                 self._let_burst_pass()
                 under_way.append((trace, self._start(target.destination, info)))
                 if len(under_way) >= self._at_once:
@@ -104,26 +112,38 @@ class InfoRequests:
         quick = self._seconds < _QUICK_SECONDS
         self._at_once = 1 if quick else min(self._at_once + 1, most)
 
+    def summarized(self, traces: list[TraceBuffer]) -> list[TraceBuffer]:
+        """Takes from the traces' spans what their infos need. A trace whose spans cannot be read is set
+        aside.
+
+        Returns:
+            The others.
+        """
+        return [trace for trace in traces if self._attempt(trace, _summarize, trace)]
+
     def _infos(
         self, traces: list[TraceBuffer], experiment_id: str
-    ) -> Iterator[tuple[TraceBuffer, InfoDict | None]]:
-        """The info of each trace; None where the server knows it, or another process says it. A trace
-        that cannot be finished is set aside, and the others go on."""
+    ) -> Iterator[tuple[TraceBuffer, InfoDict]]:
+        """The info of each trace. One that cannot be finished is set aside, and the others go on."""
         from mlflow_fasttrace._internal.sender.trace_infos import trace_info
 
         for trace in traces:
-            try:
-                trace.summarize()
-                known = trace.info_was_sent() or trace.remote
-                info = None if known else trace_info(trace, experiment_id)
-            except MemoryError:
-                wait_for_memory(trace)
-                continue
-            except Exception as error:
-                logger.exception("trace %s cannot be finished", trace.mlflow_id)
-                self._dead_letters.set_aside(trace, error)
-                continue
-            yield trace, info
+            info = self._attempt(trace, trace_info, trace, experiment_id)
+            if info is not None:
+                yield trace, info
+
+    def _attempt(
+        self, trace: TraceBuffer, function: Callable[..., Result], *args: Any
+    ) -> Result | None:
+        """What a function returns for whose failure a trace is to blame; None where it fails."""
+        try:
+            return function(*args)
+        except MemoryError:
+            wait_for_memory(trace)
+        except Exception as error:
+            logger.exception("trace %s cannot be finished", trace.mlflow_id)
+            self._dead_letters.set_aside(trace, error)
+        return None
 
     def _start(self, destination: Destination, info: InfoDict) -> Future[None]:
         if self._executor is not None and self._at_once > 1:

@@ -208,8 +208,9 @@ class Intake:
             ring.flush_is_done()
         self.flush_wanted = any(ring.flush_wanted for ring in self.rings.values())
 
-    def sweep(self) -> None:
-        """Removes rings whose programs are gone and that are empty."""
+    def sweep(self) -> bool:
+        """Removes rings whose programs are gone and that are empty; whether there were any."""
+        before = len(self.rings)
         for path, ring in list(self.rings.items()):
             if ring.finished() and not any(
                 isinstance(segment, SpillSegment) and segment.ring is ring
@@ -220,6 +221,7 @@ class Intake:
                         segment.ring = None  # the program has ended it
                 ring.remove()
                 del self.rings[path]
+        return len(self.rings) < before
 
     def report_server_state(self, state: ServerState) -> None:
         """Writes the state of the server into all rings, also into those that come later."""
@@ -231,7 +233,10 @@ class Intake:
 
     def is_abandoned(self, trace: TraceBuffer) -> bool:
         """Whether the trace's program is gone: nothing of the trace will come any more."""
-        pid = trace.destination.get("pid")
+        return self.is_gone(trace.destination.get("pid"))
+
+    def is_gone(self, pid: int | None) -> bool:
+        """Whether no program of this process id has a ring here."""
         return not any(
             ring.reader.pid == pid and ring.reader.alive() for ring in self.rings.values()
         )

@@ -68,13 +68,18 @@ class Sender:
     dead_letters: DeadLetters
     open_traces: OpenTraces
     status: Status
+    looked_for_abandoned: bool = (
+        False  # open traces of programs that are gone, from before this sender
+    )
 
     def step(self) -> bool:
         """One round; whether there was anything to do."""
         intake = self.intake
         if time.monotonic() - intake.scanned_at >= SCAN_SECONDS:
             self.scan()
-            intake.sweep()
+            if intake.sweep() or not self.looked_for_abandoned:
+                self.looked_for_abandoned = True
+                self.open_traces.recall_abandoned(self.assembler, intake.is_gone)
         self.assembler.add_deferred()
         read = intake.read(with_segments=not self.availability.is_left_alone())
         sent = self.deliver()
@@ -121,7 +126,8 @@ class Sender:
     def forget_open_traces(self) -> None:
         """Removes the records of open traces when nothing is left that one would be needed for."""
         intake = self.intake
-        if intake.is_empty() and not intake.has_unread_files() and not self.assembler.unusable:
+        unsent = self.assembler.unusable or self.assembler.open
+        if intake.is_empty() and not intake.has_unread_files() and not unsent:
             self.open_traces.forget()
 
     def _ready(self, overfull: bool) -> list[TraceBuffer]:

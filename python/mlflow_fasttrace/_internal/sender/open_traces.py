@@ -1,18 +1,30 @@
 """Records of open traces on disk.
 
 A trace that is delivered as far as it is goes on. Its program does not write again where the trace
-goes: that must outlive this sender, too, and the number of traces that it remembers.
+goes: that must outlive this sender, too, and the number of traces that it remembers. Where the program
+ends and the trace does not, the record is all that the trace's info is made of.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
+from mlflow_fasttrace._internal.sender.assemble import (
+    OPEN_AFTER_SECONDS,
+    Assembler,
+    TraceBuffer,
+)
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.spool_writer import SpoolWriter
-from mlflow_fasttrace._internal.spool.files import open_trace_path, remove, remove_open_traces
+from mlflow_fasttrace._internal.spool.files import (
+    open_trace_path,
+    open_trace_paths,
+    remove,
+    remove_open_traces,
+)
 from mlflow_fasttrace._internal.spool.reading import READ_BYTES
-from mlflow_fasttrace._internal.spool.records import TRACE
+from mlflow_fasttrace._internal.spool.records import TRACE, TraceInfoRecord
 
 
 class OpenTraces:
@@ -60,6 +72,29 @@ class OpenTraces:
                 trace.on_disk.record = entry.record
                 assembler.add([entry])
 
+    def recall_abandoned(self, assembler: Assembler, is_gone: Callable[[int | None], bool]) -> None:
+        """Adds what is stored of traces that will not go on, and whose infos nobody has sent: those are due.
+
+        Args:
+            assembler: Gets the records.
+            is_gone: Whether the program of a process id is.
+        """
+        if self._writer is None:
+            return
+        for path in open_trace_paths(self._writer.folder):
+            try:
+                entry = _record_in(path)
+                if entry is None or entry.info_sent:
+                    continue
+                if not is_gone(TraceInfoRecord(entry.record).destination.get("pid")):
+                    continue
+            except (OSError, MemoryError, ValueError, TypeError, OverflowError):
+                continue  # a record that cannot be used comes to light with the trace's next span
+            assembler.add([entry])
+            trace = assembler.open[entry.trace_id]
+            trace.on_disk.asked, trace.on_disk.record = True, entry.record
+            trace.since -= OPEN_AFTER_SECONDS
+
     def forget(self) -> None:
         """Removes all records; for when nothing is left that one would be needed for."""
         if self._writer is not None:
@@ -79,11 +114,21 @@ def _stored_record(folder: str, trace_id: bytes) -> Entry | None:
     Raises:
         OSError, MemoryError: nobody can say.
     """
+    entry = _record_in(open_trace_path(folder, trace_id))
+    return entry if entry is not None and entry.trace_id == trace_id else None
+
+
+def _record_in(path: str) -> Entry | None:
+    """The trace record of a file; None where there is none.
+
+    Raises:
+        OSError, MemoryError: the file cannot be read.
+    """
     try:
-        items = _core.SegmentReader(open_trace_path(folder, trace_id)).read(READ_BYTES)
+        items = _core.SegmentReader(path).read(READ_BYTES)
     except FileNotFoundError:
         return None
-    for position, kind, owner, record in items:
-        if kind == TRACE and owner == trace_id:
-            return Entry(_StoredRecord(), position, kind, owner, record)
+    for position, kind, trace_id, record in items:
+        if kind == TRACE:
+            return Entry(_StoredRecord(), position, kind, trace_id, record)
     return None

@@ -1,13 +1,22 @@
-"""Delivery to a tracking server or store: of each trace the info first, then its files and spans."""
+"""Delivery to a tracking server or store.
+
+The server takes an info for the last word on a trace: it does not add the cost of a span that comes later to
+what it has added up. So an info goes when the trace's root has ended: before its files and spans where those go
+in one request, which is the least work for the server, and behind them where some have gone before, or where
+they may be too many for one. A trace that is open goes without, as MLflow's client sends it, until its program is
+gone.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
 from mlflow_fasttrace._internal.sender.assemble import (
     Assembler,
+    Disposition,
     TraceBuffer,
     orphans,
     ready_traces,
@@ -25,6 +34,9 @@ from mlflow_fasttrace._internal.sender.info_requests import InfoRequests
 from mlflow_fasttrace._internal.sender.span_files import TraceFiles
 from mlflow_fasttrace._internal.sender.span_requests import SpanRequests
 from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts
+
+#: Of spans in one request: less than proxies and servers allow that allow little.
+_SURELY_TAKEN_BYTES = 512 << 10
 
 
 class ServerDelivery:
@@ -55,6 +67,8 @@ class ServerDelivery:
         self._uri = uri
         self._availability = availability
         self._experiments = Experiments()
+        self._acknowledgements = acknowledgements
+        self._is_abandoned = is_abandoned
         self._files = TraceFiles(
             self.verdicts, dead_letters, acknowledgements, availability, is_abandoned
         )
@@ -62,7 +76,13 @@ class ServerDelivery:
             self.verdicts, dead_letters, self._experiments, let_burst_pass, executor
         )
         self._spans = SpanRequests(
-            self.verdicts, canary, self.size, self._files, dead_letters, acknowledgements
+            self.verdicts,
+            canary,
+            self.size,
+            self._files,
+            dead_letters,
+            self._with_infos,
+            self._spans_arrived,
         )
 
     def ready(self, assembler: Assembler, *, everything: bool) -> list[TraceBuffer]:
@@ -84,11 +104,7 @@ class ServerDelivery:
             verdicts.begin_experiment()
             try:
                 target = Target(destination, self._experiments.id_of(named, destination))
-                known = self._infos.send(target, group)
-                uploaded = [
-                    trace for trace in known if self._files.upload_attachments(destination, trace)
-                ]
-                self._spans.send(target, uploaded)
+                self._deliver_to(target, group)
             except Forbidden as reason:
                 verdicts.forbade_experiment(group, reason)
         verdicts.judge(self._give_up)
@@ -97,12 +113,66 @@ class ServerDelivery:
                 raise verdicts.forbidden
             self._availability.log(verdicts.forbidden)
 
+    def _deliver_to(self, target: Target, traces: list[TraceBuffer]) -> None:
+        """Delivers traces of one experiment.
+
+        Raises:
+            Unavailable, Forbidden: traces that nothing was decided about wait.
+        """
+        traces = self._infos.summarized(traces)
+        first = [trace for trace in traces if self._info_goes_first(target.destination, trace)]
+        ready = self._with_infos(target, first)
+        waiting = {trace.trace_id for trace in first} - {trace.trace_id for trace in ready}
+        self._spans.send(target, [trace for trace in traces if trace.trace_id not in waiting])
+
+    def _info_goes_first(self, destination: Destination, trace: TraceBuffer) -> bool:
+        in_one = trace.nothing_is_delivered() and trace.size() <= _SURELY_TAKEN_BYTES
+        return (in_one or not destination.takes_spans) and self._info_is_due(trace)
+
+    def _info_is_due(self, trace: TraceBuffer) -> bool:
+        """Whether the trace's info is to be sent now."""
+        if trace.remote or trace.info_was_sent():
+            return False
+        return not trace.is_open() or self._is_abandoned(trace)
+
+    def _with_infos(self, target: Target, traces: list[TraceBuffer]) -> list[TraceBuffer]:
+        """Sends what goes before spans: infos that are due, and files.
+
+        Returns:
+            The traces whose spans may go now; the others are tried again.
+
+        Raises:
+            Unavailable, Forbidden: the traces wait.
+        """
+        due = [trace for trace in traces if self._info_is_due(trace)]
+        known = [trace for trace in traces if not self._info_is_due(trace)]
+        known += self._infos.send(target, due)
+        return [
+            trace for trace in known if self._files.upload_attachments(target.destination, trace)
+        ]
+
+    def _spans_arrived(self, target: Target, traces: list[TraceBuffer]) -> None:
+        """The server has the spans of traces that it knew in part, or whose infos it has.
+
+        Raises:
+            Unavailable, Forbidden: the traces wait.
+        """
+        for trace in self._with_infos(target, traces):
+            self._acknowledgements.done(trace, Disposition.DELIVERED)
+
     def interrupted(self) -> None:
         """The server took no more: the next requests are made one by one."""
         self._infos.slow_down()
 
     def _give_up(self, trace: TraceBuffer, reason: TransientError) -> None:
-        self._files.send_or_set_aside(self._open(), trace, reason)
+        destination = self._open()
+        if self._info_is_due(trace) and not self._info_goes_first(destination, trace):
+            with contextlib.suppress(Forbidden):
+                named = trace.destination["experiment"]
+                experiment_id = self._experiments.id_of(named, destination)
+                self._infos.send(Target(destination, experiment_id), [trace])
+        if trace.entries():  # else the info is refused, and the trace a dead letter
+            self._files.send_or_set_aside(destination, trace, reason)
 
     def _open(self) -> Destination:
         if self.destination is None:

@@ -57,10 +57,11 @@ class TraceFiles:
         Returns:
             Whether the spans come next; False: the trace is tried again.
         """
-        if not trace.attachments:
+        waiting = trace.attachments[trace.uploaded :]
+        if not waiting:
             return True
         try:
-            records = [AttachmentRecord.of(entry.record) for entry in trace.attachments]
+            records = [AttachmentRecord.of(entry.record) for entry in waiting]
             attachments = {record.attachment_id: record.content for record in records}
             destination.upload(trace.mlflow_id, Artifacts(attachments=attachments))
         except (Rejected, TransientError, Forbidden) as reason:
@@ -72,6 +73,7 @@ class TraceFiles:
         except MemoryError:
             wait_for_memory(trace)
             return False
+        trace.uploaded = len(trace.attachments)
         return True
 
     def send(self, destination: Destination, trace: TraceBuffer) -> None:

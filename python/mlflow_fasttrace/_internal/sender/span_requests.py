@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
-from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
+from collections.abc import Callable
+
+from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
 from mlflow_fasttrace._internal.sender.batches import BatchSize
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.destinations import Target
@@ -21,7 +22,7 @@ from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts, wait_fo
 
 
 class SpanRequests:
-    """Sends the spans of traces whose infos the server has.
+    """Sends the spans of traces.
 
     Args:
         verdicts: On what the server answers.
@@ -29,7 +30,8 @@ class SpanRequests:
         size: Learns how much the server takes at a time.
         files: The other way that a trace can go.
         dead_letters: Take what goes in no way.
-        acknowledgements: Hear of the traces that arrived.
+        with_infos: Sends the infos of traces that are to go as files, and returns those that may go.
+        arrived: Is called with traces whose spans the server has.
     """
 
     def __init__(
@@ -39,17 +41,19 @@ class SpanRequests:
         size: BatchSize,
         files: TraceFiles,
         dead_letters: DeadLetters,
-        acknowledgements: Acknowledgements,
+        with_infos: Callable[[Target, list[TraceBuffer]], list[TraceBuffer]],
+        arrived: Callable[[Target, list[TraceBuffer]], None],
     ):
         self._verdicts = verdicts
         self._canary = canary
         self._size = size
         self._files = files
         self._dead_letters = dead_letters
-        self._acknowledgements = acknowledgements
+        self._with_infos = with_infos
+        self._arrived = arrived
 
     def send(self, target: Target, traces: list[TraceBuffer], *, exact: bool = True) -> None:
-        """Sends the spans of traces whose infos the server has: one request; where that is refused,
+        """Sends the spans of traces: one request; where that is refused,
         halves, down to the trace that is to blame. Traces with values that OTLP cannot carry go as
         files.
 
@@ -68,7 +72,7 @@ class SpanRequests:
         except Inexact as reason:
             self._send_inexact(target, traces, reason)
         except Unsupported:
-            for trace in traces:
+            for trace in self._with_infos(target, traces):
                 self._files.send(target.destination, trace)
         except Forbidden as reason:
             if len(traces) == 1:
@@ -89,7 +93,8 @@ class SpanRequests:
             elif isinstance(reason, TooLarge) and len(records) > 1:
                 self._send_in_parts(target, traces[0])
             else:
-                self._files.send_or_set_aside(target.destination, traces[0], reason)
+                for trace in self._with_infos(target, traces):
+                    self._files.send_or_set_aside(target.destination, trace, reason)
         except MemoryError:
             if len(traces) > 1:
                 self._send_halves(target, traces, exact=exact)
@@ -98,8 +103,7 @@ class SpanRequests:
             else:
                 wait_for_memory(traces[0])
         else:
-            for trace in traces:
-                self._acknowledgements.done(trace, Disposition.DELIVERED)
+            self._arrived(target, traces)
 
     def _request(
         self, target: Target, traces: list[TraceBuffer], records: list[bytes], *, exact: bool
@@ -127,10 +131,10 @@ class SpanRequests:
             if trace.trace_id not in affected:
                 continue
             try:
-                if not (
-                    trace.complete()
-                    and self._files.send_in_place_of_spans(target.destination, trace)
-                ):
+                whole = trace.complete() and trace.nothing_is_delivered()
+                if whole and not self._with_infos(target, [trace]):
+                    continue  # it is tried again
+                if not (whole and self._files.send_in_place_of_spans(target.destination, trace)):
                     degraded.append(trace)
             except MemoryError:
                 wait_for_memory(trace)
@@ -160,10 +164,11 @@ class SpanRequests:
                 else:
                     refused = reason
                     try:
-                        if not taken and self._files.send_in_place_of_spans(
-                            target.destination, trace
-                        ):
-                            return
+                        if not taken:
+                            if not self._with_infos(target, [trace]):
+                                return
+                            if self._files.send_in_place_of_spans(target.destination, trace):
+                                return
                     except MemoryError:
                         wait_for_memory(trace)
                         return
@@ -177,6 +182,6 @@ class SpanRequests:
                     return
                 parts[:0] = [records[:half], records[half:]]
         if refused is None:
-            self._acknowledgements.done(trace, Disposition.DELIVERED)
+            self._arrived(target, [trace])
         else:
             self._dead_letters.set_aside(trace, refused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -40,6 +41,9 @@ from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
 from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, TraceState
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
+
+#: The namespace of the ids of assessments.
+_ASSESSMENTS = uuid.UUID("5d0ea9cb-5e9c-4a5b-9f2b-1f2e6f0d7a61")
 
 #: Tags that the server sets on every new trace. A trace that brings such a tag (of another trace that
 #: it was copied from, say) would be refused.
@@ -104,7 +108,9 @@ def _size_stats(trace: TraceBuffer, info: InfoDict) -> dict[str, str]:
 
 
 def _token_usage(trace: TraceBuffer) -> dict[str, str]:
-    if all(usage is None for _parent, usage, _cost in trace.usage.values()):
+    """What the spans say that they used, in all; nothing where an earlier sender has delivered some of them."""
+    usages = [usage for _parent, usage, _cost in trace.usage.values()]
+    if not trace.all_spans_were_seen() or all(usage is None for usage in usages):
         return {}
     nodes = [
         SpanAggregationNode(
@@ -120,6 +126,19 @@ def _token_usage(trace: TraceBuffer) -> dict[str, str]:
         logger.warning("the token usage of %s cannot be summed up: %s", trace.mlflow_id, error)
         return {}
     return {TraceMetadataKey.TOKEN_USAGE: json.dumps(usage)} if usage else {}
+
+
+def _with_ids(trace: TraceBuffer, assessments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Assessments with the ids that they will have: the server, which makes ids for those that have none,
+    would have them twice where an info comes again."""
+    return [
+        {
+            **assessment,
+            "assessment_id": assessment.get("assessment_id")
+            or f"a-{uuid.uuid5(_ASSESSMENTS, f'{trace.mlflow_id} {number}').hex}",
+        }
+        for number, assessment in enumerate(assessments)
+    ]
 
 
 def _preview(text: str | None, role: str) -> str | None:
@@ -197,7 +216,10 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
         info["assessments"] = given["assessments"]
     if ended:
         info["execution_duration_ms"] = record.duration_ns // 1_000_000
+    if ended and trace.all_spans_were_seen():
         info["trace_metadata"].update(_truncate_request_metadata(_size_stats(trace, info)))
+    if given.get("assessments"):  # behind the sizes, which are MLflow's: without ids
+        info["assessments"] = _with_ids(trace, given["assessments"])
     return info
 
 

@@ -185,7 +185,7 @@ class Verdicts:
             return
         if not self.accepted:
             self._ask_for_server()
-        for trace, reason in self._failures:
+        for trace, reason in list(self._failures):  # another request may be made for one given up
             schedule = trace.schedule
             schedule.failures += 1
             schedule.not_before = time.monotonic() + _pause(schedule.failures)

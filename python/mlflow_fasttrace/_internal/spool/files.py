@@ -167,10 +167,16 @@ def open_trace_path(folder: str, trace_id: bytes) -> str:
     return os.path.join(folder, f"open-{trace_id.hex()}.seg")
 
 
+def open_trace_paths(folder: str) -> list[str]:
+    """The files of all open traces in a spool folder; none where it cannot be read."""
+    names = filter(_OPEN_TRACE_NAME.match, _names_in(folder))
+    return [os.path.join(folder, name) for name in names]
+
+
 def remove_open_traces(folder: str) -> None:
     """Remove the files of all open traces."""
-    for name in filter(_OPEN_TRACE_NAME.match, _names_in(folder)):
-        remove(os.path.join(folder, name))
+    for path in open_trace_paths(folder):
+        remove(path)
 
 
 # ---- dead letters, damaged segments ----

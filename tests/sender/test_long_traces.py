@@ -1,0 +1,95 @@
+"""Traces that go in several deliveries: what the server adds up, or takes as final once, is as MLflow's."""
+
+from __future__ import annotations
+
+import signal
+
+import mlflow_fasttrace as mlflow
+import pytest
+from support.fault_proxy import INFO, FaultProxy, Reply, Request
+from support.spools import assert_sender_ends
+from support.traces import traces_of
+
+#: Six calls that cost something, each in a delivery of its own; feedback in the first and the last.
+AGENT = """
+import time
+import mlflow_fasttrace as mlflow
+
+mlflow.set_experiment({experiment!r})
+
+@mlflow.trace(span_type="CHAT_MODEL")
+def call(n):
+    span = mlflow.get_current_active_span()
+    usage = {{"input_tokens": 10, "output_tokens": n, "total_tokens": 10 + n}}
+    span.set_attribute("mlflow.chat.tokenUsage", usage)
+    span.set_attribute("mlflow.llm.cost", {{"input_cost": 0.01, "output_cost": 0.1, "total_cost": 0.11}})
+
+@mlflow.trace
+def agent():
+    trace_id = mlflow.get_current_active_span().trace_id
+    for n in range(6):
+        call(n)
+        if n == 0:
+            mlflow.log_feedback(trace_id=trace_id, name="q", value=True)
+        mlflow.update_current_trace(tags={{"step": str(n)}}, metadata={{"step": str(n)}})
+        mlflow.flush_trace_async_logging()
+    mlflow.log_feedback(trace_id=trace_id, name="r", value=False)
+    {end}
+
+agent()
+mlflow.flush_trace_async_logging()
+"""
+
+
+@pytest.mark.parametrize("store", ["server", "sqlite"])
+def test_the_sums_of_a_long_trace_are_whole(server, own_spool, run_program, tmp_path, store):
+    uri = server.uri if store == "server" else f"sqlite:///{tmp_path}/mlflow.db"
+    experiment = f"long, {store}"
+    code = AGENT.format(experiment=experiment, end="")
+    process = run_program(code, MLFLOW_TRACKING_URI=uri)
+    assert process.returncode == 0, process.err
+    (trace,) = traces_of(uri, experiment)
+    info = trace.info
+    assert info.cost["total_cost"] == pytest.approx(0.66)
+    assert info.token_usage == {"input_tokens": 60, "output_tokens": 15, "total_tokens": 75}
+    assert [assessment.name for assessment in info.assessments] == ["q", "r"]
+    assert info.tags["step"] == info.trace_metadata["step"] == "5"
+    assert info.state.value == "OK"
+    assert len(trace.data.spans) == 7
+
+
+def test_what_is_known_of_a_trace_arrives_though_its_program_is_killed(
+    server, own_spool, run_program
+):
+    """Its spans were delivered before, all of them."""
+    code = AGENT.format(experiment="killed", end="import os; os.kill(os.getpid(), 9)")
+    process = run_program(code, MLFLOW_TRACKING_URI=server.uri)
+    assert process.returncode == -signal.SIGKILL
+    assert_sender_ends(own_spool)
+    (trace,) = traces_of(server.uri, "killed")
+    assert trace.info.state.value == "IN_PROGRESS"
+    assert trace.info.cost["total_cost"] == pytest.approx(0.66)
+    assert trace.info.tags["mlflow.traceName"] == "agent"
+    assert trace.info.trace_metadata["mlflow.user"]
+    assert len(trace.data.spans) == 6
+    assert not list(own_spool.glob("*/open-*"))
+
+
+def test_feedback_comes_once_though_an_answer_is_lost(server, bench, experiment):
+    lost: list[Request] = []
+
+    def fault(request: Request) -> Reply | None:
+        if request.path != INFO or len(lost) == 2:
+            return None
+        lost.append(request)
+        return Reply(forward=True, drop=True)
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        with mlflow.start_span("root") as span:
+            for name in "q", "r":
+                mlflow.log_feedback(trace_id=span.trace_id, name=name, value=True)
+        bench.run(seconds=60)
+    assert len(lost) == 2
+    (trace,) = traces_of(server.uri, experiment)
+    assert sorted(assessment.name for assessment in trace.info.assessments) == ["q", "r"]
