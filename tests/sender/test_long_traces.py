@@ -33,6 +33,7 @@ def agent():
             mlflow.log_feedback(trace_id=trace_id, name="q", value=True)
         mlflow.update_current_trace(tags={{"step": str(n)}}, metadata={{"step": str(n)}})
         mlflow.flush_trace_async_logging()
+        {then}
     mlflow.log_feedback(trace_id=trace_id, name="r", value=False)
     {end}
 
@@ -45,7 +46,7 @@ mlflow.flush_trace_async_logging()
 def test_the_sums_of_a_long_trace_are_whole(server, own_spool, run_program, tmp_path, store):
     uri = server.uri if store == "server" else f"sqlite:///{tmp_path}/mlflow.db"
     experiment = f"long, {store}"
-    code = AGENT.format(experiment=experiment, end="")
+    code = AGENT.format(experiment=experiment, then="", end="")
     process = run_program(code, MLFLOW_TRACKING_URI=uri)
     assert process.returncode == 0, process.err
     (trace,) = traces_of(uri, experiment)
@@ -58,15 +59,32 @@ def test_the_sums_of_a_long_trace_are_whole(server, own_spool, run_program, tmp_
     assert len(trace.data.spans) == 7
 
 
+def test_the_cost_is_whole_though_another_sender_goes_on(server, own_spool, run_program):
+    then = """if n == 2:
+            import glob, os
+            (lock,) = glob.glob(os.environ["MLFLOW_FASTTRACE_SPOOL_DIR"] + "/*/sender.lock")
+            os.kill(int(open(lock).read().split()[0]), 9)"""
+    code = AGENT.format(experiment="two senders", then=then, end="")
+    process = run_program(code, MLFLOW_TRACKING_URI=server.uri, MLFLOW_FASTTRACE_EXIT_TIMEOUT="30")
+    assert process.returncode == 0, process.err
+    (trace,) = traces_of(server.uri, "two senders")
+    assert trace.info.cost["total_cost"] == pytest.approx(0.66)
+    assert trace.info.token_usage == {"input_tokens": 60, "output_tokens": 15, "total_tokens": 75}
+    assert [assessment.name for assessment in trace.info.assessments] == ["q", "r"]
+    assert trace.info.state.value == "OK"
+    assert len(trace.data.spans) == 7
+
+
 def test_what_is_known_of_a_trace_arrives_though_its_program_is_killed(
     server, own_spool, run_program
 ):
     """Its spans were delivered before, all of them."""
-    code = AGENT.format(experiment="killed", end="import os; os.kill(os.getpid(), 9)")
+    end = "import os; os.kill(os.getpid(), 9)"
+    code = AGENT.format(experiment="killed in a long trace", then="", end=end)
     process = run_program(code, MLFLOW_TRACKING_URI=server.uri)
     assert process.returncode == -signal.SIGKILL
     assert_sender_ends(own_spool)
-    (trace,) = traces_of(server.uri, "killed")
+    (trace,) = traces_of(server.uri, "killed in a long trace")
     assert trace.info.state.value == "IN_PROGRESS"
     assert trace.info.cost["total_cost"] == pytest.approx(0.66)
     assert trace.info.tags["mlflow.traceName"] == "agent"

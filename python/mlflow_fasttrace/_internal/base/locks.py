@@ -19,6 +19,8 @@ import threading
 import weakref
 from typing import Any
 
+from mlflow_fasttrace._internal.base.interruptions import let_pass
+
 #: The type of re-entrant locks: C code of Python's own, or gevent's where that has replaced threads.
 _ReentrantLock: Any = type(threading.RLock())
 
@@ -63,9 +65,6 @@ def _all() -> list[Lock]:
         try:
             return list(_locks)
         except RuntimeError as error:  # another thread makes one meanwhile
-            # Not above: the locks are there, too, where the core cannot be loaded.
-            from mlflow_fasttrace._internal.base.interruptions import let_pass
-
             let_pass(error)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from mlflow_fasttrace._internal.base import clock
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 
 logger = logging.getLogger("mlflow_fasttrace")
 _WARN_EVERY_SECONDS = 60.0
@@ -44,9 +45,6 @@ class _Warned:
         except (
             RuntimeError
         ) as error:  # a finalizer that came in the middle has warned; the next one does it
-            # Not above: the log is there, too, where the core cannot be loaded.
-            from mlflow_fasttrace._internal.base.interruptions import let_pass
-
             let_pass(error)
             return
         for message in oldest:

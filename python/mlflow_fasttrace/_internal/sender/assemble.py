@@ -160,8 +160,9 @@ class TraceBuffer:
         return self.info is None or self.info.phase == PHASE_OPEN
 
     def nothing_is_delivered(self) -> bool:
-        """Whether all of the trace's spans are still to be delivered."""
-        return len(self.spans) == len(self.seen)
+        """Whether all of the trace's spans are still to be delivered. An earlier sender that has delivered some
+        has left the trace's record on disk."""
+        return len(self.spans) == len(self.seen) and self.on_disk.record is None
 
     def size(self) -> int:
         """The bytes of the spans that are still to be delivered."""
