@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from pathlib import Path
 
 import pytest
+from mlflow_fasttrace._internal.spool import database
+from sqlalchemy.engine import make_url
 from support.texts import IMPORTS
 
 PROGRAM = """
@@ -38,12 +41,23 @@ def test_program_and_sender_make_a_databases_tables_in_turns(own_spool, run_prog
     assert process.returncode == 0, process.err
     tables = {}
     for path in sorted(tmp_path.glob("*.db")):
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables[path.name] = {name for (name,) in found}
     assert len(tables) == 3
     assert not [name for names in tables.values() for name in names if "_alembic_tmp" in name]
     assert len({frozenset(names) for names in tables.values()}) == 1
+
+
+@pytest.mark.parametrize("folder", ["spools", "not there/spools", "./spools", "{tmp_path}/a/b"])
+def test_turns_are_taken_in_any_folder(tmp_path, monkeypatch, folder):
+    """Without a folder for its lock file there would be none, and no word of that."""
+    monkeypatch.chdir(tmp_path)
+    folder = folder.format(tmp_path=tmp_path)
+    monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", folder)
+    with database.turn(make_url("sqlite:///a.db")):
+        assert len(list(Path(folder).glob("database-*.lock"))) == 1
+    assert Path(folder).stat().st_mode & 0o777 == 0o700
 
 
 THREE_THREADS = """

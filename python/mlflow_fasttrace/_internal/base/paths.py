@@ -28,20 +28,22 @@ def is_folder(path: str) -> bool:
     return mode is not None and stat.S_ISDIR(mode)
 
 
-def make_folders(path: str) -> None:
-    """Makes a folder that only this user may enter, and those above it, where they are missing.
+def make_folders(path: str, mode: int = 0o700) -> None:
+    """Makes a folder, and those above it, where they are missing, as ``os.makedirs``.
+
+    Args:
+        path: Of the folder.
+        mode: Its permissions, by default for this user alone. Those above it get the usual ones.
 
     Raises:
         OSError: it cannot be made.
     """
-    if is_folder(path):
-        return
     parent = os.path.dirname(path)
-    if parent != path and not exists(parent):
-        make_folders(parent)
+    if parent not in ("", path) and not exists(parent):
+        make_folders(parent, 0o777)
     try:
-        os.mkdir(path, 0o700)
+        os.mkdir(path, mode)
     except OSError as error:
         let_pass(error)
-        if not is_folder(path):  # another process may have made it meanwhile
+        if not is_folder(path):  # it was there, or another process has just made it
             raise
