@@ -37,7 +37,6 @@ WIDE = {"Exception", "BaseException", "OSError", "RuntimeError"}
 #: The last two hand the exception on to a generator's body.
 PASSES = {"let_pass", "is_interruption", "throw", "athrow"}
 
-
 #: Functions of Python's own that take an OSError for an answer.
 SWALLOWING = {
     *(f"os.path.{name}" for name in ("exists", "lexists", "isdir", "isfile", "islink", "ismount")),

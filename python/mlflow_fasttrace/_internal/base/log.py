@@ -42,9 +42,7 @@ class _Warned:
     def _forget_the_oldest(self) -> None:
         try:
             oldest = list(self.at)[: _REMEMBERED // 2]
-        except (
-            RuntimeError
-        ) as error:  # a finalizer that came in the middle has warned; the next one does it
+        except RuntimeError as error:  # a finalizer that warned came in the middle: the next time
             let_pass(error)
             return
         for message in oldest:

@@ -112,13 +112,13 @@ def with_active_span(span: Any) -> Iterator[None]:
 
 
 class _Tokens:
-    """The two tokens of one ``attach``: OpenTelemetry's and the core's."""
+    """The two tokens of one ``attach``: OpenTelemetry's and the core's. It is made before there are any, so that
+    nothing is attached that there is no room for."""
 
     __slots__ = ("current", "own")
 
-    def __init__(self, own: Token[Context], current: Token[Any]):
-        self.own = own
-        self.current = current
+    own: Token[Context]
+    current: Token[Any]
 
 
 class LinkedMlflowContext(ContextVarsRuntimeContext):
@@ -133,17 +133,14 @@ class LinkedMlflowContext(ContextVarsRuntimeContext):
 
     def attach(self, context: Context) -> Any:
         parent = otel_context.parent_of(trace_api.get_current_span(context))
-        own = super().attach(context)
+        tokens = _Tokens()
+        tokens.own = super().attach(context)
         try:
-            current = _set_current(parent)
-            try:
-                return _Tokens(own, current)
-            except MemoryError:
-                _reset(current)
-                raise
+            tokens.current = _set_current(parent)
         except MemoryError:
-            _reset(own, Context())
+            _reset(tokens.own, Context())
             raise
+        return tokens
 
     def detach(self, token: Any) -> None:
         if not isinstance(token, _Tokens):  # from before the core was installed

@@ -144,11 +144,14 @@ class ServerDelivery:
         Raises:
             Unavailable, Forbidden: the traces wait.
         """
-        due = [trace for trace in traces if self._info_is_due(trace)]
-        known = [trace for trace in traces if not self._info_is_due(trace)]
-        known += self._infos.send(target, due)
+        due = {trace.trace_id: trace for trace in traces if self._info_is_due(trace)}
+        for trace in self._infos.send(target, list(due.values())):
+            del due[trace.trace_id]
         return [
-            trace for trace in known if self._files.upload_attachments(target.destination, trace)
+            trace
+            for trace in traces
+            if trace.trace_id not in due
+            and self._files.upload_attachments(target.destination, trace)
         ]
 
     def _spans_arrived(self, target: Target, traces: list[TraceBuffer]) -> None:

@@ -53,9 +53,8 @@ class SpanRequests:
         self._arrived = arrived
 
     def send(self, target: Target, traces: list[TraceBuffer], *, exact: bool = True) -> None:
-        """Sends the spans of traces: one request; where that is refused,
-        halves, down to the trace that is to blame. Traces with values that OTLP cannot carry go as
-        files.
+        """Sends the spans of traces: one request; where that is refused, halves, down to the trace that is to
+        blame. Traces with values that OTLP cannot carry go as files.
 
         Args:
             target: Where the traces go.
