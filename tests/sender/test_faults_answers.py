@@ -207,13 +207,37 @@ def test_a_guard_that_blocks_some_traces_holds_up_no_other(server, bench, experi
         record(5, "bad", "DROP TABLE")
         record(10, "good")
         bench.run(lambda: bench.left() <= 5)
-        good = [
-            trace
-            for trace in traces_of(server.uri, experiment)
-            if trace.data.spans and trace.data.spans[0].name == "good"
-        ]
-        assert len(good) == 10
+        assert _spans_named(server.uri, experiment, "good") == 10
         assert not bench.dead_letters(), "not after one try"
+
+
+@pytest.mark.parametrize("path", [INFO, SPANS])
+def test_what_a_guard_blocked_before_holds_up_no_other(server, bench, experiment, path):
+    """What was blocked before comes last, and all of it is due at the same time as the others."""
+
+    def fault(request: Request) -> Reply | None:
+        if request.path == path and b"DROP TABLE" in request.body:
+            return Reply(403, b"<html>blocked</html>", HTML)
+        return None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(5, "bad", "DROP TABLE")
+        bench.run(lambda: all(trace.schedule.denials for trace in bench.open_traces()))
+        record(10, "good")
+        bench.sender.scan()
+        bench.sender.intake.read(with_segments=True)
+        for trace in bench.open_traces():
+            trace.schedule.not_before = 0.0
+        bench.sender.availability.backoff.succeeded()
+        bench.sender.step()
+        assert [trace.schedule.denials for trace in bench.open_traces()] == [2] * 5
+        assert _spans_named(server.uri, experiment, "good") == 10
+
+
+def _spans_named(uri: str, experiment: str, name: str) -> int:
+    traces = traces_of(uri, experiment)
+    return sum(span.name == name for trace in traces for span in trace.data.spans)
 
 
 REFUSED = Reply(400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "cannot"}', JSON)

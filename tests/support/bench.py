@@ -12,6 +12,7 @@ from typing import Any
 import mlflow_fasttrace as mlflow
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import destination
+from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
 from mlflow_fasttrace._internal.sender.life import sender_for
 from mlflow_fasttrace._internal.sender.loop import Sender
 
@@ -35,6 +36,10 @@ class Bench:
         _core.set_destination(self.writer, destination.describe(uri, named))
         if self.sender is None:
             self.sender = sender_for(str(self.folder), self.rings, uri)
+
+    def open_traces(self) -> list[TraceBuffer]:
+        """Traces that are not delivered, as far as the sender has read them."""
+        return list(self.sender.assembler.open.values())
 
     def left(self) -> int:
         """Traces that are not delivered; more than there are while not all of them are known."""

@@ -101,7 +101,7 @@ class ServerDelivery:
         verdicts = self.verdicts
         verdicts.begin_batch()
         for named, group in by_experiment(traces):
-            verdicts.begin_experiment()
+            verdicts.begin_requests()
             try:
                 target = Target(destination, self._experiments.id_of(named, destination))
                 self._deliver_to(target, group)
@@ -123,6 +123,7 @@ class ServerDelivery:
         first = [trace for trace in traces if self._info_goes_first(target.destination, trace)]
         ready = self._with_infos(target, first)
         waiting = {trace.trace_id for trace in first} - {trace.trace_id for trace in ready}
+        self.verdicts.begin_requests()
         self._spans.send(target, [trace for trace in traces if trace.trace_id not in waiting])
 
     def _info_goes_first(self, destination: Destination, trace: TraceBuffer) -> bool:

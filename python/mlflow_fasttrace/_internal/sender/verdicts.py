@@ -27,7 +27,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
-_FAILURES_IN_A_ROW = 3  # of a server that takes nothing, before it is left alone for a while
+_FAILURES_AT_FIRST = 3  # of a server that takes nothing, before it is left alone for a while
 FAILURES_OF_A_TRACE = 6  # while others are taken, before the trace is given up
 _LONGEST_PAUSE_SECONDS = 60.0  # of one trace
 CANARY_SECONDS = 600.0  # for which what was taken may show whether the server takes anything
@@ -94,7 +94,9 @@ class Verdicts:
         self.accepted = 0  # requests of the batch
         self.forbidden: Forbidden | None = None  # the last such answer in the batch
         self._failures: list[Failure] = []  # in the batch
-        self._forbidden_in_a_row = 0
+        # Among the requests of one kind for one experiment, in the batch:
+        self._forbidden = 0
+        self._let_in = False  # whether the server took one
         self._only_suspects_failed = False
         self._canary_is_taken = canary_is_taken
 
@@ -109,9 +111,10 @@ class Verdicts:
         self.forbidden = None
         self._failures = []
 
-    def begin_experiment(self) -> None:
-        """The traces of another experiment come next."""
-        self._forbidden_in_a_row = 0
+    def begin_requests(self) -> None:
+        """Requests of another kind, or for another experiment, come next."""
+        self._forbidden = 0
+        self._let_in = False
 
     def before_the_server_is_back(self, traces: list[TraceBuffer]) -> list[TraceBuffer]:
         """The traces that are sent although the server is left alone: where only suspects failed, all
@@ -127,8 +130,9 @@ class Verdicts:
         self.accepted += 1
 
     def is_let_in(self) -> None:
-        """The server takes requests of this experiment."""
-        self._forbidden_in_a_row = 0
+        """The server takes requests of this kind for this experiment: those that it forbids, it forbids
+        for what is in them."""
+        self._let_in = True
 
     # ---- what the server forbade ----
 
@@ -136,13 +140,13 @@ class Verdicts:
         """The server forbade a trace: it waits.
 
         Raises:
-            Forbidden: it is the third in a row; its whole experiment waits.
+            Forbidden: it is the third, and the server took none: the whole experiment waits.
         """
         trace.schedule.suspect = True
         wait_for_permission(trace)
         self.forbidden = reason
-        self._forbidden_in_a_row += 1
-        if self._forbidden_in_a_row >= _FAILURES_IN_A_ROW:
+        self._forbidden += 1
+        if not self._let_in and self._forbidden >= _FAILURES_AT_FIRST:
             raise reason
 
     def forbade_experiment(self, traces: list[TraceBuffer], reason: Forbidden) -> None:
@@ -164,7 +168,7 @@ class Verdicts:
         trace.schedule.suspect = True
         trace.schedule.tries += 1
         self._failures.append(Failure(trace, reason))
-        if not self.accepted and len(self._failures) >= _FAILURES_IN_A_ROW:
+        if not self.accepted and len(self._failures) >= _FAILURES_AT_FIRST:
             self._ask_for_server()
 
     def failed_traces(self) -> set[bytes]:
