@@ -91,7 +91,7 @@ def everything():
     from mlflow_fasttrace._internal.seams import apply
 
     functions = [
-        getattr(sys.modules[module], name)
+        apply.function_of(module, name)
         for module, names in apply.FUNCTIONS.items()
         for name in names
     ]

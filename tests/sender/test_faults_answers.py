@@ -182,6 +182,20 @@ def test_a_server_that_lost_its_experiments_gets_all(server, bench, experiment):
     assert not bench.dead_letters()
 
 
+def test_an_experiment_that_somebody_else_has_just_made_is_taken(server, bench, experiment, caplog):
+    def fault(request: Request) -> Reply | None:
+        if request.path == "/api/2.0/mlflow/experiments/create":
+            client(server.uri).create_experiment(experiment)
+        return None
+
+    with FaultProxy(server.uri, fault) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(3)
+        bench.run()
+    assert len(traces_of(server.uri, experiment)) == 3
+    assert not [line for line in caplog.records if line.levelname == "WARNING"]
+
+
 def test_another_database_makes_no_dead_letters_of_a_backlog(server, bench):
     """Where no experiment is there the fault is the server's, not that of every trace."""
     with FaultProxy(server.uri) as proxy:

@@ -47,6 +47,9 @@ class _Chosen:
         #: By experiment id: encoded destinations of traces that go to another experiment. Emptied,
         #: never replaced: root_context.py holds its ``get``.
         self.encoded: dict[str, bytes] = {}
+        #: Tracking URIs and names of experiments that traces name, of which nobody knows yet whether
+        #: they are there.
+        self.named: set[tuple[str, str]] = set()
 
 
 chosen = _Chosen()
@@ -195,6 +198,17 @@ def experiment_in_force() -> dict[str, str]:
     if name := environment.experiment_name():
         return {"name": name}
     return {"id": environment.experiment_id() or "0"}
+
+
+def note_named(uri: str, experiment: dict[str, str]) -> None:
+    """Notes that traces may begin that name their experiment, which the sender makes where it is missing."""
+    if name := experiment.get("name"):
+        chosen.named.add((uri, name))
+
+
+def is_named(uri: str, name: str) -> bool:
+    """Whether traces of this process may have named an experiment of a tracking URI."""
+    return bool(chosen.named) and (absolute_uri(uri), name) in chosen.named
 
 
 # ---- what follows ----

@@ -149,7 +149,9 @@ def _worked_out() -> tuple[Ring, list[Ring], dict[str, Any]]:
     uris = [uri] if collector is None else [uri, collector]
     first, *second = map(rings.ring_for, uris)
     rings.second_destinations = frozenset(uris[1:])
-    described = destination.describe(uri, destination.experiment_in_force(), collector)
+    experiment = destination.experiment_in_force()
+    destination.note_named(uri, experiment)
+    described = destination.describe(uri, experiment, collector)
     return first, second, described
 
 

@@ -32,6 +32,7 @@ from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.recording.root_context import root_context
 from mlflow_fasttrace._internal.seams import (
     current,
+    experiments,
     llama_index,
     provider,
     reading,
@@ -88,7 +89,7 @@ def from_immutable_span(
     return copies.clone_span(span, parent_span_id, trace_id, experiment_id, otel_trace_id)
 
 
-#: By module: MLflow's functions, and the functions that they lead to.
+#: By module: MLflow's functions and methods, and the functions that they lead to.
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "mlflow.tracing.fluent": {
         "trace": fluent.trace,
@@ -128,13 +129,19 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
         "set_experiment": set_experiment,
         "flush_trace_async_logging": reading.flush_trace_async_logging,
     },
+    "mlflow.tracking._tracking_service.client": {
+        "TrackingServiceClient.get_experiment_by_name": experiments.get_experiment_by_name,
+    },
     "mlflow.entities.span": {"create_mlflow_span": sdk_spans.create_mlflow_span},
 }
 
 
 def function_of(module: str, name: str) -> types.FunctionType:
-    """MLflow's function of that name, replaced or not."""
-    return vars(importlib.import_module(module))[name]
+    """MLflow's function or method (``Class.method``) of that name, replaced or not."""
+    holder: Any = importlib.import_module(module)
+    for part in name.split("."):
+        holder = vars(holder)[part]
+    return holder
 
 
 def apply() -> None:

@@ -222,6 +222,13 @@ _REPLACED_AND_CALLED = [
         _replaced("flush_trace_async_logging", "terminate"),
     ),
     *_in(
+        "mlflow.tracking._tracking_service.client",
+        "seams",
+        _replaced("TrackingServiceClient.get_experiment_by_name", "self name"),
+        _called("TrackingServiceClient.create_experiment", "self name"),
+        _field("TrackingServiceClient.tracking_uri"),
+    ),
+    *_in(
         "mlflow.entities.span",
         "seams",
         _replaced("create_mlflow_span", "otel_span trace_id span_type"),

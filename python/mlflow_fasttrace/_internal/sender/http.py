@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import time
+from typing import Any
 from urllib.parse import quote
 
 import requests
@@ -44,6 +45,7 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 
 _TRACES_PATH = "/api/3.0/mlflow/traces"
 _EXPERIMENTS_PATH = "/api/2.0/mlflow/experiments"
+_LOOK_UP_PATH = f"{_EXPERIMENTS_PATH}/get-by-name"
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0  # where MLFLOW_HTTP_REQUEST_TIMEOUT does not say
 _ANSWER_BYTES = 8 << 20
@@ -253,19 +255,27 @@ class HttpDestination:
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, which is made where it is missing. The requests are our own, since
         MLflow's client would ask for more, and read less of an answer."""
-        path = f"{_EXPERIMENTS_PATH}/get-by-name?experiment_name={quote(name, safe='')}"
-        answer = self._request(path, None, {}, "GET")
+        answer = self._look_up(name)
         if answer.status == 404 and answer.error_code():
             path = f"{_EXPERIMENTS_PATH}/create"
             body = json.dumps({"name": name}).encode()
             answer = self._request(path, body, {"Content-Type": "application/json"})
-            found = self._checked(path, answer).json()
-        else:
-            found = self._checked(path, answer).json()
-            found = found.get("experiment") if isinstance(found, dict) else None
-        if not isinstance(found, dict) or not isinstance(found.get("experiment_id"), str):
+            if answer.error_code() != "RESOURCE_ALREADY_EXISTS":
+                return self._id_in(path, answer, self._checked(path, answer).json())
+            answer = self._look_up(name)  # somebody else has made it meanwhile
+        found = self._checked(_LOOK_UP_PATH, answer).json()
+        found = found.get("experiment") if isinstance(found, dict) else None
+        return self._id_in(_LOOK_UP_PATH, answer, found)
+
+    def _look_up(self, name: str) -> Answer:
+        path = f"{_LOOK_UP_PATH}?experiment_name={quote(name, safe='')}"
+        return self._request(path, None, {}, "GET")
+
+    def _id_in(self, path: str, answer: Answer, experiment: Any) -> str:
+        found = experiment.get("experiment_id") if isinstance(experiment, dict) else None
+        if not isinstance(found, str):
             raise self._not_of_mlflow(path, answer)
-        return found["experiment_id"]
+        return found
 
     # ---- what is sent ----
 

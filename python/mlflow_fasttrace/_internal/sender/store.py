@@ -57,8 +57,14 @@ class StoreDestination:
 
     def experiment_id(self, name: str) -> str:
         client = MlflowClient(tracking_uri=self.uri)
-        found = self._call(client.get_experiment_by_name, name)
-        return found.experiment_id if found else self._call(client.create_experiment, name)
+        if (found := self._call(client.get_experiment_by_name, name)) is None:
+            try:
+                return self._call(client.create_experiment, name)
+            except Rejected:
+                # Somebody else has made it meanwhile, if that is the reason.
+                if (found := self._call(client.get_experiment_by_name, name)) is None:
+                    raise
+        return found.experiment_id
 
     def send_info(self, info: InfoDict) -> None:
         self._call(self.store.start_trace, info_entity(info))
