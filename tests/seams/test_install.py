@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import inspect
 import json
-import sys
 import textwrap
 from pathlib import Path
 from unittest import mock
