@@ -169,9 +169,10 @@ from mlflow_fasttrace._internal.recording.rings import rings
 open("sitecustomize.py", "w").write("import os\\n'MLFLOW_FASTTRACE_AGENT_PATH' in os.environ and os._exit(1)")
 os.environ["PYTHONPATH"] = os.getcwd() + os.pathsep + os.environ.get("PYTHONPATH", "")
 supervisor.STARTS_SECONDS = 0.1
+supervisor.STARTING_SECONDS = 0.05
 root(-1)
 (ring,) = rings.in_use.values()
-for _ in range(3):
+for _ in range(4):
     supervisor.supervisor.ensure_sender(ring)
     time.sleep(0.1)
 """,

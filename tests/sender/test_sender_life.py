@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mlflow_fasttrace._internal.spool.files import new_segment_path
@@ -51,6 +53,25 @@ while sender_of(ring.spool) is None:
     time.sleep(0.1)
     assert time.monotonic() < deadline, "nobody saw that the sender is gone"
 """
+
+
+@pytest.mark.parametrize("form", ["process", "thread"])
+def test_a_server_is_sent_to_without_mlflow(server, own_spool, run_program, form):
+    """Its import costs a hundred megabytes, and a second of the processor."""
+    name = f"without MLflow, {form}"
+    then = """
+mlflow.flush_trace_async_logging()
+print("mlflow" in sys.modules, file=sys.stderr)
+"""
+    code = program_text(server.uri, name, 5, then, before="import sys")
+    program = run_program(code, MLFLOW_FASTTRACE_SENDER=form)
+    assert program.err.splitlines() == ["False"]
+    assert_all_there(server.uri, name, 5)
+    if form == "process":
+        (pid,) = sender_pids(own_spool)
+        status = Path(f"/proc/{pid}/status").read_text()
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert int(peak[1]) << 10 < 60e6, "megabytes of an idle sender"
 
 
 def test_a_killed_sender_is_replaced_while_the_program_runs(server, own_spool, run_program):
@@ -140,6 +161,7 @@ def test_spans_arrive_whose_record_went_with_a_killed_sender(server, own_spool, 
 
 LOOKS = """
 import sys
+from pathlib import Path
 from mlflow_fasttrace._internal.spool.folder import Spool
 from mlflow_fasttrace._internal.spool.lock import sender_of
 spool = Spool("x", sys.argv[1], sys.argv[1])

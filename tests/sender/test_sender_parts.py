@@ -109,19 +109,22 @@ def test_only_suspects_fail(canary):
         assert judge.before_the_server_is_back([trace, other]) == [other]
 
 
-def test_three_forbidden_in_a_row_stand_for_their_experiment():
+def test_three_forbidden_stand_for_their_experiment_until_it_is_let_in():
     judge = Verdicts(never_asked)
     judge.begin_batch()
-    traces = [trace_of(100, number=n) for n in range(5)]
+    judge.begin_requests()
+    traces = [trace_of(100, number=n) for n in range(8)]
     reason = Forbidden("403", kind=403)
     judge.forbade(traces[0], reason)
     judge.forbade(traces[1], reason)
-    judge.is_let_in()
-    judge.forbade(traces[2], reason)
-    judge.forbade(traces[3], reason)
     with pytest.raises(Forbidden):
-        judge.forbade(traces[4], reason)
-    assert [trace.schedule.denials for trace in traces] == [1] * 5
+        judge.forbade(traces[2], reason)
+    judge.begin_requests()
+    judge.forbade(traces[3], reason)
+    judge.is_let_in()
+    for trace in traces[4:]:
+        judge.forbade(trace, reason)
+    assert [trace.schedule.denials for trace in traces] == [1] * 8
 
 
 def test_the_canary_is_sent_again_and_not_for_ever(monkeypatch):

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
 
 import mlflow_fasttrace.fluent as mlflow
 import pytest
-from mlflow.entities import Trace, TraceData
+from mlflow.entities import Trace, TraceData, TraceInfo
 from mlflow.protos.service_pb2 import StartTraceV3
+from mlflow.tracing import constant
+from mlflow.tracing.utils import (
+    SpanAggregationNode,
+    _calculate_percentile,
+    aggregate_usage_from_span_nodes,
+)
+from mlflow.tracing.utils.truncation import _get_truncated_preview
+from mlflow.utils.git_utils import get_git_branch, get_git_commit, get_git_repo_url
+from mlflow.utils.mlflow_tags import IMMUTABLE_TAGS
 from mlflow.utils.proto_json_utils import message_to_json
-from mlflow_fasttrace._internal.sender.assemble import Assembler, ready_traces
+from mlflow_fasttrace._internal.sender import figures, trace_infos
+from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer, ready_traces
+from mlflow_fasttrace._internal.sender.commits import git_metadata
+from mlflow_fasttrace._internal.sender.figures import _percentile, token_usage
+from mlflow_fasttrace._internal.sender.previews import preview_of
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.trace_infos import (
     _duration,
     _timestamp,
-    info_entity,
     start_trace_body,
     trace_info,
 )
@@ -59,7 +73,7 @@ def full():
 @pytest.mark.parametrize("program", [simple, full])
 def test_the_info_is_as_mlflow_would_send_it(finished, program):
     info = finished(program)
-    entity = info_entity(info)
+    entity = TraceInfo.from_dict(info)
     assert entity.to_dict() == info
     trace = Trace(info=entity, data=TraceData(spans=[]))
     assert json.loads(start_trace_body(info)) == json.loads(
@@ -71,7 +85,7 @@ def test_the_size_counts_what_mlflow_counts(finished):
     info = finished(simple)
     total = int(info["trace_metadata"].pop("mlflow.trace.sizeBytes"))
     stats = json.loads(info["trace_metadata"].pop("mlflow.trace.sizeStats"))
-    empty = Trace(info=info_entity(info), data=TraceData(spans=[])).to_json()
+    empty = Trace(info=TraceInfo.from_dict(info), data=TraceData(spans=[])).to_json()
     assert total == stats["total_size_bytes"] == stats["max"] + len(empty.encode())
 
 
@@ -85,3 +99,157 @@ def test_times_are_as_protobuf_prints_them(milliseconds):
     duration.FromMilliseconds(milliseconds)
     assert _timestamp(milliseconds) == timestamp.ToJsonString()
     assert _duration(milliseconds) == duration.ToJsonString()
+
+
+# ---- what MLflow's own functions give ----
+
+MESSAGES = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "first"},
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "last"}]},
+    {"role": "assistant", "content": ["spoken", "more"]},
+    {"role": "tool", "content": None},
+    {"content": "no role"},
+    "no message",
+]
+PREVIEWED = [
+    *([message] for message in MESSAGES),
+    MESSAGES,
+    [],
+    [{"role": "assistant", "content": [{"type": "output_text", "text": ""}]}],
+    [{"role": "assistant", "content": "x" * 3000}],
+]
+VALUES = [
+    None,
+    "",
+    "text",
+    5,
+    [1, 2],
+    "x" * 3000,
+    {"q": "x" * 999},
+    *({key: found} for found in PREVIEWED for key in ("messages", "input", "output")),
+    {"messages": "text", "input": MESSAGES},
+    {"messages": {}, "choices": [{"message": MESSAGES[1]}]},
+    {
+        "choices": [
+            {"message": {"role": "assistant", "content": "answer"}},
+            {"message": MESSAGES[1]},
+        ]
+    },
+    {"choices": [{"message": {}}], "output": MESSAGES},
+    {"choices": [5], "request": {"input": MESSAGES}},
+    {"request": {"request": {"messages": MESSAGES}}},
+    {"request": "text"},
+    {"request": None, "output": []},
+]
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_previews_are_mlflows(role):
+    texts = [json.dumps(value) for value in VALUES] + ["no JSON", "{", "\ud800", "y" * 1001]
+    for text in texts:
+        assert preview_of(text, role) == _get_truncated_preview(text, role=role), text
+    assert preview_of(None, role) is None
+
+
+def test_what_python_cannot_read_is_previewed_as_it_is():
+    for text in ("[" * 100_000, "9" * 5000):
+        assert preview_of(text, "user") == text[:997] + "..."
+
+
+class Buffer(TraceBuffer):
+    """A trace of which only its spans' usage is known."""
+
+    def __init__(self, usage):
+        super().__init__(b"t" * 16)
+        self.usage = usage
+
+    def all_spans_were_seen(self):
+        return True
+
+
+COUNTS = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+
+
+def test_usage_is_summed_up_as_by_mlflow():
+    choose = random.Random(5)
+    for _ in range(300):
+        ids = [bytes([n]) * 8 for n in range(choose.randint(1, 12))]
+        usage = {}
+        for place, span_id in enumerate(ids):
+            parent = choose.choice([None, b"elsewher", *ids[:place]])
+            own = choose.choice([None, None, {}, COUNTS, {"cache_read_input_tokens": 2, **COUNTS}])
+            usage[span_id] = (parent, own, None)
+        nodes = [
+            SpanAggregationNode(
+                span_id=span_id.hex(), parent_id=parent.hex() if parent else None, data=own
+            )
+            for span_id, (parent, own, _cost) in usage.items()
+        ]
+        theirs = aggregate_usage_from_span_nodes(nodes)
+        ours = token_usage(Buffer(usage))
+        assert ours == ({"mlflow.trace.tokenUsage": json.dumps(theirs)} if theirs else {})
+
+
+def test_usage_that_is_none_is_left_out(caplog):
+    for odd in ("words", [1], {"input_tokens": "many"}, {"input_tokens": None}):
+        assert token_usage(Buffer({b"a" * 8: (None, odd, None)})) == {}
+    assert caplog.text.count("cannot be summed up") == 4
+
+
+def test_usage_of_spans_that_are_each_others_parents_ends():
+    usage = {b"a" * 8: (b"b" * 8, None, None), b"b" * 8: (b"a" * 8, COUNTS, None)}
+    token_usage(Buffer(usage))
+
+
+def test_percentiles_are_mlflows():
+    choose = random.Random(6)
+    for count in range(1, 40):
+        numbers = sorted(choose.randint(0, 10**6) for _ in range(count))
+        for share in (0.25, 0.5, 0.75):
+            assert _percentile(numbers, share) == int(_calculate_percentile(numbers, share))
+
+
+def test_what_the_server_keeps_is_what_mlflow_knows():
+    assert IMMUTABLE_TAGS - {"mlflow.user"} == trace_infos._SERVER_TAGS
+    assert str(constant.TRACE_SCHEMA_VERSION) == trace_infos._SCHEMA_VERSION
+    assert constant.MAX_CHARS_IN_TRACE_INFO_METADATA == trace_infos._METADATA_CHARACTERS
+    assert constant.MAX_CHARS_IN_TRACE_INFO_TAGS_KEY == trace_infos._TAG_KEY_CHARACTERS
+    assert constant.MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE == trace_infos._TAG_CHARACTERS
+    assert set(figures._TOKENS) | set(figures._CACHED_TOKENS) == set(
+        constant.TokenUsageKey.all_keys()
+    )
+
+
+def test_the_commit_is_mlflows(tmp_path):
+    pytest.importorskip("git", reason="GitPython is not installed")
+
+    def git(*arguments):
+        identity = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
+
+    def theirs(folder):
+        return {
+            "mlflow.source.git.commit": get_git_commit(folder) or "",
+            "mlflow.source.git.repoURL": get_git_repo_url(folder) or "",
+            "mlflow.source.git.branch": get_git_branch(folder) or "",
+        }
+
+    git_metadata.cache_clear()
+    assert git_metadata(str(tmp_path)) == theirs(str(tmp_path))
+    git_metadata.cache_clear()
+    git("init", "-q", "-b", "trunk")
+    assert git_metadata(str(tmp_path)) == theirs(str(tmp_path))  # no commit yet
+    git_metadata.cache_clear()
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    git("remote", "add", "origin", "https://me:secret@example.org/repository.git")
+    found = git_metadata(str(tmp_path))
+    assert found == theirs(str(tmp_path))
+    assert found["mlflow.source.git.repoURL"] == "https://example.org/repository.git"
+    ignored = tmp_path / "ignored"
+    ignored.mkdir()
+    (tmp_path / ".gitignore").write_text("ignored\n")
+    assert git_metadata(str(ignored)) == theirs(str(ignored))
+    git("checkout", "-q", "--detach")
+    git_metadata.cache_clear()
+    assert git_metadata(str(tmp_path)) == theirs(str(tmp_path))

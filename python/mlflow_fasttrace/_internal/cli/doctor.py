@@ -185,13 +185,17 @@ def _seams_that_moved() -> str | None:
 
 def _names_that_moved() -> Iterator[Finding]:
     """The private names of MLflow that are missing although the core is active, and what is lost."""
+    from mlflow_fasttrace._internal.recording import destination
     from mlflow_fasttrace._internal.seams import private_names
 
+    needed = None
+    if not destination.tracking_uri().startswith(("http://", "https://")):
+        needed = private_names.LOSES_DATABASES
+    elif environment.signs_by_mlflow():
+        needed = private_names.LOSES_SIGNING
     for process in (private_names.PROGRAM, private_names.SENDER):
         for name, reason in private_names.missing(process):
-            rating = (
-                BAD if name.lost in (private_names.LOSES_INFO, private_names.LOSES_HTTP) else _NOTED
-            )
+            rating = BAD if name.lost == needed else _NOTED
             yield Finding("MLflow", name.path, f"{reason}; lost: {name.lost}", rating)
 
 

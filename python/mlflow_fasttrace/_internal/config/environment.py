@@ -182,6 +182,60 @@ def user_name() -> str | None:
     return os.environ.get("MLFLOW_TRACKING_USERNAME") or None
 
 
+def password() -> str | None:
+    """``MLFLOW_TRACKING_PASSWORD``."""
+    return os.environ.get("MLFLOW_TRACKING_PASSWORD") or None
+
+
+def token() -> str | None:
+    """``MLFLOW_TRACKING_TOKEN``, without the line's end that a file of it may bring."""
+    return os.environ.get("MLFLOW_TRACKING_TOKEN", "").strip("\r\n") or None
+
+
+def trusts_any_server() -> bool:
+    """``MLFLOW_TRACKING_INSECURE_TLS``: a tracking server's certificate is not checked."""
+    return _truth("MLFLOW_TRACKING_INSECURE_TLS", False)
+
+
+def server_certificates() -> str | None:
+    """``MLFLOW_TRACKING_SERVER_CERT_PATH``: a file or folder of the certificates that are trusted."""
+    return os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None
+
+
+def client_certificate() -> str | None:
+    """``MLFLOW_TRACKING_CLIENT_CERT_PATH``."""
+    return os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None
+
+
+def signs_by_mlflow() -> bool:
+    """``MLFLOW_TRACKING_AWS_SIGV4``, ``MLFLOW_TRACKING_AUTH``, or Databricks' runtime: what only MLflow's own
+    code knows goes with a request."""
+    names = ("MLFLOW_TRACKING_AUTH", "DATABRICKS_RUNTIME_VERSION")
+    return _truth("MLFLOW_TRACKING_AWS_SIGV4", False) or any(map(os.environ.get, names))
+
+
+def request_seconds() -> float | None:
+    """``MLFLOW_HTTP_REQUEST_TIMEOUT``: how long a request may take."""
+    return _positive(_seconds("MLFLOW_HTTP_REQUEST_TIMEOUT", None))
+
+
+def follows_redirects() -> bool:
+    """``MLFLOW_ALLOW_HTTP_REDIRECTS``: a tracking server may send the sender on."""
+    return _truth("MLFLOW_ALLOW_HTTP_REDIRECTS", True)
+
+
+def keepalive() -> tuple[int, int, int] | None:
+    """``MLFLOW_HTTP_TCP_KEEPALIVE``: after how many seconds a silent connection is probed, the seconds between
+    two probes, and how many may get no answer; None: it is not."""
+    if not _truth("MLFLOW_HTTP_TCP_KEEPALIVE", True):
+        return None
+    return (
+        _integer("MLFLOW_HTTP_TCP_KEEPALIVE_IDLE", 30, "seconds"),
+        _integer("MLFLOW_HTTP_TCP_KEEPALIVE_INTERVAL", 10, "seconds"),
+        _integer("MLFLOW_HTTP_TCP_KEEPALIVE_COUNT", 3, "probes"),
+    )
+
+
 def credentials() -> list[str]:
     """``NAME=value`` of all that decides how a sender signs in. Secrets: they go into a hash and
     nowhere else."""

@@ -13,7 +13,11 @@ from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
-from mlflow_fasttrace._internal.recording.supervisor import has_other_credentials, supervisor
+from mlflow_fasttrace._internal.recording.supervisor import (
+    STARTING_SECONDS,
+    has_other_credentials,
+    supervisor,
+)
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
 FLUSH_SECONDS = 30.0  # that flush() waits unless it is told otherwise
@@ -57,10 +61,16 @@ def _flush(timeout_seconds: float, accept_spooled: bool) -> bool:
         accepts = accept_spooled or ring.uri in rings.second_destinations
         goals.append(_Goal(ring, progress.head, progress.spilled, accepts))
     pause = 0.001
+    looked = clock.monotonic()
     while goals:
         goals = [goal for goal in goals if not goal.is_reached()]
-        if not goals or clock.monotonic() >= deadline:
+        now = clock.monotonic()
+        if not goals or now >= deadline:
             break
+        if now - looked >= STARTING_SECONDS:
+            looked = now
+            for goal in goals:
+                supervisor.try_to_ensure_sender(goal.ring)  # it may have ended meanwhile
         clock.sleep(pause)
         pause = min(pause * 1.5, 0.02)
     return reachable and not goals

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import sys
 import threading
+from typing import NamedTuple
 
 from mlflow_fasttrace._internal.base import clock, locks, log, paths
 from mlflow_fasttrace._internal.base.interruptions import let_pass
@@ -20,8 +21,9 @@ from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
 from mlflow_fasttrace._internal.spool.lock import sender_of
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
-#: After so many starts, and so long after the first, without a sender seen none is started any more:
-#: a sender takes its lock within a second.
+#: A sender takes its lock within a second: until then no other one is started.
+STARTING_SECONDS = 1.0
+#: After so many starts, and so long after the first, without a sender seen none is started any more.
 _STARTS_IN_VAIN = 3
 STARTS_SECONDS = 10.0
 
@@ -43,12 +45,19 @@ sys.exit(main())
 """
 
 
+class _Starts(NamedTuple):
+    """The senders of a spool that were started since one was seen: how many, and when (``clock.monotonic``)."""
+
+    number: int
+    first: float
+    last: float
+
+
 class Supervisor:
     """Sees to it that each ring has a sender."""
 
     def __init__(self) -> None:
-        # By spool: how many senders were started since one was seen, and when the first was.
-        self._starts: dict[str, tuple[int, float]] = {}
+        self._starts: dict[str, _Starts] = {}  # by spool
         # By spool, or by the ring's own identity where it has none: the threads that deliver.
         self._threads: dict[str | int, threading.Thread] = {}
         #: Held by the thread that looks after all senders; another one leaves it to that.
@@ -83,6 +92,8 @@ class Supervisor:
                 os.kill(running.pid, signal.SIGTERM)
             except OSError as error:  # it has ended
                 let_pass(error)
+        elif mode == "process" and self._is_starting(spool):
+            return
         if mode == "process" and (why_not := self._cannot_spawn(spool)) is None:
             try:
                 self._spawn(spool, ring)
@@ -134,6 +145,11 @@ class Supervisor:
         """Whether this thread delivers, so that it must not wait for delivery."""
         return threading.current_thread() in list(self._threads.values())
 
+    def _is_starting(self, spool: Spool) -> bool:
+        """Whether this process has started a sender just now that may not have its lock yet."""
+        starts = self._starts.get(spool.name)
+        return starts is not None and clock.monotonic() - starts.last < STARTING_SECONDS
+
     def _cannot_spawn(self, spool: Spool) -> str | None:
         """Why this program starts no sender process; None: it does. ``sys.executable`` of a program
         that embeds Python, or is frozen, is that program: it would start anew."""
@@ -142,15 +158,20 @@ class Supervisor:
             return f"{name or 'This program'} is no Python that could run a sender"
         if not os.access(sys.executable, os.X_OK):
             return f"{sys.executable} cannot be run"
-        count, since = self._starts.get(spool.name, (0, 0.0))
-        if count >= _STARTS_IN_VAIN and clock.monotonic() - since >= STARTS_SECONDS:
+        starts = self._starts.get(spool.name)
+        if (
+            starts is not None
+            and starts.number >= _STARTS_IN_VAIN
+            and clock.monotonic() - starts.first >= STARTS_SECONDS
+        ):
             return f"Sender processes end as soon as they begin ({spool.log} says why)"
         return None
 
     def _spawn(self, spool: Spool, ring: Ring) -> None:
         ring.credentials_of_sender = spool_for(ring.uri).name
-        count, since = self._starts.get(spool.name, (0, clock.monotonic()))
-        self._starts[spool.name] = (count + 1, since)
+        now = clock.monotonic()
+        before = self._starts.get(spool.name, _Starts(0, now, now))
+        self._starts[spool.name] = _Starts(before.number + 1, before.first, now)
         variables = environment.of_child(
             MLFLOW_TRACKING_URI=ring.uri,
             MLFLOW_FASTTRACE_DISABLE="1",  # the sender itself is never traced
@@ -185,9 +206,12 @@ class Supervisor:
     def _start_thread(self, ring: Ring) -> None:
         spool = ring.spool
         key = spool.name if spool else id(ring.writer)
-        # MLflow imports this, and it cannot be imported any more once the main thread has ended,
-        # while the thread may still have everything to deliver.
-        import concurrent.futures.thread  # noqa: F401
+        # A store's code, MLflow's, imports this, and it cannot be imported any more once the main thread has
+        # ended, while the thread may still have everything to deliver. A server is sent to without.
+        try:
+            import concurrent.futures.thread  # noqa: F401
+        except RuntimeError as error:
+            let_pass(error)
 
         def run() -> None:
             from mlflow_fasttrace._internal.sender.life import run_sender, run_sender_in_memory

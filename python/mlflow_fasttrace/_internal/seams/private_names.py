@@ -416,115 +416,42 @@ _OPENTELEMETRY = [
     *_in("opentelemetry.sdk.trace", "otel", _field("TracerProvider._span_limits")),
 ]
 
-LOSES_INFO = "a trace's info as MLflow's client makes it: no trace is delivered"
-LOSES_HTTP = "delivery to tracking servers"
-_DATABASE = "delivery to databases"
+LOSES_SIGNING = (
+    "delivery to tracking servers that a plugin, a signature or Databricks is needed for"
+)
+LOSES_DATABASES = "delivery to databases"
 _FILES = "attachments, and spans that go as files"
 
-#: Names that the sender calls: it makes a trace's info and delivers by MLflow's own code.
+#: Names that the sender calls, which delivers to databases, and files, by MLflow's own code.
 _SENDERS = [
-    *_in(
-        "mlflow.entities.trace_info_v2",
-        "sender",
-        _called("_truncate_request_metadata", "d"),
-        _called("_truncate_tags", "tags"),
-        needed_in=SENDER,
-        lost=LOSES_INFO,
-    ),
     *_in(
         "mlflow.tracing.constant",
         "sender",
-        _value("MAX_CHARS_IN_TRACE_INFO_METADATA", lost=LOSES_INFO),
-        _value("TRACE_SCHEMA_VERSION", lost=LOSES_INFO),
-        _value("TRACE_SCHEMA_VERSION_KEY", lost=LOSES_INFO),
-        _value("TRUNCATION_SUFFIX", lost=LOSES_INFO),
-        _value("TraceMetadataKey", lost=LOSES_INFO),
-        _value("TraceSizeStatsKey", lost=LOSES_INFO),
-        _value("SpansLocation.TRACKING_STORE", lost=_FILES),
-        _value("TraceTagKey.SPANS_LOCATION", lost=_FILES),
+        _value("SpansLocation.TRACKING_STORE"),
+        _value("TraceTagKey.SPANS_LOCATION"),
         needed_in=SENDER,
-    ),
-    *_in(
-        "mlflow.tracing.utils",
-        "sender",
-        _called("SpanAggregationNode", "span_id= parent_id= data="),
-        _called("_calculate_percentile", "sorted_data percentile"),
-        _called("aggregate_usage_from_span_nodes", "nodes"),
-        needed_in=SENDER,
-        lost=LOSES_INFO,
-    ),
-    *_in(
-        "mlflow.tracing.utils.truncation",
-        "sender",
-        _called("_get_truncated_preview", "request_or_response role="),
-        needed_in=SENDER,
-        lost=LOSES_INFO,
-    ),
-    *_in(
-        "mlflow.utils.git_utils",
-        "sender",
-        _called("get_git_branch", "path"),
-        _called("get_git_commit", "path"),
-        _called("get_git_repo_url", "path"),
-        needed_in=SENDER,
-        lost=LOSES_INFO,
-    ),
-    *_in(
-        "mlflow.utils.mlflow_tags",
-        "sender",
-        _value("IMMUTABLE_TAGS"),
-        _value("MLFLOW_GIT_BRANCH"),
-        _value("MLFLOW_GIT_COMMIT"),
-        _value("MLFLOW_GIT_REPO_URL"),
-        _value("MLFLOW_SOURCE_NAME"),
-        _value("MLFLOW_SOURCE_TYPE"),
-        _value("MLFLOW_USER"),
-        needed_in=SENDER,
-        lost=LOSES_INFO,
-    ),
-    *_in(
-        "mlflow.environment_variables",
-        "sender",
-        _value("MLFLOW_ALLOW_HTTP_REDIRECTS"),
-        _value("MLFLOW_HTTP_REQUEST_TIMEOUT"),
-        needed_in=SENDER,
-        lost=LOSES_HTTP,
+        lost=_FILES,
     ),
     *_in(
         "mlflow.store.tracking.rest_store",
         "sender",
         _value("RestStore"),
         needed_in=SENDER,
-        lost=LOSES_HTTP,
-    ),
-    *_in(
-        "mlflow.tracing.utils.otlp",
-        "sender",
-        _value("MLFLOW_EXPERIMENT_ID_HEADER"),
-        _value("OTLP_TRACES_PATH"),
-        needed_in=SENDER,
-        lost=LOSES_HTTP,
+        lost=LOSES_SIGNING,
     ),
     *_in(
         "mlflow.tracking._tracking_service.utils",
         "sender",
         _called("_get_store", "store_uri"),
         needed_in=SENDER,
-        lost=LOSES_HTTP,
+        lost=LOSES_SIGNING,
     ),
     *_in(
         "mlflow.tracking.request_header.registry",
         "sender",
         _called("resolve_request_headers", ""),
         needed_in=SENDER,
-        lost=LOSES_HTTP,
-    ),
-    *_in(
-        "mlflow.utils.request_utils",
-        "sender",
-        _called("TCPKeepAliveHTTPAdapter", "pool_connections= pool_maxsize="),
-        needed_in=SENDER,
-        lost=LOSES_HTTP,
+        lost=LOSES_SIGNING,
     ),
     *_in(
         "mlflow.utils.rest_utils",
@@ -532,24 +459,10 @@ _SENDERS = [
         _called(
             "http_request",
             "host_creds endpoint method max_retries= raise_on_status= extra_headers= data="
-            " timeout=",
+            " timeout= stream= allow_redirects=",
         ),
         needed_in=SENDER,
-        lost=LOSES_HTTP,
-    ),
-    *_in(
-        "mlflow.utils.workspace_context",
-        "sender",
-        _called("get_request_workspace", ""),
-        needed_in=SENDER,
-        lost=LOSES_HTTP,
-    ),
-    *_in(
-        "mlflow.utils.workspace_utils",
-        "sender",
-        _value("WORKSPACE_HEADER_NAME"),
-        needed_in=SENDER,
-        lost=LOSES_HTTP,
+        lost=LOSES_SIGNING,
     ),
     *_in(
         "mlflow.store.db.db_types",
@@ -557,21 +470,21 @@ _SENDERS = [
         _value("DATABASE_ENGINES"),
         _value("SQLITE"),
         needed_in=SENDER,
-        lost=_DATABASE,
+        lost=LOSES_DATABASES,
     ),
     *_in(
         "mlflow.store.db.utils",
         "sender",
         _called("create_sqlalchemy_engine", "db_uri"),
         needed_in=SENDER,
-        lost=_DATABASE,
+        lost=LOSES_DATABASES,
     ),
     *_in(
         "mlflow.utils.uri",
         "sender",
         _called("get_uri_scheme", "uri"),
         needed_in=SENDER,
-        lost=_DATABASE,
+        lost=LOSES_DATABASES,
     ),
     *_in(
         "mlflow.tracing.client",

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy
-from mlflow.entities import Span
+from mlflow.entities import Span, TraceInfo
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES, SQLITE
 from mlflow.store.db.utils import create_sqlalchemy_engine
@@ -24,7 +24,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     TransientError,
     Unavailable,
 )
-from mlflow_fasttrace._internal.sender.trace_infos import InfoDict, info_entity
+from mlflow_fasttrace._internal.sender.trace_infos import InfoDict
 from mlflow_fasttrace._internal.spool import database
 
 #: MLflow's error codes that another try may not see.
@@ -67,7 +67,7 @@ class StoreDestination:
         return found.experiment_id
 
     def send_info(self, info: InfoDict) -> None:
-        self._call(self.store.start_trace, info_entity(info))
+        self._call(self.store.start_trace, TraceInfo.from_dict(info))
 
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
         spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]

@@ -1,11 +1,112 @@
-"""What the answers of servers and of collectors have in common."""
+"""What connections to servers and to collectors have in common: an answer is bounded in time and in size,
+head and body, whoever sends it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import http.client
+import io
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import requests
 import urllib3
+
+#: Redirects that are followed one after another.
+REDIRECTS = 10
+
+_ANSWER_BYTES = 8 << 20
+_ANSWER_SECONDS = 60.0  # of a connection without a time limit
+_PART_BYTES = 64 << 10
+
+
+class _UntilDeadline(io.RawIOBase):
+    """What arrives at a socket until a moment.
+
+    Args:
+        connection: The socket.
+        arriving: Reads it, unbuffered.
+        deadline: Of ``time.monotonic()``.
+    """
+
+    def __init__(self, connection: socket.socket, arriving: io.RawIOBase, deadline: float):
+        self._connection = connection
+        self._arriving = arriving
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer takes too long")
+        usual = self._connection.gettimeout()
+        self._connection.settimeout(left)
+        try:
+            return self._arriving.readinto(buffer)
+        finally:
+            self._connection.settimeout(usual)
+
+    def close(self) -> None:
+        self._arriving.close()
+        super().close()
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """An answer that has arrived within the connection's time limit. Each part that came would begin that
+    anew: a server could say "100 Continue" for ever."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any):
+        super().__init__(sock, *args, **kwargs)
+        deadline = time.monotonic() + (sock.gettimeout() or _ANSWER_SECONDS)
+        self.fp.close()
+        arriving: Any = sock.makefile("rb", buffering=0)
+        self.fp = io.BufferedReader(_UntilDeadline(sock, arriving, deadline))
+
+
+def bound_answers(pool: urllib3.HTTPConnectionPool) -> urllib3.HTTPConnectionPool:
+    """Has the connections of a pool bound the time of an answer as a whole."""
+    usual: Any = pool.ConnectionCls
+    if getattr(usual, "response_class", None) is not _BoundedResponse:
+        bounded: Any = type(usual.__name__, (usual,), {"response_class": _BoundedResponse})
+        pool.ConnectionCls = bounded
+    return pool
+
+
+def read_parts(parts: Iterable[bytes], seconds: float) -> bytes:
+    """The whole body of an answer.
+
+    Args:
+        parts: It, as it arrives.
+        seconds: In which it has to.
+
+    Raises:
+        OSError: it is too long, or takes too long.
+    """
+    deadline = time.monotonic() + seconds
+    content = bytearray()
+    for part in parts:
+        content += part
+        if len(content) > _ANSWER_BYTES or time.monotonic() > deadline:
+            raise OSError("its answer has no end")
+    return bytes(content)
+
+
+def read_answer(response: urllib3.BaseHTTPResponse, seconds: float) -> bytes:
+    """The whole body of an answer, whose connection is free for the next request then.
+
+    Raises:
+        OSError: it is too long, or takes too long.
+    """
+    try:
+        content = read_parts(iter(lambda: response.read1(_PART_BYTES), b""), seconds)
+    except BaseException:
+        response.close()
+        raise
+    response.release_conn()
+    return content
 
 
 class PartialSuccess(NamedTuple):
