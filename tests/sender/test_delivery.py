@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
 import pytest
 from support.servers import MlflowServer
-from support.spools import assert_sender_ends, sender_pids
+from support.spools import assert_sender_ends, refusals, sender_pids
 from support.texts import (
     ENDS_LATER,
     KILLS_ITSELF,
@@ -193,6 +194,18 @@ def test_a_thread_delivers_where_no_process_can(server, own_spool, run_program, 
     found = wait_until(lambda: traces_of(server.uri, f"no process: {why}"), 30, "the traces")
     assert {trace.data.spans[0].inputs["n"] for trace in found} >= set(range(5))
     assert not (tmp_path / "started-anew").exists()
+
+
+def test_a_program_hears_at_once_of_an_experiment_that_cannot_be(own_spool, run_program, server):
+    name = os.fsdecode(b"caf\xe9")
+    program = run_program(
+        program_text(server.uri, None, 2, then="mlflow.flush_trace_async_logging()"),
+        MLFLOW_EXPERIMENT_NAME=name,
+    )
+    assert program.returncode == 0, program.err
+    (line,) = program.err.splitlines()
+    assert "'caf\\udce9' is not UTF-8 and can be the name of no experiment" in line
+    assert len(refusals(own_spool)) == 2
 
 
 def test_a_database_file_is_made_and_gets_all(tmp_path, own_spool, run_program):

@@ -196,6 +196,77 @@ def test_an_experiment_that_somebody_else_has_just_made_is_taken(server, bench, 
     assert not [line for line in caplog.records if line.levelname == "WARNING"]
 
 
+# ---- what is wrong before anything is sent ----
+
+NO_EXPERIMENTS = {
+    "an id with an accent": {"id": "é"},
+    "an id of two lines": {"id": "0\n1"},
+    "an empty id": {"id": " "},
+    "a name that is not UTF-8": {"name": "caf\udce9"},
+}
+
+
+@pytest.fixture(params=["server", "sqlite"])
+def any_uri(request, tmp_path, monkeypatch):
+    if request.param == "server":
+        return request.getfixturevalue("server").uri
+    monkeypatch.chdir(tmp_path)  # where the store keeps files
+    return f"sqlite:///{tmp_path}/any.db"
+
+
+@pytest.mark.parametrize("named", NO_EXPERIMENTS)
+def test_an_experiment_that_cannot_be_keeps_its_own_traces_alone(any_uri, bench, experiment, named):
+    bench.to(any_uri, NO_EXPERIMENTS[named])
+    record(2, "bad", children=1)
+    bench.to(any_uri, experiment)
+    record(3, "good")
+    bench.run()
+    assert _spans_named(any_uri, experiment, "good") == 3
+    assert len(bench.dead_letters()) == 2
+    assert all("can be the" in reason for reason in bench.dead_letters())
+
+
+def test_an_id_from_a_file_is_stripped(any_uri, bench, experiment):
+    made = client(any_uri).create_experiment(experiment)
+    bench.to(any_uri, {"id": f" {made}\n"})
+    record(2, "stripped")
+    bench.run()
+    assert _spans_named(any_uri, experiment, "stripped") == 2
+
+
+@pytest.mark.parametrize("method", ["send_info", "send_spans"])
+def test_an_error_of_this_package_ends_up_with_the_one_trace_that_causes_it(
+    any_uri, bench, experiment, monkeypatch, caplog, method
+):
+    """No record does it that is known. The next one is not known, either."""
+    monkeypatch.setattr(verdicts, "FAILURES_OF_A_TRACE", 2)
+    bench.to(any_uri, experiment)
+    record(1, "first")
+    bench.run()
+    destination = bench.sender.delivery.destination
+    own = getattr(destination, method)
+
+    def fail(*args, **kwargs):
+        if "poison" in repr(args):
+            raise ZeroDivisionError("of this package")
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(destination, method, fail)
+    record(4, "good", children=1)
+    record(1, "poison", inputs="poison")
+    record(4, "good", children=1)
+    bench.run(lambda: bench.left() == 1)
+    assert _spans_named(any_uri, experiment, "good") == 8
+    record(1, "later")
+    bench.run()
+    if method == "send_info":
+        assert "ZeroDivisionError: of this package" in bench.dead_letters()[0]
+    else:
+        assert _spans_named(any_uri, experiment, "poison") == 1, "they went as a file"
+    assert "Traceback" in caplog.text
+    assert bench.sender.availability.state == ServerState.ANSWERS
+
+
 def test_another_database_makes_no_dead_letters_of_a_backlog(server, bench):
     """Where no experiment is there the fault is the server's, not that of every trace."""
     with FaultProxy(server.uri) as proxy:

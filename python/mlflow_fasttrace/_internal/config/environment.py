@@ -161,14 +161,14 @@ def experiment_name() -> str | None:
 
 
 def experiment_id() -> str | None:
-    """``MLFLOW_EXPERIMENT_ID``."""
-    return os.environ.get("MLFLOW_EXPERIMENT_ID") or None
+    """``MLFLOW_EXPERIMENT_ID``, without what a file of it may bring."""
+    return _text("MLFLOW_EXPERIMENT_ID")
 
 
 def trace_location() -> str | None:
     """The experiment's id in ``MLFLOW_TRACING_DESTINATION``; None where that names a location in
     Unity Catalog."""
-    location = os.environ.get("MLFLOW_TRACING_DESTINATION")
+    location = _text("MLFLOW_TRACING_DESTINATION")
     return location if location and "." not in location else None
 
 

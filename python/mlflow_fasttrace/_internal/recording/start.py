@@ -12,6 +12,7 @@ from mlflow_fasttrace._internal.base import clock, hooks, locks, log
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
+from mlflow_fasttrace._internal.config.experiments import why_impossible
 from mlflow_fasttrace._internal.recording import destination, timeout
 from mlflow_fasttrace._internal.recording.flush import flush
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
@@ -150,6 +151,8 @@ def _worked_out() -> tuple[Ring, list[Ring], dict[str, Any]]:
     first, *second = map(rings.ring_for, uris)
     rings.second_destinations = frozenset(uris[1:])
     experiment = destination.experiment_in_force()
+    if (reason := why_impossible(experiment)) is not None:
+        log.warn(f"Traces cannot be delivered and will be set aside: {reason}.")
     destination.note_named(uri, experiment)
     described = destination.describe(uri, experiment, collector)
     return first, second, described

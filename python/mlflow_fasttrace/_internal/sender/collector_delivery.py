@@ -26,6 +26,7 @@ from mlflow_fasttrace._internal.sender.batches import BatchSize
 from mlflow_fasttrace._internal.sender.collectors import Collector, open_collector
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.exceptions import (
+    DeliveryError,
     Rejected,
     TooLarge,
     TransientError,
@@ -162,7 +163,15 @@ class CollectorDelivery:
                 raise Rejected(f"{len(damaged)} span records cannot be encoded")
             collector.send(body)
             self.verdicts.took()
-        except (Rejected, TransientError, TooLarge, MemoryError) as reason:
+        except Unavailable:
+            raise
+        except Exception as error:
+            reason = error
+            if not isinstance(
+                error, (DeliveryError, MemoryError)
+            ):  # nothing that the collector said
+                logger.exception("%d spans cannot be sent together", len(spans))
+                reason = TransientError(f"{type(error).__name__}: {error}")
             if isinstance(reason, TooLarge):
                 size = sum(len(entry.record) for _trace, entry in spans)
                 self._request_bytes = max(min(self._request_bytes, size // 2), _LEAST_BYTES)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from mlflow_fasttrace._internal.config.experiments import why_impossible
 from mlflow_fasttrace._internal.sender.exceptions import (
     Forbidden,
     Rejected,
@@ -78,11 +79,14 @@ class Experiments:
             destination: Whose experiment it is.
 
         Raises:
+            Rejected: there can be no such experiment anywhere.
             Forbidden: the destination does not say, for this experiment.
             Unavailable: the destination does not say, for any.
         """
+        if (reason := why_impossible(experiment)) is not None:
+            raise Rejected(reason)
         if "id" in experiment:
-            return experiment["id"]
+            return experiment["id"].strip()
         name = experiment["name"]
         if name not in self._ids:
             try:

@@ -10,6 +10,8 @@ gone.
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -29,11 +31,19 @@ from mlflow_fasttrace._internal.sender.destinations import (
     Experiments,
     Target,
 )
-from mlflow_fasttrace._internal.sender.exceptions import Forbidden, TransientError, Unavailable
+from mlflow_fasttrace._internal.sender.exceptions import (
+    DeliveryError,
+    Forbidden,
+    Rejected,
+    TransientError,
+    Unavailable,
+)
 from mlflow_fasttrace._internal.sender.info_requests import InfoRequests
 from mlflow_fasttrace._internal.sender.span_files import TraceFiles
 from mlflow_fasttrace._internal.sender.span_requests import SpanRequests
 from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts
+
+logger = logging.getLogger("mlflow_fasttrace.sender")
 
 #: Of spans in one request: less than proxies and servers allow that allow little.
 _SURELY_TAKEN_BYTES = 512 << 10
@@ -68,6 +78,7 @@ class ServerDelivery:
         self._availability = availability
         self._experiments = Experiments()
         self._acknowledgements = acknowledgements
+        self._dead_letters = dead_letters
         self._is_abandoned = is_abandoned
         self._files = TraceFiles(
             self.verdicts, dead_letters, acknowledgements, availability, is_abandoned
@@ -104,14 +115,42 @@ class ServerDelivery:
             verdicts.begin_requests()
             try:
                 target = Target(destination, self._experiments.id_of(named, destination))
-                self._deliver_to(target, group)
+                self._deliver_one_by_one(target, group)
             except Forbidden as reason:
                 verdicts.forbade_experiment(group, reason)
+            except Rejected as reason:  # of any trace that names this experiment
+                for trace in group:
+                    self._dead_letters.set_aside(trace, reason)
         verdicts.judge(self._give_up)
         if verdicts.forbidden is not None:
             if not verdicts.accepted:
                 raise verdicts.forbidden
             self._availability.log(verdicts.forbidden)
+
+    def _deliver_one_by_one(self, target: Target, traces: list[TraceBuffer]) -> None:
+        """Delivers traces of one experiment; where something fails that should not, halves, down to the
+        trace that it fails for. Nothing that is wrong here, or that no server has asked for, may keep the
+        others.
+
+        Raises:
+            Unavailable, Forbidden: traces that nothing was decided about wait.
+        """
+        try:
+            self._deliver_to(target, traces)
+        except (DeliveryError, MemoryError):
+            raise
+        except Exception as error:
+            self._infos.slow_down()
+            now = time.monotonic()
+            left = [trace for trace in traces if trace.entries() and trace.schedule.is_due(now)]
+            if len(left) > 1:
+                half = len(left) // 2
+                self._deliver_one_by_one(target, left[:half])
+                self._deliver_one_by_one(target, left[half:])
+            elif left:
+                logger.exception("trace %s cannot be delivered", left[0].mlflow_id)
+                reason = TransientError(f"{type(error).__name__}: {error}")
+                self.verdicts.failed(left[0], reason)
 
     def _deliver_to(self, target: Target, traces: list[TraceBuffer]) -> None:
         """Delivers traces of one experiment.
