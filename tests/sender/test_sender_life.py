@@ -102,7 +102,8 @@ def sender_of_an_older_release(uri: str, stays: bool):
     """
     spool = spool_for(uri)
     spool.make_folder()
-    command = [sys.executable, "-c", OLDER, spool.lock, " stays" if stays else ""]
+    stays_there = " stays" if stays else ""
+    command = [sys.executable, "-c", OLDER, spool.lock, stays_there, spool.folder, spool.rings]
     older = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert older.stdout.readline() == "holds\n"
@@ -129,6 +130,58 @@ def test_a_program_that_delivers_itself_is_not_told_to_end(own_spool, run_progra
         process = run_program(program_text(uri, "upgraded", 5), MLFLOW_FASTTRACE_EXIT_TIMEOUT="0")
         assert process.returncode == 0, process.err
         assert older.poll() is None
+
+
+def test_a_process_that_is_no_sender_is_left_alone(own_spool, run_program):
+    """The lock's holder has its number in another container."""
+    uri = "http://127.0.0.1:9"
+    spool = spool_for(uri)
+    spool.make_folder()
+    command = [sys.executable, "-c", OLDER, spool.lock, "", "of somebody else"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "holds\n"
+        process = run_program(program_text(uri, "beside", 5), MLFLOW_FASTTRACE_EXIT_TIMEOUT="0")
+        assert process.returncode == 0, process.err
+        assert other.poll() is None
+        other.kill()
+
+
+#: Five senders are killed as soon as they have their lock, and none of them is seen.
+KILLED_AGAIN_AND_AGAIN = """
+from unittest import mock
+from mlflow_fasttrace._internal.recording import supervisor as module
+from mlflow_fasttrace._internal.recording.rings import rings
+from mlflow_fasttrace._internal.spool.lock import named_in, sender_of
+supervisor = module.supervisor
+with mock.patch.multiple(
+    module, STARTING_SECONDS=0.05, STARTS_SECONDS=0.1, sender_of=lambda spool: None
+):
+    root(-1)
+    (ring,) = rings.in_use.values()
+    killed = [0]
+    deadline = time.monotonic() + 60
+    while len(killed) < 6 and time.monotonic() < deadline:
+        supervisor.ensure_sender(ring)
+        if (pid := named_in(ring.spool)) not in killed:
+            os.kill(pid, 9)
+            killed.append(pid)
+        time.sleep(0.01)
+print(len(killed), supervisor._threads, file=sys.stderr)
+"""
+
+
+def test_a_sender_that_is_killed_again_and_again_is_started_again(server, own_spool, run_program):
+    """As by the kernel, where there is too little memory: a thread of the program would have it ended."""
+    before = "import sys\n" + KILLED_AGAIN_AND_AGAIN
+    then = "mlflow.flush_trace_async_logging()"
+    program = run_program(program_text(server.uri, "again and again", 5, then, before=before))
+    assert program.returncode == 0, program.err
+    assert program.err.splitlines() == ["6 {}"]
+    found = wait_until(lambda: traces_of(server.uri, "again and again"), 30, "the traces")
+    assert sorted(trace.data.spans[0].inputs["n"] for trace in found) == [-1, 0, 1, 2, 3, 4]
+    (pid,) = sender_pids(own_spool)
+    if is_alive(pid):
+        assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) >= 500
 
 
 OPEN_WHEN_KILLED = f"""

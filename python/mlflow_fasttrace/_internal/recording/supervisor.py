@@ -18,13 +18,14 @@ from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
 from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
-from mlflow_fasttrace._internal.spool.lock import sender_of
+from mlflow_fasttrace._internal.spool.lock import named_in, sender_of
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
 #: A sender takes its lock within a second: until then no other one is started.
 STARTING_SECONDS = 1.0
 #: After so many starts, and so long after the first, without a sender seen none is started any more.
 _STARTS_IN_VAIN = 3
+_LONGEST_PAUSE_SECONDS = 20.0  # between two starts
 STARTS_SECONDS = 10.0
 
 #: The program of a sender process. It finds this package and MLflow where the traced program finds
@@ -46,11 +47,13 @@ sys.exit(main())
 
 
 class _Starts(NamedTuple):
-    """The senders of a spool that were started since one was seen: how many, and when (``clock.monotonic``)."""
+    """The senders of a spool that were started since one was seen: how many, and when (``clock.monotonic``);
+    and the process that its lock named before."""
 
     number: int
     first: float
     last: float
+    named: int
 
 
 class Supervisor:
@@ -88,10 +91,7 @@ class Supervisor:
                 return
             if not (_is_older(running.version) or has_other_credentials(ring)):
                 return
-            try:
-                os.kill(running.pid, signal.SIGTERM)
-            except OSError as error:  # it has ended
-                let_pass(error)
+            _ask_to_end(running.pid, spool)
         elif mode == "process" and self._is_starting(spool):
             return
         if mode == "process" and (why_not := self._cannot_spawn(spool)) is None:
@@ -146,9 +146,14 @@ class Supervisor:
         return threading.current_thread() in list(self._threads.values())
 
     def _is_starting(self, spool: Spool) -> bool:
-        """Whether this process has started a sender just now that may not have its lock yet."""
+        """Whether this process has started a sender just now that may not have its lock yet. After one that is
+        gone before it was seen, the next comes later: where the system ends it for its memory, say, it would
+        end every one."""
         starts = self._starts.get(spool.name)
-        return starts is not None and clock.monotonic() - starts.last < STARTING_SECONDS
+        if starts is None:
+            return False
+        pause = min(STARTING_SECONDS * starts.number, _LONGEST_PAUSE_SECONDS)
+        return clock.monotonic() - starts.last < pause
 
     def _cannot_spawn(self, spool: Spool) -> str | None:
         """Why this program starts no sender process; None: it does. ``sys.executable`` of a program
@@ -163,6 +168,7 @@ class Supervisor:
             starts is not None
             and starts.number >= _STARTS_IN_VAIN
             and clock.monotonic() - starts.first >= STARTS_SECONDS
+            and named_in(spool) == starts.named  # else they do begin, and something ends them
         ):
             return f"Sender processes end as soon as they begin ({spool.log} says why)"
         return None
@@ -170,8 +176,10 @@ class Supervisor:
     def _spawn(self, spool: Spool, ring: Ring) -> None:
         ring.credentials_of_sender = spool_for(ring.uri).name
         now = clock.monotonic()
-        before = self._starts.get(spool.name, _Starts(0, now, now))
-        self._starts[spool.name] = _Starts(before.number + 1, before.first, now)
+        before = self._starts.get(spool.name)
+        if before is None:
+            before = _Starts(0, now, now, named_in(spool))
+        self._starts[spool.name] = before._replace(number=before.number + 1, last=now)
         variables = environment.of_child(
             MLFLOW_TRACKING_URI=ring.uri,
             MLFLOW_FASTTRACE_DISABLE="1",  # the sender itself is never traced
@@ -240,6 +248,25 @@ def has_other_credentials(ring: Ring) -> bool:
     if ring.spool is None or not ring.server_forbids():
         return False
     return spool_for(ring.uri).name != ring.credentials_of_sender
+
+
+def _ask_to_end(pid: int, spool: Spool) -> None:
+    """Asks a spool's sender to end. A lock says what process has it where that runs, which may be a container
+    with process ids of its own: what has the number here is asked only if it is that sender."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError as error:  # it has ended, or is no process here
+        let_pass(error)
+        return
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            arguments = file.read().split(b"\0")
+        if arguments[-3:-1] == [os.fsencode(spool.folder), os.fsencode(spool.rings)]:
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+    except OSError as error:
+        let_pass(error)
+    finally:
+        os.close(process)
 
 
 def _is_older(version: str) -> bool:

@@ -15,6 +15,10 @@ from mlflow_fasttrace._internal.sender.life import run_sender
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
 LOG_BYTES = 1 << 20  # and as much again in sender.log.1
+#: That a sender has to end when it is told to. Then the alarm ends it in the middle of whatever keeps it, which
+#: costs nothing: what is not acknowledged is sent again.
+_LAST_SECONDS = 10
+_OOM_SCORE = 500  # of 1000; a program has 0 unless somebody says otherwise
 _NICENESS = 5  # where processors are scarce the program comes first
 
 
@@ -52,6 +56,18 @@ def _handler(path: str) -> logging.Handler:
     return logging.StreamHandler()
 
 
+def _go_first_when_memory_ends() -> None:
+    """Has the kernel end this process before its program: what is not delivered is safe without it, and the
+    program starts another one."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+") as file:
+            score = max(int(file.read()), _OOM_SCORE)
+            file.seek(0)
+            file.write(str(score))
+    except (OSError, ValueError):  # no Linux, or not allowed here
+        pass
+
+
 def main() -> int:
     """Serves the spool of the command line until it is stopped or not needed; the exit code."""
     if len(sys.argv) != 3:
@@ -70,11 +86,17 @@ def main() -> int:
     logging.getLogger("mlflow_fasttrace").setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     os.nice(_NICENESS)
+    _go_first_when_memory_ends()
     # A terminal's Ctrl-C is meant for the program.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment.stop_retries_of_mlflow()
     stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+
+    def end(number: int, frame: object) -> None:
+        stop.append(number)
+        signal.alarm(_LAST_SECONDS)
+
+    signal.signal(signal.SIGTERM, end)
     with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
         run_sender(sys.argv[1], sys.argv[2], uri, lambda: bool(stop), executor)
     return 0

@@ -18,6 +18,7 @@ import urllib3
 from opentelemetry.util.re import parse_env_headers
 
 from mlflow_fasttrace._internal.config import otlp
+from mlflow_fasttrace._internal.sender.answers import Answer
 from mlflow_fasttrace._internal.sender.exceptions import (
     Rejected,
     TooLarge,
@@ -25,8 +26,10 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     Unavailable,
 )
 from mlflow_fasttrace._internal.sender.transport import (
+    bound_answers,
     network_settings,
     partial_success,
+    read_answer,
     retry_after,
 )
 
@@ -118,6 +121,7 @@ class HttpCollector:
         if self._compress is not None:
             self._headers["content-encoding"] = self._compress
         self._pool = self._make_pool()
+        bound_answers(self._pool.connection_from_url(self._url))
 
     def _make_pool(self) -> urllib3.PoolManager:
         """Connections by the proxies and certificates that requests finds, which OpenTelemetry's
@@ -149,9 +153,9 @@ class HttpCollector:
             body = zlib.compress(body)
         answer = self._post(body)
         if 200 <= answer.status < 300:
-            _log_partial_success(answer.data)
+            _log_partial_success(answer.body)
             return
-        text = answer.data[:300].decode("utf-8", "replace")
+        text = answer.body[:300].decode("utf-8", "replace")
         reason = f"{self._host} answered {answer.status}: {text}"
         if answer.status in (401, 403):
             reason += _SIGN_IN_HINT
@@ -168,10 +172,13 @@ class HttpCollector:
             unauthenticated=answer.status in (401, 403),
         )
 
-    def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:
+    def _post(self, body: bytes) -> Answer:
         for last in (False, True):
             try:
-                return self._pool.request("POST", self._url, body=body, headers=self._headers)
+                response = self._pool.request(
+                    "POST", self._url, body=body, headers=self._headers, preload_content=False
+                )
+                return Answer(response.status, response.headers, read_answer(response, _timeout()))
             except urllib3.exceptions.ProtocolError as error:
                 # The collector may have closed the connection meanwhile: a new one is tried once.
                 if last:

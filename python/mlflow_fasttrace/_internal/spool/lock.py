@@ -43,6 +43,19 @@ def sender_of(spool: Spool) -> Holder | None:
         os.close(fd)
 
 
+def named_in(spool: Spool) -> int:
+    """The process id of the sender that had a spool's lock last, whether it has it now or not; 0: none has."""
+    try:
+        fd = open_private(spool.lock, os.O_RDONLY)
+    except OSError as error:
+        let_pass(error)
+        return 0
+    try:
+        return _named_in(fd).pid
+    finally:
+        os.close(fd)
+
+
 class Lock:
     """The right to be a spool's sender, for as long as this process lives.
 
