@@ -118,7 +118,7 @@ def _describe(call: Callable[..., Any], function: Callable[..., Any]) -> None:
 
 def _mlflow(name: str) -> Callable[..., Any]:
     """MLflow's function of that name, after what this process recorded is delivered."""
-    flush.flush()
+    flush.before_reading()
     return pure_mlflow(name)
 
 

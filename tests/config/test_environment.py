@@ -72,6 +72,12 @@ BAD = [
     (environment.ring_bytes, "MLFLOW_FASTTRACE_RING_BYTES", "abc", 4 << 20),
     (environment.spool_max_bytes, "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES", "1G", 1 << 30),
     (environment.exit_timeout_seconds, "MLFLOW_FASTTRACE_EXIT_TIMEOUT", "5s", 5.0),
+    (
+        environment.container_exit_timeout_seconds,
+        "MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT",
+        "2m",
+        120.0,
+    ),
     (environment.exit_timeout_seconds, "MLFLOW_FASTTRACE_EXIT_TIMEOUT", "nan", 5.0),
     (environment.sender_mode, "MLFLOW_FASTTRACE_SENDER", "deamon", "process"),
     (environment.sampling_ratio, "MLFLOW_TRACE_SAMPLING_RATIO", "2", 1.0),

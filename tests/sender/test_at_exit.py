@@ -34,6 +34,7 @@ def said(monkeypatch, caplog):
         monkeypatch.setattr(rings, "in_use", {} if ring.spool is None else {"name": ring})
         monkeypatch.setattr(rings, "orphaned", [ring] if ring.spool is None else [])
         monkeypatch.setattr(flush, "flush", lambda *args, **kwargs: False)
+        monkeypatch.setenv("MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT", "0")
         monkeypatch.setattr(flush.log, "warn", flush.log.logger.warning)
         caplog.clear()
         flush.at_exit()
@@ -59,6 +60,25 @@ def test_one_line_says_what_becomes_of_it_and_why(progress, spool, state, words,
     (line,) = said(Stopped(spool, state, **progress))
     for word in ["http://there ", *words]:
         assert word in line
+
+
+@pytest.mark.parametrize("in_a_volume", [True, False])
+def test_what_ends_with_a_container_is_said_to_be_lost(in_a_volume, said, monkeypatch):
+    monkeypatch.setattr(flush.containers, "ends_with_this_process", lambda: True)
+    monkeypatch.setattr(flush.containers, "outlives", lambda folder: in_a_volume)
+    (line,) = said(Stopped(SPOOL, ServerState.UNAVAILABLE, **NOT_DELIVERED))
+    assert ("is kept (/spool)" in line) == in_a_volume
+    assert ("ends with its container. Raise" in line) != in_a_volume
+
+
+def test_a_folder_outlives_a_container_in_a_volume_alone():
+    with open("/proc/self/mountinfo") as file:
+        kinds = {line.split()[4]: line.partition(" - ")[2].split()[0] for line in file}
+    assert not flush.containers.outlives("/")
+    assert not flush.containers.outlives("/no/such/folder")
+    for point, kind in kinds.items():
+        passes = point == "/" or kind in ("overlay", "tmpfs", "ramfs")
+        assert flush.containers.outlives(point) != passes, (point, kind)
 
 
 @pytest.mark.parametrize("spool", [SPOOL, None])

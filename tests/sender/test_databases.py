@@ -7,7 +7,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from mlflow_fasttrace._internal.config.uris import without_credentials
+from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
 from support.databases import PASSWORD, Database
 from support.processes import run_programs
 from support.texts import assert_all_there, program_text
@@ -165,7 +165,11 @@ def test_values_that_a_database_cannot_keep_hold_up_no_other(targets, own_spool,
         ("sqlite:////home/me:a@b/x.db?timeout=9", "sqlite:////home/me:a@b/x.db?timeout=9"),
         ("sqlite:///x@y.db", "sqlite:///x@y.db"),
         ("file:///home/me@b/mlruns", "file:///home/me@b/mlruns"),
+        ("https://me:s3cret@host/a?token=s3cret#s3cret", "https://host/a"),
+        ("http://host:1?token=s3cret", "http://host:1"),
     ],
 )
 def test_a_uri_is_written_without_credentials(uri, written):
     assert without_credentials(uri) == written
+    if uri.startswith("http"):
+        assert "s3cret" not in without_secrets(f"trying {uri}/api: '{uri}'")

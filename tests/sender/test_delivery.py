@@ -196,6 +196,41 @@ def test_a_thread_delivers_where_no_process_can(server, own_spool, run_program, 
     assert not (tmp_path / "started-anew").exists()
 
 
+WAITS_FOR_ONE = """
+import mlflow_fasttrace.traces
+from mlflow_fasttrace._internal.recording import flush
+
+waited, own = set(), flush._Goal.is_reached
+
+def is_reached(self):
+    waited.add(self.ring.uri.partition(":")[0])
+    return own(self)
+
+flush._Goal.is_reached = is_reached
+mlflow.set_tracking_uri("http://127.0.0.1:9")
+root(-1)
+mlflow.set_tracking_uri({uri!r})
+root(0)
+trace_id = mlflow.get_last_active_trace_id()
+found = mlflow.get_trace(trace_id)
+mlflow.log_feedback(trace_id=trace_id, name="good", value=True)
+print(found.info.trace_id == trace_id, mlflow.MlflowClient().get_trace(trace_id).info.assessments[0].name)
+print(waited)
+mlflow.flush_trace_async_logging()
+print(sorted(waited))
+"""
+
+
+def test_who_reads_a_trace_waits_for_no_other_destination(tmp_path, own_spool, run_program):
+    code = WAITS_FOR_ONE.format(uri=f"sqlite:///{tmp_path}/own.db")
+    program = run_program(
+        program_text(None, None, 0, before=code), MLFLOW_FASTTRACE_EXIT_TIMEOUT="0"
+    )
+    assert program.returncode == 0, program.err
+    assert program.out.splitlines() == ["True good", "{'sqlite'}", "['http', 'sqlite']"]
+    assert "Not everything was delivered" not in program.err, "nobody waits for one that is away"
+
+
 def test_a_program_hears_at_once_of_an_experiment_that_cannot_be(own_spool, run_program, server):
     name = os.fsdecode(b"caf\xe9")
     program = run_program(

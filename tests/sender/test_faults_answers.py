@@ -196,6 +196,18 @@ def test_an_experiment_that_somebody_else_has_just_made_is_taken(server, bench, 
     assert not [line for line in caplog.records if line.levelname == "WARNING"]
 
 
+def test_what_a_server_says_controls_nothing_in_the_log(server, bench, experiment, caplog):
+    said = b"\x1b[2J busy\r\n2026-01-01 ERROR all is lost \xe2\x80\xae \xff"
+    with FaultProxy(server.uri, Times(1, Reply(503, said, HTML), INFO)) as proxy:
+        bench.to(proxy.uri, experiment)
+        record(1)
+        bench.run()
+    (line,) = [line for line in caplog.messages if "answered 503" in line]
+    assert line.endswith(
+        "answered 503: \\x1b[2J busy\\r 2026-01-01 ERROR all is lost \\u202e \ufffd"
+    )
+
+
 # ---- what is wrong before anything is sent ----
 
 NO_EXPERIMENTS = {

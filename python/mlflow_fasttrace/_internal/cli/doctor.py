@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 import click
 
+from mlflow_fasttrace._internal.base.texts import one_line, printable
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.cli.output import (
     ATTENTION,
     Output,
-    clean,
-    one_line,
     print_json,
     readable_errors,
 )
@@ -74,7 +73,8 @@ def doctor(as_json: bool) -> None:
     logging.getLogger("mlflow_fasttrace").setLevel(logging.CRITICAL)  # the report says it too
     with readable_errors():
         found = [
-            finding._replace(text=clean(without_secrets(finding.text))) for finding in _findings()
+            finding._replace(text=printable(without_secrets(finding.text)))
+            for finding in _findings()
         ]
     if as_json:
         print_json({"version": 1, "findings": [finding._asdict() for finding in found]})

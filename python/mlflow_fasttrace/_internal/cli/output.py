@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mlflow_fasttrace._internal.base.texts import one_line, printable
 from mlflow_fasttrace._internal.config.uris import without_secrets
 from mlflow_fasttrace._internal.spool.files import Unreadable
 
@@ -28,21 +28,7 @@ _LABEL_WIDTH = 12
 #: A label, a text, and the text's style in rich's words.
 Row = tuple[str, str, str]
 
-#: Control characters but tab and newline, marks that turn the direction of text, lone surrogates.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
 # ---- words ----
-
-
-def clean(text: object) -> str:
-    """Text of a trace or a file for a terminal: control characters are written out."""
-    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], str(text))
-
-
-def one_line(text: object) -> str:
-    """Text of a trace or a file on one line of a terminal."""
-    return " ".join(clean(text).split())
 
 
 def cut(text: str, width: int) -> str:
@@ -153,7 +139,7 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except Unreadable as reason:
-        raise click.ClickException(clean(without_secrets(str(reason)))) from None
+        raise click.ClickException(printable(without_secrets(str(reason)))) from None
     except OSError as error:
         text = f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")
-        raise click.ClickException(clean(without_secrets(text))) from None
+        raise click.ClickException(printable(without_secrets(text))) from None

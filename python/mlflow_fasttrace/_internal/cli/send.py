@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 import click
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from mlflow_fasttrace._internal.base.texts import one_line
 from mlflow_fasttrace._internal.cli.output import (
     ATTENTION,
     FAILED,
     Output,
     count,
     cut,
-    one_line,
     readable_errors,
     size,
     spans_of_traces,

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 import click
 from rich.text import Text
 
+from mlflow_fasttrace._internal.base.texts import one_line, printable
 from mlflow_fasttrace._internal.cli.delivered import delivered_traces
 from mlflow_fasttrace._internal.cli.output import (
     Output,
-    clean,
     cut,
-    one_line,
     print_notes,
     readable_errors,
 )
@@ -112,7 +111,7 @@ def _values(span: SpanView, width: int | None) -> Iterator[Text]:
         if width is None:
             with contextlib.suppress(ValueError, RecursionError):
                 text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-            text = clean(text)
+            text = printable(text)
         else:
             text = cut(one_line(text), width)
         yield Text.assemble((f"{label} ", "dim"), text)

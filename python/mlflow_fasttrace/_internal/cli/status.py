@@ -8,15 +8,14 @@ from typing import Any
 
 import click
 
+from mlflow_fasttrace._internal.base.texts import one_line, printable
 from mlflow_fasttrace._internal.cli.output import (
     ATTENTION,
     Output,
     Row,
     age,
-    clean,
     count,
     moment,
-    one_line,
     print_json,
     readable_errors,
     size,
@@ -49,7 +48,7 @@ def status(as_json: bool) -> None:
         for view in views:
             _print_spool(out, view)
         if not views:
-            out.print(f"Nothing has been recorded yet below {clean(root)}.")
+            out.print(f"Nothing has been recorded yet below {printable(root)}.")
     if any(view.needs_attention() for view in views):
         sys.exit(ATTENTION)
 

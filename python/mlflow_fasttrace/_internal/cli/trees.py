@@ -8,7 +8,8 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from mlflow_fasttrace._internal.cli.output import count, cut, duration, one_line
+from mlflow_fasttrace._internal.base.texts import one_line
+from mlflow_fasttrace._internal.cli.output import count, cut, duration
 from mlflow_fasttrace._internal.spool.traces import SpanView, TraceView
 
 _STYLES = {"OK": "green", "ERROR": "red", "IN_PROGRESS": "yellow", "UNSET": "dim"}

@@ -355,6 +355,12 @@ def exit_timeout_seconds() -> float:
     return max(0.0, _seconds("MLFLOW_FASTTRACE_EXIT_TIMEOUT", 5.0))
 
 
+def container_exit_timeout_seconds() -> float:
+    """``MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT``: how long an exiting process waits where nothing that it leaves
+    outlives it."""
+    return max(0.0, _seconds("MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT", 120.0))
+
+
 # ---- for other processes, and for MLflow's code in this one ----
 
 

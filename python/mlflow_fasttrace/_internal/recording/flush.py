@@ -11,7 +11,8 @@ from mlflow_fasttrace._internal.base import clock, log
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
-from mlflow_fasttrace._internal.config.uris import without_credentials
+from mlflow_fasttrace._internal.config.uris import absolute_uri, without_credentials
+from mlflow_fasttrace._internal.recording import containers, destination
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
 from mlflow_fasttrace._internal.recording.supervisor import (
     STARTING_SECONDS,
@@ -20,45 +21,74 @@ from mlflow_fasttrace._internal.recording.supervisor import (
 )
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
+_SAY_EVERY_SECONDS = 10.0  # that an exit goes on waiting
+_LOOK_SECONDS = 1.0
+
 FLUSH_SECONDS = 30.0  # that flush() waits unless it is told otherwise
 
 
-def flush(timeout_seconds: float = FLUSH_SECONDS, *, accept_spooled: bool = False) -> bool:
+def flush(
+    timeout_seconds: float = FLUSH_SECONDS,
+    *,
+    accept_spooled: bool = False,
+    everything: bool = False,
+    only: str | None = None,
+) -> bool:
     """Waits until all that has ended in this process is delivered.
 
     Args:
         timeout_seconds: How long to wait at most.
         accept_spooled: Also be content when the server does not answer and everything is safe in
             segments on disk (what an exiting process waits for).
+        everything: Wait for all destinations alike. Otherwise, of those that traces do not go to any more, or
+            go to besides, one that does not answer is not waited for.
+        only: The tracking URI of the one destination to wait for; None: all.
 
     Returns:
         Whether that was reached. Nothing is raised: where it cannot be reached there is a warning.
     """
     try:
-        return _flush(timeout_seconds, accept_spooled)
+        return _flush(timeout_seconds, accept_spooled, everything, only)
     except Exception as error:
         let_pass(error)
         log.warn(f"Delivery cannot be waited for ({type(error).__name__}: {error}).")
         return False
 
 
-def _flush(timeout_seconds: float, accept_spooled: bool) -> bool:
+def before_reading(uri: str | None = None) -> None:
+    """Waits until what this process recorded can be read; not where the server is known not to answer.
+
+    Args:
+        uri: The tracking URI that is read from; None: the one in force.
+    """
+    try:
+        place = absolute_uri(uri or destination.tracking_uri())
+    except Exception as error:
+        let_pass(error)
+        return  # the read itself says what is wrong
+    flush(accept_spooled=True, only=place)
+
+
+def _flush(
+    timeout_seconds: float, accept_spooled: bool, everything: bool, only: str | None
+) -> bool:
     _core.end_abandoned()
     if environment.sender_mode() == "none":
         return True
     deadline = clock.monotonic() + timeout_seconds
     goals = []
     reachable = True
+    current = destination.route()[0]
     for ring in rings:
         progress = ring.progress()
-        if progress is None or progress.is_delivered:
+        if progress is None or progress.is_delivered or only not in (None, ring.uri):
             continue
         if not supervisor.try_to_ensure_sender(ring):
             reachable = False  # nobody delivers it, however long this waits
             continue
         ring.writer.request_flush()
-        # A trace is read back from MLflow; nobody waits for a collector besides.
-        accepts = accept_spooled or ring.uri in rings.second_destinations
+        # A trace is read back from where traces go now.
+        accepts = accept_spooled or (ring.uri != current and not everything)
         goals.append(_Goal(ring, progress.head, progress.spilled, accepts))
     pause = 0.001
     looked = clock.monotonic()
@@ -121,13 +151,17 @@ _REASONS: dict[int, tuple[str, str]] = {
 
 
 def at_exit() -> None:
-    """Waits, when the process exits, for MLFLOW_FASTTRACE_EXIT_TIMEOUT seconds at most, and says
-    what becomes of what is not delivered then."""
+    """Waits, when the process exits, for MLFLOW_FASTTRACE_EXIT_TIMEOUT seconds at most, or, where nothing that it
+    leaves would be there afterwards, MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT; and says what becomes of what is
+    not delivered then."""
     if os.getpid() != rings.pid:
         return  # a child that has forked without Python: the rings are its parent's
     flush(environment.exit_timeout_seconds(), accept_spooled=True)
     if environment.sender_mode() == "none":
         return
+    first = containers.ends_with_this_process()
+    if passing := [ring for ring in rings if _passes_with_this_process(ring, first)]:
+        _wait_as_long_as_it_takes(passing)
     for ring in rings:
         progress = ring.progress()
         if progress is None or progress.is_delivered:
@@ -136,11 +170,69 @@ def at_exit() -> None:
         why, then = _REASONS.get(progress.server_state, _NO_ANSWER)
         if ring.spool is None:
             log.warn(f"{uri} {why}: what this process kept in memory is lost.")
+        elif _passes_with_this_process(ring, first):
+            log.warn(
+                f"{uri} {why}: what this process recorded ends with its container. Raise "
+                "MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT, or set MLFLOW_FASTTRACE_SPOOL_DIR to a folder "
+                "in a volume."
+            )
         else:
             log.warn(
                 f"{uri} {why}. What this process recorded is kept ({ring.spool.folder}) and "
                 f"delivered {then}."
             )
+
+
+def _passes_with_this_process(ring: Ring, first: bool) -> bool:
+    """Whether something that a ring's process recorded is neither delivered nor anywhere where it would be
+    afterwards.
+
+    Args:
+        ring: Of this process.
+        first: All other processes end with this one.
+    """
+    progress = ring.progress()
+    if progress is None or progress.is_delivered:
+        return False
+    if ring.spool is None:
+        return True
+    if not first:
+        return False
+    on_disk = progress.tail >= progress.head and not ring.spilled_to_memory()
+    return not (on_disk and containers.outlives(ring.spool.folder))
+
+
+def _wait_as_long_as_it_takes(passing: list[Ring]) -> None:
+    """Waits for the delivery of what would be lost, as MLflow does, and says so again and again."""
+    end = clock.monotonic() + environment.container_exit_timeout_seconds()
+    say_at = 0.0
+    while passing and (left := end - (began := clock.monotonic())) > 0:
+        if began >= say_at:
+            say_at = began + _SAY_EVERY_SECONDS
+            for ring in passing:
+                log.warn(
+                    f"Nothing that this process leaves outlives it, so it waits until {_waiting(ring)} are "
+                    f"delivered to {without_credentials(ring.uri)}, for {left:.0f} seconds at most "
+                    "(MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT)."
+                )
+        flush(min(_LOOK_SECONDS, left), everything=True)
+        passing = [ring for ring in passing if not _is_delivered(ring)]
+        if clock.monotonic() - began < _LOOK_SECONDS / 2:
+            return  # nobody delivers the rest, however long this waits
+
+
+def _is_delivered(ring: Ring) -> bool:
+    progress = ring.progress()
+    return progress is None or progress.is_delivered
+
+
+def _waiting(ring: Ring) -> str:
+    progress = ring.progress()
+    if progress is None:
+        return "0 KB"
+    kilobytes = f"{(progress.head - progress.delivered) / 1000:.0f} KB"
+    spilled = progress.spilled - progress.spill_delivered
+    return f"{kilobytes} and {spilled} records more" if spilled > 0 else kilobytes
 
 
 atexit.register(at_exit)

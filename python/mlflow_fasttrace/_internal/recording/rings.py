@@ -99,8 +99,6 @@ class Rings:
         self.in_use: dict[str, Ring] = {}
         #: Rings whose files somebody has removed. What they hold is still delivered.
         self.orphaned: list[Ring] = []
-        #: URIs of destinations that get traces besides another one.
-        self.second_destinations: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[Ring]:
         return iter([*self.in_use.values(), *self.orphaned])

@@ -247,6 +247,7 @@ _REPLACED_AND_CALLED = [
         "seams",
         _called("TracingClient", ""),
         _property("TracingClient.store"),
+        _field("TracingClient.tracking_uri"),
         _called("TracingClient.start_trace", "self trace_info"),
         _called("TracingClient.log_spans", "self location spans"),
     ),

@@ -25,7 +25,7 @@ def store(self: TracingClient) -> Any:
     """``TracingClient.store``: what was recorded before a method asks for it can be read."""
     caller = sys._getframe(2).f_code.co_name  # the frame between is MLflow's property
     if caller not in _WRITES and not supervisor.is_sender_thread():
-        flush.flush(accept_spooled=True)
+        flush.before_reading(self.tracking_uri)
     return original(store_getter)(self)
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mlflow_fasttrace._internal.base.texts import one_line
 from mlflow_fasttrace._internal.config.uris import without_credentials
 from mlflow_fasttrace._internal.sender.exceptions import (
     Forbidden,
@@ -76,9 +77,9 @@ def reason_of(answer: Answer, place: str) -> str:
     Args:
         place: The URI that answered, without credentials.
     """
-    text = answer.body[:300].decode("utf-8", "replace")
+    text = one_line(answer.body[:300].decode("utf-8", "replace"))
     if 300 <= answer.status < 400:
-        text = f"go to {without_credentials(answer.headers.get('Location', ''))}"
+        text = f"go to {one_line(without_credentials(answer.headers.get('Location', '')))}"
     reason = f"{place} answered {answer.status}: {text}"
     return f"{reason} {_SIGN_IN_HINT}" if answer.status in (401, 403) else reason
 

@@ -17,6 +17,7 @@ import requests
 import urllib3
 from opentelemetry.util.re import parse_env_headers
 
+from mlflow_fasttrace._internal.base.texts import one_line
 from mlflow_fasttrace._internal.config import otlp
 from mlflow_fasttrace._internal.sender.answers import Answer
 from mlflow_fasttrace._internal.sender.exceptions import (
@@ -97,7 +98,9 @@ def _read(name: str) -> bytes | None:
 def _log_partial_success(answer: bytes) -> None:
     partial = partial_success(answer)
     if partial is not None and (partial.rejected or partial.message):
-        logger.error("the collector left out %d spans: %s", partial.rejected, partial.message)
+        logger.error(
+            "the collector left out %d spans: %s", partial.rejected, one_line(partial.message)
+        )
 
 
 class HttpCollector:
@@ -155,7 +158,7 @@ class HttpCollector:
         if 200 <= answer.status < 300:
             _log_partial_success(answer.body)
             return
-        text = answer.body[:300].decode("utf-8", "replace")
+        text = one_line(answer.body[:300].decode("utf-8", "replace"))
         reason = f"{self._host} answered {answer.status}: {text}"
         if answer.status in (401, 403):
             reason += _SIGN_IN_HINT
@@ -232,7 +235,7 @@ class GrpcCollector:
             answer = self._export(body, timeout=_timeout(), metadata=self._metadata)
         except self._grpc.RpcError as error:
             call: Any = error  # what is raised is a grpc.Call, too
-            code, details = call.code(), call.details() or ""
+            code, details = call.code(), one_line(call.details() or "")
             reason = f"{self._target} answered {code.name}: {details[:300]}"
             codes = self._grpc.StatusCode
             unauthenticated = code in (codes.UNAUTHENTICATED, codes.PERMISSION_DENIED)

@@ -12,6 +12,7 @@ import requests
 import requests.adapters
 import urllib3
 
+from mlflow_fasttrace._internal.base.texts import one_line
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials
 from mlflow_fasttrace._internal.sender.access import Access
@@ -131,7 +132,9 @@ class Connection:
                 break
             if not self._moved:
                 self._moved = True
-                logger.warning("%s%s is now %s", self._name, path, without_credentials(target))
+                logger.warning(
+                    "%s%s is now %s", self._name, path, one_line(without_credentials(target))
+                )
             if self._session.should_strip_auth(url, target):
                 headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
             url = target

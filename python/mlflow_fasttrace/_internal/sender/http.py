@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base.texts import one_line
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials
 from mlflow_fasttrace._internal.sender.access import Access, EnvironmentAccess
@@ -107,7 +108,7 @@ class HttpDestination:
         return answer.status == 200 and _VERSION.fullmatch(answer.body) is not None
 
     def _not_of_mlflow(self, path: str, answer: Answer) -> Unavailable:
-        text = answer.body[:100].decode("utf-8", "replace")
+        text = one_line(answer.body[:100].decode("utf-8", "replace"))
         return Unavailable(f"{self._name}{path} answered what is not MLflow's: {text}", kind=path)
 
     def experiment_id(self, name: str) -> str:
@@ -166,7 +167,8 @@ class HttpDestination:
             raise self._not_of_mlflow(_SPANS_PATH, answer)
         if partial.rejected:
             raise Rejected(
-                f"{self._name}{_SPANS_PATH} rejected {partial.rejected} spans: {partial.message}"
+                f"{self._name}{_SPANS_PATH} rejected {partial.rejected} spans: "
+                f"{one_line(partial.message)}"
             )
 
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
