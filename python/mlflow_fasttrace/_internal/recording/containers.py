@@ -11,7 +11,7 @@ _OF_THE_MACHINE = "pid:[4026531836]"
 
 #: Programs that a container is started with, and that end with the one that they start.
 _SHIMS = frozenset(
-    {"bash", "catatonit", "dash", "docker-init", "dumb-init", "pause", "sh", "tini", "tini-static"}
+    {"bash", "catatonit", "dash", "docker-init", "dumb-init", "sh", "tini", "tini-static"}
 )
 
 #: File systems that end with a container.
@@ -23,11 +23,16 @@ def ends_with_this_process() -> bool:
     does nothing else."""
     if os.getpid() == 1:
         return True
-    if os.getppid() != 1:
+    parent = os.getppid()
+    if parent > 1:
         return False
     try:
         if os.readlink("/proc/self/ns/pid") == _OF_THE_MACHINE:
             return False
+        if (
+            parent == 0
+        ):  # started from outside: the first of a container that shares a pod's processes
+            return True
         with open("/proc/1/comm", encoding="utf-8", errors="replace") as file:
             return file.read().strip() in _SHIMS
     except OSError as error:
