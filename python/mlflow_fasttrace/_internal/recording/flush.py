@@ -10,7 +10,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import clock, log
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
-from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import absolute_uri, without_credentials
 from mlflow_fasttrace._internal.recording import containers, destination
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
@@ -62,11 +62,21 @@ def before_reading(uri: str | None = None) -> None:
         uri: The tracking URI that is read from; None: the one in force.
     """
     try:
-        place = absolute_uri(uri or destination.tracking_uri())
+        place = _place_of(uri)
     except Exception as error:
         let_pass(error)
-        return  # the read itself says what is wrong
+        place = None  # the read itself says what is wrong
     flush(accept_spooled=True, only=place)
+
+
+def _place_of(uri: str | None) -> str | None:
+    """The URI by which the rings have what is read from a tracking URI."""
+    in_force = destination.tracking_uri()
+    if destination.chosen.in_force and uri in (None, in_force):
+        first = rings.first_uri
+        if first is not None and not otlp.is_collector(first):
+            return first
+    return absolute_uri(uri or in_force)
 
 
 def _flush(
@@ -78,7 +88,6 @@ def _flush(
     deadline = clock.monotonic() + timeout_seconds
     goals = []
     reachable = True
-    current = destination.route()[0]
     for ring in rings:
         progress = ring.progress()
         if progress is None or progress.is_delivered or only not in (None, ring.uri):
@@ -88,7 +97,7 @@ def _flush(
             continue
         ring.writer.request_flush()
         # A trace is read back from where traces go now.
-        accepts = accept_spooled or (ring.uri != current and not everything)
+        accepts = accept_spooled or (ring.uri != rings.first_uri and not everything)
         goals.append(_Goal(ring, progress.head, progress.spilled, accepts))
     pause = 0.001
     looked = clock.monotonic()

@@ -99,6 +99,9 @@ class Rings:
         self.in_use: dict[str, Ring] = {}
         #: Rings whose files somebody has removed. What they hold is still delivered.
         self.orphaned: list[Ring] = []
+        #: The URI of the destination that traces go to first, as it was when that was worked out: a relative one
+        #: means another place once the program has changed its folder.
+        self.first_uri: str | None = None
 
     def __iter__(self) -> Iterator[Ring]:
         return iter([*self.in_use.values(), *self.orphaned])

@@ -149,6 +149,7 @@ def _worked_out() -> tuple[Ring, list[Ring], dict[str, Any]]:
         database.guard()
     uris = [uri] if collector is None else [uri, collector]
     first, *second = map(rings.ring_for, uris)
+    rings.first_uri = uri
     experiment = destination.experiment_in_force()
     if (reason := why_impossible(experiment)) is not None:
         log.warn(f"Traces cannot be delivered and will be set aside: {reason}.")

@@ -25,8 +25,8 @@ from mlflow_fasttrace._internal.spool.private_files import open_private
 STARTING_SECONDS = 1.0
 #: After so many starts, and so long after the first, without a sender seen none is started any more.
 _STARTS_IN_VAIN = 3
-_LONGEST_PAUSE_SECONDS = 20.0  # between two starts
 STARTS_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 20.0  # between two starts
 
 #: The program of a sender process. It finds this package and MLflow where the traced program finds
 #: them, but lets nothing of that program's folder stand in for a module of the standard library. It
@@ -253,20 +253,32 @@ def has_other_credentials(ring: Ring) -> bool:
 def _ask_to_end(pid: int, spool: Spool) -> None:
     """Asks a spool's sender to end. A lock says what process has it where that runs, which may be a container
     with process ids of its own: what has the number here is asked only if it is that sender."""
-    try:
-        process = os.pidfd_open(pid)
-    except OSError as error:  # it has ended, or is no process here
-        let_pass(error)
-        return
+    process = _held(pid)
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             arguments = file.read().split(b"\0")
         if arguments[-3:-1] == [os.fsencode(spool.folder), os.fsencode(spool.rings)]:
-            signal.pidfd_send_signal(process, signal.SIGTERM)
-    except OSError as error:
+            if process is not None:
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+            else:
+                os.kill(pid, signal.SIGTERM)
+    except OSError as error:  # it has ended, or is no process here
         let_pass(error)
     finally:
-        os.close(process)
+        if process is not None:
+            os.close(process)
+
+
+def _held(pid: int) -> int | None:
+    """A descriptor of a process, so that no other one that gets its number is taken for it; None where this
+    Python or this kernel has none, or there is no such process."""
+    if not (hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        let_pass(error)
+        return None
 
 
 def _is_older(version: str) -> bool:
