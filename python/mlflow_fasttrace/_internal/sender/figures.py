@@ -75,23 +75,16 @@ def token_usage(trace: TraceBuffer) -> dict[str, str]:
 
 def _highest(trace: TraceBuffer) -> list[Any]:
     """What the spans used that no span above them counts already."""
+    beneath: dict[bytes | None, list[bytes]] = {}  # None: spans without a parent that is known
+    for span_id, (parent, _usage, _cost) in trace.usage.items():
+        beneath.setdefault(parent if parent in trace.usage else None, []).append(span_id)
     found = []
-    beneath: dict[bytes, bool] = {}  # whether a span or one above it says what it used
-
-    def counts(span_id: bytes | None) -> bool:
-        """Whether a span, or one above it, says what it used."""
-        path = []
-        while span_id is not None and span_id not in beneath and span_id in trace.usage:
-            beneath[span_id] = False  # should the parents go round in a circle
-            path.append(span_id)
-            span_id = trace.usage[span_id][0]
-        above = beneath.get(span_id, False) if span_id is not None else False
-        for known in reversed(path):
-            above = above or trace.usage[known][1] is not None
-            beneath[known] = above
-        return above
-
-    for parent, usage, _cost in trace.usage.values():
-        if usage is not None and not counts(parent):
+    spans = beneath.get(None, [])
+    while spans:
+        span_id = spans.pop()
+        usage = trace.usage[span_id][1]
+        if usage is not None:
             found.append(usage)
+        else:
+            spans += beneath.get(span_id, ())
     return found

@@ -65,18 +65,10 @@ class MlflowAccess:
     def _request_once(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], seconds: float
     ) -> Answer:
-        if self._credentials.use_databricks_sdk:
-            found: requests.Response = http_request(
-                self._credentials,
-                path,
-                method,
-                max_retries=0,
-                raise_on_status=False,
-                extra_headers=headers,
-                data=body,
-            )
-            return Answer(found.status_code, found.headers, found.content)
-        with http_request(
+        # Databricks' own client has read the answer before it hands it over.
+        streams = not self._credentials.use_databricks_sdk
+        options = {"timeout": seconds, "stream": True, "allow_redirects": False} if streams else {}
+        answer: requests.Response = http_request(
             self._credentials,
             path,
             method,
@@ -84,12 +76,13 @@ class MlflowAccess:
             raise_on_status=False,
             extra_headers=headers,
             data=body,
-            timeout=seconds,
-            stream=True,
-            allow_redirects=False,
-        ) as found:
-            content = read_parts(found.iter_content(64 << 10), seconds)
-            return Answer(found.status_code, found.headers, content)
+            **options,
+        )
+        with answer:
+            content = (
+                read_parts(answer.iter_content(64 << 10), seconds) if streams else answer.content
+            )
+            return Answer(answer.status_code, answer.headers, content)
 
 
 def _origin(uri: str) -> tuple[str, str | None, int | None]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -41,7 +40,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 from mlflow_fasttrace._internal.sender.info_requests import InfoRequests
 from mlflow_fasttrace._internal.sender.span_files import TraceFiles
 from mlflow_fasttrace._internal.sender.span_requests import SpanRequests
-from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts
+from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts, undecided
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -115,7 +114,7 @@ class ServerDelivery:
             verdicts.begin_requests()
             try:
                 target = Target(destination, self._experiments.id_of(named, destination))
-                self._deliver_one_by_one(target, group)
+                self._deliver_despite_errors(target, group)
             except Forbidden as reason:
                 verdicts.forbade_experiment(group, reason)
             except Rejected as reason:  # of any trace that names this experiment
@@ -127,7 +126,7 @@ class ServerDelivery:
                 raise verdicts.forbidden
             self._availability.log(verdicts.forbidden)
 
-    def _deliver_one_by_one(self, target: Target, traces: list[TraceBuffer]) -> None:
+    def _deliver_despite_errors(self, target: Target, traces: list[TraceBuffer]) -> None:
         """Delivers traces of one experiment; where something fails that should not, halves, down to the
         trace that it fails for. Nothing that is wrong here, or that no server has asked for, may keep the
         others.
@@ -141,12 +140,12 @@ class ServerDelivery:
             raise
         except Exception as error:
             self._infos.slow_down()
-            now = time.monotonic()
-            left = [trace for trace in traces if trace.entries() and trace.schedule.is_due(now)]
+            failed = self.verdicts.failed_traces()
+            left = [trace for trace in undecided(traces) if trace.trace_id not in failed]
             if len(left) > 1:
                 half = len(left) // 2
-                self._deliver_one_by_one(target, left[:half])
-                self._deliver_one_by_one(target, left[half:])
+                self._deliver_despite_errors(target, left[:half])
+                self._deliver_despite_errors(target, left[half:])
             elif left:
                 logger.exception("trace %s cannot be delivered", left[0].mlflow_id)
                 reason = TransientError(f"{type(error).__name__}: {error}")

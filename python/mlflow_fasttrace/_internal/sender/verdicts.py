@@ -152,10 +152,8 @@ class Verdicts:
     def forbade_experiment(self, traces: list[TraceBuffer], reason: Forbidden) -> None:
         """The server forbade an experiment: what is left of its traces waits."""
         self.forbidden = reason
-        now = time.monotonic()
-        for trace in traces:
-            if trace.entries() and trace.schedule.is_due(now):
-                wait_for_permission(trace)
+        for trace in undecided(traces):
+            wait_for_permission(trace)
 
     # ---- what the server failed at ----
 
@@ -209,6 +207,12 @@ class Verdicts:
             self._only_suspects_failed = not fresh
             raise Unavailable(str(self._failures[-1].reason), kind=TransientError)
         self.accepted += 1
+
+
+def undecided(traces: list[TraceBuffer]) -> list[TraceBuffer]:
+    """Those traces of a batch that are neither done with nor scheduled for another try."""
+    now = time.monotonic()
+    return [trace for trace in traces if trace.entries() and trace.schedule.is_due(now)]
 
 
 def wait_for_permission(trace: TraceBuffer) -> None:
