@@ -231,6 +231,37 @@ def test_who_reads_a_trace_waits_for_no_other_destination(tmp_path, own_spool, r
     assert "Not everything was delivered" not in program.err, "nobody waits for one that is away"
 
 
+@pytest.mark.parametrize("then", ["os.chdir('../elsewhere')", "os.rmdir(os.getcwd())"])
+def test_a_program_that_has_left_its_folder_waits_for_its_own_destination(
+    tmp_path, own_spool, run_program, then
+):
+    """Its tracking URI is relative, and means another place now, or none."""
+    code = f"""
+from mlflow_fasttrace._internal.recording import flush
+from mlflow_fasttrace._internal.recording.rings import rings
+for folder in ("began", "elsewhere"):
+    os.mkdir(folder)
+os.environ["MLFLOW_FASTTRACE_SENDER"] = "none"
+root(0)
+os.chdir("began")
+{then}
+os.environ["MLFLOW_FASTTRACE_SENDER"] = "process"
+(ring,) = rings
+waited, own = [], flush._Goal.is_reached
+flush._Goal.is_reached = lambda self: waited.append(self.ring is ring) or own(self)
+flush.flush = lambda *args, own=flush.flush, **options: own(1.0, **options)
+flush.before_reading()
+print(waited[:1])
+"""
+    program = run_program(
+        program_text(None, "left", 0, before=code),
+        MLFLOW_TRACKING_URI="sqlite:///own.db",
+        MLFLOW_FASTTRACE_EXIT_TIMEOUT="0",
+    )
+    assert program.returncode == 0, program.err
+    assert program.out == "[True]\n", program.err
+
+
 def test_a_program_hears_at_once_of_an_experiment_that_cannot_be(own_spool, run_program, server):
     name = os.fsdecode(b"caf\xe9")
     program = run_program(

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow_fasttrace._internal.recording import supervisor
 from mlflow_fasttrace._internal.spool.files import new_segment_path
 from mlflow_fasttrace._internal.spool.folder import spool_for
 from mlflow_fasttrace._internal.spool.lock import Lock
@@ -144,6 +145,19 @@ def test_a_process_that_is_no_sender_is_left_alone(own_spool, run_program):
         assert process.returncode == 0, process.err
         assert other.poll() is None
         other.kill()
+
+
+@pytest.mark.parametrize("lacks", ["os.pidfd_open", "signal.pidfd_send_signal", "nothing"])
+def test_a_sender_is_asked_to_end_where_python_lacks_pidfd(lacks, own_spool, monkeypatch):
+    """As builds against old headers do."""
+    if lacks == "os.pidfd_open":
+        monkeypatch.delattr(supervisor.os, "pidfd_open")
+    if lacks == "signal.pidfd_send_signal":
+        monkeypatch.delattr(supervisor.signal, "pidfd_send_signal")
+    uri = "http://127.0.0.1:9"
+    with sender_of_an_older_release(uri, stays=False) as older:
+        supervisor._ask_to_end(older.pid, spool_for(uri))
+        assert older.wait(10) in (0, -15)
 
 
 #: Five senders are killed as soon as they have their lock, and none of them is seen.
