@@ -188,11 +188,12 @@ def _names_that_moved() -> Iterator[Finding]:
     from mlflow_fasttrace._internal.recording import destination
     from mlflow_fasttrace._internal.seams import private_names
 
-    needed = None
-    if not destination.tracking_uri().startswith(("http://", "https://")):
+    uri, _collector = destination.route()
+    needed = None  # by a collector
+    if uri.startswith(("http://", "https://")):
+        needed = private_names.LOSES_SIGNING if environment.signs_by_mlflow() else None
+    elif not otlp.is_collector(uri):
         needed = private_names.LOSES_DATABASES
-    elif environment.signs_by_mlflow():
-        needed = private_names.LOSES_SIGNING
     for process in (private_names.PROGRAM, private_names.SENDER):
         for name, reason in private_names.missing(process):
             rating = BAD if name.lost == needed else _NOTED

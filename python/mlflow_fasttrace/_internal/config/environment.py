@@ -174,7 +174,7 @@ def trace_location() -> str | None:
 
 def workspace() -> str | None:
     """``MLFLOW_WORKSPACE``."""
-    return os.environ.get("MLFLOW_WORKSPACE") or None
+    return _text("MLFLOW_WORKSPACE")
 
 
 def user_name() -> str | None:

@@ -77,7 +77,7 @@ class EnvironmentAccess:
 
     def headers(self) -> dict[str, str]:
         headers = dict(self._version)
-        if (workspace := environment.workspace()) and (workspace := workspace.strip()):
+        if workspace := environment.workspace():
             headers[WORKSPACE_HEADER] = workspace
         user, password = _user_and_password()
         if user and password:

@@ -193,6 +193,8 @@ def _access_to(uri: str) -> Access:
 
 def _has_plugins() -> bool:
     """Whether a package is installed that has MLflow's client reach servers in another way."""
-    return bool(entry_points(group="mlflow.request_header_provider")) or any(
-        plugin.name in ("http", "https") for plugin in entry_points(group="mlflow.tracking_store")
+    installed = entry_points()  # which reads a file of every package
+    return bool(installed.select(group="mlflow.request_header_provider")) or any(
+        plugin.name in ("http", "https")
+        for plugin in installed.select(group="mlflow.tracking_store")
     )

@@ -35,7 +35,7 @@ class MlflowAccess:
 
     def headers(self) -> dict[str, str]:
         headers = dict(resolve_request_headers())
-        if (workspace := environment.workspace()) and (workspace := workspace.strip()):
+        if workspace := environment.workspace():
             headers.setdefault(WORKSPACE_HEADER, workspace)
         self._credentials = creds = self._store.get_host_creds()
         if creds.username and creds.password:
