@@ -29,8 +29,10 @@ MODULES = (
     "_internal/recording/*.py",
     "_internal/spans/*.py",
     "_internal/spool/database.py",
+    "_internal/spool/file_locks.py",
     "_internal/spool/folder.py",
     "_internal/spool/lock.py",
+    "_internal/spool/places.py",
     "_internal/spool/private_files.py",
 )
 WIDE = {"Exception", "BaseException", "OSError", "RuntimeError"}

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -44,8 +45,10 @@ bool mapped_open(MappedSegment *segment, const char *path, uint64_t room)
         return false;
     }
     /* The head is written before there are pages behind it: a reader that finds the file sees no
-     * head yet, or all of it, and never zeros in its place. */
-    if (!write_whole(segment->fd, head, sizeof head)) {
+     * head yet, or all of it, and never zeros in its place. It is locked before: a segment with a
+     * head that is not locked is written no more. */
+    if (flock(segment->fd, LOCK_EX | LOCK_NB) != 0 ||
+        !write_whole(segment->fd, head, sizeof head)) {
         goto error;
     }
     map = compat_map_unforked(segment->fd, (size_t)room);

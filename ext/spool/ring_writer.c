@@ -11,9 +11,11 @@
  * be spilled, no new traces are admitted, and the last eighth of the ring is for those that have
  * begun: a trace is refused as a whole, not in parts.
  *
- * The program holds flock() on its ring for as long as it lives; the sender learns of its death by
- * getting that lock. A forked child unmaps nothing and touches nothing: the pages are advised not
- * to be inherited, and a generation count tells the child that the ring is its parent's. */
+ * The program holds flock() on its ring, and on the segment that it spills to, for as long as it
+ * lives; the sender learns of its death by getting that lock. A forked child unmaps nothing and
+ * touches nothing: the pages are advised not to be inherited, and a generation count tells the
+ * child that the ring is its parent's. It closes the descriptors that it inherits, at once: with
+ * one of them it would hold its parent's locks for as long as it lives itself. */
 #include "spool/ring_writer.h"
 
 #include "base/clock.h"
@@ -37,24 +39,6 @@
 /* How often a program looks at the heartbeat. */
 #define HEARTBEAT_LOOK_NS ((uint64_t)500000000u)
 
-/* Counts forks, so that a child knows its rings for its parent's. The handler that counts sees
- * forks by C code too. */
-static unsigned fork_generation;
-
-static void count_fork(void) { fork_generation++; }
-
-static int install_fork_handler(void)
-{
-    static bool installed;
-    if (!installed) {
-        if (pthread_atfork(NULL, NULL, count_fork) != 0) {
-            return -1;
-        }
-        installed = true;
-    }
-    return 0;
-}
-
 struct Ring {
     PyObject_HEAD RingHeader *header; /* mapped; NULL once closed */
     char *data;
@@ -66,7 +50,70 @@ struct Ring {
     uint64_t heartbeat_looked_ns;     /* when the heartbeat was last looked at */
     uint64_t heartbeat_good_until_ns; /* steady_ns; there is a sender until then */
     Spill spill;
+    Ring *next, *before; /* in the list of all rings */
 };
+
+/* All rings of this process, and what counts forks, so that a child knows its rings for its
+ * parent's. The handlers see forks by C code too. Nothing but the list and the descriptors of its
+ * rings is touched while the mutex is held, and nothing is waited for. */
+static pthread_mutex_t rings_mutex = PTHREAD_MUTEX_INITIALIZER;
+static Ring *all_rings;
+static unsigned fork_generation;
+
+static void before_fork(void) { pthread_mutex_lock(&rings_mutex); }
+
+static void after_fork_in_parent(void) { pthread_mutex_unlock(&rings_mutex); }
+
+static void after_fork_in_child(void)
+{
+    fork_generation++;
+    for (Ring *ring = all_rings; ring != NULL; ring = ring->next) {
+        if (ring->fd >= 0) {
+            close(ring->fd);
+            ring->fd = -1;
+        }
+        spill_after_fork(&ring->spill);
+    }
+    pthread_mutex_unlock(&rings_mutex);
+}
+
+static int install_fork_handler(void)
+{
+    static bool installed;
+    if (!installed) {
+        if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
+            return -1;
+        }
+        installed = true;
+    }
+    return 0;
+}
+
+static void note_ring(Ring *ring)
+{
+    pthread_mutex_lock(&rings_mutex);
+    ring->next = all_rings;
+    if (all_rings != NULL) {
+        all_rings->before = ring;
+    }
+    all_rings = ring;
+    pthread_mutex_unlock(&rings_mutex);
+}
+
+static void forget_ring(Ring *ring)
+{
+    pthread_mutex_lock(&rings_mutex);
+    if (ring->next != NULL) {
+        ring->next->before = ring->before;
+    }
+    if (ring->before != NULL) {
+        ring->before->next = ring->next;
+    }
+    else if (all_rings == ring) {
+        all_rings = ring->next;
+    }
+    pthread_mutex_unlock(&rings_mutex);
+}
 
 /* What is left of the ring when records begin to be spilled, for the traces that have begun. */
 static uint64_t ring_reserve(const Ring *ring) { return ring->capacity / 8; }
@@ -328,6 +375,7 @@ static Ring *ring_new(PyTypeObject *type, PyObject *path, uint64_t capacity, PyO
         path_error(path, errno, NULL);
         goto error;
     }
+    note_ring(ring);
     return ring;
 error:
     Py_DECREF(ring);
@@ -355,6 +403,7 @@ static PyObject *ring_writer_new(PyTypeObject *type, PyObject *args, PyObject *k
 static void ring_writer_dealloc(Ring *ring)
 {
     PyTypeObject *type = Py_TYPE(ring);
+    forget_ring(ring);
     ring_close(ring);
     spill_free(&ring->spill);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);

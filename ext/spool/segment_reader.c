@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -295,7 +296,27 @@ static PyObject *segment_reader_get_rest(SegmentReader *reader, void *unused)
     return rest < 0 ? NULL : PyLong_FromLongLong(rest);
 }
 
+static PyObject *segment_reader_is_written(SegmentReader *reader, PyObject *unused)
+{
+    (void)unused;
+    struct stat info;
+    /* As of a ring: only the lock itself shows that nobody writes any more. */
+    if (flock(reader->fd, LOCK_SH | LOCK_NB) != 0) {
+        Py_RETURN_TRUE;
+    }
+    flock(reader->fd, LOCK_UN);
+    if (fstat(reader->fd, &info) != 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyBool_FromLong(info.st_size < SEGMENT_HEAD_SIZE);
+}
+
 static PyMethodDef segment_reader_methods[] = {
+    {"is_written", (PyCFunction)segment_reader_is_written, METH_NOARGS,
+     "is_written($self, /)\n--\n\n"
+     "Whether a program still writes to it, or has just made it: it is locked, or has no head "
+     "yet.\n\n"
+     "Raises OSError."},
     {"read", (PyCFunction)segment_reader_read, METH_O,
      "read($self, limit, /)\n--\n\n"
      "The records of whole frames, about `limit` bytes of file, as (position, kind, trace id,\n"

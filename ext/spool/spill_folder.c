@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -100,7 +101,8 @@ static int begin_segment(const char *path, const char *folder)
         return -1;
     }
     segment_head(head);
-    if (!write_whole(fd, head, sizeof head)) {
+    /* Locked before it has a head: a segment with a head that is not locked is written no more. */
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 || !write_whole(fd, head, sizeof head)) {
         close(fd);
         unlink(path);
         return -1;
@@ -241,6 +243,14 @@ void folder_forget(FolderTask **task)
     }
     let_go(*task);
     *task = NULL;
+}
+
+void folder_after_fork(FolderTask *task)
+{
+    if (task != NULL && task->fd >= 0) {
+        close(task->fd);
+        task->fd = -1;
+    }
 }
 
 void folder_close(int fd)

@@ -34,6 +34,9 @@ bool folder_give_up(FolderTask *task);
 /* Lets go of a task, answered or not. */
 void folder_forget(FolderTask **task);
 
+/* Closes, in a forked child, the file that a task may have opened; the task may be NULL. */
+void folder_after_fork(FolderTask *task);
+
 /* Closes a file of the folder: a network's may be waited for. */
 void folder_close(int fd);
 

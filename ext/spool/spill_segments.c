@@ -63,6 +63,18 @@ void spill_free(Spill *spill)
     spill->prefix = spill->memory_prefix = NULL;
 }
 
+void spill_after_fork(Spill *spill)
+{
+    if (spill_is_in_memory(spill)) {
+        mapped_forget(&spill->memory);
+    }
+    if (spill->fd >= 0) {
+        close(spill->fd);
+        spill->fd = -1;
+    }
+    folder_after_fork(spill->opening);
+}
+
 /* Notes what the spool folder holds. */
 static void note_held(Spill *spill, uint64_t held)
 {

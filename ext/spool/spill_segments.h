@@ -42,6 +42,10 @@ static inline bool spill_is_open(const Spill *spill)
     return spill->fd >= 0 || spill_is_in_memory(spill);
 }
 
+/* Closes, in a forked child, the descriptors that it has of its parent's segments. It may do
+ * nothing else: another thread of the parent may have been in the middle of anything. */
+void spill_after_fork(Spill *spill);
+
 /* Writes one record. `*sequence` is the number of the segment; it is raised when one is ended.
  * False when the folder has no room or cannot be written. */
 bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record);

@@ -1025,7 +1025,10 @@ of_records(
     lambda records: segment_of(records),
     "write_segment",
     "SegmentReader",
-    *(f"SegmentReader.{name}" for name in ("read", "rewind", "damaged", "offset", "rest")),
+    *(
+        f"SegmentReader.{name}"
+        for name in ("read", "rewind", "is_written", "damaged", "offset", "rest")
+    ),
 )
 
 
@@ -1036,6 +1039,7 @@ def segment_of(records: list[bytes]) -> list[bytes]:
     read = [item[3] for item in reader.read(FOREVER)]
     all_of(reader, getters_of(_core.SegmentReader))
     assert not reader.damaged, "the segment is damaged"
+    assert not reader.is_written(), "nobody writes to the segment"
     reader.rewind(0)
     return read
 

@@ -301,10 +301,8 @@ def test_a_long_running_trace_arrives_before_its_end(server, own_spool, run_prog
 def test_the_spool_is_private(server, own_spool, run_program):
     process = run_program(program_text(server.uri, "private", 1))
     assert process.returncode == 0, process.err
-    for folder in own_spool.iterdir():
-        assert folder.stat().st_mode & 0o777 == 0o700
-        for file in folder.iterdir():
-            assert file.stat().st_mode & 0o777 == 0o600, file
+    for path in own_spool.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_no_root_is_lost_where_many_threads_start_at_once(server, own_spool, run_program):

@@ -15,6 +15,7 @@ from pathlib import Path
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import destination as recording_destination
 from mlflow_fasttrace._internal.sender import sources
+from mlflow_fasttrace._internal.spool import folder as spool_folder
 from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
 from support.bench import record
 from support.fault_proxy import FaultProxy
@@ -229,6 +230,7 @@ def test_nothing_is_written_to_folders_that_are_not_ours(server, tmp_path, monke
     def inside(name: str, make):
         def make_in(spool: Spool, _shared) -> None:
             spool.make_folder()
+            os.unlink(spool.lock)
             make(os.path.join(spool.folder, name))
 
         return make_in
@@ -258,7 +260,9 @@ def test_nothing_is_written_to_folders_that_are_not_ours(server, tmp_path, monke
             folder = tmp_path / str(number)
             shared = folder / "shm"
             shared.mkdir(parents=True)
+            (folder / "spool").mkdir()
             monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(folder / "spool"))
+            monkeypatch.setattr(spool_folder, "SHARED_MEMORY", str(shared))
             make(spool_for(server.uri), shared)
             code = shared_memory_in(shared) + program_text(server.uri, f"not ours: {name}", 5)
             process = Program(code, folder, **base_environment(folder / "spool"))

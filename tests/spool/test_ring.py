@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,27 @@ def test_a_reader_sees_the_program_live_and_die(ring):
     destination.reset()
     writer.close()
     assert not reader.alive()
+
+
+def test_a_child_that_keeps_an_open_trace_does_not_keep_the_ring_alive(ring):
+    """It has what leads to its parent's ring, the span, for as long as it lives."""
+    writer, reader, _ = ring
+    span = mlflow.start_span_no_context("the parent's")
+    ours, childs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        childs.send(b"x")
+        childs.recv(1)
+        os._exit(span is None)
+    childs.close()
+    with ours:
+        ours.recv(1)
+        span.end()
+        destination.reset()
+        writer.close()
+        assert not reader.alive()
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.parametrize(

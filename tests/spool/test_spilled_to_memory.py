@@ -178,27 +178,43 @@ def open_files() -> Counter[str]:
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_a_forked_child_leaves_the_segment_to_its_parent(memory, tmp_path, place):
-    """It closes its own descriptors of ring and segment when it lets go of the ring."""
+    """It has none of its descriptors, and so none of its locks, whatever it keeps of the trace."""
     in_memory = place == "memory"
-    writer, _reader = spans_to_ring(tmp_path, CAPACITY, str(memory) if in_memory else None)
+    _writer, reader = spans_to_ring(tmp_path, CAPACITY, str(memory) if in_memory else None)
     try:
         for n in range(120):
             record_number(n, size=500)
         (path,) = spilled(memory if in_memory else tmp_path)
         before = path.stat().st_size
+        parents = open_files()
         pid = os.fork()
         if pid == 0:
-            held = open_files()
-            destination.reset()
-            del writer
-            closed = set(held - open_files())
-            os._exit(not {str(path), str(tmp_path / "1-00000000.ring")} <= closed)
+            closed = parents - open_files()
+            os._exit(not {str(path), str(tmp_path / "1-00000000.ring")} <= set(closed))
         assert os.waitpid(pid, 0)[1] == 0
         assert path.stat().st_size == before
+        assert reader.alive()
+        assert _core.SegmentReader(path).is_written()
         record_number(120, size=500)
         assert read(path)[-1] == 120
     finally:
         destination.reset()
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_a_segment_is_locked_for_as_long_as_it_is_written(memory, tmp_path, place):
+    in_memory = place == "memory"
+    spans_to_ring(tmp_path, CAPACITY, str(memory) if in_memory else None)
+    try:
+        for n in range(120):
+            record_number(n, size=500)
+        (path,) = spilled(memory if in_memory else tmp_path)
+        segment = _core.SegmentReader(path)
+        assert segment.is_written()
+    finally:
+        destination.reset()
+    # A thread closes what lies on a disk.
+    wait_until(lambda: not segment.is_written(), 10, "the end of the segment")
 
 
 def memory_of(spool: Path) -> Path:

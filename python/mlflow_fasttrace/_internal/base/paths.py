@@ -28,6 +28,19 @@ def is_folder(path: str) -> bool:
     return mode is not None and stat.S_ISDIR(mode)
 
 
+def is_allowed(path: str, mode: int) -> bool:
+    """Whether this process may do something with a file, by the rights that it has now.
+
+    Args:
+        path: Of the file.
+        mode: Of ``os.access``, as ``os.W_OK``.
+    """
+    try:
+        return os.access(path, mode, effective_ids=True)
+    except NotImplementedError:  # not on this platform: the rights that it began with
+        return os.access(path, mode)
+
+
 def make_folders(path: str, mode: int = 0o700) -> None:
     """Makes a folder, and those above it, where they are missing, as ``os.makedirs``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
+from mlflow_fasttrace._internal.spool.places import mount_of
 
 #: What Linux calls the processes of a machine that are in no container.
 _OF_THE_MACHINE = "pid:[4026531836]"
@@ -42,16 +43,5 @@ def ends_with_this_process() -> bool:
 
 def outlives(folder: str) -> bool:
     """Whether a folder's files are there after a container has ended: it lies in a volume."""
-    place, kind = "", ""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                mount, _, more = line.partition(" - ")
-                point = mount.split(" ")[4].replace("\\040", " ")
-                inside = folder == point or folder.startswith(point.rstrip("/") + "/")
-                if inside and len(point) >= len(place):
-                    place, kind = point, more.split(" ")[0]
-    except (OSError, IndexError) as error:
-        let_pass(error)
-        return False
+    place, kind = mount_of(folder)
     return place not in ("", "/") and kind not in _PASSING

@@ -7,12 +7,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import log
+from mlflow_fasttrace._internal.base import log, paths
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.spool import places
 from mlflow_fasttrace._internal.spool.files import ring_stem
-from mlflow_fasttrace._internal.spool.folder import Spool, spool_for, spool_max_bytes
+from mlflow_fasttrace._internal.spool.folder import (
+    Spool,
+    spool_for,
+    spool_max_bytes,
+    spools_root,
+)
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
 _BYTES_WITHOUT_SPOOL = 16 << 20  # of a ring from which nothing can be spilled, at least
@@ -44,7 +50,7 @@ class Ring:
         uri: Its destination.
         writer: The core's end.
         path: Its file.
-        credentials: The name of the spool that stands for the credentials it was made with.
+        credentials: Stands for the credentials it was made with (``Spool.credentials``).
     """
 
     def __init__(
@@ -130,6 +136,7 @@ class Rings:
         Raises:
             OSError: there is not even memory for it.
         """
+        _make_root()
         spool = spool_for(uri)
         wanted = [spool] if environment.spool_on_disk() else []
         candidates = [*wanted, *filter(None, [spool.in_memory()])]
@@ -144,11 +151,11 @@ class Rings:
                 let_pass(error)
                 reason = reason or error
                 continue
-            ring = Ring(candidate, uri, writer, path, spool.name)
+            ring = Ring(candidate, uri, writer, path, spool.credentials)
             break
         else:
             capacity = max(environment.ring_bytes(), _BYTES_WITHOUT_SPOOL)
-            ring = Ring(None, uri, _core.RingWriter(None, capacity, "/"), None, spool.name)
+            ring = Ring(None, uri, _core.RingWriter(None, capacity, "/"), None, spool.credentials)
         if reason is not None and wanted and ring.spool is not spool:
             log.warn(
                 f"The spool folder cannot be used ({reason}): what cannot be delivered at once is "
@@ -159,10 +166,21 @@ class Rings:
         return ring
 
 
+def _make_root() -> None:
+    """Makes the folder of spools, by which a place is known, where it can be made: with the first spool in it
+    the rest is found out."""
+    try:
+        paths.make_folders(os.path.abspath(spools_root()))
+    except OSError as error:
+        let_pass(error)
+
+
 def _make(spool: Spool) -> tuple[_core.RingWriter, str]:
     """A ring in shared memory, or else in the spool folder, and its path."""
     stem = f"{os.getpid()}-{os.urandom(4).hex()}"
     spool.make_folder()
+    if spool.folder != spool.rings:
+        places.show_to_live(os.path.dirname(spool.folder), spool.place)
     try:
         spool.make_rings()
         return _make_in(spool.rings, spool, stem)

@@ -18,6 +18,7 @@ from mlflow_fasttrace._internal.recording.flush import flush
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
 from mlflow_fasttrace._internal.recording.root_context import root_context
 from mlflow_fasttrace._internal.recording.supervisor import supervisor
+from mlflow_fasttrace._internal.spool import file_locks, places
 
 #: Seconds that a thread waits for another one's start at most; then its trace is not recorded. The
 #: other one may wait for an import that this thread is in the middle of.
@@ -68,6 +69,8 @@ def start() -> bool:
     if os.getpid() != rings.pid:
         # C code has forked: Python's handlers have not run.
         locks.after_fork()
+        file_locks.after_fork()
+        places.forget()
         _begin_anew_after_fork()
     may_wait = not locks.is_held()
     try:

@@ -161,7 +161,7 @@ class Supervisor:
         name = os.path.basename(sys.executable or "")
         if "python" not in name.lower() or getattr(sys, "frozen", False):
             return f"{name or 'This program'} is no Python that could run a sender"
-        if not os.access(sys.executable, os.X_OK):
+        if not paths.is_allowed(sys.executable, os.X_OK):
             return f"{sys.executable} cannot be run"
         starts = self._starts.get(spool.name)
         if (
@@ -174,7 +174,7 @@ class Supervisor:
         return None
 
     def _spawn(self, spool: Spool, ring: Ring) -> None:
-        ring.credentials_of_sender = spool_for(ring.uri).name
+        ring.credentials_of_sender = spool_for(ring.uri).credentials
         now = clock.monotonic()
         before = self._starts.get(spool.name)
         if before is None:
@@ -247,7 +247,7 @@ def has_other_credentials(ring: Ring) -> bool:
     the sender got it: a token that was refreshed, say."""
     if ring.spool is None or not ring.server_forbids():
         return False
-    return spool_for(ring.uri).name != ring.credentials_of_sender
+    return spool_for(ring.uri).credentials != ring.credentials_of_sender
 
 
 def _ask_to_end(pid: int, spool: Spool) -> None:

@@ -19,12 +19,13 @@ from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.intake import Intake
 from mlflow_fasttrace._internal.sender.loop import Delivery, Sender
 from mlflow_fasttrace._internal.sender.open_traces import OpenTraces
+from mlflow_fasttrace._internal.sender.other_places import OtherPlaces
 from mlflow_fasttrace._internal.sender.packing import Packing
 from mlflow_fasttrace._internal.sender.server_delivery import ServerDelivery
 from mlflow_fasttrace._internal.sender.sources import RingSource
 from mlflow_fasttrace._internal.sender.spool_writer import SpoolWriter
 from mlflow_fasttrace._internal.sender.status import Status
-from mlflow_fasttrace._internal.spool.folder import remove_if_empty
+from mlflow_fasttrace._internal.spool.folder import remove_if_empty, spool_named
 from mlflow_fasttrace._internal.spool.lock import Lock
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -86,6 +87,7 @@ def sender_for(
         intake=intake,
         bursts=bursts,
         packing=Packing(folder, rings_folder, intake) if folder is not None else None,
+        other_places=_other_places(folder, rings_folder, status),
         delivery=delivery,
         availability=availability,
         acknowledgements=acknowledgements,
@@ -93,6 +95,16 @@ def sender_for(
         open_traces=open_traces,
         status=status,
     )
+
+
+def _other_places(
+    folder: str | None, rings_folder: str | None, status: Status
+) -> OtherPlaces | None:
+    """Those that may leave something of a spool; None where that is in memory, or is no folder of spools' own."""
+    if folder is None or rings_folder is None or folder == rings_folder:
+        return None
+    spool = spool_named(*os.path.split(folder))
+    return OtherPlaces(spool, status) if spool.place else None
 
 
 def run_sender(
@@ -206,7 +218,7 @@ def idle(sender: Sender) -> bool:
     folder. While anything waits for a server that is unavailable the sender stays and tries again,
     for a while."""
     if sender.intake.is_empty():
-        return True
+        return sender.other_places is None or not sender.other_places.waits()
     if sender.intake.has_live_program():
         return False
     if sender.folder is None or not os.path.isdir(sender.folder):

@@ -16,6 +16,7 @@ from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.exceptions import Rejected, Unavailable
 from mlflow_fasttrace._internal.sender.intake import MEMORY_BYTES, SCAN_SECONDS, Intake
 from mlflow_fasttrace._internal.sender.open_traces import OpenTraces
+from mlflow_fasttrace._internal.sender.other_places import OtherPlaces
 from mlflow_fasttrace._internal.sender.packing import Packing
 from mlflow_fasttrace._internal.sender.status import Figures, Status
 from mlflow_fasttrace._internal.sender.tail_sampling import Decision, decide
@@ -62,6 +63,7 @@ class Sender:
     intake: Intake
     bursts: Bursts
     packing: Packing | None  # None: nothing is written to disk
+    other_places: OtherPlaces | None  # None: the spool is this place's alone
     delivery: Delivery
     availability: Availability
     acknowledgements: Acknowledgements
@@ -75,6 +77,8 @@ class Sender:
     def step(self) -> bool:
         """One round; whether there was anything to do."""
         intake = self.intake
+        if self.other_places is not None:
+            self.other_places.look()
         if time.monotonic() - intake.scanned_at >= SCAN_SECONDS:
             self.scan()
             if intake.sweep() or not self.looked_for_abandoned:

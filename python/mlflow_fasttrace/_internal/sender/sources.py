@@ -34,6 +34,7 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 _PACK_AFTER_SECONDS = 1.0
 _SPILLED_RECORD_BYTES = 300  # an estimate: rings count spilled records, not their bytes
 _COPIED_AT_ONCE = 1 << 20
+_BEGUN_WITHIN_SECONDS = 60.0  # that a segment has got its head, or its program was killed before
 
 
 class Source(Protocol):
@@ -336,7 +337,7 @@ class SpillSegment:
     def ended(self) -> bool:
         """Whether the program will not write to it any more."""
         if self.ring is None:
-            return True
+            return not self._is_written()
         return self.ring.reader.spill_sequence > self.sequence or not self.ring.reader.alive()
 
     def read(self) -> list[Entry]:
@@ -368,6 +369,17 @@ class SpillSegment:
             if self.reader.damaged or (self.reader.rest and not self._was_being_written()):
                 _copy_damaged(self.path)
         return entries
+
+    def _is_written(self) -> bool:
+        """Whether a program writes to it whose ring is not here: somebody has removed it, or it is another
+        place's."""
+        try:
+            return self.reader.is_written() and (
+                self.reader.offset > 0
+                or time.time_ns() - written_at(self.path) < _BEGUN_WITHIN_SECONDS * 1e9
+            )
+        except OSError:
+            return True  # for now
 
     def _was_being_written(self) -> bool:
         """Whether a program may have been killed in the middle of its last record, whose span had

@@ -90,6 +90,24 @@ class Status:
         self._changed = True
         self._next_write = 0.0
 
+    def add(self, other: dict[str, Any]) -> None:
+        """Adds the totals of a spool that this one has taken over.
+
+        Args:
+            other: Its status, see ``read_status``.
+        """
+        self.traces += other["delivered"]["traces"]
+        self.spans += other["delivered"]["spans"]
+        self.bytes += other["delivered"]["bytes"]
+        self.refused += other["refused"]
+        self._sampled_out += other["kept_out"]
+        self._no_room_before += other["no_room"]
+        before = {trace["trace_id"]: trace for trace in other["recent"]}
+        self._recent = OrderedDict({**before, **self._recent})
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        self._changed = True
+
     def done(self, trace: TraceBuffer, disposition: Disposition) -> None:
         """Counts a trace of which nothing is left to deliver."""
         self._changed = True

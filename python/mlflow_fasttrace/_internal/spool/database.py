@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace._internal.base import locks, patching, paths
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.spool.file_locks import close_lock, is_in_place, open_lock
 from mlflow_fasttrace._internal.spool.folder import spools_root
-from mlflow_fasttrace._internal.spool.private_files import open_private
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -45,23 +45,34 @@ def turn(url: URL) -> Iterator[None]:
     if path in held:
         yield
         return
-    fd = _open_lock(path)
+    fd = _locked(path)
     if fd is None:
         yield
         return
     held.add(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         held.discard(path)
-        os.close(fd)
+        close_lock(fd)
 
 
-def _open_lock(path: str) -> int | None:
+def _locked(path: str) -> int | None:
+    """Waits for a lock; None where there can be none."""
     try:
         paths.make_folders(os.path.dirname(path))
-        return open_private(path, os.O_RDWR | os.O_CREAT)
+        while True:
+            fd = open_lock(path)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                os.utime(fd)  # it is in use: see sender/other_places.py
+                found = is_in_place(fd, path)
+            except BaseException:
+                close_lock(fd)
+                raise
+            if found:
+                return fd
+            close_lock(fd)
     except OSError as error:
         let_pass(error)
         return None
@@ -73,7 +84,7 @@ def _lock_of(url: URL) -> str:
     else:
         place = f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
     digest = hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
-    return os.path.join(spools_root(), f"database-{digest[:16]}.lock")
+    return os.path.join(spools_root(), f"database-{digest[:16]}-{os.geteuid()}.lock")
 
 
 def guard() -> None:

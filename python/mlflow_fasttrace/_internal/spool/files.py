@@ -77,6 +77,11 @@ def _names_in(folder: str) -> list[str]:
 # ---- rings ----
 
 
+def is_ring(name: str) -> bool:
+    """Whether a file's name is a ring's."""
+    return _RING_NAME.match(name) is not None
+
+
 def ring_paths(*folders: str) -> list[str]:
     """The rings in some folders."""
     return [
@@ -95,6 +100,16 @@ def ring_stem(path: str) -> str:
 
 
 # ---- segments ----
+
+
+def is_packed(name: str) -> bool:
+    """Whether a file's name is that of a segment that a sender wrote."""
+    return _PACKED_NAME.match(name) is not None
+
+
+def is_spilled(name: str) -> bool:
+    """Whether a file's name is that of a segment that a program writes."""
+    return _SPILL_NAME.match(name) is not None
 
 
 def segment_paths(folder: str, rings: str | None = None) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""The folders of a spool: one for a destination and a set of credentials."""
+"""The folders of a spool: one for a destination, a set of credentials and a place (places.py)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from mlflow_fasttrace._internal.base import paths
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
+from mlflow_fasttrace._internal.spool.file_locks import assert_locks_work, close_lock, open_lock
+from mlflow_fasttrace._internal.spool.places import place_of
 
 #: Bytes that a spool may hold that is not on a disk.
 MEMORY_BYTES = 64 << 20
 SHARED_MEMORY = "/dev/shm"
+#: Ends the names of spools that are not on disk.
+IN_MEMORY = "-memory"
 
 
 def spool_max_bytes(folder: str) -> int:
@@ -25,16 +29,26 @@ def spool_max_bytes(folder: str) -> int:
 class Spool(NamedTuple):
     """Where the programs of one sender leave what they recorded."""
 
-    name: str
+    name: str  # of its destination and credentials, a hyphen, and that of its place
     folder: str  # segments, lock, log: survives a reboot
     rings: str  # rings, on tmpfs where there is one
+
+    @property
+    def credentials(self) -> str:
+        """Stands for the destination and the credentials, wherever the spool lies."""
+        return self.name.partition("-")[0]
+
+    @property
+    def place(self) -> str:
+        """The place of its programs; empty for a spool of an earlier release."""
+        return self.name.removesuffix(IN_MEMORY).partition("-")[2]
 
     def in_memory(self) -> Spool | None:
         """The spool with nothing on a disk that stands in for this one; None without tmpfs."""
         if not self.rings.startswith(SHARED_MEMORY):
             return None
-        folder = self.rings + "-memory"
-        return Spool(name=self.name + "-memory", folder=folder, rings=folder)
+        folder = self.rings + IN_MEMORY
+        return Spool(name=self.name + IN_MEMORY, folder=folder, rings=folder)
 
     def spill_prefixes(self, stem: str) -> tuple[str, str | None]:
         """The paths, up to their numbers, of the segments that a program spills.
@@ -63,12 +77,17 @@ class Spool(NamedTuple):
         """Creates the spool folder, 0700.
 
         Raises:
-            OSError: it cannot be made, or is another user's.
+            OSError: it cannot be made, is another user's, or lies on a file system without locks.
         """
         _make_private(self.folder)
         # A link or a pipe in place of them would stop every sender to come.
         for path in (self.lock, self.log):
             _refuse_other_than_own_file(path)
+        lock = open_lock(self.lock)
+        try:
+            assert_locks_work(lock, self.lock)
+        finally:
+            close_lock(lock)
 
     def make_rings(self) -> None:
         """Creates the folder of the rings, 0700.
@@ -150,18 +169,23 @@ def spool_for(uri: str) -> Spool:
     digest = hashlib.blake2b(
         secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]
     ).hexdigest()
-    return spool_named(root, digest)
+    place = place_of(root, SHARED_MEMORY if _has_shared_memory() else root)
+    return spool_named(root, f"{digest}-{place}")
 
 
-def spool_named(root: str, digest: str) -> Spool:
+def spool_named(root: str, name: str) -> Spool:
     """The folders of a spool below an absolute folder of spools."""
-    folder = os.path.join(root, digest)
+    folder = os.path.join(root, name)
     rings = (
-        os.path.join(SHARED_MEMORY, _name_among_users(), f"{rings_prefix(root)}-{digest}")
-        if paths.is_folder(SHARED_MEMORY) and os.access(SHARED_MEMORY, os.W_OK)
+        os.path.join(SHARED_MEMORY, _name_among_users(), f"{rings_prefix(root)}-{name}")
+        if _has_shared_memory()
         else os.path.join(folder, "rings")
     )
-    return Spool(name=digest, folder=folder, rings=rings)
+    return Spool(name=name, folder=folder, rings=rings)
+
+
+def _has_shared_memory() -> bool:
+    return paths.is_folder(SHARED_MEMORY) and paths.is_allowed(SHARED_MEMORY, os.W_OK)
 
 
 def remove_if_empty(folder: str) -> None:

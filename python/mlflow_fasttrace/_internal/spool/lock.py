@@ -9,8 +9,14 @@ from typing import NamedTuple
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import fcntl, os
 from mlflow_fasttrace._internal.base.version import VERSION
+from mlflow_fasttrace._internal.spool.file_locks import (
+    close_lock,
+    is_in_place,
+    open_lock,
+    try_lock,
+    unlock,
+)
 from mlflow_fasttrace._internal.spool.folder import Spool
-from mlflow_fasttrace._internal.spool.private_files import open_private
 
 _TAKE_OVER_SECONDS = 10.0  # for a sender of another release to end
 _HAND_OVER_SECONDS = 1.0  # for a sender of this release, which may just have been asked to end
@@ -33,27 +39,27 @@ def sender_of(spool: Spool) -> Holder | None:
     ``Lock.take()`` waits for that.
     """
     try:
-        fd = open_private(spool.lock, os.O_RDONLY)
+        fd = open_lock(spool.lock, os.O_RDONLY)
     except OSError as error:
         let_pass(error)
         return None
     try:
-        return None if _try(fd, fcntl.LOCK_SH) else _named_in(fd)
+        return None if try_lock(fd, fcntl.LOCK_SH) else _named_in(fd)
     finally:
-        os.close(fd)
+        close_lock(fd)
 
 
 def named_in(spool: Spool) -> int:
     """The process id of the sender that had a spool's lock last, whether it has it now or not; 0: none has."""
     try:
-        fd = open_private(spool.lock, os.O_RDONLY)
+        fd = open_lock(spool.lock, os.O_RDONLY)
     except OSError as error:
         let_pass(error)
         return 0
     try:
         return _named_in(fd).pid
     finally:
-        os.close(fd)
+        close_lock(fd)
 
 
 class Lock:
@@ -65,8 +71,9 @@ class Lock:
     """
 
     def __init__(self, path: str, *, stays: bool):
+        self._path = path
         self._stays = stays
-        self._fd = open_private(path, os.O_RDWR | os.O_CREAT)
+        self._fd = open_lock(path)
 
     def take(self) -> bool:
         """Takes the lock and writes who has it: process id, version, and whether it stays.
@@ -76,6 +83,18 @@ class Lock:
         Returns:
             Whether this process has the lock now.
         """
+        while self._take():
+            if is_in_place(self._fd, self._path):
+                os.ftruncate(self._fd, 0)
+                stays = " stays" if self._stays else ""
+                os.pwrite(self._fd, f"{os.getpid()} {VERSION}{stays}\n".encode(), 0)
+                return True
+            # The folder was removed, which nobody had used for long, and is there again.
+            close_lock(self._fd)
+            self._fd = open_lock(self._path)
+        return False
+
+    def _take(self) -> bool:
         holder = _named_in(self._fd)
         wait = 0.0
         if holder.version not in ("", VERSION):
@@ -83,10 +102,10 @@ class Lock:
         elif not (self._stays or holder.stays):
             wait = _HAND_OVER_SECONDS
         began = time.monotonic()
-        while not _try(self._fd, fcntl.LOCK_EX):
+        while not try_lock(self._fd, fcntl.LOCK_EX):
             waited = time.monotonic() - began
-            if _try(self._fd, fcntl.LOCK_SH):  # no sender: others look at the lock
-                self.release()
+            if try_lock(self._fd, fcntl.LOCK_SH):  # no sender: others look at the lock
+                unlock(self._fd)
                 if waited >= max(wait, _LOOKS_AT_LOCK_SECONDS):
                     return False
                 time.sleep(random.uniform(0.0, 0.002))
@@ -94,18 +113,23 @@ class Lock:
                 return False
             else:
                 time.sleep(0.02)
-        os.ftruncate(self._fd, 0)
-        stays = " stays" if self._stays else ""
-        os.pwrite(self._fd, f"{os.getpid()} {VERSION}{stays}\n".encode(), 0)
         return True
+
+    def is_in_place(self) -> bool:
+        """Whether the lock is the one that others find."""
+        return is_in_place(self._fd, self._path)
+
+    def touch(self) -> None:
+        """Shows, by the file's time, that the sender that has the lock is at work."""
+        os.utime(self._fd)
 
     def release(self) -> None:
         """Gives the lock back. It may be taken again."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        unlock(self._fd)
 
     def close(self) -> None:
         """Gives the lock back and closes its file."""
-        os.close(self._fd)
+        close_lock(self._fd)
 
 
 def _named_in(fd: int) -> Holder:
@@ -113,12 +137,3 @@ def _named_in(fd: int) -> Holder:
     if len(words) < 2 or not words[0].isdigit():
         return Holder()
     return Holder(int(words[0]), words[1], words[2:] == ["stays"])
-
-
-def _try(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        let_pass(error)
-        return False
-    return True

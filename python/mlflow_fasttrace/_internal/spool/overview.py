@@ -26,7 +26,13 @@ from mlflow_fasttrace._internal.spool.files import (
     segment_paths,
     spill_stem,
 )
-from mlflow_fasttrace._internal.spool.folder import Spool, rings_prefix, spool_named, spools_root
+from mlflow_fasttrace._internal.spool.folder import (
+    IN_MEMORY,
+    Spool,
+    rings_prefix,
+    spool_named,
+    spools_root,
+)
 from mlflow_fasttrace._internal.spool.lock import sender_of
 from mlflow_fasttrace._internal.spool.private_files import open_private
 from mlflow_fasttrace._internal.spool.reading import Item, open_ring, ring_items, segment_items
@@ -41,8 +47,7 @@ from mlflow_fasttrace._internal.spool.status_file import (
 #: The bytes of each spool's segments that are read for its figures; of the rest only the size is.
 COUNTED_BYTES = 64 << 20
 
-_SPOOL_NAME = re.compile(r"^[0-9a-f]{16}(-memory)?$")
-_IN_MEMORY = "-memory"  # ends the names of spools that are not on disk
+_SPOOL_NAME = re.compile(rf"^[0-9a-f]{{16}}(-[0-9a-f]{{8}})?({IN_MEMORY})?$")
 _MAX_REASON = 2000  # characters of a dead letter's reason that are read
 
 
@@ -214,8 +219,8 @@ def all_spools() -> list[Spool]:
 
 def _spool(root: str, name: str) -> Spool | None:
     """The spool of a folder's name; None where it would lie in a shared memory that is not there."""
-    spool = spool_named(root, name.removesuffix(_IN_MEMORY))
-    return spool.in_memory() if name.endswith(_IN_MEMORY) else spool
+    spool = spool_named(root, name.removesuffix(IN_MEMORY))
+    return spool.in_memory() if name.endswith(IN_MEMORY) else spool
 
 
 def _spool_names(folder: str, prefix: str = "") -> list[str]:
