@@ -59,6 +59,7 @@ typedef struct {
     uint64_t flush_seen;      /* the flush request last acted on */
     uint64_t heartbeat_ns;    /* when a sender last looked at the ring (steady_ns); 0 never */
     uint64_t spool_is_full;   /* 1: no new traces, what waits has reached the spool's bound */
+    uint64_t sender_pid;      /* of the sender that looked last; 0: none has */
 } RingHeader;
 
 #define AT(field, offset) static_assert(offsetof(RingHeader, field) == (offset), #field)
@@ -82,6 +83,7 @@ AT(server_state, 152);
 AT(flush_seen, 160);
 AT(heartbeat_ns, 168);
 AT(spool_is_full, 176);
+AT(sender_pid, 184);
 #undef AT
 static_assert(sizeof(RingHeader) <= RING_HEADER_SIZE, "the header has a page of its own");
 

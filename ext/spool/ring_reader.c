@@ -290,6 +290,7 @@ static PyObject *ring_reader_heartbeat(RingReader *reader, PyObject *arg)
     if (spool_is_full < 0 || !reader_usable(reader)) {
         return NULL;
     }
+    store_release(&reader->header->sender_pid, (uint64_t)getpid());
     store_release(&reader->header->heartbeat_ns, steady_ns());
     store_release(&reader->header->spool_is_full, (uint64_t)spool_is_full);
     Py_RETURN_NONE;
@@ -349,6 +350,8 @@ READER_GETTER(refused, load_acquire(&reader->header->refused))
 READER_GETTER(refused_traces, load_acquire(&reader->header->refused_traces))
 
 READER_GETTER(delivered, load_acquire(&reader->header->delivered))
+
+READER_GETTER(heartbeat_ns, load_acquire(&reader->header->heartbeat_ns))
 
 READER_GETTER(spilled, load_acquire(&reader->header->spilled))
 
@@ -413,6 +416,8 @@ static PyGetSetDef ring_reader_getset[] = {
      "Traces that were not begun for want of place.", NULL},
     {"delivered", (getter)ring_reader_delivered, NULL, "Bytes that the server has acknowledged.",
      NULL},
+    {"heartbeat_ns", (getter)ring_reader_heartbeat_ns, NULL,
+     "When a sender last looked at the ring, by a clock that begins anywhere; 0: none has.", NULL},
     {"spilled", (getter)ring_reader_spilled, NULL, "Records spilled so far.", NULL},
     {"spill_delivered", (getter)ring_reader_spill_delivered, NULL,
      "Records of spill segments that are delivered.", NULL},

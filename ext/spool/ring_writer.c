@@ -447,11 +447,51 @@ static PyObject *ring_writer_progress(Ring *ring, PyObject *unused)
         (unsigned long long)h->refused_traces);
 }
 
+static PyObject *ring_writer_heartbeat(Ring *ring, PyObject *unused)
+{
+    (void)unused;
+    if (!ring_is_ours(ring)) {
+        Py_RETURN_NONE;
+    }
+    return Py_BuildValue("(KK)", (unsigned long long)load_acquire(&ring->header->heartbeat_ns),
+                         (unsigned long long)load_acquire(&ring->header->sender_pid));
+}
+
+static PyObject *ring_writer_append(Ring *ring, PyObject *records)
+{
+    Py_ssize_t count = PyList_Size(records), done = 0;
+    if (count < 0) {
+        return NULL;
+    }
+    for (; done < count; done++) {
+        char *bytes;
+        Py_ssize_t size;
+        /* The list and its items are the caller's, and no Python code runs before the next. */
+        if (PyBytes_AsStringAndSize(PyList_GetItem(records, done), &bytes, &size) < 0) {
+            return NULL;
+        }
+        Buffer record = {.data = bytes, .len = (size_t)size};
+        if (!ring_put(ring, &record)) {
+            break;
+        }
+    }
+    ring_publish(ring);
+    return PyLong_FromSsize_t(done);
+}
+
 static PyMethodDef ring_writer_methods[] = {
     {"close", (PyCFunction)ring_writer_close, METH_NOARGS,
      "close($self, /)\n--\n\nSay that nothing more is appended, and let go of the ring."},
     {"request_flush", (PyCFunction)ring_writer_request_flush, METH_NOARGS,
      "request_flush($self, /)\n--\n\nAsk the sender to deliver now; the number of the request."},
+    {"heartbeat", (PyCFunction)ring_writer_heartbeat, METH_NOARGS,
+     "heartbeat($self, /)\n--\n\n"
+     "When a sender last looked at the ring, in nanoseconds of a clock that begins anywhere, and "
+     "its\n"
+     "process id, both 0 where none has; None when the ring is closed or a parent process's."},
+    {"append", (PyCFunction)ring_writer_append, METH_O,
+     "append($self, records, /)\n--\n\n"
+     "Append records of another ring of this process; how many found a place."},
     {"progress", (PyCFunction)ring_writer_progress, METH_NOARGS,
      "progress($self, /)\n--\n\n"
      "(head, tail, delivered, spilled, spill_delivered, server_state, refused records, refused\n"

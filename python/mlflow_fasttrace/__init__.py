@@ -66,18 +66,16 @@ _reason = environment.not_covered()
 #: Whether every name is MLflow's own: where the core is not wanted, or cannot be.
 _PURE = environment.disabled() or _reason is not None
 if _reason is not None and not environment.disabled():
-    import logging
+    from mlflow_fasttrace._internal.base.log import logger as _logger
 
-    logging.getLogger("mlflow_fasttrace").warning("Tracing runs on MLflow itself: %s.", _reason)
+    _logger.warning("Tracing runs on MLflow itself: %s.", _reason)
 if not _PURE:
     try:
         from mlflow_fasttrace import _core as _core
     except ImportError as error:
-        import logging
+        from mlflow_fasttrace._internal.base.log import logger as _logger
 
-        logging.getLogger("mlflow_fasttrace").warning(
-            "The C core cannot be loaded (%s); tracing runs on MLflow itself.", error
-        )
+        _logger.warning("The C core cannot be loaded (%s); tracing runs on MLflow itself.", error)
         _PURE = True
 
 aliases.enable(frozenset() if _PURE else _SUBMODULES)

@@ -286,6 +286,8 @@ class RingWriter:
     ) -> RingWriter: ...
     def close(self) -> None: ...
     def request_flush(self) -> int: ...
+    def append(self, records: list[bytes], /) -> int: ...
+    def heartbeat(self) -> tuple[int, int] | None: ...
     def progress(self) -> tuple[int, int, int, int, int, int, int, int] | None:
         """(head, tail, delivered, spilled, spill_delivered, server_state, refused records, refused
         traces); None when the ring is closed or a parent process's."""
@@ -311,6 +313,7 @@ class RingReader:
     refused: int
     refused_traces: int
     delivered: int
+    heartbeat_ns: int
     spilled: int
     spill_delivered: int
     server_state: int

@@ -72,10 +72,13 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
     """
     if not flush.flush():
         log.warn(
-            f"Not everything was delivered within {flush.FLUSH_SECONDS:g} s; delivery goes on in the "
-            "background, nothing is lost."
+            f"Not everything is delivered after {flush.FLUSH_SECONDS:g} s: {flush.what_waits()}. "
+            "This process goes on, and so does delivery."
         )
 
+
+#: Of functions of MLflow that ``after_flush`` hands out: a parameter's former name, and its present one.
+_FORMER_PARAMETERS = {"search_traces": ("experiment_ids", "locations")}
 
 #: By name, what ``after_flush`` returned.
 _after_flush: dict[str, Callable[..., Any]] = {}
@@ -90,7 +93,17 @@ def after_flush(name: str) -> Callable[..., Any]:
         name: Its name in ``mlflow``.
     """
 
+    former, present = _FORMER_PARAMETERS.get(name, ("", ""))
+
     def call(*args: Any, **kwargs: Any) -> Any:
+        if former in kwargs and present not in kwargs:
+            # MLflow would say so of this line, not of the program's.
+            warnings.warn(
+                f"Parameter '{former}' is deprecated. Please use '{present}' instead.",
+                category=FutureWarning,
+                stacklevel=2,
+            )
+            kwargs[present] = kwargs.pop(former)
         function = _mlflow(name)
         _describe(call, function)
         return function(*args, **kwargs)
@@ -435,6 +448,12 @@ def log_trace(
     Returns:
         The id of the trace.
     """
+    warnings.warn(
+        "``mlflow.tracing.fluent.log_trace`` is deprecated since 3.6.0. This method will be removed in a future "
+        "release.",
+        category=FutureWarning,
+        stacklevel=2,
+    )
     attributes = dict(attributes or {})
     if intermediate_outputs:
         attributes["mlflow.trace.intermediate_outputs"] = intermediate_outputs

@@ -19,7 +19,7 @@ from mlflow_fasttrace.tracing import (
     set_tracing_context_from_http_request_headers,
 )
 from support.processes import module_path
-from support.records import items_of, traces_in
+from support.records import NoSource, items_of, traces_in
 from support.traces import traces_of
 from support.waiting import free_port, wait_until
 
@@ -162,7 +162,7 @@ def test_the_info_is_that_of_the_process_that_began_the_trace(recorded, remote_f
     begun = items_of(recorded.reader)  # the root is open still
     assembler = Assembler()
     for kind, _trace, record in part + begun if remote_first else begun + part:
-        assembler.add([Entry(None, 0, kind, trace_id, record)])
+        assembler.add([Entry(NoSource(), 0, kind, trace_id, record)])
     trace = assembler.open[trace_id]
     assert not trace.remote
     assert trace.info.info["name"] == "root"

@@ -6,6 +6,7 @@ The long forms are those of docs/reliability.md, which has their figures; they p
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import mmap
 import os
@@ -20,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.fault_proxy import FaultProxy
+from support.fault_proxy import FaultProxy, Reply
 from support.servers import MlflowServer
 from support.spools import sender_pids
 from support.texts import program_text
@@ -163,17 +164,54 @@ sys.stdin.read()
 """
 
 
+#: The same of traces that cost something and get feedback; what it counts are traces.
+ADDING_UP = """
+import mmap, os, sys, time
+import mlflow_fasttrace as mlflow
+
+counter = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 8)
+mlflow.set_tracking_uri(sys.argv[2])
+os.environ["MLFLOW_EXPERIMENT_NAME"] = sys.argv[3]
+
+@mlflow.trace(span_type="CHAT_MODEL")
+def call(n):
+    span = mlflow.get_current_active_span()
+    usage = {"input_tokens": 10, "output_tokens": 1, "total_tokens": 11}
+    span.set_attribute("mlflow.chat.tokenUsage", usage)
+    span.set_attribute("mlflow.llm.cost", {"input_cost": 0.1, "output_cost": 0.01, "total_cost": 0.11})
+
+@mlflow.trace
+def root(n):
+    trace_id = mlflow.get_current_active_span().trace_id
+    for i in range(4):
+        call(n)
+        mlflow.log_feedback(trace_id=trace_id, name=f"q{i}", value=float(n))
+        if n % 3 == 0:
+            time.sleep(0.05)
+
+for n in range(12):
+    root(n)
+    counter[:] = (n + 1).to_bytes(8, "little")
+sys.stdin.read()
+"""
+
+
 class Counting:
     """A program that is killed at some moment, with its sender, or only the sender."""
 
-    def __init__(self, folder: Path, server: MlflowServer, number: int, chance: random.Random):
+    code = COUNTING
+    longest = 0.005  # seconds until it is killed
+
+    def __init__(
+        self, folder: Path, server: MlflowServer | FaultProxy, number: int, chance: random.Random
+    ):
         self.experiment = f"killed {number}"
         self.kills = chance.choice([("program",), ("sender",), ("program", "sender")])
-        self.seconds = chance.uniform(0.0, 0.005)
+        self.seconds = chance.uniform(0.0, self.longest)
         self.counter = folder / f"{number}.count"
         self.counter.write_bytes(bytes(8))
         script = folder / "counting.py"
-        script.write_text(COUNTING)
+        script.write_text(self.code)
         self.process = subprocess.Popen(
             [sys.executable, str(script), str(self.counter), server.uri, self.experiment],
             stdin=subprocess.PIPE,
@@ -182,6 +220,7 @@ class Counting:
                 **os.environ,
                 "MLFLOW_FASTTRACE_RING_BYTES": str(chance.choice([64 << 10, 4 << 20])),
                 "MLFLOW_FASTTRACE_EXIT_TIMEOUT": "0",
+                "MLFLOW_FASTTRACE_OPEN_TRACE_SECONDS": chance.choice(["0", "4"]),
             },
         )
 
@@ -246,6 +285,65 @@ def test_all_that_ended_arrives_after_kills_at_any_moment(
     assert not list(own_spool.glob("*/*.damaged"))
     assert not list(own_spool.glob("*/refused-*"))
     print(json.dumps({"kills": kills, "spans": spans}))
+
+
+class AddingUp(Counting):
+    code = ADDING_UP
+    longest = 1.0
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=LONG)])
+def test_what_a_server_adds_up_is_right_though_answers_are_lost_and_everything_is_killed(
+    server, own_spool, run_program, tmp_path, kills
+):
+    """Every tenth answer is lost after the server has taken the request. Of every trace that had ended there are
+    all spans, once, its feedback, once, and the sums of its calls."""
+    chance = random.Random(f"{kills} kills, lost answers")
+    requests = itertools.count(1)
+
+    def lose_answers(_request):
+        return Reply(forward=True, drop=True) if next(requests) % 10 == 0 else None
+
+    with FaultProxy(server.uri, lose_answers) as proxy:
+        killed = []
+        for number in range(kills):
+            one = AddingUp(tmp_path, proxy, number + kills * 2000, chance)
+            one.kill(own_spool)
+            killed.append(one)
+        last = f"after {kills} kills and lost answers"
+        process = run_program(program_text(proxy.uri, last, 1))
+        assert process.returncode == 0, process.err
+        traces = 0
+        for one in killed:
+            ended = one.ended
+
+            def there(one=one, ended=ended):
+                return stored_traces(server, one.experiment)["OK"] >= ended
+
+            wait_until(there, 120, f"{ended} traces of {one.experiment}, of which {one.kills} died")
+            whole = [
+                trace
+                for trace in traces_of(server.uri, one.experiment)
+                if trace.info.state.value == "OK"
+            ]
+            numbers = Counter()
+            for trace in whole:
+                (root,) = [span for span in trace.data.spans if span.parent_id is None]
+                numbers[root.inputs["n"]] += 1
+                found = (
+                    Counter(span.name for span in trace.data.spans),
+                    trace.info.token_usage["total_tokens"],
+                    round(trace.info.cost["total_cost"], 6),
+                    sorted(assessment.name for assessment in trace.info.assessments),
+                )
+                calls = Counter(root=1, call=4)
+                assert found == (calls, 44, 0.44, ["q0", "q1", "q2", "q3"]), one.kills
+            assert set(numbers) >= set(range(ended)), one.kills
+            assert set(numbers.values()) == {1}, one.kills
+            traces += len(whole)
+    assert not list(own_spool.glob("*/*.damaged"))
+    assert not list(own_spool.glob("*/refused-*"))
+    print(json.dumps({"kills": kills, "traces": traces}))
 
 
 class ComesAndGoes(threading.Thread):

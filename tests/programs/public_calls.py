@@ -1059,17 +1059,25 @@ def read_a_ring():
     assert got >= 3, f"{got} records were read of the ring {path} behind {before}"
 
 
-@case("_core.RingWriter", "_core.RingReader", "_core.RingWriter.progress", own=True)
+@case(
+    "_core.RingWriter",
+    "_core.RingReader",
+    "_core.RingWriter.progress",
+    "_core.RingWriter.append",
+    "_core.RingWriter.heartbeat",
+    own=True,
+)
 def make_a_ring():
     path = f"{Place.folder}/made.ring"
 
     def call():
         writer = _core.RingWriter(path, 1 << 16, f"{Place.folder}/made-spill", memory_prefix=path)
         reader = _core.RingReader(path)
-        return reader.capacity, writer.progress() is not None
+        appended = writer.append([b"record"])
+        return reader.capacity, writer.progress() is not None, writer.heartbeat(), appended
 
     outcome = yield call
-    outcome.is_own((1 << 16, True))
+    outcome.is_own((1 << 16, True, (0, 0), 1))
     outcome = None
     Path(path).unlink(missing_ok=True)
 

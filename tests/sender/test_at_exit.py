@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.recording.rings import Progress, Ring, rings
+from mlflow_fasttrace._internal.sender.status import Status
 from mlflow_fasttrace._internal.spool.folder import Spool
+from mlflow_fasttrace._internal.spool.lock import Holder
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
+from support.processes import run_module
 
 URI = "http://user:secret@there"
 SPOOL = Spool("name", "/spool", "/rings")
@@ -32,7 +37,7 @@ def said(monkeypatch, caplog):
 
     def said(ring):
         monkeypatch.setattr(rings, "in_use", {} if ring.spool is None else {"name": ring})
-        monkeypatch.setattr(rings, "orphaned", [ring] if ring.spool is None else [])
+        monkeypatch.setattr(rings, "retired", [ring] if ring.spool is None else [])
         monkeypatch.setattr(flush, "flush", lambda *args, **kwargs: False)
         monkeypatch.setenv("MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT", "0")
         monkeypatch.setattr(flush.log, "warn", flush.log.logger.warning)
@@ -43,15 +48,18 @@ def said(monkeypatch, caplog):
     return said
 
 
+NEXT = "delivered by the next program that records for it, or by `mlflow-fasttrace send`."
+
+
 @pytest.mark.parametrize("progress", [NOT_DELIVERED, SPILLED], ids=["in the ring", "spilled"])
 @pytest.mark.parametrize(
     ("spool", "state", "words"),
     [
-        (SPOOL, ServerState.UNKNOWN, ["does not answer yet", "is kept (/spool)", "when it does"]),
-        (SPOOL, ServerState.UNAVAILABLE, ["does not answer yet", "is kept (/spool)"]),
-        (SPOOL, ServerState.ANSWERS, ["has not taken everything yet", "delivered afterwards"]),
+        (SPOOL, ServerState.UNKNOWN, ["has not been sent anything yet", "is kept (/spool)", NEXT]),
+        (SPOOL, ServerState.UNAVAILABLE, ["takes nothing now", "is kept (/spool)", NEXT]),
+        (SPOOL, ServerState.ANSWERS, ["has not taken everything yet", NEXT]),
         (SPOOL, ServerState.FORBIDS, ["refuses the credentials", "is kept (/spool)", "other ones"]),
-        (None, ServerState.UNAVAILABLE, ["does not answer", "in memory is lost"]),
+        (None, ServerState.UNAVAILABLE, ["takes nothing now", "in memory is lost"]),
         (None, ServerState.ANSWERS, ["has not taken everything yet", "in memory is lost"]),
         (None, ServerState.FORBIDS, ["refuses the credentials", "in memory is lost"]),
     ],
@@ -85,3 +93,75 @@ def test_a_folder_outlives_a_container_in_a_volume_alone():
 @pytest.mark.parametrize("state", ServerState)
 def test_nothing_is_said_where_all_is_delivered(spool, state, said):
     assert said(Stopped(spool, state, **DELIVERED)) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "words"),
+    [
+        (
+            f"{URI} does not answer: X",
+            ServerState.UNAVAILABLE,
+            ["does not answer yet", "when it does"],
+        ),
+        (
+            "answers 503",
+            ServerState.UNAVAILABLE,
+            ["takes nothing now (answers 503)", "when it does"],
+        ),
+        (
+            None,
+            ServerState.ANSWERS,
+            ["has not taken everything yet", "by the sender, which goes on"],
+        ),
+        (
+            None,
+            ServerState.UNKNOWN,
+            ["has not been sent anything yet", "by the sender, which goes on"],
+        ),
+    ],
+)
+def test_the_line_says_what_the_sender_knows(error, state, words, said, tmp_path, monkeypatch):
+    status = Status(str(tmp_path), "http://there")
+    if error is not None:
+        status.error(error)
+    status.end()
+    monkeypatch.setattr(flush, "sender_of", lambda spool: Holder(1, "1.0"))
+    spool = Spool("name", str(tmp_path), "/rings")
+    (line,) = said(Stopped(spool, state, **NOT_DELIVERED))
+    assert all(word in line for word in words), line
+
+
+LOGS = """
+import logging, mlflow_fasttrace
+from mlflow_fasttrace._internal.base import log
+log.warn("by itself")
+{configured}
+log.warn("configured")
+"""
+OWN_LINE = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d WARNING mlflow_fasttrace: ")
+
+
+@pytest.mark.parametrize(
+    ("configured", "line"),
+    [
+        ("logging.basicConfig(format='root %(message)s')", "root configured"),
+        ("log.logger.addHandler(logging.StreamHandler())", "configured"),
+        ("log.logger.addHandler(logging.NullHandler())", None),
+        ("log.logger.setLevel(logging.ERROR)", None),
+    ],
+)
+def test_lines_are_as_mlflows_where_nobody_says_otherwise(configured, line, run_program):
+    process = run_program(LOGS.format(configured=configured))
+    first, *rest = process.err.splitlines()
+    assert OWN_LINE.sub("", first) == "by itself" != first
+    assert rest == ([] if line is None else [line])
+
+
+def test_deprecations_are_those_of_mlflow_on_the_programs_lines(own_spool):
+    found = [
+        run_module("programs.deprecated", module, MLFLOW_TRACKING_URI=f"sqlite:///{own_spool}/x.db")
+        for module in ("mlflow", "mlflow_fasttrace")
+    ]
+    mlflow, ours = (process.stdout.splitlines() for process in found)
+    assert len(mlflow) == 5
+    assert ours == mlflow

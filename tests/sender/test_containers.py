@@ -10,7 +10,7 @@ import time
 
 import pytest
 from support.fault_proxy import FaultProxy
-from support.texts import assert_all_there, program_text
+from support.texts import assert_all_there, program_text, says_that_it_waits, without_origin
 from support.waiting import free_port
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -52,7 +52,7 @@ def test_the_first_process_waits_until_all_is_delivered(server, own_spool, shim)
             MLFLOW_FASTTRACE_EXIT_TIMEOUT="0.2",
         )
     assert program.returncode == 0, program.stderr
-    (line,) = program.stderr.splitlines()
+    (line,) = without_origin(program.stderr).splitlines()
     assert line.startswith("Nothing that this process leaves outlives it, so it waits until ")
     assert proxy.uri in line
     assert_all_there(server.uri, name, 60)
@@ -68,7 +68,8 @@ def test_what_is_lost_with_a_container_is_said(own_spool):
     assert program.returncode == 0, program.stderr
     waits, lost = program.stderr.splitlines()
     assert "for 1 seconds at most" in waits
-    assert "does not answer yet: what this process recorded ends with its container" in lost
+    assert says_that_it_waits(lost)
+    assert ": what this process recorded ends with its container" in lost
 
 
 def test_another_process_of_a_container_does_not_wait(own_spool):

@@ -11,6 +11,7 @@ import tempfile
 import pytest
 from support.otlp_receiver import Receiver
 from support.spools import sender_pids
+from support.texts import without_origin
 
 BEGINNING = """
 import faulthandler, json, os, sys, time
@@ -44,7 +45,7 @@ def run(run_program, collector, own_spool):
             **environment,
         )
         assert program.returncode == 0, program.err
-        return json.loads(program.out.splitlines()[-1]), program.err.splitlines()
+        return json.loads(program.out.splitlines()[-1]), without_origin(program.err).splitlines()
 
     return run
 

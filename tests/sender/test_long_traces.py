@@ -75,6 +75,43 @@ def test_the_cost_is_whole_though_another_sender_goes_on(server, own_spool, run_
     assert len(trace.data.spans) == 7
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["one sender", "two senders"])
+def test_the_cost_is_whole_though_answers_to_parts_are_lost(
+    server, own_spool, run_program, tmp_path, killed
+):
+    """The server has taken parts that count as undelivered when the trace has ended: its sender, or the next one,
+    sends them again."""
+    experiment = f"lost answers {killed}"
+    ended = tmp_path / "ended"
+    taken = []
+
+    def lose_answers(request: Request):
+        if request.path == "/v1/traces" and not ended.exists():
+            taken.append(request)
+            return Reply(forward=True, drop=True)
+        return None
+
+    then = "time.sleep(0.3)"
+    kill = "os.kill(int(open(glob.glob(SPOOL + '/*/sender.lock')[0]).read().split()[0]), 9)"
+    code = AGENT.format(experiment=experiment, then=then, end="")
+    code = code.replace("mlflow.flush_trace_async_logging()\n        ", "").replace(
+        "agent()\nmlflow",
+        "import glob, os\nSPOOL = os.environ['MLFLOW_FASTTRACE_SPOOL_DIR']\n"
+        f"agent()\n{kill if killed else ''}\nopen('ended', 'w').close()\nmlflow",
+    )
+    with FaultProxy(server.uri, lose_answers) as proxy:
+        process = run_program(
+            code, MLFLOW_TRACKING_URI=proxy.uri, MLFLOW_FASTTRACE_OPEN_TRACE_SECONDS="0"
+        )
+        assert process.returncode == 0, process.err
+    assert taken
+    (trace,) = traces_of(server.uri, experiment)
+    assert trace.info.cost["total_cost"] == pytest.approx(0.66)
+    assert trace.info.token_usage == {"input_tokens": 60, "output_tokens": 15, "total_tokens": 75}
+    assert [assessment.name for assessment in trace.info.assessments] == ["q", "r"]
+    assert len(trace.data.spans) == 7
+
+
 def test_what_is_known_of_a_trace_arrives_though_its_program_is_killed(
     server, own_spool, run_program
 ):

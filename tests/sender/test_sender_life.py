@@ -6,12 +6,16 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.recording import supervisor
+from mlflow_fasttrace._internal.recording.rings import Ring
 from mlflow_fasttrace._internal.spool.files import new_segment_path
 from mlflow_fasttrace._internal.spool.folder import spool_for
 from mlflow_fasttrace._internal.spool.lock import Lock
@@ -156,8 +160,65 @@ def test_a_sender_is_asked_to_end_where_python_lacks_pidfd(lacks, own_spool, mon
         monkeypatch.delattr(supervisor.signal, "pidfd_send_signal")
     uri = "http://127.0.0.1:9"
     with sender_of_an_older_release(uri, stays=False) as older:
-        supervisor._ask_to_end(older.pid, spool_for(uri))
+        assert supervisor._signal(older.pid, spool_for(uri), signal.SIGTERM)
         assert older.wait(10) in (0, -15)
+
+
+#: Its sender stands still once it has delivered the first trace.
+SENDER_STANDS_STILL = """
+import signal
+from mlflow_fasttrace._internal.recording import supervisor
+from mlflow_fasttrace._internal.recording.flush import flush
+from mlflow_fasttrace._internal.recording.rings import rings
+from mlflow_fasttrace._internal.spool.lock import sender_of
+supervisor._SILENT_SECONDS = supervisor._LAST_SECONDS = 1.0
+root(0)
+assert flush()
+(ring,) = rings
+stopped = sender_of(ring.spool).pid
+os.kill(stopped, signal.SIGSTOP)
+root(1)
+assert flush(60.0)
+assert sender_of(ring.spool).pid != stopped
+"""
+
+
+def test_a_sender_that_does_nothing_is_replaced(server, own_spool, run_program):
+    """It is stopped: SIGTERM does not end it either."""
+    process = run_program(
+        program_text(server.uri, "stands still", 0, SENDER_STANDS_STILL),
+        MLFLOW_HTTP_REQUEST_TIMEOUT="1",
+    )
+    assert process.returncode == 0, process.err
+    (line,) = process.err.splitlines()
+    assert "has given no sign of life for" in line
+    assert_all_there(server.uri, "stands still", 2)
+
+
+def test_a_program_that_stood_still_itself_gives_its_sender_time(own_spool, monkeypatch, caplog):
+    """The container was frozen, say: for an hour neither of them did anything."""
+    clock = [1000.0]
+    monkeypatch.setattr(supervisor.clock, "monotonic", lambda: clock[0])
+    uri = "http://127.0.0.1:9"
+    spool = spool_for(uri)
+    spool.make_folder()
+    spool.make_rings()
+    writer = _core.RingWriter(f"{spool.rings}/1-00000000.ring", 64 << 10, spool.folder + "/spill")
+    ring = Ring(spool, uri, writer, f"{spool.rings}/1-00000000.ring", spool.credentials)
+    looks = supervisor.Supervisor()
+    with sender_of_an_older_release(uri, stays=False) as sender:
+        lock = Path(spool.lock)
+        lock.write_text(lock.read_text().replace(" 0.0.1", f" {VERSION}"))
+        looks.ensure_sender(ring)
+        for _ in range(3):
+            clock[0] += 3600
+            looks.ensure_sender(ring)
+        assert sender.poll() is None
+        assert caplog.messages == []
+        for _ in range(100):
+            clock[0] += 3
+            looks.ensure_sender(ring)
+        assert sender.wait(10) in (0, -15, -9)
 
 
 #: Five senders are killed as soon as they have their lock, and none of them is seen.

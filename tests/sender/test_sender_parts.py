@@ -22,16 +22,7 @@ from mlflow_fasttrace._internal.sender.transport import partial_success, retry_a
 from mlflow_fasttrace._internal.sender.verdicts import Canary, Verdicts
 from mlflow_fasttrace._internal.spool.records import Kind
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
-
-
-class Source:
-    """Counts what its entries acknowledge."""
-
-    def __init__(self):
-        self.delivered = 0
-
-    def delivered_one(self) -> None:
-        self.delivered += 1
+from support.records import NoSource
 
 
 def trace_of(*sizes: int, number: int = 0) -> TraceBuffer:
@@ -39,7 +30,7 @@ def trace_of(*sizes: int, number: int = 0) -> TraceBuffer:
     trace = TraceBuffer(number.to_bytes(16, "big"))
     for n, size in enumerate(sizes):
         record = bytes(22) + n.to_bytes(8, "big") + bytes(size - 30)
-        trace.add(Entry(Source(), n, Kind.SPAN, trace.trace_id, record), None)
+        trace.add(Entry(NoSource(), n, Kind.SPAN, trace.trace_id, record), None)
     return trace
 
 

@@ -21,7 +21,7 @@ from mlflow_fasttrace._internal.spool.status_file import read_status
 from support.fault_proxy import FaultProxy, Reply
 from support.made_records import span_record, trace_record
 from support.shims import build_shim
-from support.texts import assert_all_there, program_text, wait_for_file
+from support.texts import assert_all_there, program_text, wait_for_file, without_origin
 from support.waiting import wait_until
 
 CONTAINER = ["unshare", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child", "sh", "-c"]
@@ -160,7 +160,7 @@ def test_memory_takes_over_where_files_cannot_be_locked(server, own_spool, run_p
         NO_LOCKS=str(own_spool),
     )
     assert process.returncode == 0
-    (line,) = process.err.splitlines()
+    (line,) = without_origin(process.err).splitlines()
     assert line.startswith(
         "The spool folder cannot be used ([Errno 37] no files can be locked there:"
     )

@@ -32,7 +32,7 @@ from mlflow_fasttrace._internal.sender.trace_infos import (
     start_trace_body,
     trace_info,
 )
-from support.records import Recorded
+from support.records import NoSource, Recorded
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def finished(tmp_path):
     def run(program) -> dict:
         program()
         assembler = Assembler()
-        assembler.add([Entry(None, *item) for item in recorded.reader.drain(1 << 20)])
+        assembler.add([Entry(NoSource(), *item) for item in recorded.reader.drain(1 << 20)])
         (trace,) = ready_traces(assembler, everything=True)
         trace.summarize()
         return trace_info(trace, "7")

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from support.fault_proxy import FaultProxy
 from support.servers import MlflowServer
 from support.shims import build_shim
 from support.spools import clean_up
-from support.texts import assert_all_there, program_text, shared_memory_in
+from support.texts import assert_all_there, program_text, shared_memory_in, wait_for_file
 from support.traces import traces_of
 from support.waiting import wait_until
 
@@ -232,9 +235,53 @@ shutil.rmtree(ring.spool.rings)
 for n in range(60, 70):
     root(n)
 supervisor.restart()
-for n in range(70, 100):
+for n in range(70, 99):
     root(n)
+began.set_inputs({"n": 99})
+began.end()
+assert not supervisor._threads
 """
-    process = run_program(program_text(server.uri, "vanished", 50, then))
+    before = """
+began = mlflow.start_span_no_context("root")
+mlflow.start_span_no_context("leaf", parent_span=began).end()
+"""
+    process = run_program(program_text(server.uri, "vanished", 50, then, before))
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "vanished", 100)
+
+
+def test_a_ring_that_vanishes_beside_its_sender_is_that_sender_s(server, own_spool, run_program):
+    """A cleaner of /dev/shm removes it while the sender waits for an answer, so that it gives no heartbeat."""
+    away = threading.Event()
+
+    def slow_once(request):
+        if not away.is_set():
+            away.set()
+            time.sleep(5)
+
+    then = f"""
+import shutil
+from mlflow_fasttrace._internal.recording.rings import rings
+from mlflow_fasttrace._internal.recording.supervisor import supervisor
+{wait_for_file("asked")}
+(ring,) = rings.in_use.values()
+shutil.rmtree(ring.spool.rings)
+for n in range(50, 60):
+    root(n)
+until = time.monotonic() + 4
+while time.monotonic() < until:
+    supervisor.restart()
+    time.sleep(0.1)
+assert not supervisor._threads
+mlflow.flush_trace_async_logging()
+assert list(rings) == [ring]
+"""
+    with FaultProxy(server.uri, slow_once) as proxy:
+        process = run_program(program_text(proxy.uri, "beside", 50, then), wait=False)
+        assert away.wait(30)
+        (process.folder / "asked").touch()
+        process.finish()
+        assert process.returncode == 0, process.err
+        assert_all_there(server.uri, "beside", 60)
+    infos = [request for request in proxy.requests if request.path == "/api/3.0/mlflow/traces"]
+    assert len(infos) == 60

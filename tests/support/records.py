@@ -179,3 +179,16 @@ def record_number(n: int, size: int = 10) -> None:
 
 def numbers_in(source: Source) -> list[int]:
     return [span.inputs["n"] for span in spans_in(source)]
+
+
+class NoSource:
+    """Stands for the ring or segment of entries that are made by hand."""
+
+    def __init__(self) -> None:
+        self.delivered = 0
+
+    def delivered_one(self) -> None:
+        self.delivered += 1
+
+    def was_tried(self, position: int) -> bool:
+        return False

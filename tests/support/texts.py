@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -33,6 +34,21 @@ def root(n):
 
 #: The end of a program that lets nothing happen at its exit.
 KILLS_ITSELF = "\nos.kill(os.getpid(), 9)\n"
+
+
+_ORIGIN = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d WARNING mlflow_fasttrace: ", re.M)
+
+
+def without_origin(said: str) -> str:
+    """What a program printed, without the time, the level and the origin that its lines of this package begin with."""
+    return _ORIGIN.sub("", said)
+
+
+def says_that_it_waits(said: str) -> bool:
+    """Whether a program has said at its exit that its destination has not got everything: it is not there, or, on a
+    busy machine, its sender has not tried yet."""
+    reasons = ("does not answer yet", "takes nothing now (", "has not been sent anything yet")
+    return any(reason in said for reason in reasons)
 
 
 def shared_memory_in(folder: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from mlflow_fasttrace._internal.base import clock
 from mlflow_fasttrace._internal.base.interruptions import let_pass
@@ -11,6 +12,34 @@ logger = logging.getLogger("mlflow_fasttrace")
 _WARN_EVERY_SECONDS = 60.0
 #: Messages that are remembered at most; some of them hold an id, so that there may be any number.
 _REMEMBERED = 1000
+
+
+class _Lines(logging.Handler):
+    """Writes lines as MLflow's own are, with time, level and origin, where nobody has said what becomes of the log
+    of this package: neither the program, by a handler of its own, nor a test."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.setFormatter(
+            logging.Formatter(
+                "%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y/%m/%d %H:%M:%S"
+            )
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        others = [*logger.handlers, *(logger.parent.handlers if logger.parent is not None else ())]
+        stream = sys.stderr
+        if stream is None or any(handler is not self for handler in others):
+            return
+        try:
+            stream.write(self.format(record) + "\n")
+            stream.flush()
+        except Exception as error:
+            let_pass(error)
+            self.handleError(record)
+
+
+logger.addHandler(_Lines())
 
 
 class _Warned:

@@ -8,7 +8,6 @@ A collector is a destination like any other; its URI is the endpoint's with ``ot
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,6 +76,8 @@ def collector_uri() -> str | None:
 
 
 def _grpc_uri(endpoint: str) -> str:
+    import importlib.util  # slow to import, and seldom needed
+
     if importlib.util.find_spec("grpc") is None:
         log.warn(
             f"Traces for {endpoint} wait on disk: gRPC is not installed. Run `pip install "

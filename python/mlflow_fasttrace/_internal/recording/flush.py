@@ -13,16 +13,19 @@ from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import absolute_uri, without_credentials
 from mlflow_fasttrace._internal.recording import containers, destination
-from mlflow_fasttrace._internal.recording.rings import Ring, rings
+from mlflow_fasttrace._internal.recording.rings import Progress, Ring, rings
 from mlflow_fasttrace._internal.recording.supervisor import (
     STARTING_SECONDS,
     has_other_credentials,
     supervisor,
 )
+from mlflow_fasttrace._internal.spool.lock import sender_of
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
 _SAY_EVERY_SECONDS = 10.0  # that an exit goes on waiting
 _LOOK_SECONDS = 1.0
+_NO_ANSWER = "does not answer"  # as senders say it (sender/connection.py, collectors.py)
+_REASON_CHARACTERS = 200
 
 FLUSH_SECONDS = 30.0  # that flush() waits unless it is told otherwise
 
@@ -53,6 +56,17 @@ def flush(
         let_pass(error)
         log.warn(f"Delivery cannot be waited for ({type(error).__name__}: {error}).")
         return False
+
+
+def what_waits() -> str:
+    """What this process recorded that is not delivered, in words: why it waits, by destination."""
+    waiting = []
+    for ring in rings:
+        progress = ring.progress()
+        if progress is not None and not progress.is_delivered:
+            uri = without_credentials(ring.uri)
+            waiting.append(f"{uri} {_why_it_waits(ring, progress)}")
+    return "; ".join(waiting)
 
 
 def before_reading(uri: str | None = None) -> None:
@@ -86,6 +100,7 @@ def _flush(
     if environment.sender_mode() == "none":
         return True
     deadline = clock.monotonic() + timeout_seconds
+    supervisor.recover()
     goals = []
     reachable = True
     for ring in rings:
@@ -97,6 +112,7 @@ def _flush(
             continue
         ring.writer.request_flush()
         # A trace is read back from where traces go now.
+        supervisor.help(ring)
         accepts = accept_spooled or (ring.uri != rings.first_uri and not everything)
         goals.append(_Goal(ring, progress.head, progress.spilled, accepts))
     pause = 0.001
@@ -108,8 +124,10 @@ def _flush(
             break
         if now - looked >= STARTING_SECONDS:
             looked = now
+            supervisor.recover()
             for goal in goals:
                 supervisor.try_to_ensure_sender(goal.ring)  # it may have ended meanwhile
+                supervisor.help(goal.ring)
         clock.sleep(pause)
         pause = min(pause * 1.5, 0.02)
     return reachable and not goals
@@ -148,15 +166,35 @@ class _Goal(NamedTuple):
         return ring.credentials_of_sender == ring.credentials
 
 
-#: By what the sender knows of the server: why not everything is delivered, and when it will be.
-_NO_ANSWER = ("does not answer yet", "when it does")
-_REASONS: dict[int, tuple[str, str]] = {
-    ServerState.ANSWERS: ("has not taken everything yet", "afterwards"),
-    ServerState.FORBIDS: (
-        "refuses the credentials of this process",
-        "when a program with other ones runs",
-    ),
-}
+def _why_it_waits(ring: Ring, progress: Progress) -> str:
+    """Why not everything of a ring is delivered, in words that follow the name of its destination."""
+    if progress.server_state == ServerState.ANSWERS:
+        return "has not taken everything yet"
+    if progress.server_state == ServerState.FORBIDS:
+        return "refuses the credentials of this process"
+    if progress.server_state == ServerState.UNKNOWN:
+        return "has not been sent anything yet"
+    from mlflow_fasttrace._internal.spool.status_file import read_status
+
+    status = read_status(ring.spool.folder) if ring.spool is not None else None
+    last = status["last_error"] if status is not None else None
+    if last is None:
+        return "takes nothing now"
+    if _NO_ANSWER in last["text"]:
+        return f"{_NO_ANSWER} yet"
+    return f"takes nothing now ({last['text'][:_REASON_CHARACTERS]})"
+
+
+def _when_it_goes_on(ring: Ring, progress: Progress) -> str:
+    """When what is kept will be delivered."""
+    if progress.server_state == ServerState.FORBIDS:
+        return "when a program with other ones runs"
+    sender = sender_of(ring.spool) if ring.spool is not None else None
+    if sender is None or sender.pid in (0, os.getpid()):
+        return "by the next program that records for it, or by `mlflow-fasttrace send`"
+    if progress.server_state == ServerState.UNAVAILABLE:
+        return "when it does"
+    return "by the sender, which goes on"
 
 
 def at_exit() -> None:
@@ -176,7 +214,7 @@ def at_exit() -> None:
         if progress is None or progress.is_delivered:
             continue
         uri = without_credentials(ring.uri)
-        why, then = _REASONS.get(progress.server_state, _NO_ANSWER)
+        why = _why_it_waits(ring, progress)
         if ring.spool is None:
             log.warn(f"{uri} {why}: what this process kept in memory is lost.")
         elif _passes_with_this_process(ring, first):
@@ -188,7 +226,7 @@ def at_exit() -> None:
         else:
             log.warn(
                 f"{uri} {why}. What this process recorded is kept ({ring.spool.folder}) and "
-                f"delivered {then}."
+                f"delivered {_when_it_goes_on(ring, progress)}."
             )
 
 

@@ -3,6 +3,7 @@ spans wait until a sender takes them: shared memory, or memory of this process a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,12 +16,17 @@ from mlflow_fasttrace._internal.spool import places
 from mlflow_fasttrace._internal.spool.files import ring_stem
 from mlflow_fasttrace._internal.spool.folder import (
     Spool,
+    remove_if_empty,
     spool_for,
     spool_max_bytes,
     spools_root,
 )
+from mlflow_fasttrace._internal.spool.lock import sender_of
+from mlflow_fasttrace._internal.spool.reading import READ_BYTES
 from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
+#: To a ring's writer: the ring's own, and that of the call which counts them.
+_REFERENCES_OF_UNUSED = 2
 _BYTES_WITHOUT_SPOOL = 16 << 20  # of a ring from which nothing can be spilled, at least
 
 
@@ -79,6 +85,42 @@ class Ring:
         progress = self.progress()
         return progress is not None and progress.server_state == ServerState.FORBIDS
 
+    def is_unused(self) -> bool:
+        """Whether neither new traces nor open ones go there."""
+        return sys.getrefcount(self.writer) <= _REFERENCES_OF_UNUSED
+
+    def close(self) -> None:
+        """Lets go of a ring that holds nothing. Its sender removes the file, where it has one."""
+        self.writer.close()
+        if self.spool is None or self.path is None or sender_of(self.spool) is not None:
+            return
+        try:
+            os.unlink(self.path)
+        except OSError as error:
+            let_pass(error)
+        remove_if_empty(self.spool.rings)
+
+    def move_to(self, other: Ring) -> None:
+        """Moves what the ring holds into another one, as far as that has room. What it has spilled to the disk is
+        found there by any sender.
+
+        Args:
+            other: Of the same destination.
+        """
+        reader = _core.RingReader(self.writer)
+        try:
+            while entries := reader.drain(READ_BYTES):
+                moved = other.writer.append([record for _, _, _, record in entries])
+                if moved < len(entries):
+                    if moved:
+                        reader.release(entries[moved - 1][0])
+                    return
+                reader.release(reader.cursor)
+                reader.set_delivered(reader.cursor)
+            reader.add_spill_delivered(reader.spilled - reader.spill_delivered)
+        finally:
+            reader.close()
+
     def spilled_to_memory(self) -> bool:
         """Whether segments of this process are where a reboot would find nothing."""
         if self.spool is None or self.path is None:
@@ -103,31 +145,28 @@ class Rings:
         self.pid = os.getpid()
         #: By the name of their spool.
         self.in_use: dict[str, Ring] = {}
-        #: Rings whose files somebody has removed. What they hold is still delivered.
-        self.orphaned: list[Ring] = []
+        #: Rings whose files somebody has removed. What traces that have begun put there moves to others.
+        self.retired: list[Ring] = []
         #: The URI of the destination that traces go to first, as it was when that was worked out: a relative one
         #: means another place once the program has changed its folder.
         self.first_uri: str | None = None
 
     def __iter__(self) -> Iterator[Ring]:
-        return iter([*self.in_use.values(), *self.orphaned])
+        return iter([*self.in_use.values(), *self.retired])
 
     def forget(self) -> None:
         """Begins anew in a forked child. The parent's rings are not touched."""
         self.pid = os.getpid()
         self.in_use.clear()
-        self.orphaned.clear()
+        self.retired.clear()
 
-    def orphan(self, spool_name: str) -> Ring:
-        """Takes a ring whose file is gone out of use.
+    def retire(self, name: str) -> None:
+        """Takes a ring out of use whose file is gone.
 
-        Returns:
-            The ring as memory of this process alone, which it is now.
+        Args:
+            name: By which it is in use.
         """
-        ring = self.in_use.pop(spool_name)
-        orphan = Ring(None, ring.uri, ring.writer, None, ring.credentials)
-        self.orphaned.append(orphan)
-        return orphan
+        self.retired.append(self.in_use.pop(name))
 
     def ring_for(self, uri: str) -> Ring:
         """The ring for a destination and the credentials of now; it is made where there is none. It
@@ -164,6 +203,15 @@ class Rings:
             )
         self.in_use[ring.spool.name if ring.spool else spool.name] = ring
         return ring
+
+    def let_go_of_idle(self) -> None:
+        """Closes rings of former destinations that hold nothing and that no open trace goes to: a program may have
+        any number of them, as tests with a database each do. Those of now are the core's."""
+        for name, ring in list(self.in_use.items()):
+            progress = ring.progress()
+            if progress is not None and progress.is_delivered and ring.is_unused():
+                del self.in_use[name]
+                ring.close()
 
 
 def _make_root() -> None:

@@ -138,6 +138,7 @@ def _start() -> None:
             destination.chosen.in_force = True
         for ring in (first, *second):
             supervisor.try_to_ensure_sender(ring)
+        _help(rings.let_go_of_idle)
         return
     raise RuntimeError("where they go changes all the time")
 

@@ -12,18 +12,23 @@ finder that waits for another thread's import waits for ever. The loader imports
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 import types
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mlflow_fasttrace._internal.base import patching
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # importlib.abc takes longer to import than all of this package
+    Loader = MetaPathFinder = object
 
 _PREFIX = "mlflow_fasttrace."
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder(MetaPathFinder):
     """Finds modules of MLflow under this package's name.
 
     Args:
@@ -75,7 +80,7 @@ def _spec(name: str, path: Sequence[str] | None) -> importlib.machinery.ModuleSp
     return None
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader(Loader):
     """Imports a module of MLflow and gives it a second name.
 
     Args:

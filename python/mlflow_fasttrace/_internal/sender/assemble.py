@@ -88,6 +88,9 @@ class TraceBuffer:
         self.info_entry: Entry | None = None
         self.record: bytes | None = None  # the last trace record, once that is delivered
         self.on_disk = RecordOnDisk()
+        #: Whether a server may have spans of the trace that count as undelivered: it was sent them, by this sender
+        #: or an earlier one, and the answer was lost.
+        self.may_be_there = False
         self.since = time.monotonic()
         self.schedule = Schedule()
         self.sampled_in: bool | None = None  # as tail sampling has decided; None: not decided
@@ -133,6 +136,7 @@ class TraceBuffer:
                 self.info, self.info_entry = info, entry
         elif entry.kind == SPAN:
             self.spans.append(entry)
+            self.may_be_there |= entry.source.was_tried(entry.position)
             self.seen.add(span_id_of(entry.record))
         else:
             self.attachments.append(entry)
@@ -163,6 +167,10 @@ class TraceBuffer:
         """Whether all of the trace's spans are still to be delivered. An earlier sender that has delivered some
         has left the trace's record on disk."""
         return len(self.spans) == len(self.seen) and self.on_disk.record is None
+
+    def costs_something(self) -> bool:
+        """Whether a span that was summarized has a cost, which the server adds up."""
+        return any(cost is not None for _parent_id, _usage, cost in self.usage.values())
 
     def size(self) -> int:
         """The bytes of the spans that are still to be delivered."""

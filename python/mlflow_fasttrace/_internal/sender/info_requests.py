@@ -42,7 +42,7 @@ class InfoRequests:
         verdicts: On what the server answers.
         dead_letters: Take the traces whose infos are refused.
         experiments: Whose ids are asked for again where an info fails.
-        let_burst_pass: Called before each request.
+        between_requests: Called before each request.
         executor: For several requests at once; None: one after another.
     """
 
@@ -51,13 +51,13 @@ class InfoRequests:
         verdicts: Verdicts,
         dead_letters: DeadLetters,
         experiments: Experiments,
-        let_burst_pass: Callable[[], None],
+        between_requests: Callable[[], None],
         executor: Executor | None = None,
     ):
         self._verdicts = verdicts
         self._dead_letters = dead_letters
         self._experiments = experiments
-        self._let_burst_pass = let_burst_pass
+        self._between_requests = between_requests
         self._executor = executor
         self._at_once = 1
         self._seconds = 0.0  # that the last request took
@@ -86,7 +86,7 @@ class InfoRequests:
 
         try:
             for trace, info in self._infos(traces, target.experiment_id):
-                self._let_burst_pass()
+                self._between_requests()
                 under_way.append((trace, self._start(target.destination, info)))
                 if len(under_way) >= self._at_once:
                     arrived()

@@ -43,6 +43,8 @@ class Intake:
         self.segments: dict[str, PackedSegment | SpillSegment] = {}
         self.flush_wanted = False
         self.scanned_at = 0.0
+        self._beat_at = 0.0
+        self._spool_is_full = False
         self._folder = folder
         self._rings_folder = rings_folder
         self._assembler = assembler
@@ -62,10 +64,12 @@ class Intake:
         Args:
             spool_is_full: What the programs are told of the spool's bound.
         """
+        begins = self.scanned_at == 0.0
         self.scanned_at = time.monotonic()
         found = self._new_rings()
-        for ring in self.rings.values():
-            ring.reader.heartbeat(spool_is_full)
+        self._spool_is_full = spool_is_full
+        self._beat_at = 0.0
+        self.beat()
         if self._folder is None:
             return
         known = len(self.segments)
@@ -83,7 +87,9 @@ class Intake:
                 try:
                     begun = self._resting.pop(path, None)
                     ring_of_it = by_stem.get(spill_stem(path))
-                    self.segments[path] = begun or SpillSegment(path, ring_of_it)
+                    self.segments[path] = begun or SpillSegment(
+                        path, ring_of_it, found_at_start=begins
+                    )
                 except FileNotFoundError:
                     continue
                 except OSError as error:
@@ -92,6 +98,15 @@ class Intake:
             # The order is nearly that of their records: fewer traces are delivered in parts.
             in_order = sorted(self.segments.items(), key=lambda item: written_at(item[0]))
             self.segments = dict(in_order)
+
+    def beat(self) -> None:
+        """Tells all programs that their sender is at work. It is called between any two requests: who has not
+        heard of a sender for longer than one may take ends it (recording/supervisor.py)."""
+        now = time.monotonic()
+        if now - self._beat_at >= SCAN_SECONDS:
+            self._beat_at = now
+            for ring in self.rings.values():
+                ring.reader.heartbeat(self._spool_is_full)
 
     def _new_rings(self) -> list[RingSource]:
         found = []

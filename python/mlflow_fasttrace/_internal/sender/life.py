@@ -66,6 +66,11 @@ def sender_for(
     open_traces = OpenTraces(None if collector else writer)
     acknowledgements = Acknowledgements(assembler, status, open_traces)
     dead_letters = DeadLetters(writer, acknowledgements, status)
+
+    def between_requests() -> None:
+        intake.beat()
+        bursts.let_pass()
+
     delivery: Delivery
     if collector:
         from mlflow_fasttrace._internal.sender.collector_delivery import CollectorDelivery
@@ -77,7 +82,7 @@ def sender_for(
             acknowledgements,
             dead_letters,
             availability,
-            bursts.let_pass,
+            between_requests,
             intake.is_abandoned,
             executor,
         )

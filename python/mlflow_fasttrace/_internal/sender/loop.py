@@ -167,6 +167,7 @@ class Sender:
         sent = 0
         try:
             for batch in self.delivery.size.split(traces):
+                self.intake.beat()
                 self.delivery.deliver(batch)
                 self.availability.took_a_batch()
                 sent += len(batch)

@@ -54,7 +54,7 @@ class ServerDelivery:
     Args:
         uri: The tracking URI.
         acknowledgements, dead_letters, availability: The sender's own.
-        let_burst_pass: Called before requests.
+        between_requests: Is called before each request.
         is_abandoned: Whether nothing of a trace will come any more.
         executor: For several requests at once; None: one after another.
     """
@@ -65,7 +65,7 @@ class ServerDelivery:
         acknowledgements: Acknowledgements,
         dead_letters: DeadLetters,
         availability: Availability,
-        let_burst_pass: Callable[[], None],
+        between_requests: Callable[[], None],
         is_abandoned: Callable[[TraceBuffer], bool],
         executor: Executor | None = None,
     ):
@@ -80,10 +80,15 @@ class ServerDelivery:
         self._dead_letters = dead_letters
         self._is_abandoned = is_abandoned
         self._files = TraceFiles(
-            self.verdicts, dead_letters, acknowledgements, availability, is_abandoned
+            self.verdicts,
+            dead_letters,
+            acknowledgements,
+            availability,
+            is_abandoned,
+            between_requests,
         )
         self._infos = InfoRequests(
-            self.verdicts, dead_letters, self._experiments, let_burst_pass, executor
+            self.verdicts, dead_letters, self._experiments, between_requests, executor
         )
         self._spans = SpanRequests(
             self.verdicts,
@@ -93,6 +98,7 @@ class ServerDelivery:
             dead_letters,
             self._with_infos,
             self._spans_arrived,
+            between_requests,
         )
 
     def ready(self, assembler: Assembler, *, everything: bool) -> list[TraceBuffer]:
@@ -166,6 +172,8 @@ class ServerDelivery:
 
     def _info_goes_first(self, destination: Destination, trace: TraceBuffer) -> bool:
         in_one = trace.nothing_is_delivered() and trace.size() <= _SURELY_TAKEN_BYTES
+        if trace.may_be_there and trace.costs_something():
+            in_one = False  # the sum of a part would be the last one
         return (in_one or not destination.takes_spans) and self._info_is_due(trace)
 
     def _info_is_due(self, trace: TraceBuffer) -> bool:

@@ -43,6 +43,9 @@ class Source(Protocol):
     def delivered_one(self) -> None:
         """One of the source's entries is delivered."""
 
+    def was_tried(self, position: int) -> bool:
+        """Whether an earlier sender may have sent the entry at a position, and not have heard that it arrived."""
+
 
 class Entry:
     """A record on its way.
@@ -114,6 +117,7 @@ class RingSource:
         self.path = ring if isinstance(ring, str) else None
         self.stem = ring_stem(self.path) if self.path is not None else ""
         self.reader = _core.RingReader(ring)
+        self._tried_up_to = self.reader.head if self.reader.heartbeat_ns else 0
         self.pending: deque[Entry | Marker] = deque()
         self.unpacked_since: float | None = None
         #: Whether a flush waits for what has been read.
@@ -191,6 +195,9 @@ class RingSource:
 
     def delivered_one(self) -> None:
         """Does nothing: ``settle`` sees in the entries which of them are done."""
+
+    def was_tried(self, position: int) -> bool:
+        return position <= self._tried_up_to
 
     def settle(self) -> None:
         """Tells the program how far everything is delivered."""
@@ -302,6 +309,9 @@ class PackedSegment:
     def delivered_one(self) -> None:
         self.left -= 1
 
+    def was_tried(self, position: int) -> bool:
+        return True  # what is packed could not be delivered
+
     def settle(self) -> None:
         """Removes the file when all of it is delivered."""
         if self.loaded and self.left == 0:
@@ -321,13 +331,15 @@ class SpillSegment:
     Args:
         path: Of its file.
         ring: The program's ring; None where that is gone.
+        found_at_start: The sender has just begun: an earlier one may have read the segment.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, path: str, ring: RingSource | None):
+    def __init__(self, path: str, ring: RingSource | None, *, found_at_start: bool = False):
         self.path = path
+        self._found_at_start = found_at_start
         self.ring = ring
         self.sequence = spill_sequence(path)
         self.reader = _core.SegmentReader(path)
@@ -412,6 +424,9 @@ class SpillSegment:
         self.left -= 1
         if self.ring is not None:
             self.ring.reader.add_spill_delivered(1)
+
+    def was_tried(self, position: int) -> bool:
+        return self._found_at_start
 
     def settle(self) -> None:
         """Removes the file when all of it is delivered."""

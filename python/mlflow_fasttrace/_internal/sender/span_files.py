@@ -34,6 +34,7 @@ class TraceFiles:
         acknowledgements: Hear of the traces that arrived as files.
         availability: Logs why a trace waits.
         is_abandoned: Whether nothing of a trace will come any more.
+        between_requests: Is called before each.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class TraceFiles:
         acknowledgements: Acknowledgements,
         availability: Availability,
         is_abandoned: Callable[[TraceBuffer], bool],
+        between_requests: Callable[[], None],
     ):
         self._verdicts = verdicts
         self._dead_letters = dead_letters
         self._acknowledgements = acknowledgements
         self._availability = availability
         self._is_abandoned = is_abandoned
+        self._between_requests = between_requests
 
     def upload_attachments(self, destination: Destination, trace: TraceBuffer) -> bool:
         """Uploads the attachments of a trace whose info the server has, which says where they go. One
@@ -60,6 +63,7 @@ class TraceFiles:
         waiting = trace.attachments[trace.uploaded :]
         if not waiting:
             return True
+        self._between_requests()
         try:
             records = [AttachmentRecord.of(entry.record) for entry in waiting]
             attachments = {record.attachment_id: record.content for record in records}
@@ -92,6 +96,7 @@ class TraceFiles:
                     "the server takes no spans by OTLP, and the trace is another process's"
                 )
             if trace.spans:
+                self._between_requests()
                 _upload_spans(destination, trace, added=True)
         except TransientError as reason:
             self._verdicts.failed(trace, reason)
@@ -133,6 +138,7 @@ class TraceFiles:
         """
         if not trace.nothing_is_delivered() or not trace.info_was_sent() or trace.remote:
             return False
+        self._between_requests()
         try:
             _upload_spans(destination, trace)
         except (Rejected, TransientError, Forbidden) as reason:

@@ -32,6 +32,7 @@ class SpanRequests:
         dead_letters: Take what goes in no way.
         with_infos: Sends the infos of traces that are to go as files, and returns those that may go.
         arrived: Is called with traces whose spans the server has.
+        between_requests: Is called before each.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SpanRequests:
         dead_letters: DeadLetters,
         with_infos: Callable[[Target, list[TraceBuffer]], list[TraceBuffer]],
         arrived: Callable[[Target, list[TraceBuffer]], None],
+        between_requests: Callable[[], None],
     ):
         self._verdicts = verdicts
         self._canary = canary
@@ -51,6 +53,7 @@ class SpanRequests:
         self._dead_letters = dead_letters
         self._with_infos = with_infos
         self._arrived = arrived
+        self._between_requests = between_requests
 
     def send(self, target: Target, traces: list[TraceBuffer], *, exact: bool = True) -> None:
         """Sends the spans of traces: one request; where that is refused, halves, down to the trace that is to
@@ -109,6 +112,9 @@ class SpanRequests:
     ) -> None:
         if not target.destination.takes_spans:
             raise Unsupported
+        self._between_requests()
+        for trace in traces:
+            trace.may_be_there = True
         target.destination.send_spans(target.experiment_id, records, exact=exact)
         self._verdicts.took()
         self._verdicts.is_let_in()
@@ -153,6 +159,7 @@ class SpanRequests:
         while parts:
             records = parts.pop(0)
             try:
+                self._between_requests()
                 target.destination.send_spans(target.experiment_id, records, exact=False)
                 taken += 1
                 self._verdicts.took()
