@@ -10,8 +10,15 @@ bool buffer_grow(Buffer *b, size_t extra)
         return false;
     }
     size_t cap = b->cap ? b->cap : 512;
-    while (cap < b->len + extra) {
+    size_t needed = b->len + extra;
+    while (cap < needed) {
         cap *= 2;
+    }
+    if (needed > BUFFER_LARGE && cap > needed + needed / 4) {
+        cap = needed + needed / 4;
+    }
+    if (cap > BUFFER_MAX) {
+        cap = BUFFER_MAX; /* or what fits would pass it */
     }
     char *data = realloc(b->data, cap);
     if (data == NULL) {

@@ -19,6 +19,10 @@ typedef struct {
 /* One record, and one value, may not be larger than this: offsets inside a span are 32 bits. */
 #define BUFFER_MAX ((size_t)1 << 30)
 
+/* From here on a buffer is large: it grows by a quarter and not to twice its size, it is not kept
+ * for the next value, and what it holds is moved to another owner where a smaller one is copied. */
+#define BUFFER_LARGE ((size_t)1 << 20)
+
 static inline void buffer_clear(Buffer *b)
 {
     b->len = 0;

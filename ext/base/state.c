@@ -157,9 +157,6 @@ void release_in_turn(CoreState *state, PyObject *object)
 
 /* ---- scratch buffers ---- */
 
-/* One huge value does not stay allocated. */
-#define SCRATCH_KEPT_BYTES ((size_t)1 << 20)
-
 Buffer *scratch_acquire(CoreState *state)
 {
     unsigned unused = ~state->scratch_used & ((1u << SCRATCH_BUFFERS) - 1);
@@ -180,7 +177,7 @@ void scratch_release(CoreState *state, Buffer *buffer)
         free(buffer);
         return;
     }
-    if (UNLIKELY(buffer->cap > SCRATCH_KEPT_BYTES)) {
+    if (UNLIKELY(buffer->cap > BUFFER_LARGE)) { /* one huge value does not stay allocated */
         buffer_free(buffer);
     }
     state->scratch_used &= ~(1u << index);

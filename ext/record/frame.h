@@ -25,6 +25,25 @@ static inline uint32_t checksum32(const void *bytes, size_t size)
     return (uint32_t)(sum ^ sum >> 32);
 }
 
+#define CHECKSUM_BLOCK 32
+
+/* checksum64() of pieces that follow one another. */
+typedef struct {
+    uint64_t lane[4];
+    unsigned char rest[CHECKSUM_BLOCK]; /* the beginning of the next block */
+    size_t held;                        /* bytes of it */
+} Checksum;
+
+/* `size`: of all pieces together. */
+void checksum_begin(Checksum *checksum, uint64_t size);
+void checksum_add(Checksum *checksum, const void *bytes, size_t size);
+uint64_t checksum_end(const Checksum *checksum);
+
+static inline RecordHead record_head(const char *record, size_t size)
+{
+    return (RecordHead){.length = (uint32_t)size, .checksum = checksum32(record, size)};
+}
+
 /* Appends one framed record. */
 void frame_append(Buffer *out, const char *record, size_t size);
 

@@ -7,8 +7,6 @@
  * written last: what a killed program was writing is not there. */
 #include "spool/mapped.h"
 
-#include "spool/segment_format.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
@@ -67,16 +65,19 @@ error:
     return false;
 }
 
-bool mapped_append(MappedSegment *segment, const Buffer *frame)
+bool mapped_append(MappedSegment *segment, const RawFrame *frame)
 {
-    uint64_t size = segment->size + frame->len;
+    uint64_t size = segment->size + raw_frame_size(frame);
     if (UNLIKELY(size > segment->room || !reserve(segment, size))) {
         return false;
     }
     char *at = segment->map + segment->size;
     uint64_t first;
-    memcpy(&first, frame->data, sizeof first);
-    memcpy(at + sizeof first, frame->data + sizeof first, frame->len - sizeof first);
+    memcpy(&first, &frame->head, sizeof first);
+    memcpy(at + sizeof first, (const char *)&frame->head + sizeof first,
+           sizeof frame->head - sizeof first);
+    memcpy(at + sizeof frame->head, frame->record, frame->size);
+    memset(at + sizeof frame->head + frame->size, 0, frame->padding);
     store_release((uint64_t *)(void *)at, first);
     segment->size = size;
     return true;

@@ -2,7 +2,7 @@
 #ifndef FASTTRACE_MAPPED_H
 #define FASTTRACE_MAPPED_H
 
-#include "base/buffer.h"
+#include "spool/segment_writer.h"
 
 typedef struct {
     char *map;         /* NULL while none is open */
@@ -18,7 +18,7 @@ static inline bool mapped_is_open(const MappedSegment *segment) { return segment
 bool mapped_open(MappedSegment *segment, const char *path, uint64_t room);
 
 /* Adds one frame. False when it finds no room any more: the segment is to be ended. */
-bool mapped_append(MappedSegment *segment, const Buffer *frame);
+bool mapped_append(MappedSegment *segment, const RawFrame *frame);
 
 /* Cuts the file to the bytes written, and closes the segment. */
 void mapped_end(MappedSegment *segment);

@@ -1,33 +1,59 @@
 /* segment_writer.c: what outgrows a ring. The format is in segment_format.h. */
 #include "spool/segment_writer.h"
 
-#include "record/frame.h"
-#include "spool/segment_format.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <zstd.h>
 
 #define FRAME_CONTENT_TARGET ((size_t)256 << 10)
 
-bool segment_raw_frame(Buffer *out, const Buffer *record)
+static const char zeros[8];
+
+RawFrame segment_raw_frame(const Buffer *record)
 {
     size_t content = RECORD_FRAME_SIZE(record->len);
-    SegmentFrame head = {.content_size = (uint32_t)content,
-                         .stored_size = (uint32_t)content,
-                         .codec = CODEC_RAW,
-                         .records = 1};
-    buffer_append(out, &head, sizeof head);
-    size_t start = out->len;
-    frame_append(out, record->data, record->len);
-    if (out->failed) {
+    RawFrame raw = {.head = {.frame = {.content_size = (uint32_t)content,
+                                       .stored_size = (uint32_t)content,
+                                       .codec = CODEC_RAW,
+                                       .records = 1},
+                             .record = record_head(record->data, record->len)},
+                    .record = record->data,
+                    .size = record->len,
+                    .padding = RECORD_PADDING(record->len)};
+    Checksum checksum;
+    checksum_begin(&checksum, content);
+    checksum_add(&checksum, &raw.head.record, sizeof raw.head.record);
+    checksum_add(&checksum, raw.record, raw.size);
+    checksum_add(&checksum, zeros, raw.padding);
+    raw.head.frame.checksum = checksum_end(&checksum);
+    return raw;
+}
+
+bool raw_frame_write(int fd, const RawFrame *frame)
+{
+    struct iovec pieces[] = {{(void *)(uintptr_t)&frame->head, sizeof frame->head},
+                             {(void *)(uintptr_t)frame->record, frame->size},
+                             {(void *)(uintptr_t)zeros, frame->padding}};
+    ssize_t n;
+    do {
+        n = writev(fd, pieces, 3);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) {
         return false;
     }
-    head.checksum = checksum64(out->data + start, content);
-    memcpy(out->data + start - sizeof head, &head, sizeof head);
+    /* What is left of each piece, where not all was written at once. */
+    size_t written = (size_t)n;
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        size_t skipped = written < pieces[i].iov_len ? written : pieces[i].iov_len;
+        written -= skipped;
+        if (!write_whole(fd, (char *)pieces[i].iov_base + skipped, pieces[i].iov_len - skipped)) {
+            return false;
+        }
+    }
     return true;
 }
 

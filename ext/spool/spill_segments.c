@@ -2,9 +2,9 @@
  *
  * They are the program's own: first to memory that outlives the process (mapped.c),
  * as much as a burst of a second needs, which the sender moves to disk when there is no server to
- * deliver it to; then to disk, one write() a record. The spool folder's bound is kept here too, for
- * a program may be alone for long: a new segment gets what the folder has room for. An eighth of
- * the bound is for the traces that have begun; new ones are refused when only that is left. */
+ * deliver it to; then to disk, one writev() a record. The spool folder's bound is kept here too,
+ * for a program may be alone for long: a new segment gets what the folder has room for. An eighth
+ * of the bound is for the traces that have begun; new ones are refused when only that is left. */
 #include "spool/spill_segments.h"
 
 #include "base/clock.h"
@@ -57,7 +57,6 @@ void spill_free(Spill *spill)
     }
     folder_forget(&spill->opening);
     folder_forget(&spill->measuring);
-    buffer_free(&spill->frame);
     free(spill->prefix);
     free(spill->memory_prefix);
     spill->prefix = spill->memory_prefix = NULL;
@@ -128,21 +127,21 @@ static bool memory_open(Spill *spill, uint64_t sequence)
 }
 
 /* Writes the frame to memory; false where the disk is to take it. */
-static bool memory_write(Spill *spill, uint64_t *sequence)
+static bool memory_write(Spill *spill, uint64_t *sequence, const RawFrame *frame)
 {
     MappedSegment *memory = &spill->memory;
     if (spill_is_in_memory(spill)) {
-        if (LIKELY(mapped_append(memory, &spill->frame))) {
+        if (LIKELY(mapped_append(memory, frame))) {
             return true;
         }
         spill_end(spill, sequence);
     }
     if (spill->fd >= 0 || memory_rests(spill) ||
-        SEGMENT_HEAD_SIZE + spill->frame.len > spill->memory_segment_bytes ||
+        SEGMENT_HEAD_SIZE + raw_frame_size(frame) > spill->memory_segment_bytes ||
         !memory_open(spill, *sequence)) {
         return false;
     }
-    if (mapped_append(memory, &spill->frame)) {
+    if (mapped_append(memory, frame)) {
         return true;
     }
     /* Its first frame finds no room: the segment is ended, lest one on disk has its number. */
@@ -210,10 +209,10 @@ static bool spill_failed(Spill *spill)
 
 /* Appends the frame to the segment on disk, or all is as it was: a frame that was written in part
  * (the disk is full) is cut off again, so that what follows it can be read. */
-static bool disk_append(Spill *spill, uint64_t *sequence)
+static bool disk_append(Spill *spill, uint64_t *sequence, const RawFrame *frame)
 {
-    if (write_whole(spill->fd, spill->frame.data, spill->frame.len)) {
-        spill->size += spill->frame.len;
+    if (raw_frame_write(spill->fd, frame)) {
+        spill->size += raw_frame_size(frame);
         return true;
     }
     int saved = errno;
@@ -225,13 +224,13 @@ static bool disk_append(Spill *spill, uint64_t *sequence)
     return false;
 }
 
-static bool disk_write(Spill *spill, uint64_t *sequence)
+static bool disk_write(Spill *spill, uint64_t *sequence, const RawFrame *frame)
 {
-    if (spill->fd >= 0 && spill->size + spill->frame.len > spill->room) {
+    if (spill->fd >= 0 && spill->size + raw_frame_size(frame) > spill->room) {
         spill_end(spill, sequence);
     }
     if (spill->fd >= 0) {
-        if (disk_append(spill, sequence)) {
+        if (disk_append(spill, sequence, frame)) {
             return true;
         }
         if (errno != EFBIG) {
@@ -239,7 +238,8 @@ static bool disk_write(Spill *spill, uint64_t *sequence)
         }
         spill_end(spill, sequence); /* the limit on the size of files was lowered */
     }
-    return spill_open(spill, sequence, spill->frame.len) && disk_append(spill, sequence);
+    return spill_open(spill, sequence, raw_frame_size(frame)) &&
+           disk_append(spill, sequence, frame);
 }
 
 bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
@@ -247,18 +247,18 @@ bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record)
     if (spill->max_bytes == 0 || (disk_rests(spill) && memory_rests(spill))) {
         return false;
     }
-    buffer_clear(&spill->frame);
-    if (!segment_raw_frame(&spill->frame, record)) {
+    RawFrame frame = segment_raw_frame(record);
+    if (raw_frame_size(&frame) > BUFFER_MAX) { /* no reader would take it */
         return false;
     }
-    if (memory_write(spill, sequence)) {
+    if (memory_write(spill, sequence, &frame)) {
         spill->failing = false;
         return true;
     }
     if (disk_rests(spill)) {
         return false;
     }
-    if (!disk_write(spill, sequence)) {
+    if (!disk_write(spill, sequence, &frame)) {
         return spill_failed(spill);
     }
     spill->failing = false;

@@ -24,8 +24,6 @@ typedef struct {
     uint64_t memory_max_bytes;     /* of all segments of all programs of the spool */
     uint64_t memory_not_before_ns; /* steady_ns: memory that was full is tried again then */
     MappedSegment memory;          /* while it is open there is no open segment on disk */
-
-    Buffer frame; /* the frame that is being written */
 } Spill;
 
 /* `memory_prefix` may be NULL. False when out of memory. */

@@ -186,10 +186,14 @@ static bool make_room(Attributes *a, Attribute *inline_entries, uint32_t entries
     return false;
 }
 
+static inline bool has_room_for(const Attributes *a, uint32_t entries, size_t bytes)
+{
+    return entries <= a->room - a->used && bytes <= a->values.cap - a->values.len;
+}
+
 static inline bool reserve(Attributes *a, Attribute *inline_entries, uint32_t entries, size_t bytes)
 {
-    bool has_room = entries <= a->room - a->used && bytes <= a->values.cap - a->values.len;
-    return LIKELY(has_room) || make_room(a, inline_entries, entries, bytes);
+    return LIKELY(has_room_for(a, entries, bytes)) || make_room(a, inline_entries, entries, bytes);
 }
 
 /* ---- setting ---- */
@@ -231,12 +235,21 @@ static bool fits_in_place_of(const Attributes *a, const Attribute *old, size_t s
     return a->values.len - gone + size <= a->values.cap;
 }
 
-bool attributes_set(Attributes *a, Attribute *inline_entries, Key key, const char *value,
-                    size_t value_size)
+/* Sets an attribute; `copies_large`: whether there is made room for a large value, too. */
+static inline __attribute__((always_inline)) bool set(Attributes *a, Attribute *inline_entries,
+                                                      Key key, const char *value, size_t value_size,
+                                                      bool copies_large)
 {
-    bool has_room = reserve(a, inline_entries, 1, key.size + value_size);
+    size_t size = key.size + value_size;
+    bool has_room = has_room_for(a, 1, size);
+    if (UNLIKELY(!has_room)) {
+        if (!copies_large && size > BUFFER_LARGE) {
+            return false;
+        }
+        has_room = make_room(a, inline_entries, 1, size);
+    }
     Attribute *old = attributes_find(a, key);
-    if (UNLIKELY(!has_room) && (old == NULL || !fits_in_place_of(a, old, key.size + value_size))) {
+    if (UNLIKELY(!has_room) && (old == NULL || !fits_in_place_of(a, old, size))) {
         return false;
     }
     if (UNLIKELY(old != NULL)) {
@@ -255,6 +268,68 @@ bool attributes_set(Attributes *a, Attribute *inline_entries, Key key, const cha
     buffer_append(&a->values, key.bytes, key.size);
     buffer_append(&a->values, value, value_size);
     return true;
+}
+
+bool attributes_try_set(Attributes *a, Attribute *inline_entries, Key key, const char *value,
+                        size_t value_size)
+{
+    return set(a, inline_entries, key, value, value_size, false);
+}
+
+bool attributes_set(Attributes *a, Attribute *inline_entries, Key key, const char *value,
+                    size_t value_size)
+{
+    return set(a, inline_entries, key, value, value_size, true);
+}
+
+/* Sets an attribute to the value that ends a buffer by moving that buffer into `a`: what `a` holds
+ * is copied in front of it, and `from` gets the old buffer. False when there is no room. */
+static bool take_buffer(Attributes *a, Attribute *inline_entries, Key key, Buffer *from,
+                        size_t start)
+{
+    size_t value_size = from->len - start;
+    bool has_key = key.bytes == from->data; /* in front of the value */
+    if (!reserve_entries(a, inline_entries, 1)) {
+        return false;
+    }
+    Attribute *old = attributes_find(a, key);
+    size_t gone = a->removed_bytes + (old ? (size_t)old->key_size + old->value_size : 0);
+    size_t before = a->values.len - gone;
+    if (!buffer_reserve(from, before + (has_key ? 0 : key.size))) {
+        from->failed = from->too_large = false;
+        return false;
+    }
+    if (old != NULL) {
+        remove_entry(a, old);
+    }
+    attributes_compact(a);
+    memmove(from->data + before + key.size, from->data + start, value_size);
+    if (has_key) {
+        memmove(from->data + before, from->data, key.size);
+    }
+    else {
+        memcpy(from->data + before, key.bytes, key.size);
+    }
+    if (before > 0) {
+        memcpy(from->data, a->values.data, before);
+    }
+    from->len = before + key.size + value_size;
+    Buffer old_values = a->values;
+    a->values = *from;
+    *from = old_values;
+    buffer_clear(from);
+    add_entry(a, (Attribute){.hash = key.hash,
+                             .start = (uint32_t)before,
+                             .key_size = key.size,
+                             .value_size = (uint32_t)value_size});
+    return true;
+}
+
+bool attributes_take(Attributes *a, Attribute *inline_entries, Key key, Buffer *from, size_t start)
+{
+    size_t size = from->len - start;
+    return (size > a->values.len && take_buffer(a, inline_entries, key, from, start)) ||
+           attributes_set(a, inline_entries, key, from->data + start, size);
 }
 
 bool attributes_add_all(Attributes *a, Attribute *inline_entries, const Attributes *from)

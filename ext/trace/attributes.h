@@ -77,6 +77,16 @@ static inline Attribute *attributes_find(const Attributes *a, Key key)
 bool attributes_set(Attributes *attributes, Attribute *inline_entries, Key key, const char *value,
                     size_t value_size);
 
+/* Sets an attribute likewise, unless its value is large: false for most of those. */
+bool attributes_try_set(Attributes *attributes, Attribute *inline_entries, Key key,
+                        const char *value, size_t value_size);
+
+/* Sets an attribute likewise, to the value that begins at `start` in a buffer and ends with it; the
+ * key's bytes may be those in front of it. A value that is larger than all others together is not
+ * copied: the attributes take over the buffer, and the caller gets theirs for it, empty. */
+bool attributes_take(Attributes *attributes, Attribute *inline_entries, Key key, Buffer *from,
+                     size_t start);
+
 /* Moves the attributes together, over what was removed, as attributes_add_all() wants them. */
 void attributes_compact(Attributes *attributes);
 

@@ -100,8 +100,13 @@ static void finish(Span *span, uint64_t end_ns)
     }
     Buffer *out = scratch_acquire(state);
     if (out != NULL) {
-        span_encode_record(span, out);
-        trace_span_ended(state, trace, out, is_root);
+        size_t left_out = span_encode_record(span, out);
+        if (LIKELY(left_out == 0)) {
+            trace_span_ended(state, trace, out, is_root);
+        }
+        else {
+            span_put_large(span, out, left_out, is_root);
+        }
         scratch_release(state, out);
     }
     if (UNLIKELY(trace->whole_spans != NULL)) {

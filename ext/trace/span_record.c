@@ -13,9 +13,10 @@ static void encode_span_id(Buffer *out, uint64_t id)
     buffer_append(out, bytes, sizeof bytes);
 }
 
-void span_encode_record(const Span *span, Buffer *out)
+size_t span_encode_record(const Span *span, Buffer *out)
 {
     const Attributes *a = &span->attributes;
+    size_t left_out = 0;
     PyObject *name = span->name, *message = span->status_message;
 
     Py_INCREF(name);
@@ -42,13 +43,48 @@ void span_encode_record(const Span *span, Buffer *out)
         wire_pack_str(out, 0);
     }
     wire_pack_map(out, a->count);
-    attributes_append(a, out);
+    if (LIKELY(a->values.len <= BUFFER_LARGE)) {
+        attributes_append(a, out);
+    }
+    else {
+        left_out = out->len;
+    }
     wire_pack_array(out, span->event_count);
     buffer_append(out, span->events.data, span->events.len);
     wire_pack_array(out, span->link_count);
     buffer_append(out, span->links.data, span->links.len);
     Py_DECREF(name);
     Py_XDECREF(message);
+    return left_out;
+}
+
+/* Puts a record into the rings whose attributes were left out at `at`: it is made where these lie,
+ * in the span's memory, which nobody sees, since no Python code runs before they are as they were.
+ */
+static PutResult put_around_attributes(Span *span, const Buffer *record, size_t at)
+{
+    Buffer *values = &span->attributes.values;
+    attributes_compact(&span->attributes);
+    size_t size = values->len;
+    if (record->failed || !buffer_reserve(values, record->len)) {
+        values->failed = values->too_large = false;
+        return PUT_FAILED_RECORD;
+    }
+    memmove(values->data + at, values->data, size);
+    memcpy(values->data, record->data, at);
+    values->len += at;
+    buffer_append(values, record->data + at, record->len - at);
+    PutResult result = trace_put_span(span->trace, values);
+    memmove(values->data, values->data + at, size);
+    values->len = size;
+    return result;
+}
+
+void span_put_large(Span *span, const Buffer *record, size_t at, bool is_root)
+{
+    trace_span_ends(span->state, span->trace, is_root);
+    PutResult result = put_around_attributes(span, record, at);
+    trace_span_was_put(span->state, span->trace, result, is_root);
 }
 
 void span_append_attachments(Span *span)

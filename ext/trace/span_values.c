@@ -13,16 +13,27 @@ void value_has_no_room(CoreState *state)
 
 bool span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size)
 {
-    return attributes_set(&span->attributes, span->inline_entries, known_keys[key], value,
-                          value_size);
+    return attributes_try_set(&span->attributes, span->inline_entries, known_keys[key], value,
+                              value_size);
 }
 
-void span_set_from(Span *span, KnownKey key, const Buffer *value)
+/* Sets an attribute to the value that begins at `start` in a buffer, where attributes_try_set() did
+ * not: it is large, or has no room, which the log says. */
+static void set_otherwise(Span *span, Key key, Buffer *value, size_t start)
+{
+    bool set = !value->failed &&
+               attributes_take(&span->attributes, span->inline_entries, key, value, start);
+    if (!set) {
+        value_has_no_room(span->state);
+    }
+}
+
+void span_set_from(Span *span, KnownKey key, Buffer *value)
 {
     bool set = !value->failed &&
                (span->end_ns != 0 || span_set_encoded(span, key, value->data, value->len));
     if (UNLIKELY(!set)) {
-        value_has_no_room(span->state);
+        set_otherwise(span, known_keys[key], value, 0);
     }
 }
 
@@ -96,11 +107,12 @@ void span_set_attribute(Span *span, PyObject *key, PyObject *value)
     size_t key_size = out->len;
     encode_value(state, out, value);
     bool set = !out->failed &&
-               (span->end_ns != 0 ||
-                attributes_set(&span->attributes, span->inline_entries, key_of(out->data, key_size),
-                               out->data + key_size, out->len - key_size));
+               (span->end_ns != 0 || attributes_try_set(&span->attributes, span->inline_entries,
+                                                        key_of(out->data, key_size),
+                                                        out->data + key_size, out->len - key_size));
     if (UNLIKELY(!set)) {
-        value_has_no_room(state);
+        Key name = out->failed ? (Key){0} : key_of(out->data, key_size);
+        set_otherwise(span, name, out, key_size);
     }
     scratch_release(state, out);
 }

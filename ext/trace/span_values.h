@@ -11,13 +11,14 @@ bool span_find(const Span *span, KnownKey key, Reader *value);
 /* Says in the log that a value has no room. */
 RUNS_PYTHON void value_has_no_room(CoreState *state);
 
-/* Sets an attribute to an encoded value; false when it has no room: the old one stays then. Runs no
- * Python code. */
+/* Sets an attribute to an encoded value; false when it is large or has no room: the old one stays
+ * then. Runs no Python code. */
 bool span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_size);
 
-/* Sets an attribute, unless the span has ended, to the value that a buffer of the caller's holds;
- * says so where it has no room. */
-RUNS_PYTHON void span_set_from(Span *span, KnownKey key, const Buffer *value);
+/* Sets an attribute, unless the span has ended, to the value that a buffer of the caller's holds,
+ * and says so where it has no room. The span may take over the memory of a large value, and leave
+ * the buffer another one. */
+RUNS_PYTHON void span_set_from(Span *span, KnownKey key, Buffer *value);
 
 /* Encodes a value and sets an attribute to it. */
 RUNS_PYTHON void span_set(Span *span, KnownKey key, PyObject *value);

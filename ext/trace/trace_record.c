@@ -117,28 +117,46 @@ static void trace_publish(Trace *trace)
     }
 }
 
-/* Puts a record into the rings; trace_publish() shows it. */
-static void trace_put(CoreState *state, Trace *trace, const Buffer *record)
+/* Puts a record into the rings; trace_publish() shows it. Runs no Python code. */
+static inline __attribute__((always_inline)) PutResult put_record(Trace *trace,
+                                                                  const Buffer *record)
 {
     if (UNLIKELY(record->failed)) {
-        warn(state, "A span, or what is known of its trace, could not be recorded: it is larger "
-                    "than 1 GiB, or there is no memory for it.");
-        return;
+        return PUT_FAILED_RECORD;
     }
     if (UNLIKELY(!ring_is_ours(trace->ring))) {
-        warn(state,
-             "A span of a trace that was begun before a fork could not be recorded: recording "
-             "has not begun in this process.");
-        return;
+        return PUT_BEFORE_RECORDING;
     }
     bool ok = ring_put(trace->ring, record);
     if (UNLIKELY(trace->second_ring != NULL)) {
         ok = ring_put(trace->second_ring, record) && ok;
     }
-    if (UNLIKELY(!ok)) {
-        warn(state, "A span could not be recorded: neither the ring nor the spool folder has room. "
-                    "Free disk space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has "
-                    "some.");
+    return LIKELY(ok) ? PUT_DONE : PUT_WITHOUT_ROOM;
+}
+
+/* Says in the log why a record is not in the rings. */
+static void report_put(CoreState *state, PutResult result)
+{
+    static const char *const lines[] = {
+        [PUT_FAILED_RECORD] =
+            "A span, or what is known of its trace, could not be recorded: it is larger than 1 "
+            "GiB, or there is no memory for it.",
+        [PUT_BEFORE_RECORDING] =
+            "A span of a trace that was begun before a fork could not be recorded: recording has "
+            "not begun in this process.",
+        [PUT_WITHOUT_ROOM] =
+            "A span could not be recorded: neither the ring nor the spool folder has room. Free "
+            "disk space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has some.",
+    };
+    warn(state, lines[result]);
+}
+
+static inline __attribute__((always_inline)) void trace_put(CoreState *state, Trace *trace,
+                                                            const Buffer *record)
+{
+    PutResult result = put_record(trace, record);
+    if (UNLIKELY(result != PUT_DONE)) {
+        report_put(state, result);
     }
 }
 
@@ -166,14 +184,21 @@ static void write_trace_record(CoreState *state, Trace *trace, int phase)
     scratch_release(state, out);
 }
 
-void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root)
+/* What comes before the record of a span that has ended. */
+static inline __attribute__((always_inline)) void before_span(CoreState *state, Trace *trace,
+                                                              bool is_root)
 {
     follow_fork(state, trace);
     if (!trace->announced && !(is_root && trace->open_spans == 1)) {
         trace->announced = true;
         write_trace_record(state, trace, PHASE_OPEN);
     }
-    trace_put(state, trace, span_record);
+}
+
+/* What comes behind the record of a span that has ended. */
+static inline __attribute__((always_inline)) void behind_span(CoreState *state, Trace *trace,
+                                                              bool is_root)
+{
     trace->ended_spans++;
     trace->open_spans--;
     if (trace_is_complete(trace)) {
@@ -190,6 +215,31 @@ void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
                   ring_lacks_sender(trace->second_ring, trace->root_end_ns)))) {
         forget_result(state, ask_hook(state->hooks.restart_sender, NULL, NULL));
     }
+}
+
+void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root)
+{
+    before_span(state, trace, is_root);
+    trace_put(state, trace, span_record);
+    behind_span(state, trace, is_root);
+}
+
+void trace_span_ends(CoreState *state, Trace *trace, bool is_root)
+{
+    before_span(state, trace, is_root);
+}
+
+PutResult trace_put_span(Trace *trace, const Buffer *span_record)
+{
+    return put_record(trace, span_record);
+}
+
+void trace_span_was_put(CoreState *state, Trace *trace, PutResult result, bool is_root)
+{
+    if (result != PUT_DONE) {
+        report_put(state, result);
+    }
+    behind_span(state, trace, is_root);
 }
 
 void trace_rewrite(CoreState *state, Trace *trace)

@@ -13,6 +13,20 @@ RUNS_PYTHON bool trace_waits_for_ring(CoreState *state, Trace *trace);
 RUNS_PYTHON void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
                                   bool is_root);
 
+/* Whether a record is in the rings, and why not. */
+typedef enum {
+    PUT_DONE,
+    PUT_FAILED_RECORD,    /* it could not be made */
+    PUT_BEFORE_RECORDING, /* of a forked child that records nothing yet */
+    PUT_WITHOUT_ROOM,
+} PutResult;
+
+/* The three steps of trace_span_ended(), for a record that may only exist while no Python code
+ * runs: the middle one runs none. */
+RUNS_PYTHON void trace_span_ends(CoreState *state, Trace *trace, bool is_root);
+PutResult trace_put_span(Trace *trace, const Buffer *span_record);
+RUNS_PYTHON void trace_span_was_put(CoreState *state, Trace *trace, PutResult result, bool is_root);
+
 /* Appends a record that belongs to the trace, and shows it to the sender. */
 RUNS_PYTHON void trace_append(CoreState *state, Trace *trace, const Buffer *record);
 

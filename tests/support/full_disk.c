@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static off_t full(void)
@@ -37,6 +38,22 @@ ssize_t write(int fd, const void *bytes, size_t size)
         return -1;
     }
     return next(fd, bytes, (off_t)size < left ? size : (size_t)left);
+}
+
+ssize_t writev(int fd, const struct iovec *pieces, int count)
+{
+    ssize_t written = 0;
+    for (int i = 0; i < count; i++) {
+        ssize_t n = write(fd, pieces[i].iov_base, pieces[i].iov_len);
+        if (n < 0) {
+            return written > 0 ? written : -1;
+        }
+        written += n;
+        if ((size_t)n < pieces[i].iov_len) {
+            break;
+        }
+    }
+    return written;
 }
 
 int posix_fallocate(int fd, off_t offset, off_t size)
