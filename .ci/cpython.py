@@ -46,8 +46,8 @@ NEVER_RUNS = TAKES_REFERENCE.union(
 #: Formats of PyArg_ParseTuple() that only check types. Others call __index__, __bool__, a buffer's functions or,
 #: in parentheses, __getitem__.
 PLAIN_FORMAT = re.compile(r"(?:[OUSY]!?|[sz](?![#*])|[|])*(?:[:;].*)?")
-#: Types of pointers to functions that run no Python code: what a traverse function is given.
-PLAIN_POINTERS = _names("visitproc")
+#: Types of pointers to functions that run no Python code: what a traverse function is given, and what empties a buffer.
+PLAIN_POINTERS = _names("visitproc SinkDrain")
 #: Results of these are released without running Python code: they are of no subclass.
 PLAIN_RESULT = re.compile(r"PyUnicode_|PyBytes_From|PyLong_From|PyFloat_From|PyBool_")
 

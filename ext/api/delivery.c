@@ -7,10 +7,50 @@
 #include "record/record.h"
 #include "record/span_json.h"
 #include "spool/paths.h"
+#include "spool/segment_format.h"
 #include "spool/segment_writer.h"
 #include "trace/attributes.h"
 #include "value/decode.h"
 #include "value/encode.h"
+#include "value/json.h"
+#include "value/messages.h"
+
+/* ---- what a buffer holds, as objects: it is used up by that, and large ones get smaller meanwhile
+ * ---- */
+
+/* One bytes object; NULL with a MemoryError. */
+static PyObject *into_bytes(Buffer *buffer)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)buffer->len);
+    char *to = bytes != NULL ? PyBytes_AsString(bytes) : NULL;
+    while (to != NULL && buffer->len > 0) {
+        size_t size = buffer->len < BUFFER_LARGE ? buffer->len : BUFFER_LARGE;
+        buffer->len -= size;
+        memcpy(to + buffer->len, buffer->data + buffer->len, size);
+        buffer_shrink(buffer);
+    }
+    return bytes;
+}
+
+/* A list of bytes objects, each of BUFFER_LARGE bytes but for the last; NULL with a MemoryError. */
+static PyObject *into_pieces(Buffer *buffer)
+{
+    PyObject *pieces = PyList_New(0);
+    while (pieces != NULL && buffer->len > 0) {
+        size_t size = (buffer->len - 1) % BUFFER_LARGE + 1;
+        buffer->len -= size;
+        PyObject *piece = PyBytes_FromStringAndSize(buffer->data + buffer->len, (Py_ssize_t)size);
+        if (piece == NULL || PyList_Append(pieces, piece) < 0) {
+            Py_CLEAR(pieces);
+        }
+        Py_XDECREF(piece);
+        buffer_shrink(buffer);
+    }
+    if (pieces != NULL && PyList_Reverse(pieces) < 0) {
+        Py_CLEAR(pieces);
+    }
+    return pieces;
+}
 
 /* ---- values ---- */
 
@@ -90,13 +130,93 @@ static PyObject *attribute_object(const SpanRecord *span, const char *name)
     return decode_value(&value);
 }
 
-static PyObject *attribute_json(const SpanRecord *span, const char *name)
+/* Of a large text so many bytes are kept: 1,001 characters at least, which show that it goes on. */
+#define BEGINNING_BYTES ((size_t)4 * 1002)
+
+/* A drain() that keeps the beginning. */
+static void keep_beginning(Sink *sink)
+{
+    Buffer *beginning = sink->to;
+    size_t missing = BEGINNING_BYTES - beginning->len;
+    buffer_append(beginning, sink->buffer.data,
+                  sink->buffer.len < missing ? sink->buffer.len : missing);
+    convert_inherit_failure(&sink->buffer, beginning);
+    sink_count(sink);
+}
+
+/* A str of the beginning of a text: whole characters of it. */
+static PyObject *decode_beginning(const char *bytes, size_t size)
+{
+    if (size > BEGINNING_BYTES) {
+        size = BEGINNING_BYTES;
+        while (size > 0 && ((unsigned char)bytes[size] & 0xc0) == 0x80) {
+            size--;
+        }
+    }
+    return PyUnicode_Decode(bytes, (Py_ssize_t)size, "utf-8", "surrogatepass");
+}
+
+/* What is shown of a large value, for which neither it nor its JSON text is decoded: (beginning of
+ * that text, beginning of the text of the message that counts, or None). */
+static PyObject *large_json(Reader value, const char *role)
+{
+    Buffer beginning = {0};
+    Sink sink = sink_into(keep_beginning, &beginning);
+    Reader r = value;
+    PyObject *text = NULL, *message = NULL, *result = NULL;
+    Token found;
+    ConvertResult converted = json_value(&sink.buffer, &r, false);
+    keep_beginning(&sink);
+    if (converted != CONVERT_WHOLE || beginning.failed) {
+        convert_error(beginning.failed ? CONVERT_NO_MEMORY : converted, "value");
+        goto done;
+    }
+    while (beginning.len > 0 && ((unsigned char)beginning.data[beginning.len - 1] & 0xc0) == 0x80) {
+        beginning.len--; /* the last character may be cut off */
+    }
+    beginning.len -= beginning.len > 0 && (unsigned char)beginning.data[beginning.len - 1] >= 0xc0;
+    text = decode_beginning(beginning.data, beginning.len);
+    if (text == NULL) {
+        goto done;
+    }
+    if (message_text(value, role, &found)) {
+        message = decode_beginning(found.bytes, found.size);
+        if (message == NULL) {
+            goto done;
+        }
+    }
+    result = PyTuple_Pack(2, text, message ? message : Py_None);
+done:
+    Py_XDECREF(text);
+    Py_XDECREF(message);
+    buffer_free(&sink.buffer);
+    buffer_free(&beginning);
+    return result;
+}
+
+/* The JSON text of an attribute, or what is shown of it where it is large. */
+static PyObject *attribute_json(const SpanRecord *span, const char *name, const char *role)
 {
     Reader value;
     if (!find_attribute(span, name, &value)) {
         Py_RETURN_NONE;
     }
+    Reader behind = value;
+    if (reader_skip(&behind) && (size_t)(behind.at - value.at) > BUFFER_LARGE) {
+        return large_json(value, role);
+    }
     return decode_json_text(&value, false);
+}
+
+/* The bytes that span_json() makes of a record, without making them all at once. */
+static ConvertResult json_size(const SpanRecord *span, size_t *size)
+{
+    Sink sink = sink_into(sink_count, NULL);
+    ConvertResult converted = span_json(&sink.buffer, span);
+    sink_count(&sink);
+    *size = sink.passed;
+    buffer_free(&sink.buffer);
+    return converted == CONVERT_WHOLE && *size > BUFFER_MAX ? CONVERT_TOO_LARGE : converted;
 }
 
 static PyObject *core_span_summary(PyObject *module, PyObject *args)
@@ -113,10 +233,8 @@ static PyObject *core_span_summary(PyObject *module, PyObject *args)
     bool is_root =
         span.parent_id == NULL ||
         (size_under == SPAN_ID_SIZE && memcmp(span.parent_id, roots_under, SPAN_ID_SIZE) == 0);
-    Buffer json = {0};
-    ConvertResult converted = span_json(&json, &span);
-    size_t size = json.len;
-    buffer_free(&json);
+    size_t size;
+    ConvertResult converted = json_size(&span, &size);
     if (converted != CONVERT_WHOLE) {
         convert_error(converted, "span record");
         return NULL;
@@ -131,8 +249,8 @@ static PyObject *core_span_summary(PyObject *module, PyObject *args)
         goto done;
     }
     if (is_root) {
-        inputs = attribute_json(&span, ATTR_INPUTS);
-        outputs = inputs ? attribute_json(&span, ATTR_OUTPUTS) : NULL;
+        inputs = attribute_json(&span, ATTR_INPUTS, "user");
+        outputs = inputs ? attribute_json(&span, ATTR_OUTPUTS, "assistant") : NULL;
         if (outputs == NULL) {
             goto done;
         }
@@ -147,6 +265,17 @@ done:
     Py_XDECREF(inputs);
     Py_XDECREF(outputs);
     return result;
+}
+
+static PyObject *core_span_head(PyObject *module, PyObject *record)
+{
+    (void)module;
+    SpanRecord span;
+    if (parse_span(&span, record) < 0) {
+        return NULL;
+    }
+    return Py_BuildValue("(KK)", (unsigned long long)span.start_ns,
+                         (unsigned long long)span.status);
 }
 
 static PyObject *core_span_json(PyObject *module, PyObject *record)
@@ -167,6 +296,50 @@ static PyObject *core_span_json(PyObject *module, PyObject *record)
     }
     buffer_free(&json);
     return text;
+}
+
+/* Where a sink's content is written to. */
+typedef struct {
+    int fd;
+    int error; /* errno of what failed, or 0 */
+} OpenFile;
+
+/* A drain() that writes to a file. */
+static void write_out(Sink *sink)
+{
+    OpenFile *file = sink->to;
+    if (!write_whole(file->fd, sink->buffer.data, sink->buffer.len)) {
+        file->error = errno;
+        sink->buffer.failed = true;
+    }
+    sink_count(sink);
+}
+
+static PyObject *core_write_span_json(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *record;
+    OpenFile file = {0};
+    SpanRecord span;
+    if (!PyArg_ParseTuple(args, "iO:write_span_json", &file.fd, &record) ||
+        parse_span(&span, record) < 0) {
+        return NULL;
+    }
+    Sink sink = sink_into(write_out, &file);
+    ConvertResult converted = span_json(&sink.buffer, &span);
+    if (converted == CONVERT_WHOLE) {
+        write_out(&sink);
+    }
+    buffer_free(&sink.buffer);
+    if (file.error != 0) {
+        errno = file.error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (converted != CONVERT_WHOLE) {
+        convert_error(converted, "span record");
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 /* Whether the pending exception says that a record is no span record, which is then forgotten;
@@ -214,7 +387,7 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
         PyErr_SetString(PyExc_TypeError, "otlp_request() takes a list of span records");
         return NULL;
     }
-    PyObject *refused = PyList_New(0), *inexact = PyList_New(0), *result = NULL;
+    PyObject *refused = PyList_New(0), *inexact = PyList_New(0), *body = NULL, *result = NULL;
     Buffer out = {0};
     if (refused == NULL || inexact == NULL) {
         goto done;
@@ -240,8 +413,10 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
         PyErr_NoMemory();
         goto done;
     }
-    result = Py_BuildValue("(y#OO)", out.data, (Py_ssize_t)out.len, refused, inexact);
+    body = out.len > BUFFER_LARGE ? into_pieces(&out) : into_bytes(&out);
+    result = body != NULL ? PyTuple_Pack(3, body, refused, inexact) : NULL;
 done:
+    Py_XDECREF(body);
     Py_XDECREF(refused);
     Py_XDECREF(inexact);
     buffer_free(&out);
@@ -277,7 +452,7 @@ static int append_collector_span(Buffer *out, PyObject *item, bool json, bool *r
 static PyObject *core_collector_request(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *spans, *refused = NULL, *result = NULL;
+    PyObject *spans, *refused = NULL, *body = NULL, *result = NULL;
     const char *bytes;
     Py_ssize_t size;
     int json;
@@ -316,8 +491,10 @@ static PyObject *core_collector_request(PyObject *module, PyObject *args)
         PyErr_NoMemory();
         goto done;
     }
-    result = Py_BuildValue("(y#O)", out.data, (Py_ssize_t)out.len, refused);
+    body = into_bytes(&out);
+    result = body != NULL ? PyTuple_Pack(2, body, refused) : NULL;
 done:
+    Py_XDECREF(body);
     Py_XDECREF(refused);
     buffer_free(&out);
     return result;
@@ -366,21 +543,33 @@ static PyMethodDef functions[] = {
      "bytes, token usage, cost, JSON text of the inputs, JSON text of the outputs). The ids are\n"
      "bytes, usage and cost decoded; what the span has not is None, as are the texts of a span "
      "that\n"
-     "is no root.\n\n"
+     "is no root. Of inputs or outputs larger than 1 MiB, not the text stands there but (its\n"
+     "beginning, the beginning of the chat message in it that says most, or None).\n\n"
      "roots_under: the parent id of the trace's roots, where it has one.\n\n"
      "Raises ValueError where the record is no span's, is damaged, or its JSON would pass 1 GiB;\n"
      "MemoryError."},
+    {"span_head", core_span_head, METH_O,
+     "span_head($module, record, /)\n--\n\n"
+     "(start in nanoseconds, status) of a span record, of which nothing else is decoded.\n\n"
+     "Raises ValueError where it is no span's, or damaged."},
     {"span_json", core_span_json, METH_O,
      "span_json($module, record, /)\n--\n\n"
      "MLflow's dictionary of a span as JSON; the attributes are JSON texts in it. Times are\n"
      "nanoseconds since the epoch, ids base64.\n\n"
      "Raises ValueError where the record is no span's, is damaged, or its JSON would pass 1 GiB;\n"
      "MemoryError."},
+    {"write_span_json", core_write_span_json, METH_VARARGS,
+     "write_span_json($module, fd, record, /)\n--\n\n"
+     "Write what span_json() makes of a record to a file descriptor, without making it all at "
+     "once.\n\n"
+     "Raises OSError, and ValueError where the record is no span's or is damaged; MemoryError."},
     {"otlp_request", core_otlp_request, METH_O,
      "otlp_request($module, records, /)\n--\n\n"
-     "An ExportTraceServiceRequest for an MLflow server: (bytes, indexes of the records that "
-     "cannot\n"
-     "be encoded, indexes of those that JSON would carry better)."},
+     "An ExportTraceServiceRequest for an MLflow server: (bytes or, where they are more than 1 "
+     "MiB, a\n"
+     "list of pieces of them, indexes of the records that cannot be encoded, indexes of those "
+     "that\n"
+     "JSON would carry better)."},
     {"collector_request", core_collector_request, METH_VARARGS,
      "collector_request($module, spans, resource, json_attributes, /)\n--\n\n"
      "An ExportTraceServiceRequest for a collector: (bytes, indexes of the records that cannot be\n"

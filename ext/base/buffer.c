@@ -5,6 +5,13 @@ bool buffer_grow(Buffer *b, size_t extra)
     if (b->failed) {
         return false;
     }
+    if (b->drains && b->cap >= SINK_ROOM) {
+        Sink *sink = (Sink *)b;
+        sink->drain(sink);
+        if (b->failed || extra <= b->cap - b->len) {
+            return !b->failed;
+        }
+    }
     if (extra > BUFFER_MAX || b->len > BUFFER_MAX - extra) {
         b->failed = b->too_large = true;
         return false;
@@ -28,6 +35,19 @@ bool buffer_grow(Buffer *b, size_t extra)
     b->data = data;
     b->cap = cap;
     return true;
+}
+
+void buffer_shrink(Buffer *b)
+{
+    if (b->cap < BUFFER_LARGE) {
+        return;
+    }
+    size_t cap = b->len > 0 ? b->len : 1;
+    char *data = realloc(b->data, cap);
+    if (data != NULL) {
+        b->data = data;
+        b->cap = cap;
+    }
 }
 
 void *array_grow(void *items, const void *first, size_t *room, size_t size)

@@ -14,6 +14,7 @@ typedef struct {
     size_t cap;
     bool failed;
     bool too_large; /* only with `failed` */
+    bool drains;    /* it is a Sink's */
 } Buffer;
 
 /* One record, and one value, may not be larger than this: offsets inside a span are 32 bits. */
@@ -37,8 +38,38 @@ static inline void buffer_free(Buffer *b)
     b->failed = b->too_large = false;
 }
 
+/* A buffer for what is too large to be held: it grows up to SINK_ROOM and is then emptied by
+ * `drain`, again and again. Writers append pieces of SINK_PIECE bytes at most; a larger one is held
+ * whole. What drain() cannot use yet it leaves at the front; it sets `failed` where it fails. */
+typedef struct Sink Sink;
+typedef void (*SinkDrain)(Sink *sink); /* runs no Python code */
+struct Sink {
+    Buffer buffer; /* the first, so that buffer_grow() finds the sink */
+    SinkDrain drain;
+    void *to;      /* drain()'s own */
+    size_t passed; /* bytes that were drained */
+};
+
+#define SINK_ROOM ((size_t)64 << 10)
+#define SINK_PIECE ((size_t)16 << 10)
+
+static inline Sink sink_into(SinkDrain drain, void *to)
+{
+    return (Sink){.buffer = {.drains = true}, .drain = drain, .to = to};
+}
+
+/* A drain() that only counts. */
+static inline void sink_count(Sink *sink)
+{
+    sink->passed += sink->buffer.len;
+    sink->buffer.len = 0;
+}
+
 /* Makes room for `extra` more bytes; false (and `failed`) when that cannot be had. */
 bool buffer_grow(Buffer *b, size_t extra);
+
+/* Gives back the memory behind what a large buffer holds. */
+void buffer_shrink(Buffer *b);
 
 /* Always inline, like the appends: most are of a few bytes, whose number the compiler then knows.
  */

@@ -86,6 +86,19 @@ void frame_append(Buffer *out, const char *record, size_t size)
     buffer_append(out, zeros, RECORD_PADDING(size));
 }
 
+int frames_add(PyObject *list, uint64_t position, PyObject *record)
+{
+    const char *trace_id;
+    /* A frame whose checksum is right and whose content is no record yields kind 0; the frames
+     * behind it are still read. */
+    int kind = record_kind(PyBytes_AsString(record), (size_t)PyBytes_Size(record), &trace_id);
+    PyObject *item = Py_BuildValue("(Kiy#O)", (unsigned long long)position, kind, trace_id,
+                                   (Py_ssize_t)TRACE_ID_SIZE, record);
+    int result = item != NULL ? PyList_Append(list, item) : -1;
+    Py_XDECREF(item);
+    return result;
+}
+
 FramesResult frames_to_list(PyObject *list, const char *bytes, size_t size, uint64_t base,
                             size_t *used)
 {
@@ -103,23 +116,19 @@ FramesResult frames_to_list(PyObject *list, const char *bytes, size_t size, uint
         if (frame > size - at) {
             break;
         }
-        const char *record = bytes + at + sizeof head, *trace_id;
+        const char *record = bytes + at + sizeof head;
         if (checksum32(record, head.length) != head.checksum) {
             result = FRAMES_DAMAGED;
             break;
         }
-        /* A frame whose checksum is right and whose content is no record yields kind 0; the frames
-         * behind it are still read. */
-        int kind = record_kind(record, head.length, &trace_id);
         at += frame;
-        PyObject *item = Py_BuildValue("(Kiy#y#)", (unsigned long long)(base + at), kind, trace_id,
-                                       (Py_ssize_t)TRACE_ID_SIZE, record, (Py_ssize_t)head.length);
-        if (item == NULL || PyList_Append(list, item) < 0) {
-            Py_XDECREF(item);
+        PyObject *object = PyBytes_FromStringAndSize(record, (Py_ssize_t)head.length);
+        int failed = object != NULL ? frames_add(list, base + at, object) : -1;
+        Py_XDECREF(object);
+        if (failed) {
             result = FRAMES_FAILED;
             break;
         }
-        Py_DECREF(item);
     }
     *used = at;
     return result;

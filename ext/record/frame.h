@@ -47,14 +47,18 @@ static inline RecordHead record_head(const char *record, size_t size)
 /* Appends one framed record. */
 void frame_append(Buffer *out, const char *record, size_t size);
 
+/* Appends (end position, kind, trace id, record) to `list` for a record, a bytes object: kind 0 and
+ * an id of zeros where it is none. 0, or -1 with an exception. */
+RUNS_PYTHON int frames_add(PyObject *list, uint64_t position, PyObject *record);
+
 typedef enum {
     FRAMES_WHOLE,   /* all whole frames of the run were read; the last one may be cut off */
     FRAMES_DAMAGED, /* the run is damaged behind what was read */
     FRAMES_FAILED,  /* an exception is set */
 } FramesResult;
 
-/* Appends (end position, kind, trace id, record) to `list` for every whole frame in the run; kind 0
- * and an id of zeros where a frame holds no record. `base` is the position of the run's first byte,
+/* Calls frames_add() for every whole frame in the run. `base` is the position of the run's first
+ * byte,
  * `*used` the bytes that were read. Allocates Python objects, which may run the garbage collector:
  * nobody but this thread may let go of `bytes` meanwhile. */
 RUNS_PYTHON FramesResult frames_to_list(PyObject *list, const char *bytes, size_t size,

@@ -63,10 +63,20 @@ static bool span_events(Buffer *out, const SpanRecord *span)
     return true;
 }
 
+/* Escapes what a sink holds of a JSON text into the buffer that it leads to. */
+static void escape(Sink *text)
+{
+    Buffer *held = &text->buffer, *out = text->to;
+    size_t used = json_escape(out, held->data, held->len, true, true);
+    held->len -= used;
+    memmove(held->data, held->data + used, held->len);
+    convert_inherit_failure(held, out);
+}
+
 /* The attributes, each as the string of its JSON text. */
 static bool span_attributes(Buffer *out, const SpanRecord *span)
 {
-    Buffer value = {0};
+    Sink value = sink_into(escape, out);
     Reader r = span->attributes_at;
     bool whole = true;
     for (uint32_t i = 0; whole && i < span->attributes; i++) {
@@ -76,12 +86,16 @@ static bool span_attributes(Buffer *out, const SpanRecord *span)
         Token key = reader_next(&r);
         json_string(out, key.bytes, key.size, true);
         text(out, ": ");
-        buffer_clear(&value);
-        whole = json_value(&value, &r, false) == CONVERT_WHOLE;
-        convert_inherit_failure(out, &value);
-        json_string(out, value.data, value.len, true);
+        buffer_byte(out, '"');
+        buffer_clear(&value.buffer);
+        whole = json_value(&value.buffer, &r, false) == CONVERT_WHOLE;
+        convert_inherit_failure(out, &value.buffer);
+        if (value.buffer.len > 0) {
+            json_escape(out, value.buffer.data, value.buffer.len, true, false);
+        }
+        buffer_byte(out, '"');
     }
-    buffer_free(&value);
+    buffer_free(&value.buffer);
     return whole;
 }
 

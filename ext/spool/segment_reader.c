@@ -143,6 +143,54 @@ static FrameResult decompress(const SegmentFrame *frame, const char *stored, cha
     return ZSTD_isError(size) || size != frame->content_size ? FRAME_DAMAGED : FRAME_READ;
 }
 
+/* Reads a large frame that a program has spilled, which holds one record, straight into the object
+ * that the record becomes. FRAME_DAMAGED also where it is no such frame. */
+static FrameResult read_one_record(SegmentReader *reader, const SegmentFrame *frame, PyObject *list)
+{
+    RecordHead head;
+    char rest[8];
+    uint64_t at = reader->offset + sizeof *frame;
+    ReadResult got = checked(read_at(reader->fd, at, &head, sizeof head));
+    if (got != READ_WHOLE) {
+        return got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
+    }
+    if (RECORD_FRAME_SIZE((uint64_t)head.length) != frame->stored_size) {
+        return FRAME_DAMAGED;
+    }
+    PyObject *record = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)head.length);
+    if (record == NULL) {
+        return FRAME_FAILED;
+    }
+    char *bytes = PyBytes_AsString(record);
+    FrameResult result = FRAME_FAILED;
+    size_t padding = RECORD_PADDING(head.length);
+    got = checked(read_at(reader->fd, at + sizeof head, bytes, head.length));
+    if (got == READ_WHOLE) {
+        got = checked(read_at(reader->fd, at + sizeof head + head.length, rest, padding));
+    }
+    if (got != READ_WHOLE) {
+        result = got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
+        goto done;
+    }
+    Checksum checksum;
+    checksum_begin(&checksum, frame->stored_size);
+    checksum_add(&checksum, &head, sizeof head);
+    checksum_add(&checksum, bytes, head.length);
+    checksum_add(&checksum, rest, padding);
+    if (checksum_end(&checksum) != frame->checksum ||
+        checksum32(bytes, head.length) != head.checksum) {
+        result = FRAME_DAMAGED;
+        goto done;
+    }
+    if (frames_add(list, reader->offset + frame->stored_size, record) == 0) {
+        reader->offset += sizeof *frame + frame->stored_size;
+        result = FRAME_READ;
+    }
+done:
+    Py_DECREF(record);
+    return result;
+}
+
 /* Reads the next frame once: its records are appended to the list. */
 static FrameResult try_frame(SegmentReader *reader, PyObject *list)
 {
@@ -153,6 +201,12 @@ static FrameResult try_frame(SegmentReader *reader, PyObject *list)
     FrameResult result = read_head(reader, &frame);
     if (result != FRAME_READ) {
         return result;
+    }
+    if (frame.codec == CODEC_RAW && frame.records == 1 && frame.stored_size > BUFFER_LARGE) {
+        result = read_one_record(reader, &frame, list);
+        if (result != FRAME_DAMAGED) {
+            return result;
+        }
     }
     stored = malloc(frame.stored_size + 1u);
     if (stored == NULL) {
@@ -174,6 +228,8 @@ static FrameResult try_frame(SegmentReader *reader, PyObject *list)
         if (result != FRAME_READ) {
             goto done;
         }
+        free(stored);
+        stored = NULL;
     }
     FramesResult framed = frames_to_list(list, content != NULL ? content : stored,
                                          frame.content_size, reader->offset, &used);

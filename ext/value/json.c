@@ -13,21 +13,27 @@ static void unicode_escape(Buffer *out, unsigned code)
     buffer_append(out, escape, sizeof escape);
 }
 
-void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
+/* Appends what is to stay as it is, which may be long. */
+static void append_run(Buffer *out, const unsigned char *run, size_t size)
 {
-    if (size == 0) { /* an empty text may come as a NULL pointer */
-        text(out, "\"\"");
-        return;
+    while (UNLIKELY(size > SINK_PIECE && out->drains)) {
+        buffer_append(out, run, SINK_PIECE);
+        run += SINK_PIECE;
+        size -= SINK_PIECE;
     }
+    buffer_append(out, run, size);
+}
+
+size_t json_escape(Buffer *out, const char *bytes, size_t size, bool ascii, bool more_follows)
+{
     const unsigned char *at = (const unsigned char *)bytes, *end = at + size;
 
-    buffer_byte(out, '"');
     while (at < end) {
         const unsigned char *plain = at;
         while (at < end && *at >= 0x20 && *at != '"' && *at != '\\' && (*at < 0x7f || !ascii)) {
             at++;
         }
-        buffer_append(out, plain, (size_t)(at - plain));
+        append_run(out, plain, (size_t)(at - plain));
         if (at == end) {
             break;
         }
@@ -64,6 +70,9 @@ void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
         int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
         unsigned code = c & (0x3f >> more);
         if (end - at < more) {
+            if (more_follows) {
+                return size - (size_t)(end - at) - 1;
+            }
             unicode_escape(out, 0xfffd);
             break;
         }
@@ -79,6 +88,15 @@ void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
         else {
             unicode_escape(out, code);
         }
+    }
+    return size;
+}
+
+void json_string(Buffer *out, const char *bytes, size_t size, bool ascii)
+{
+    buffer_byte(out, '"');
+    if (size > 0) { /* an empty text may come as a NULL pointer */
+        json_escape(out, bytes, size, ascii, false);
     }
     buffer_byte(out, '"');
 }

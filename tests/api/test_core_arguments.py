@@ -71,6 +71,17 @@ WRONG = {
     "json_text of a text": (lambda: _core.json_text("x"), TypeError, "bytes"),
     "span_json of a text": (lambda: _core.span_json("x"), TypeError, "bytes"),
     "span_json of no record": (lambda: _core.span_json(b"x"), ValueError, "not a span record"),
+    "span_head of no record": (lambda: _core.span_head(b"x"), ValueError, "not a span record"),
+    "write_span_json of no record": (
+        lambda: _core.write_span_json(1, b"x"),
+        ValueError,
+        "not a span record",
+    ),
+    "write_span_json to a file that is none": (
+        lambda: _core.write_span_json(-1, span_record()),
+        OSError,
+        "Bad file descriptor",
+    ),
     "span_summary of nothing": (lambda: _core.span_summary(), TypeError, "1"),
     "otlp_request of a record": (lambda: _core.otlp_request(b"x"), TypeError, "takes a list"),
     "collector_request of one": (lambda: _core.collector_request([]), TypeError, "3"),

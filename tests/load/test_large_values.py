@@ -1,10 +1,57 @@
-"""Values beyond 1 GiB, which no record holds: each costs itself, and a line in the log. These take up to 3 GB of
-memory."""
+"""Large values: what one costs its program, and the sender, beside itself. Values beyond 1 GiB, which no record
+holds: each costs itself, and a line in the log; these take up to 3 GB of memory."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from support.processes import module_path
+from support.processes import module_path, run_module
+from support.quick_server import QuickServer
+
+#: What one large value may add to the memory of a program or sender, in sizes of the value.
+MOST = 2.2
+
+#: Where a server listens, to which requests go as they are, and one to which they go compressed.
+HOSTS = {"plain": "127.0.0.1", "compressed": "127.0.0.2"}
+
+
+def costs(kind: str, way: str, megabytes: int, **server) -> dict[str, float]:
+    """What a program and its sender need for a value, in sizes of the value."""
+    with QuickServer(**server) as server:
+        result = run_module(
+            "programs.large_value", kind, str(megabytes), way, MLFLOW_TRACKING_URI=server.uri
+        )
+    figures = json.loads(result.stdout)
+    assert server.sizes[-1] >= figures["size"], "it has not arrived"
+    size = figures.pop("size")
+    return {process: grown / size for process, grown in figures.items()}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("str", "call"),
+        ("bytes", "outputs"),
+        ("list", "inputs"),
+        ("dict", "attribute"),
+        ("umlauts", "call"),
+    ],
+)
+def test_a_large_value_is_there_twice_at_most(own_spool, kind, way, host):
+    found = costs(kind, way, 48, host=HOSTS[host])
+    assert max(found.values()) <= MOST, found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("way", ["call", "inputs", "outputs", "attribute"])
+@pytest.mark.parametrize("kind", ["str", "repetitive", "umlauts", "bytes", "list", "dict"])
+def test_a_value_of_200_mb_is_there_twice_at_most(own_spool, kind, way, host):
+    found = costs(kind, way, 200, host=HOSTS[host])
+    assert max(found.values()) <= MOST, found
+
 
 PROGRAM = """
 import logging, resource, tempfile

@@ -1001,6 +1001,20 @@ of_records(
     "span_json", lambda records: [_core.span_json(record) for record in records], "span_json"
 )
 of_records(
+    "span_head", lambda records: [_core.span_head(record) for record in records], "span_head"
+)
+
+
+def written(records: list[bytes]) -> bytes:
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for record in records:
+            _core.write_span_json(file.fileno(), record)
+        file.seek(0)
+        return file.read()
+
+
+of_records("write_span_json", written, "write_span_json")
+of_records(
     "span_summary",
     lambda records: [_core.span_summary(record) for record in records],
     "span_summary",

@@ -125,6 +125,11 @@ def main() -> None:
     small, large = f"{folder}/small.seg", f"{folder}/large.seg"
     core.write_segment(small, records, 3)
     core.write_segment(large, [os.urandom(100 << 10) * 3] * 3, 3)
+    # One large record that does not compress is read as one that a program has spilled.
+    spilled = f"{folder}/spilled.seg"
+    core.write_segment(spilled, [os.urandom(2 << 20)], 3)
+    message = {"role": "user", "content": "\u00e9" * 600_000}
+    wide = made_records.span_record(attributes={"mlflow.spanInputs": {"messages": [message]}})
 
     def segment(path: str) -> Callable[[], Any]:
         def read() -> Any:
@@ -149,11 +154,14 @@ def main() -> None:
         "span_json": lambda: core.span_json(span),
         "span_json, a stream's item": lambda: core.span_json(streamed),
         "span_summary": lambda: core.span_summary(span),
+        "span_summary, a large span": lambda: core.span_summary(wide),
         "otlp_request": lambda: core.otlp_request(records),
+        "otlp_request, a large span": lambda: core.otlp_request([wide]),
         "collector_request, JSON": lambda: core.collector_request(spans, resource, True),
         "collector_request, values": lambda: core.collector_request(spans, resource, False),
         "a segment": segment(small),
         "a large segment": segment(large),
+        "a spilled segment": segment(spilled),
     }
     for name, call in calls.items():
         print(name, sweep(name, call, call()))

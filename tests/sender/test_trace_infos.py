@@ -20,6 +20,7 @@ from mlflow.tracing.utils.truncation import _get_truncated_preview
 from mlflow.utils.git_utils import get_git_branch, get_git_commit, get_git_repo_url
 from mlflow.utils.mlflow_tags import IMMUTABLE_TAGS
 from mlflow.utils.proto_json_utils import message_to_json
+from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender import figures, trace_infos
 from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer, ready_traces
 from mlflow_fasttrace._internal.sender.commits import git_metadata
@@ -28,10 +29,12 @@ from mlflow_fasttrace._internal.sender.previews import preview_of
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.trace_infos import (
     _duration,
+    _shortened,
     _timestamp,
     start_trace_body,
     trace_info,
 )
+from support import made_records
 from support.records import NoSource, Recorded
 
 
@@ -150,6 +153,47 @@ def test_previews_are_mlflows(role):
     for text in texts:
         assert preview_of(text, role) == _get_truncated_preview(text, role=role), text
     assert preview_of(None, role) is None
+
+
+#: Inputs or outputs that are small; what makes them large comes first, or last.
+SMALL = [
+    *(value if isinstance(value, dict) else {"value": value} for value in VALUES),
+    {"messages": [{"role": "user", "content": "x" * 2000 + "é"}]},
+    {"messages": [{"role": "user", "content": "😀" * 1001}, {"role": "user", "content": "\udfff"}]},
+    {"input": [{"role": "user", "content": [{"type": "text", "text": 5}, "later"]}]},
+    {"choices": [{"message": MESSAGES[1]}, {"message": MESSAGES[0]}]},
+]
+FILLERS = {"text": "ü" * 600_000, "words": ["word"] * 220_000}
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+@pytest.mark.parametrize("filler", FILLERS)
+def test_what_is_shown_of_large_values_is_what_their_text_would_show(role, filler):
+    name = "mlflow.spanInputs" if role == "user" else "mlflow.spanOutputs"
+    more = {"filler": FILLERS[filler]}
+    for small in SMALL:
+        for large in ({**small, **more}, {**more, **small}):
+            text = json.dumps(large, ensure_ascii=False)
+            record = made_records.span_record(attributes={name: large})
+            shown = _core.span_summary(record)[5 if role == "user" else 6]
+            assert isinstance(shown, tuple)
+            assert len(shown[0]) < 5000
+            assert preview_of(shown, role) == preview_of(text, role), small
+            assert _shortened(shown) == _shortened(text)
+
+
+@pytest.mark.parametrize("content", ["aé😀", '"\\\n\x7f', "\ud800x\udfff", "\x00ü"])
+def test_the_size_of_a_large_span_is_that_of_its_json(content, tmp_path):
+    for at in range(8):
+        value = {"text": "x" * at + content * 40_000, content: [content] * 10_000}
+        record = made_records.span_record(attributes={"large": value})
+        text = _core.span_json(record)
+        assert json.loads(json.loads(text)["attributes"]["large"]) == value
+        assert _core.span_summary(record)[2] == len(text.encode())
+        with open(tmp_path / "span.json", "w+b", buffering=0) as file:
+            _core.write_span_json(file.fileno(), record)
+            file.seek(0)
+            assert file.read() == text.encode()
 
 
 def test_what_python_cannot_read_is_previewed_as_it_is():

@@ -33,5 +33,5 @@ def test_what_fails_for_want_of_memory_is_not_called_damaged(version, tmp_path):
     shortages = {
         line.rpartition(" ")[0]: int(line.rpartition(" ")[2]) for line in result.stdout.splitlines()
     }
-    assert len(shortages) == 15
+    assert len(shortages) == 18
     assert all(count > 1 for count in shortages.values()), shortages

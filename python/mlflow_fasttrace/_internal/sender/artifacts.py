@@ -3,15 +3,20 @@ finds the place and uploads."""
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import tempfile
 from typing import Any, NamedTuple
 
+from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender.exceptions import (
     Forbidden,
     Rejected,
     TransientError,
     Unavailable,
 )
+from mlflow_fasttrace._internal.spool.records import span_id_of
 
 #: Statuses below 500 that another try may not see.
 _TRANSIENT_STATUS = frozenset({401, 403, 408, 425, 429})
@@ -20,12 +25,12 @@ _TRANSIENT_STATUS = frozenset({401, 403, 408, 425, 429})
 class Artifacts(NamedTuple):
     """What of a trace is stored as files, wherever its server keeps artifacts.
 
-    ``attachments``: by their ids. ``spans``: the JSON of each; all of them are in one file.
+    ``attachments``: by their ids. ``spans``: the record of each; all of them are in one file.
     ``added``: the spans join those that the file has, rather than take their place.
     """
 
     attachments: dict[str, bytes] = {}
-    spans: list[str] = []
+    spans: list[bytes] = []
     added: bool = False
 
 
@@ -65,8 +70,8 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
                     f"spans of {trace_id} are in the server's database, where it reads no file",
                     kind="file",
                 )
-            spans = _with_earlier(repository, artifacts) if artifacts.added else artifacts.spans
-            repository.upload_trace_data(f'{{"spans": [{", ".join(spans)}]}}')
+            earlier = _earlier(repository, artifacts) if artifacts.added else []
+            _upload_trace_data(repository, earlier, artifacts.spans)
     except (Unavailable, TransientError, MemoryError):
         raise
     except Exception as error:
@@ -88,17 +93,45 @@ def upload_artifacts(uri: str, trace_id: str, artifacts: Artifacts) -> None:
         raise TransientError(reason) from error
 
 
-def _with_earlier(repository: Any, artifacts: Artifacts) -> list[str]:
-    """The JSON of the spans, after those of the file that the new one takes the place of."""
+def _upload_trace_data(repository: Any, earlier: list[str], records: list[bytes]) -> None:
+    """Uploads the file of a trace's spans.
+
+    Args:
+        repository: MLflow's.
+        earlier: The JSON of spans that come first.
+        records: The records of the others. Their JSON, which may be large, is written to the file piece by
+            piece, where the repository takes a file.
+    """
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from mlflow.tracing.utils.artifact_utils import TRACE_DATA_FILE_NAME
+
+    if type(repository).upload_trace_data is not ArtifactRepository.upload_trace_data:
+        spans = [*earlier, *map(_core.span_json, records)]
+        repository.upload_trace_data(f'{{"spans": [{", ".join(spans)}]}}')
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, TRACE_DATA_FILE_NAME)
+        with open(path, "wb", buffering=0) as file:
+            file.write(b'{"spans": [' + ", ".join(earlier).encode())
+            for number, record in enumerate(records):
+                if earlier or number:
+                    file.write(b", ")
+                _core.write_span_json(file.fileno(), record)
+            file.write(b"]}")
+        repository.log_artifact(path)
+
+
+def _earlier(repository: Any, artifacts: Artifacts) -> list[str]:
+    """The JSON of the spans in the file that the new one takes the place of, but for those that come again."""
     from mlflow.tracing.utils.artifact_utils import TRACE_DATA_FILE_NAME
 
     if all(file.path != TRACE_DATA_FILE_NAME for file in repository.list_artifacts()):
-        return artifacts.spans
-    new = {json.loads(text)["span_id"] for text in artifacts.spans}
+        return []
+    new = {base64.b64encode(span_id_of(record)).decode() for record in artifacts.spans}
     try:
         earlier = repository.download_trace_data()["spans"]
     except MemoryError:
         raise
     except Exception as error:
         raise TransientError(f"spans that were uploaded before cannot be read: {error}") from error
-    return [json.dumps(span) for span in earlier if span["span_id"] not in new] + artifacts.spans
+    return [json.dumps(span) for span in earlier if span["span_id"] not in new]

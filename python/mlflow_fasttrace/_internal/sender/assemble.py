@@ -98,8 +98,9 @@ class TraceBuffer:
         self.seen: set[bytes] = set()
         self.sizes: dict[bytes, int] = {}
         self.usage: dict[bytes, tuple[bytes | None, Any, Any]] = {}
-        self.root_inputs: str | None = None
-        self.root_outputs: str | None = None
+        # Texts, or what is shown of large ones: see _core.span_summary().
+        self.root_inputs: str | tuple[str, str | None] | None = None
+        self.root_outputs: str | tuple[str, str | None] | None = None
         self.root_seen = False
 
     @property

@@ -20,9 +20,11 @@ from mlflow_fasttrace._internal.sender.answers import Answer
 from mlflow_fasttrace._internal.sender.exceptions import Rejected, Unavailable
 from mlflow_fasttrace._internal.sender.transport import (
     REDIRECTS,
+    Body,
     bound_answers,
     network_settings,
     read_answer,
+    size_of,
 )
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
@@ -80,9 +82,7 @@ class Connection:
         self._headers_asked = float("-inf")
         self._moved = False
 
-    def request(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> Answer:
+    def request(self, method: str, path: str, body: Body | None, headers: dict[str, str]) -> Answer:
         """Makes a request, and reads the whole answer. Where the server sends it on, that is followed.
 
         Args:
@@ -95,9 +95,12 @@ class Connection:
         _check_sendable(path, headers)
         try:
             if self._access.signed_request is not None:
+                body = b"".join(body) if isinstance(body, list) else body
                 return self._access.signed_request(method, path, body, headers, self._seconds)
             pool = self._open()
             headers = {**self._headers(), **headers}
+            if isinstance(body, list):  # or its end would be marked in another way
+                headers["Content-Length"] = str(size_of(body))
             answer = self._ask(pool, method, self._prefix + path, body, headers)
             if answer.status in _REDIRECT_STATUS and environment.follows_redirects():
                 answer = self._follow(answer, method, path, body, headers)
@@ -120,7 +123,7 @@ class Connection:
         answer: Answer,
         method: str,
         path: str,
-        body: bytes | None,
+        body: Body | None,
         headers: dict[str, str],
     ) -> Answer:
         """Follows a server that has moved, with the same request. What signs in goes to its host alone, by
@@ -147,7 +150,7 @@ class Connection:
         pool: urllib3.HTTPConnectionPool,
         method: str,
         place: str,
-        body: bytes | None,
+        body: Body | None,
         headers: dict[str, str],
     ) -> Answer:
         response = pool.urlopen(

@@ -5,7 +5,6 @@ access.py says who the server is and how one signs in, connection.py makes the r
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import re
@@ -30,6 +29,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
     Unsupported,
 )
 from mlflow_fasttrace._internal.sender.trace_infos import InfoDict, start_trace_body
+from mlflow_fasttrace._internal.sender.transport import Body, compressed, size_of
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -70,10 +70,10 @@ class HttpDestination:
         return time.monotonic() >= self._files_until
 
     def _request(
-        self, path: str, body: bytes | None, headers: dict[str, str], method: str = "POST"
+        self, path: str, body: Body | None, headers: dict[str, str], method: str = "POST"
     ) -> Answer:
-        if body and len(body) >= _COMPRESS_FROM and not self._loopback:
-            body = gzip.compress(body, compresslevel=1)
+        if body and not self._loopback and size_of(body) >= _COMPRESS_FROM:
+            body = compressed(body)
             headers = {**headers, "Content-Encoding": "gzip"}
         return self._connection.request(method, path, body, headers)
 
@@ -162,6 +162,7 @@ class HttpDestination:
                 _EXPERIMENT_HEADER: experiment_id,
             },
         )
+        del body  # or the traceback of a refusal would keep it, while the spans go in another way
         partial = self._checked(_SPANS_PATH, answer).partial_success()
         if partial is None:
             raise self._not_of_mlflow(_SPANS_PATH, answer)

@@ -12,16 +12,21 @@ _PREVIEW_CHARACTERS = 1000  # that the server keeps
 _LISTS = ("messages", "choices", "input", "output")
 
 
-def preview_of(text: str | None, role: str) -> str | None:
+def preview_of(text: str | tuple[str, str | None] | None, role: str) -> str | None:
     """The preview of inputs or outputs.
 
     Args:
-        text: Their JSON.
+        text: Their JSON; of large ones its beginning, and that of the message that says most, which the core
+            has found by the rules of this module (``ext/value/messages.c``).
         role: Of the messages that say most: ``user``, or ``assistant``.
     """
     if text is None:
         return None
-    shown = _text_of_messages(text, role) or text
+    if isinstance(text, tuple):
+        beginning, message = text
+        shown = message or beginning
+    else:
+        shown = _text_of_messages(text, role) or text
     if len(shown) > _PREVIEW_CHARACTERS:
         return shown[: _PREVIEW_CHARACTERS - 3] + "..."
     return shown

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
 from mlflow_fasttrace._internal.sender.artifacts import Artifacts
 from mlflow_fasttrace._internal.sender.assemble import Disposition, TraceBuffer
@@ -152,8 +151,4 @@ class TraceFiles:
 
 def _upload_spans(destination: Destination, trace: TraceBuffer, *, added: bool = False) -> None:
     records = sorted((entry.record for entry in trace.spans), key=start_of_span)
-    try:
-        spans = list(map(_core.span_json, records))
-    except ValueError as error:
-        raise Rejected(f"a span record cannot be read: {error}") from error
-    destination.upload(trace.mlflow_id, Artifacts(spans=spans, added=added))
+    destination.upload(trace.mlflow_id, Artifacts(spans=records, added=added))

@@ -49,7 +49,9 @@ def _sendable(value: Any) -> Any:
     return value
 
 
-def _shortened(value: str | None) -> str:
+def _shortened(value: str | tuple[str, str | None] | None) -> str:
+    if isinstance(value, tuple):
+        value = value[0]
     if value and len(value) > _METADATA_CHARACTERS:
         return value[: _METADATA_CHARACTERS - 3] + "..."
     return value or ""

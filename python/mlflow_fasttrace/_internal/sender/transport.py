@@ -3,15 +3,20 @@ head and body, whoever sends it."""
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import io
 import socket
 import time
+import zlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import requests
 import urllib3
+
+#: What a request carries; pieces where it is large.
+Body = bytes | list[bytes]
 
 #: Redirects that are followed one after another.
 REDIRECTS = 10
@@ -19,6 +24,7 @@ REDIRECTS = 10
 _ANSWER_BYTES = 8 << 20
 _ANSWER_SECONDS = 60.0  # of a connection without a time limit
 _PART_BYTES = 64 << 10
+_GZIP = 31  # zlib's way to ask for gzip's format
 
 
 class _UntilDeadline(io.RawIOBase):
@@ -64,6 +70,25 @@ class _BoundedResponse(http.client.HTTPResponse):
         self.fp.close()
         arriving: Any = sock.makefile("rb", buffering=0)
         self.fp = io.BufferedReader(_UntilDeadline(sock, arriving, deadline))
+
+
+def size_of(body: Body) -> int:
+    """The bytes of a body."""
+    return sum(map(len, body)) if isinstance(body, list) else len(body)
+
+
+def compressed(body: Body) -> Body:
+    """A body compressed by gzip. Pieces are used up: the list is empty then, so that they and what is made
+    of them are not there at the same time."""
+    if not isinstance(body, list):
+        return gzip.compress(body, compresslevel=1)
+    compressor = zlib.compressobj(level=1, wbits=_GZIP)
+    pieces = []
+    body.reverse()
+    while body:
+        if piece := compressor.compress(body.pop()):
+            pieces.append(piece)
+    return [*pieces, compressor.flush()]
 
 
 def bound_answers(pool: urllib3.HTTPConnectionPool) -> urllib3.HTTPConnectionPool:
