@@ -79,6 +79,47 @@ static bool put_frame(int fd, const Buffer *content, uint32_t records, Buffer *s
     return write_whole(fd, &head, sizeof head) && write_whole(fd, bytes, size);
 }
 
+/* Writes a frame of one large record, of which there is no copy but the compressed one. False with
+ * errno set. */
+static bool put_large_record(int fd, const Buffer *record, Buffer *stored, int level)
+{
+    RawFrame raw = segment_raw_frame(record);
+    SegmentFrame head = raw.head.frame;
+    ZSTD_inBuffer pieces[] = {{&raw.head.record, sizeof raw.head.record, 0},
+                              {raw.record, raw.size, 0},
+                              {zeros, raw.padding, 0}};
+    const size_t last = sizeof pieces / sizeof *pieces - 1;
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    bool failed = context == NULL || raw_frame_size(&raw) > BUFFER_MAX ||
+                  ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)) ||
+                  ZSTD_isError(ZSTD_CCtx_setPledgedSrcSize(context, head.content_size));
+    buffer_clear(stored);
+    for (size_t i = 0, left = 1; !failed && i <= last; i += left == 0) {
+        if (!buffer_reserve(stored, ZSTD_CStreamOutSize())) {
+            failed = true;
+            break;
+        }
+        ZSTD_outBuffer out = {stored->data + stored->len, stored->cap - stored->len, 0};
+        size_t more = ZSTD_compressStream2(context, &out, &pieces[i],
+                                           i == last ? ZSTD_e_end : ZSTD_e_continue);
+        failed = ZSTD_isError(more);
+        stored->len += out.pos;
+        left = i == last ? more : pieces[i].size - pieces[i].pos;
+    }
+    ZSTD_freeCCtx(context);
+    if (failed) {
+        errno = ENOMEM;
+        return false;
+    }
+    if (stored->len >= head.content_size) {
+        return raw_frame_write(fd, &raw);
+    }
+    head.codec = CODEC_ZSTD;
+    head.stored_size = (uint32_t)stored->len;
+    head.checksum = checksum64(stored->data, stored->len);
+    return write_whole(fd, &head, sizeof head) && write_whole(fd, stored->data, stored->len);
+}
+
 int segment_write_file(const char *path, PyObject *records, int level, unsigned long long *size)
 {
     char fresh[4096];
@@ -108,18 +149,27 @@ int segment_write_file(const char *path, PyObject *records, int level, unsigned 
         if (PyBytes_AsStringAndSize(PyList_GetItem(records, i), &record, &length) < 0) {
             goto done;
         }
-        frame_append(&content, record, (size_t)length);
-        count++;
+        bool large = (size_t)length > BUFFER_LARGE;
+        if (!large) {
+            frame_append(&content, record, (size_t)length);
+            count++;
+        }
         if (content.failed) {
             errno = ENOMEM;
             goto done;
         }
-        if (content.len >= FRAME_CONTENT_TARGET || i == total - 1) {
+        if (count > 0 && (large || content.len >= FRAME_CONTENT_TARGET || i == total - 1)) {
             if (!put_frame(fd, &content, count, &stored, level)) {
                 goto done;
             }
             buffer_clear(&content);
             count = 0;
+        }
+        if (large) {
+            Buffer view = {.data = record, .len = (size_t)length};
+            if (!put_large_record(fd, &view, &stored, level)) {
+                goto done;
+            }
         }
     }
     struct stat info;
