@@ -37,7 +37,7 @@ demo: $(STAMPS)/built
 	$(BIN)/python examples/rag_pipeline.py
 
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
-	$(BIN)/python -m pytest -n 4 -m "not long"
+	$(BIN)/python -m pytest -n 4 -m "not long" --durations 25
 
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(STAMPS)/newest-mlflow
 	$(BIN)/python -m pytest --timeout 3000

@@ -292,7 +292,7 @@ class AddingUp(Counting):
     longest = 1.0
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=LONG)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=LONG)])
 def test_what_a_server_adds_up_is_right_though_answers_are_lost_and_everything_is_killed(
     server, own_spool, run_program, tmp_path, kills
 ):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base.version import VERSION
-from mlflow_fasttrace._internal.recording import supervisor
+from mlflow_fasttrace._internal.recording import sender_process, supervisor
 from mlflow_fasttrace._internal.recording.rings import Ring
 from mlflow_fasttrace._internal.spool.files import new_segment_path
 from mlflow_fasttrace._internal.spool.folder import spool_for
@@ -155,23 +155,23 @@ def test_a_process_that_is_no_sender_is_left_alone(own_spool, run_program):
 def test_a_sender_is_asked_to_end_where_python_lacks_pidfd(lacks, own_spool, monkeypatch):
     """As builds against old headers do."""
     if lacks == "os.pidfd_open":
-        monkeypatch.delattr(supervisor.os, "pidfd_open")
+        monkeypatch.delattr(sender_process.os, "pidfd_open")
     if lacks == "signal.pidfd_send_signal":
-        monkeypatch.delattr(supervisor.signal, "pidfd_send_signal")
+        monkeypatch.delattr(sender_process.signal, "pidfd_send_signal")
     uri = "http://127.0.0.1:9"
     with sender_of_an_older_release(uri, stays=False) as older:
-        assert supervisor._signal(older.pid, spool_for(uri), signal.SIGTERM)
+        assert sender_process.signal_sender(older.pid, spool_for(uri), signal.SIGTERM)
         assert older.wait(10) in (0, -15)
 
 
 #: Its sender stands still once it has delivered the first trace.
 SENDER_STANDS_STILL = """
 import signal
-from mlflow_fasttrace._internal.recording import supervisor
+from mlflow_fasttrace._internal.recording import silence
 from mlflow_fasttrace._internal.recording.flush import flush
 from mlflow_fasttrace._internal.recording.rings import rings
 from mlflow_fasttrace._internal.spool.lock import sender_of
-supervisor._SILENT_SECONDS = supervisor._LAST_SECONDS = 1.0
+silence._SILENT_SECONDS = silence._LAST_SECONDS = 1.0
 root(0)
 assert flush()
 (ring,) = rings

@@ -68,20 +68,20 @@ def test_all_arrives_of_containers_that_share_a_folder(server, own_spool, tmp_pa
     go = tmp_path / "go"
 
     def away_until_all_have_spilled(_request):
-        wait_until(lambda: len(list(tmp_path.glob("recorded-*"))) == 3, 60, "all containers")
+        wait_until(lambda: len(list(tmp_path.glob("recorded-*"))) == 2, 60, "all containers")
 
     with FaultProxy(server.uri, away_until_all_have_spilled) as proxy:
-        for n in range(3):
+        for n in range(2):
             then = f"open({str(tmp_path / f'recorded-{n}')!r}, 'w').close()"
-            code = program_text(proxy.uri, f"container {n}", 300, then)
+            code = program_text(proxy.uri, f"container {n}", 250, then)
             code = code.replace("leaf(n)\n    return n", "leaf(n)\n    return str(n) * 5000")
             first = f"import sys; sys.argv[1:] = {[code, str(go)]!r}\n{LIVES_ON}"
             containers.append(
                 container(first, own_spool, **SMALL_RING, MLFLOW_FASTTRACE_EXIT_TIMEOUT="1")
             )
         try:
-            for n in range(3):
-                assert_all_there(server.uri, f"container {n}", 300)
+            for n in range(2):
+                assert_all_there(server.uri, f"container {n}", 250)
         finally:
             go.touch()
             for program in containers:
@@ -94,21 +94,21 @@ def test_all_arrives_once_of_containers_of_a_pod(server, own_spool):
     own_home = f'mount -t tmpfs tmpfs {own_spool} && exec "$0" "$@"'
     with FaultProxy(server.uri) as proxy:
         programs = [
-            container(program_text(proxy.uri, f"pod {n}", 100), own_spool, own_home)
+            container(program_text(proxy.uri, f"pod {n}", 50), own_spool, own_home)
             for n in range(3)
         ]
         for program in programs:
             assert finish(program) == ""
         for n in range(3):
-            assert_all_there(server.uri, f"pod {n}", 100)
+            assert_all_there(server.uri, f"pod {n}", 50)
     infos = [request for request in proxy.requests if request.path == "/api/3.0/mlflow/traces"]
-    assert len(infos) == 300
+    assert len(infos) == 150
 
 
 @in_containers
 def test_what_a_container_left_is_delivered_by_another(server, own_spool, tmp_path):
     with FaultProxy(server.uri, lambda request: Reply(503)) as proxy:
-        code = program_text(proxy.uri, "left behind", 300)
+        code = program_text(proxy.uri, "left behind", 150)
         said = finish(
             container(
                 code,
@@ -122,7 +122,7 @@ def test_what_a_container_left_is_delivered_by_another(server, own_spool, tmp_pa
         assert list(own_spool.glob("*/*.seg"))
         proxy.fault = lambda request: None
         finish(container(program_text(proxy.uri, "the next", 1), own_spool))
-        assert_all_there(server.uri, "left behind", 300)
+        assert_all_there(server.uri, "left behind", 150)
     assert not list(own_spool.glob("*/*.seg"))
 
 

@@ -9,7 +9,7 @@ import json, os, shutil, threading, time, types
 import mlflow
 import mlflow_fasttrace as fasttrace
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow_fasttrace._internal.recording import supervisor as module
+from mlflow_fasttrace._internal.recording import deferred_starts, supervisor as module
 from mlflow_fasttrace._internal.recording.rings import rings
 {prepare}
 supervisor = module.supervisor
@@ -33,7 +33,7 @@ def test(n):
 read = [test(n) for n in range({tests})]
 print(json.dumps([read, len(started), len(list(rings)), threading.active_count()]))
 """
-PATIENT = "module._PATIENCE_SECONDS = 30.0"
+PATIENT = "deferred_starts.DEFERRED_SECONDS = 30.0"
 
 
 def suite(run_program, tests: int, prepare: str, then: str = ""):
@@ -64,12 +64,14 @@ def test_what_nobody_waits_for_gets_a_sender(own_spool, run_program):
     """It is started while the program does something else."""
     then = """(ring,) = [ring for ring in rings if ring.uri.endswith(path)]
     while not ring.progress().is_delivered: time.sleep(0.01)"""
-    assert suite(run_program, 1, "module._PATIENCE_SECONDS = 0.0", then) == 1
+    assert suite(run_program, 1, "deferred_starts.DEFERRED_SECONDS = 0.0", then) == 1
 
 
 NO_THREADS = """
 def no_thread(*_args, **_kwargs): raise RuntimeError("no more threads")
-module.threading = types.SimpleNamespace(Thread=no_thread, current_thread=threading.current_thread)
+module.threading = deferred_starts.threading = types.SimpleNamespace(
+    Thread=no_thread, current_thread=threading.current_thread
+)
 """
 
 

@@ -5,6 +5,8 @@
     root_context.py   what a root's trace inherits from MLflow and the context
     rings.py          this process's rings
     supervisor.py     the sender that drains them: started, started again, replaced by a thread
+    deferred_starts.py, silence.py, sender_process.py   when one is started later, when it is ended, and how
+    containers.py     whether anything outlives this process
     flush.py          waiting for delivery, also at exit
     timeout.py        traces that take too long
 

@@ -496,6 +496,13 @@ _SENDERS = [
         lost=_FILES,
     ),
     *_in(
+        "mlflow.store.artifact.artifact_repo",
+        "sender",
+        _called("ArtifactRepository.upload_trace_data", "self trace_data"),
+        needed_in=SENDER,
+        lost=_FILES,
+    ),
+    *_in(
         "mlflow.store.artifact.artifact_repository_registry",
         "sender",
         _called("get_artifact_repository", "artifact_uri"),
