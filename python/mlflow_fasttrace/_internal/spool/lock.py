@@ -115,14 +115,6 @@ class Lock:
                 time.sleep(0.02)
         return True
 
-    def is_in_place(self) -> bool:
-        """Whether the lock is the one that others find."""
-        return is_in_place(self._fd, self._path)
-
-    def touch(self) -> None:
-        """Shows, by the file's time, that the sender that has the lock is at work."""
-        os.utime(self._fd)
-
     def release(self) -> None:
         """Gives the lock back. It may be taken again."""
         unlock(self._fd)
