@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -53,6 +54,15 @@ int64_t open_private(PyObject *path, int flags, int *fd)
         return -1;
     }
     return (int64_t)info.st_size;
+}
+
+bool is_locked(int fd)
+{
+    if (flock(fd, LOCK_SH | LOCK_NB) != 0) {
+        return true;
+    }
+    flock(fd, LOCK_UN);
+    return false;
 }
 
 ReadResult read_at(int fd, uint64_t offset, void *bytes, size_t size)

@@ -21,6 +21,11 @@ RUNS_PYTHON void path_error(PyObject *path, int code, const char *message);
  * the file, or -1 with an exception. */
 RUNS_PYTHON int64_t open_private(PyObject *path, int flags, int *fd);
 
+/* Whether another process has an exclusive lock on a file: a shared one is taken and given back.
+ * Only the lock itself shows that nobody has it, and not a file system that fails, or a signal that
+ * came in between. */
+bool is_locked(int fd);
+
 typedef enum {
     READ_WHOLE,  /* all bytes were read */
     READ_ENDS,   /* the file ends before */

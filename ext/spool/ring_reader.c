@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -317,13 +316,7 @@ static PyObject *ring_reader_alive(RingReader *reader, PyObject *unused)
     if (reader->fd < 0) {
         return PyBool_FromLong(!load_acquire(&reader->header->closed));
     }
-    /* Only the lock itself shows that the program is gone: the ring of one that lives must not be
-     * removed because a file system fails, or a signal came in between. */
-    if (flock(reader->fd, LOCK_SH | LOCK_NB) != 0) {
-        Py_RETURN_TRUE;
-    }
-    flock(reader->fd, LOCK_UN);
-    Py_RETURN_FALSE;
+    return PyBool_FromLong(is_locked(reader->fd));
 }
 
 #define READER_GETTER(name, expression)                                                            \

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -356,11 +355,9 @@ static PyObject *segment_reader_is_written(SegmentReader *reader, PyObject *unus
 {
     (void)unused;
     struct stat info;
-    /* As of a ring: only the lock itself shows that nobody writes any more. */
-    if (flock(reader->fd, LOCK_SH | LOCK_NB) != 0) {
+    if (is_locked(reader->fd)) {
         Py_RETURN_TRUE;
     }
-    flock(reader->fd, LOCK_UN);
     if (fstat(reader->fd, &info) != 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }

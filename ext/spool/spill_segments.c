@@ -46,7 +46,8 @@ bool spill_init(Spill *spill, const char *prefix, uint64_t max_bytes, const char
     return spill->memory_prefix != NULL;
 }
 
-void spill_free(Spill *spill)
+/* Closes the descriptor of the open segment, which is not ended by that. */
+static void close_segment(Spill *spill)
 {
     if (spill_is_in_memory(spill)) {
         mapped_forget(&spill->memory);
@@ -55,6 +56,11 @@ void spill_free(Spill *spill)
         close(spill->fd);
         spill->fd = -1;
     }
+}
+
+void spill_free(Spill *spill)
+{
+    close_segment(spill);
     folder_forget(&spill->opening);
     folder_forget(&spill->measuring);
     free(spill->prefix);
@@ -64,13 +70,7 @@ void spill_free(Spill *spill)
 
 void spill_after_fork(Spill *spill)
 {
-    if (spill_is_in_memory(spill)) {
-        mapped_forget(&spill->memory);
-    }
-    if (spill->fd >= 0) {
-        close(spill->fd);
-        spill->fd = -1;
-    }
+    close_segment(spill);
     folder_after_fork(spill->opening);
 }
 

@@ -224,6 +224,24 @@ class Counting:
             },
         )
 
+    @classmethod
+    def all_killed(
+        cls,
+        kills: int,
+        first: int,
+        folder: Path,
+        server: MlflowServer | FaultProxy,
+        spool: Path,
+        chance: random.Random,
+    ) -> list[Counting]:
+        """Programs, one after another, numbered from the first, each of which is killed."""
+        killed = []
+        for number in range(first, first + kills):
+            one = cls(folder, server, number, chance)
+            one.kill(spool)
+            killed.append(one)
+        return killed
+
     @property
     def ended(self) -> int:
         return int.from_bytes(self.counter.read_bytes(), "little")
@@ -257,11 +275,7 @@ def test_all_that_ended_arrives_after_kills_at_any_moment(
     """Program, sender or both are killed while the program records: every span that had ended is on the
     server, once, whole."""
     chance = random.Random(f"{kills} kills")
-    killed = []
-    for number in range(kills):
-        one = Counting(tmp_path, server, number + kills * 1000, chance)
-        one.kill(own_spool)
-        killed.append(one)
+    killed = Counting.all_killed(kills, kills * 1000, tmp_path, server, own_spool, chance)
     # The next program's sender delivers what all of them left.
     last = f"after {kills} kills"
     process = run_program(program_text(server.uri, last, 0, BURST.format(traces=1)))
@@ -330,11 +344,7 @@ def test_what_a_server_adds_up_is_right_though_answers_are_lost_and_everything_i
         return Reply(forward=True, drop=True) if next(requests) % 10 == 0 else None
 
     with FaultProxy(server.uri, lose_answers) as proxy:
-        killed = []
-        for number in range(kills):
-            one = AddingUp(tmp_path, proxy, number + kills * 2000, chance)
-            one.kill(own_spool)
-            killed.append(one)
+        killed = AddingUp.all_killed(kills, kills * 2000, tmp_path, proxy, own_spool, chance)
         last = f"after {kills} kills and lost answers"
         process = run_program(program_text(proxy.uri, last, 1))
         assert process.returncode == 0, process.err

@@ -225,10 +225,13 @@ def test_what_has_the_same_name_here_is_not_written_over(own_spool):
     for spool in (left, here):
         segment_in(spool)
         segment_in(spool, "refused-" + "0" * 32 + ".seg.refused")
+        Path(spool.folder, "refused-" + "0" * 32 + ".txt").write_text(spool.name)
         segment_in(spool, "open-" + "0" * 32 + ".seg")
     look_around(URI)
     assert len(list(Path(here.folder).glob("packed-*"))) == 2
     assert len(list(Path(here.folder).glob("refused-*.refused"))) == 2
+    notes = {path.read_text() for path in Path(here.folder).glob("refused-*.txt")}
+    assert notes == {left.name, here.name}
     assert len(list(Path(here.folder).glob("open-*"))) == 1
     assert not os.path.exists(left.folder)
 

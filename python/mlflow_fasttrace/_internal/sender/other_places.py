@@ -145,11 +145,13 @@ class OtherPlaces:
         taken, all_taken = 0, True
         for folder in (other.folder, os.path.join(other.folder, "rings")):
             for path in _files_in(folder):
-                size = os.lstat(path).st_size
+                try:
+                    size = os.lstat(path).st_size
+                except FileNotFoundError:
+                    continue  # the note of a dead letter, which has gone with that
                 if taken and held + size > bound:
-                    self._waits = (
-                        True  # for what is delivered first: the programs here need room, too
-                    )
+                    # It waits for what is delivered first: the programs here need room, too.
+                    self._waits = True
                     return False
                 if _is_in_use(path):
                     all_taken = False
