@@ -200,12 +200,13 @@ class Counting:
     """A program that is killed at some moment, with its sender, or only the sender."""
 
     code = COUNTING
+    name = "counts"
     longest = 0.005  # seconds until it is killed
 
     def __init__(
         self, folder: Path, server: MlflowServer | FaultProxy, number: int, chance: random.Random
     ):
-        self.experiment = f"killed {number}"
+        self.experiment = f"{self.name} until it is killed, {number}"
         self.kills = chance.choice([("program",), ("sender",), ("program", "sender")])
         self.seconds = chance.uniform(0.0, self.longest)
         self.counter = folder / f"{number}.count"
@@ -303,6 +304,7 @@ def test_all_that_ended_arrives_after_kills_at_any_moment(
 
 class AddingUp(Counting):
     code = ADDING_UP
+    name = "adds up"
     longest = 1.0
 
 
