@@ -40,7 +40,7 @@ test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 4 -m "not long" --durations 25
 
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(STAMPS)/newest-mlflow
-	$(BIN)/python -m pytest --timeout 3000
+	$(BIN)/python -m pytest -n 3 --timeout 3000 --durations 40
 	.venv-newest-mlflow/bin/python -m pytest -m "not long" $(WITH_NEWEST_MLFLOW)
 
 sanitize: $(STAMPS)/built $(STAMPS)/test-system
