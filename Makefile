@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 STAMPS := .stamps
 # The SDKs of tests/seams/test_integrations.py: those of `make test`, and the others.
 INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/integrations-crewai
+# The other releases of MLflow to whose servers traces are sent.
+OTHER_MLFLOWS := $(addprefix $(STAMPS)/mlflow-,$(shell cat tests/support/mlflow_releases.txt))
 C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml
 
@@ -39,7 +41,7 @@ demo: $(STAMPS)/built
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 4 -m "not long" --durations 25
 
-test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(STAMPS)/newest-mlflow
+test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow
 	$(BIN)/python -m pytest -n 3 --timeout 3000 --durations 40
 	.venv-newest-mlflow/bin/python -m pytest -m "not long" $(WITH_NEWEST_MLFLOW)
 
@@ -77,7 +79,7 @@ wheel: $(STAMPS)/built
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist $(STAMPS) .venv-integrations* .venv-newest-mlflow python/mlflow_fasttrace/*.so python/*.egg-info
+	rm -rf build dist $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS))) .venv-newest-mlflow python/mlflow_fasttrace/*.so python/*.egg-info
 
 # ---- what the above need ----
 
@@ -111,6 +113,11 @@ $(STAMPS)/integrations-crewai: tests/programs/integrations/requirements-crewai.t
 $(INTEGRATIONS): .ci/overlay_venv.py $(STAMPS)/venv
 	$(BIN)/python .ci/overlay_venv.py .venv-$(@F) \
 		-r tests/programs/integrations/requirements$(@F:integrations%=%).txt
+	@touch $@
+
+# One release of MLflow, alone, over what the others need.
+$(OTHER_MLFLOWS): .ci/overlay_venv.py $(STAMPS)/venv
+	$(BIN)/python .ci/overlay_venv.py .venv-$(@F) --no-deps "mlflow==$(@F:mlflow-%=%)"
 	@touch $@
 
 # The newest MLflow there is, alone: its parts may not be there yet.

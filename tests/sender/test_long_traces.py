@@ -7,6 +7,7 @@ import signal
 import mlflow_fasttrace as mlflow
 import pytest
 from support.fault_proxy import INFO, FaultProxy, Reply, Request
+from support.servers import OTHER_RELEASES, MlflowServer, python_of_release
 from support.spools import assert_sender_ends
 from support.traces import traces_of
 
@@ -40,6 +41,22 @@ def agent():
 agent()
 mlflow.flush_trace_async_logging()
 """
+
+#: Their stores add the cost of a span that comes a second time a second time; later ones compute the sum anew.
+ADD_REPEATED_COSTS = ("3.12.0", "3.13.0", "3.14.0")
+
+
+@pytest.fixture(
+    scope="module",
+    params=["this", *(pytest.param(release, marks=pytest.mark.long) for release in OTHER_RELEASES)],
+)
+def server(request, tmp_path_factory):
+    """A server of this release of MLflow, and of the others whose servers are supported."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
+    if request.param != "this":
+        server.python = python_of_release(request.param)
+    with server:
+        yield server
 
 
 @pytest.mark.parametrize("store", ["server", "sqlite"])
@@ -77,7 +94,7 @@ def test_the_cost_is_whole_though_another_sender_goes_on(server, own_spool, run_
 
 @pytest.mark.parametrize("killed", [False, True], ids=["one sender", "two senders"])
 def test_the_cost_is_whole_though_answers_to_parts_are_lost(
-    server, own_spool, run_program, tmp_path, killed
+    request, server, own_spool, run_program, tmp_path, killed
 ):
     """The server has taken parts that count as undelivered when the trace has ended: its sender, or the next one,
     sends them again."""
@@ -106,7 +123,8 @@ def test_the_cost_is_whole_though_answers_to_parts_are_lost(
         assert process.returncode == 0, process.err
     assert taken
     (trace,) = traces_of(server.uri, experiment)
-    assert trace.info.cost["total_cost"] == pytest.approx(0.66)
+    if request.node.callspec.params["server"] not in ADD_REPEATED_COSTS:
+        assert trace.info.cost["total_cost"] == pytest.approx(0.66)
     assert trace.info.token_usage == {"input_tokens": 60, "output_tokens": 15, "total_tokens": 75}
     assert [assessment.name for assessment in trace.info.assessments] == ["q", "r"]
     assert len(trace.data.spans) == 7

@@ -9,7 +9,17 @@ import sys
 import urllib.request
 from pathlib import Path
 
+from support.processes import ROOT, TESTS
 from support.waiting import free_port, wait_until
+
+#: The last release of each minor version of MLflow whose servers are supported, but for the one that the tests
+#: are made for. `make test-long` installs them, each on top of .venv.
+OTHER_RELEASES = tuple((TESTS / "support/mlflow_releases.txt").read_text().split())
+
+
+def python_of_release(release: str) -> Path:
+    """The interpreter of the virtual environment that has this release of MLflow."""
+    return ROOT / f".venv-mlflow-{release}/bin/python"
 
 
 class MlflowServer:
@@ -18,6 +28,7 @@ class MlflowServer:
     Its address is known before it is there. It runs from ``start`` to ``stop``, or inside of ``with``.
     """
 
+    python: str | Path = sys.executable
     store = "sqlite:///{folder}/server.db"
     workers = 1
     options: tuple[str, ...] = ()
@@ -39,7 +50,7 @@ class MlflowServer:
     def start(self) -> None:
         self.process = subprocess.Popen(
             [
-                sys.executable,
+                self.python,
                 "-m",
                 "mlflow",
                 "server",
