@@ -522,6 +522,18 @@ static PyObject *core_write_segment(PyObject *module, PyObject *args)
     return result;
 }
 
+/* ---- memory ---- */
+
+static PyObject *core_give_memory_back(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    PyThreadState *thread = PyEval_SaveThread();
+    compat_give_memory_back();
+    PyEval_RestoreThread(thread);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"encode", core_encode, METH_O,
      "encode($module, value, /)\n--\n\n"
@@ -581,6 +593,9 @@ static PyMethodDef functions[] = {
      "is\n"
      "there whole or not at all.\n\n"
      "Raises OSError where it cannot be written."},
+    {"give_memory_back", core_give_memory_back, METH_NOARGS,
+     "give_memory_back($module, /)\n--\n\n"
+     "Give the C library's free memory back to the system, where that does not do so by itself."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -29,6 +29,9 @@
 #if defined(__linux__)
 #include <sys/random.h>
 #endif
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -52,6 +55,14 @@ static inline void compat_store_big_endian(void *bytes, uint64_t value)
     value = __builtin_bswap64(value);
 #endif
     memcpy(bytes, &value, sizeof value);
+}
+
+/* Gives what the C library has freed back to the system, where that does not do so by itself. */
+static inline void compat_give_memory_back(void)
+{
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
 }
 
 /* Keeps a mapping from a forked child, which has memory of its own; unmaps it, and gives NULL and

@@ -1038,6 +1038,7 @@ of_records(
     "write_and_read_a_segment",
     lambda records: segment_of(records),
     "write_segment",
+    "give_memory_back",
     "SegmentReader",
     *(
         f"SegmentReader.{name}"
@@ -1049,6 +1050,7 @@ of_records(
 def segment_of(records: list[bytes]) -> list[bytes]:
     path = f"{Place.folder}/some.seg"
     _core.write_segment(path, records, 3)
+    _core.give_memory_back()
     reader = _core.SegmentReader(path)
     read = [item[3] for item in reader.read(FOREVER)]
     all_of(reader, getters_of(_core.SegmentReader))

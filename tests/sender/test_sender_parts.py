@@ -41,16 +41,34 @@ def never_asked() -> bool:
 # ---- traces that nothing is left to do for ----
 
 
-def test_traces_on_disk_are_remembered_within_a_bound(monkeypatch):
-    monkeypatch.setattr(assemble, "_REMEMBERED", 3)
+@pytest.mark.parametrize(
+    ("bound", "complete"), [("_REMEMBERED_GOING_ON", False), ("_REMEMBERED_ENDED", True)]
+)
+def test_traces_are_remembered_within_a_bound_of_spans(monkeypatch, bound, complete):
+    monkeypatch.setattr(assemble, bound, 11 + 12 + 11)
+    monkeypatch.setattr(assemble.TraceBuffer, "complete", lambda trace: complete)
     assembler = Assembler()
-    for number in range(5):
+    for number, spans in enumerate([1, 1, 1, 2, 1]):
+        trace = trace_of(*[100] * spans, number=number)
+        assembler.open[trace.trace_id] = trace
+        for entry in trace.spans:
+            entry.done = True  # moved to a segment
+        assembler.drop_done()
+    assert assembler.open == {}
+    assert [trace_id[-1] for trace_id in assembler.remembered.ids()] == [2, 3, 4]
+    assert assembler.remembered.take(trace.trace_id) is trace
+    assert assembler.remembered.take(trace.trace_id) is None
+
+
+def test_traces_that_end_do_not_push_out_one_that_goes_on(monkeypatch):
+    monkeypatch.setattr(assemble, "_REMEMBERED_ENDED", 30)
+    monkeypatch.setattr(assemble.TraceBuffer, "complete", lambda trace: trace.trace_id[-1] > 0)
+    assembler = Assembler()
+    for number in range(10):
         trace = trace_of(100, number=number)
         assembler.open[trace.trace_id] = trace
-        trace.spans[0].done = True  # moved to a segment
-    assembler.drop_done()
-    assert assembler.open == {}
-    assert [trace_id[-1] for trace_id in assembler._remembered] == [2, 3, 4]
+        assembler.delivered(trace)
+    assert [trace_id[-1] for trace_id in assembler.remembered.ids()] == [0, 8, 9]
 
 
 # ---- verdicts ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 
@@ -68,6 +69,23 @@ def test_an_answer_that_is_asked_for_by_mlflows_code_ends(redirected, monkeypatc
     with pytest.raises(Unavailable, match="answered 307"):
         HttpDestination(redirected.uri).experiment_id("x")
     assert len(redirected.requests) == 1, "what is signed for one host goes to no other"
+
+
+@pytest.mark.timeout(120)
+def test_an_answer_to_a_signed_request_ends(talker, own_spool, run_program):
+    """Which MLflow's own code makes; this process would be the program's, so a sender's is asked."""
+    program = run_program(
+        program_text(talker.uri, "signed", 1),
+        MLFLOW_TRACKING_AWS_SIGV4="true",
+        AWS_ACCESS_KEY_ID="key",
+        AWS_SECRET_ACCESS_KEY="secret",
+        AWS_DEFAULT_REGION="eu-central-1",
+        MLFLOW_FASTTRACE_EXIT_TIMEOUT="0",
+    )
+    assert program.returncode == 0, program.err
+    (log,) = own_spool.glob("*/sender.log")
+    ends = re.compile(r"takes too long|has no end|timed out")
+    wait_until(lambda: ends.search(log.read_text()), 60, "the end of an answer")
 
 
 @pytest.mark.timeout(60)

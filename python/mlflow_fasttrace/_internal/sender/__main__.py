@@ -8,10 +8,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from io import TextIOWrapper
 
+from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
 from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
 from mlflow_fasttrace._internal.sender.life import run_sender
+from mlflow_fasttrace._internal.sender.transport import bound_every_answer
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
 LOG_BYTES = 1 << 20  # and as much again in sender.log.1
@@ -90,6 +92,7 @@ def main() -> int:
     # A terminal's Ctrl-C is meant for the program.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment.stop_retries_of_mlflow()
+    bound_every_answer()
     stop: list[int] = []
 
     def end(number: int, frame: object) -> None:
@@ -98,7 +101,10 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
-        run_sender(sys.argv[1], sys.argv[2], uri, lambda: bool(stop), executor)
+        # What a burst took is given back: a container's limit counts it.
+        run_sender(
+            sys.argv[1], sys.argv[2], uri, lambda: bool(stop), executor, _core.give_memory_back
+        )
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from enum import Enum, auto
 from typing import Any
 
@@ -31,8 +30,12 @@ ORPHAN_AFTER_SECONDS = 120.0
 
 _DEFERRED_SECONDS = 1.0  # after which a record that there was no memory for is looked into again
 
-#: Traces whose figures are remembered after they were sent, for spans that come late.
-_REMEMBERED = 2000
+#: What Python needs for a record besides its bytes, about.
+_ENTRY_BYTES = 350
+
+#: The spans of traces that are remembered after they were sent; a trace itself counts as ten of them.
+_REMEMBERED_GOING_ON = 50_000
+_REMEMBERED_ENDED = 5_000
 
 
 class Disposition(Enum):
@@ -75,6 +78,10 @@ class RecordOnDisk:
         self.record: bytes | None = None
 
 
+#: Of a span: its parent's id, the size of its JSON in bytes, the tokens that it used and what it cost.
+SpanSummary = tuple[bytes | None, int, Any, Any]
+
+
 class TraceBuffer:
     """What is known of a trace, and which of its records are still to be delivered."""
 
@@ -96,8 +103,7 @@ class TraceBuffer:
         self.sampled_in: bool | None = None  # as tail sampling has decided; None: not decided
         # What the trace's info needs of every span, also of those delivered before.
         self.seen: set[bytes] = set()
-        self.sizes: dict[bytes, int] = {}
-        self.usage: dict[bytes, tuple[bytes | None, Any, Any]] = {}
+        self.summaries: dict[bytes, SpanSummary] = {}
         # Texts, or what is shown of large ones: see _core.span_summary().
         self.root_inputs: str | tuple[str, str | None] | None = None
         self.root_outputs: str | tuple[str, str | None] | None = None
@@ -171,7 +177,7 @@ class TraceBuffer:
 
     def costs_something(self) -> bool:
         """Whether a span that was summarized has a cost, which the server adds up."""
-        return any(cost is not None for _parent_id, _usage, cost in self.usage.values())
+        return any(cost is not None for _parent_id, _size, _usage, cost in self.summaries.values())
 
     def size(self) -> int:
         """The bytes of the spans that are still to be delivered."""
@@ -194,8 +200,7 @@ class TraceBuffer:
             span_id, parent_id, size, usage, cost, inputs, outputs = _core.span_summary(
                 entry.record, roots_under
             )
-            self.sizes[span_id] = size
-            self.usage[span_id] = (parent_id, usage, cost)
+            self.summaries[span_id] = (parent_id, size, usage, cost)
             if parent_id is None or parent_id == roots_under:
                 self.root_seen = True
                 self.root_inputs, self.root_outputs = inputs, outputs
@@ -214,6 +219,65 @@ def _usable(entry: Entry) -> TraceInfoRecord | None:
     return None
 
 
+def _memory_bytes(trace: TraceBuffer) -> int:
+    """The bytes, about, that the undelivered records of a trace need."""
+    return sum(_ENTRY_BYTES + len(entry.record) for entry in trace.entries())
+
+
+class RememberedTraces:
+    """Traces that nothing is left to do for, as far as they are known: what the infos of those that go on need of
+    the spans that are delivered, and of the last that have ended, for spans that come late."""
+
+    def __init__(self) -> None:
+        self._going_on = _BoundedTraces(_REMEMBERED_GOING_ON)
+        self._ended = _BoundedTraces(_REMEMBERED_ENDED)
+
+    def add(self, trace: TraceBuffer) -> None:
+        (self._ended if trace.complete() else self._going_on).add(trace)
+
+    def take(self, trace_id: bytes) -> TraceBuffer | None:
+        return self._going_on.take(trace_id) or self._ended.take(trace_id)
+
+    def clear(self) -> None:
+        self._going_on.clear()
+        self._ended.clear()
+
+    def ids(self) -> list[bytes]:
+        return [*self._going_on.traces, *self._ended.traces]
+
+
+class _BoundedTraces:
+    """The last traces that were added.
+
+    Args:
+        spans: That they have at most, where it is more than one trace.
+    """
+
+    def __init__(self, spans: int):
+        self.traces: dict[bytes, TraceBuffer] = {}
+        self._weights: dict[bytes, int] = {}
+        self._weight = 0
+        self._bound = spans
+
+    def add(self, trace: TraceBuffer) -> None:
+        self.take(trace.trace_id)
+        self.traces[trace.trace_id] = trace
+        weight = self._weights[trace.trace_id] = 10 + len(trace.seen)
+        self._weight += weight
+        while self._weight > self._bound and len(self.traces) > 1:
+            self.take(next(iter(self.traces)))
+
+    def take(self, trace_id: bytes) -> TraceBuffer | None:
+        trace = self.traces.pop(trace_id, None)
+        if trace is not None:
+            self._weight -= self._weights.pop(trace_id)
+        return trace
+
+    def clear(self) -> None:
+        for trace_id in list(self.traces):
+            self.take(trace_id)
+
+
 class Assembler:
     """All traces that something is left to deliver of.
 
@@ -223,9 +287,9 @@ class Assembler:
 
     def __init__(self, *, infos_again: bool = False) -> None:
         self.open: dict[bytes, TraceBuffer] = {}
-        self._remembered: OrderedDict[bytes, TraceBuffer] = OrderedDict()
+        self.remembered = RememberedTraces()
         self._infos_again = infos_again
-        self.bytes = 0
+        self.memory_bytes = 0  # that the records of these traces need, about
         self.unusable: list[tuple[Entry, str]] = []  # records that are set aside, and why
         self._deferred: list[Entry] = []  # records that there was no memory to look into
         self._deferred_until = 0.0  # of time.monotonic()
@@ -245,10 +309,10 @@ class Assembler:
                 continue
             trace = self.open.get(entry.trace_id)
             if trace is None:
-                trace = self._remembered.pop(entry.trace_id, None) or TraceBuffer(entry.trace_id)
+                trace = self.remembered.take(entry.trace_id) or TraceBuffer(entry.trace_id)
                 self.open[entry.trace_id] = trace
             trace.add(entry, info)
-            self.bytes += len(entry.record)
+            self.memory_bytes += _ENTRY_BYTES + len(entry.record)
 
     def _defer(self, entry: Entry) -> None:
         if not self._deferred:
@@ -274,7 +338,7 @@ class Assembler:
 
     def delivered(self, trace: TraceBuffer) -> None:
         """All that the trace held is delivered."""
-        self.bytes -= sum(len(entry.record) for entry in trace.entries())
+        self.memory_bytes -= _memory_bytes(trace)
         trace.record = trace.last_record()
         trace.spans, trace.infos, trace.attachments = [], [], []
         trace.uploaded = 0
@@ -284,9 +348,7 @@ class Assembler:
     def _remember(self, trace: TraceBuffer) -> None:
         """Notes that nothing is left to do for a trace, as far as it is known."""
         del self.open[trace.trace_id]
-        self._remembered[trace.trace_id] = trace
-        while len(self._remembered) > _REMEMBERED:
-            self._remembered.popitem(last=False)
+        self.remembered.add(trace)
 
     def drop_done(self) -> None:
         """Forgets entries that are done while their traces go on: moved to a segment, or sent by
@@ -298,9 +360,7 @@ class Assembler:
             trace.uploaded = 0
             if not trace.entries():
                 self._remember(trace)
-        self.bytes = sum(
-            len(entry.record) for trace in self.open.values() for entry in trace.entries()
-        )
+        self.memory_bytes = sum(_memory_bytes(trace) for trace in self.open.values())
 
 
 def ready_traces(assembler: Assembler, *, everything: bool) -> list[TraceBuffer]:

@@ -85,7 +85,7 @@ class CollectorDelivery:
         now = time.monotonic()
         if not (
             everything
-            or assembler.bytes >= _REQUEST_BYTES
+            or assembler.memory_bytes >= _REQUEST_BYTES
             or any(now - trace.since >= _SEND_AFTER_SECONDS for trace in assembler.open.values())
         ):
             return []

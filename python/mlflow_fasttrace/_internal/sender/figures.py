@@ -25,7 +25,7 @@ def size_stats(trace: TraceBuffer, info: dict[str, Any]) -> dict[str, str]:
     Args:
         info: The trace's, without these.
     """
-    sizes = sorted(trace.sizes.values())
+    sizes = sorted(size for _parent, size, _usage, _cost in trace.summaries.values())
     if not sizes:
         return {}
     # The JSON of the trace without its spans, as MLflow's client measures it.
@@ -76,13 +76,13 @@ def token_usage(trace: TraceBuffer) -> dict[str, str]:
 def _highest(trace: TraceBuffer) -> list[Any]:
     """What the spans used that no span above them counts already."""
     beneath: dict[bytes | None, list[bytes]] = {}  # None: spans without a parent that is known
-    for span_id, (parent, _usage, _cost) in trace.usage.items():
-        beneath.setdefault(parent if parent in trace.usage else None, []).append(span_id)
+    for span_id, (parent, _size, _usage, _cost) in trace.summaries.items():
+        beneath.setdefault(parent if parent in trace.summaries else None, []).append(span_id)
     found = []
     spans = beneath.get(None, [])
     while spans:
         span_id = spans.pop()
-        usage = trace.usage[span_id][1]
+        usage = trace.summaries[span_id][2]
         if usage is not None:
             found.append(usage)
         else:

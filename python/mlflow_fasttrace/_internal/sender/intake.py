@@ -22,7 +22,7 @@ from mlflow_fasttrace._internal.spool.ring_states import ServerState
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 SCAN_SECONDS = 0.05  # between looks for rings of new programs
-MEMORY_BYTES = 32 << 20  # of records, above which no segment is read
+MEMORY_BYTES = 32 << 20  # that records take, above which no segment is read
 RETRY_SECONDS = 60.0  # after which a file that could not be read is tried again
 
 
@@ -188,7 +188,7 @@ class Intake:
     def _read_segments(self) -> int:
         count = 0
         for path, segment in list(self.segments.items()):
-            if self._assembler.bytes >= MEMORY_BYTES:
+            if self._assembler.memory_bytes >= MEMORY_BYTES:
                 break
             if segment.loaded:
                 continue

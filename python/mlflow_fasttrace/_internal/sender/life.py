@@ -33,6 +33,7 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 POLL_BUSY_SECONDS = 0.003
 POLL_IDLE_SECONDS = 0.05
 _WITHOUT_MEMORY_SECONDS = 1.0  # before a sender that had no memory begins again
+_REST_SECONDS = 1.0  # without anything to do
 _LINGER_SECONDS = 5.0  # without any program, before the sender ends
 _GIVE_UP_SECONDS = 600.0  # without a program and with an unavailable server: until the next start
 
@@ -118,6 +119,7 @@ def run_sender(
     uri: str,
     should_stop: Callable[[], bool] | None = None,
     executor: Executor | None = None,
+    at_rest: Callable[[], None] | None = None,
 ) -> None:
     """Serves a spool until no program has needed it for a while.
 
@@ -129,12 +131,13 @@ def run_sender(
             end before its time.
         executor: For several requests at once. A thread of the program has none: most of what it
             delivers it delivers while its interpreter ends, and starts no threads any more.
+        at_rest: Called when nothing has been left to do for a moment after something was.
     """
     lock = Lock(os.path.join(folder, "sender.lock"), stays=should_stop is None)
     should_stop = should_stop or (lambda: False)
     try:
         while lock.take():
-            sender = _serve(lambda: sender_for(folder, rings, uri, executor), should_stop)
+            sender = _serve(lambda: sender_for(folder, rings, uri, executor), should_stop, at_rest)
             if sender is None:
                 return
             # A program that made its ring before this release relied on this sender; one that makes
@@ -166,7 +169,11 @@ def run_sender_in_memory(ring: _core.RingWriter, uri: str) -> None:
     _serve(make, lambda: False)
 
 
-def _serve(make: Callable[[], Sender], should_stop: Callable[[], bool]) -> Sender | None:
+def _serve(
+    make: Callable[[], Sender],
+    should_stop: Callable[[], bool],
+    at_rest: Callable[[], None] | None = None,
+) -> Sender | None:
     """Serves until nobody needs it, or until it is to stop.
 
     A sender that runs out of memory in the middle of its books (where a single record, or request,
@@ -176,13 +183,14 @@ def _serve(make: Callable[[], Sender], should_stop: Callable[[], bool]) -> Sende
     Args:
         make: Makes a sender.
         should_stop: Asked between rounds.
+        at_rest: As run_sender has it.
 
     Returns:
         The sender that has ended; None where it was to stop before there was memory for one.
     """
     while not should_stop():
         try:
-            return _serve_once(make(), should_stop)
+            return _serve_once(make(), should_stop, at_rest or (lambda: None))
         except MemoryError:
             pass
         # Here the frames are gone that held what the sender had read, which is memory, too.
@@ -192,23 +200,30 @@ def _serve(make: Callable[[], Sender], should_stop: Callable[[], bool]) -> Sende
     return None
 
 
-def _serve_once(sender: Sender, should_stop: Callable[[], bool]) -> Sender:
+def _serve_once(
+    sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[], None]
+) -> Sender:
     try:
-        _rounds(sender, should_stop)
+        _rounds(sender, should_stop, at_rest)
     finally:
         sender.status.end()
     return sender
 
 
-def _rounds(sender: Sender, should_stop: Callable[[], bool]) -> None:
-    idle_since = time.monotonic()
+def _rounds(sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[], None]) -> None:
+    idle_since = worked_at = time.monotonic()
+    rests = True
     pause = POLL_BUSY_SECONDS
     while not should_stop():
         sender.bursts.let_pass()
         if sender.step():
             pause = POLL_BUSY_SECONDS
+            rests, worked_at = False, time.monotonic()
         else:
             pause = min(pause * 1.25, POLL_IDLE_SECONDS)
+            if not rests and time.monotonic() - worked_at >= _REST_SECONDS:
+                rests = True
+                at_rest()
         if idle(sender):
             if time.monotonic() - idle_since >= _LINGER_SECONDS:
                 sender.forget_open_traces()

@@ -107,7 +107,7 @@ class Sender:
         Returns:
             The number of traces in the batches that are through, whatever became of each.
         """
-        overfull = self.assembler.bytes >= MEMORY_BYTES
+        overfull = self.assembler.memory_bytes >= MEMORY_BYTES
         if self.dead_letters.set_unusable_aside(self.assembler.unusable):
             self.intake.settle()
         self.open_traces.recall(self.assembler.without_record(), self.assembler)

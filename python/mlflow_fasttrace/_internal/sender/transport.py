@@ -100,6 +100,13 @@ def bound_answers(pool: urllib3.HTTPConnectionPool) -> urllib3.HTTPConnectionPoo
     return pool
 
 
+def bound_every_answer() -> None:
+    """The same for all connections of this process, those of MLflow's own code and its clients of storages
+    included. For a process that is the sender's alone."""
+    connection: Any = urllib3.connection.HTTPConnection
+    connection.response_class = _BoundedResponse
+
+
 def read_parts(parts: Iterable[bytes], seconds: float) -> bytes:
     """The whole body of an answer.
 
