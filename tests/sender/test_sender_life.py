@@ -252,7 +252,12 @@ def test_a_sender_that_is_killed_again_and_again_is_started_again(server, own_sp
     program = run_program(program_text(server.uri, "again and again", 5, then, before=before))
     assert program.returncode == 0, program.err
     assert program.err.splitlines() == ["6 {}"]
-    found = wait_until(lambda: traces_of(server.uri, "again and again"), 30, "the traces")
+
+    def all_there():
+        found = traces_of(server.uri, "again and again")
+        return found if len(found) >= 6 and all(trace.data.spans for trace in found) else None
+
+    found = wait_until(all_there, 30, "the traces")
     assert sorted(trace.data.spans[0].inputs["n"] for trace in found) == [-1, 0, 1, 2, 3, 4]
     (pid,) = sender_pids(own_spool)
     if is_alive(pid):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import sys
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace._internal.base import locks, patching, paths
+from mlflow_fasttrace._internal.base.digests import digest
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.spool.file_locks import close_lock, is_in_place, open_lock
 from mlflow_fasttrace._internal.spool.folder import spools_root
@@ -83,8 +83,7 @@ def _lock_of(url: URL) -> str:
         place = os.path.abspath(url.database or "")
     else:
         place = f"{url.get_backend_name()} {url.host} {url.port} {url.database}"
-    digest = hashlib.sha256(place.encode(errors="surrogatepass")).hexdigest()
-    return os.path.join(spools_root(), f"database-{digest[:16]}-{os.geteuid()}.lock")
+    return os.path.join(spools_root(), f"database-{digest(place, 8)}-{os.geteuid()}.lock")
 
 
 def guard() -> None:

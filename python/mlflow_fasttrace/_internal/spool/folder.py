@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from typing import NamedTuple
 
 from mlflow_fasttrace._internal.base import paths
+from mlflow_fasttrace._internal.base.digests import digest
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
@@ -158,7 +158,7 @@ def _name_among_users() -> str:
 
 def rings_prefix(root: str) -> str:
     """The part of rings' folders that stands for a folder of spools: those of two must not mix."""
-    return hashlib.blake2b(root.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return digest(root, 4)
 
 
 def spool_for(uri: str) -> Spool:
@@ -166,11 +166,9 @@ def spool_for(uri: str) -> Spool:
     credentials = otlp.credentials() if otlp.is_collector(uri) else environment.credentials()
     secret = "\0".join([uri, *credentials])
     root = os.path.abspath(spools_root())
-    digest = hashlib.blake2b(
-        secret.encode("utf-8", "surrogatepass"), digest_size=8, person=b"mlflow-fasttrace"[:16]
-    ).hexdigest()
+    destination = digest(secret, 8, b"mlflow-fasttrace")
     place = place_of(root, SHARED_MEMORY if _has_shared_memory() else root)
-    return spool_named(root, f"{digest}-{place}")
+    return spool_named(root, f"{destination}-{place}")
 
 
 def spool_named(root: str, name: str) -> Spool:

@@ -4,8 +4,7 @@ a lock of its own. A place ends with the machine's boot, at the latest."""
 
 from __future__ import annotations
 
-import hashlib
-
+from mlflow_fasttrace._internal.base.digests import digest
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import fcntl, os
 from mlflow_fasttrace._internal.spool.file_locks import (
@@ -56,8 +55,7 @@ def place_of(root: str, rings_root: str) -> str:
     for folder in (root, rings_root):
         found = _first_that_is_there(folder)
         parts.append(f"{found.st_dev}:{found.st_ino}" if found is not None else "")
-    text = "\0".join(parts)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return digest("\0".join(parts), 4)
 
 
 def lock_of_place(root: str, place: str) -> str:
