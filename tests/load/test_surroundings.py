@@ -1,0 +1,57 @@
+"""All arrives wherever a program runs. ``benchmarks/surroundings.py`` compares the same with MLflow itself."""
+
+from __future__ import annotations
+
+import pytest
+from support.servers import MlflowServer
+from support.surroundings import SURROUNDINGS, missing, run_in
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory):
+    """One that may be broken."""
+    with MlflowServer(tmp_path_factory.mktemp("surroundings")) as server:
+        yield server
+
+
+def assert_all_arrives(name: str, server: MlflowServer, programs: int | None = None) -> None:
+    where = SURROUNDINGS[name]
+    if (reason := missing(where)) is not None:
+        pytest.skip(reason)
+    if programs is not None:
+        where = where._replace(programs=programs, at_once=min(where.at_once, programs))
+    run = run_in(where, "fasttrace", server)
+    try:
+        assert run.failed == 0, run.said()
+        assert run.arrived() == run.expected(), run.said()
+    finally:
+        run.remove()
+
+
+#: Those that other tests try briefly.
+TRIED_ELSEWHERE = (
+    "a host",
+    "a container, its main process",
+    "the same, 1 MB of shared memory",
+    "two containers, one spool folder",
+    "a server that takes 0.5 s for an answer",
+    "50 short programs one after another",
+    "50 short programs at once",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in TRIED_ELSEWHERE else name
+        for name in SURROUNDINGS
+    ],
+)
+def test_all_arrives_in(own_server, name):
+    assert_all_arrives(name, own_server)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in SURROUNDINGS if "short programs" in name])
+def test_all_arrives_of_1000_short_programs(own_server, name):
+    assert_all_arrives(name, own_server, 1000)
