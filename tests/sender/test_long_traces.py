@@ -166,3 +166,89 @@ def test_feedback_comes_once_though_an_answer_is_lost(server, bench, experiment)
     assert len(lost) == 2
     (trace,) = traces_of(server.uri, experiment)
     assert sorted(assessment.name for assessment in trace.info.assessments) == ["q", "r"]
+
+
+def calls_that_cost(*names: str, parent) -> None:
+    """Ended spans, each of which costs 0.11."""
+    for name in names:
+        call = mlflow.start_span_no_context(name, parent_span=parent, span_type="CHAT_MODEL")
+        cost = {"input_cost": 0.01, "output_cost": 0.1, "total_cost": 0.11}
+        call.set_attribute("mlflow.llm.cost", cost)
+        call.end()
+
+
+def assert_costs(uri: str, experiment: str, dollars: float) -> None:
+    (trace,) = traces_of(uri, experiment)
+    assert trace.info.state.value == "OK"
+    assert trace.info.cost["total_cost"] == pytest.approx(dollars)
+
+
+class OfNobody:
+    """The reader of a ring whose program is gone, as it seems."""
+
+    def __init__(self, reader):
+        self._reader = reader
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
+
+    def alive(self):
+        return False
+
+
+def test_a_program_is_gone_only_when_all_is_read_that_it_recorded(server, bench, experiment):
+    """It may record and be killed between a look at its ring and the delivery of what was there."""
+    bench.to(server.uri, experiment)
+    root = mlflow.start_span_no_context("root")
+    calls_that_cost("first", parent=root)
+    bench.sender.scan()
+    bench.sender.intake.read()
+    calls_that_cost("second", parent=root)
+    root.end()
+    (ring,) = bench.sender.intake.rings.values()
+    ring.reader = OfNobody(ring.reader)
+    (trace,) = bench.open_traces()
+    trace.since -= 60
+    bench.sender.deliver()
+    assert trace.nothing_is_delivered() is False, "nothing was sent"
+    bench.run()
+    assert_costs(server.uri, experiment, 0.22)
+
+
+def test_a_trace_waits_for_spans_that_lie_unread_before_its_end(server, bench, experiment):
+    """Its end is in its program's ring, what did not fit there in a segment that nobody has looked for yet."""
+    bench.to(server.uri, experiment)
+    root = mlflow.start_span_no_context("root")
+    calls_that_cost("first", "second", parent=root)
+    root.end()
+    bench.sender.scan()
+    (ring,) = bench.sender.intake.rings.values()
+    entries = ring.read()
+    (late,) = [entry for entry in entries if b"second" in entry.record]
+    bench.sender.assembler.add([entry for entry in entries if entry is not late])
+    (trace,) = bench.open_traces()
+    trace.since -= 60
+    bench.sender.intake.flush_wanted = True
+    bench.sender.deliver()
+    assert bench.open_traces() == [trace], "it was sent without a span"
+    assert bench.sender.waits_for_spans
+    bench.sender.assembler.add([late])
+    bench.run()
+    assert_costs(server.uri, experiment, 0.22)
+
+
+def test_a_trace_does_not_wait_for_spans_that_are_nowhere(server, bench, experiment):
+    """An earlier sender has delivered them, say."""
+    bench.to(server.uri, experiment)
+    root = mlflow.start_span_no_context("root")
+    calls_that_cost("first", "second", parent=root)
+    root.end()
+    bench.sender.scan()
+    (ring,) = bench.sender.intake.rings.values()
+    entries = ring.read()
+    (lost,) = [entry for entry in entries if b"second" in entry.record]
+    lost.acknowledge()
+    bench.sender.assembler.add([entry for entry in entries if entry is not lost])
+    bench.sender.intake.flush_wanted = True
+    bench.run(seconds=10)
+    assert_costs(server.uri, experiment, 0.11)

@@ -206,7 +206,9 @@ class Buffer(TraceBuffer):
 
     def __init__(self, usage):
         super().__init__(b"t" * 16)
-        self.usage = usage
+        self.summaries = {
+            id_: (parent, 100, used, None) for id_, (parent, used, _) in usage.items()
+        }
 
     def all_spans_were_seen(self):
         return True

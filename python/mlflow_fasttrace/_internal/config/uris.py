@@ -8,19 +8,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mlflow_fasttrace._internal.config import otlp
 
-_CREDENTIALS = r"://[^/?#\s'\"]*@"
-_QUERY = r"(https?://[^\s'\"?#]+)[?#][^\s'\"]*"
+_CREDENTIALS = re.compile(r"://[^/?#\s'\"]*@")
+_QUERY = re.compile(r"(https?://[^\s'\"?#]+)[?#][^\s'\"]*")
 _DATABASES = ("postgresql", "mysql", "mssql")
 #: User and password of a database's URI, as SQLAlchemy reads it: the password may hold anything but
 #: an "@".
-_DATABASE_CREDENTIALS = r"^([\w+]+://)[^:/@]*(?::[^@]*)?@"
+_DATABASE_CREDENTIALS = re.compile(r"^([\w+]+://)[^:/@]*(?::[^@]*)?@")
 
 
 def without_credentials(uri: str) -> str:
     """A URI as it may be written to disk: without user and password. A query may hold them too, and
     is left out, but for that of a database file."""
     if not uri.startswith(("http://", "https://", otlp.SCHEME)):
-        plain = re.sub(_DATABASE_CREDENTIALS, r"\1", uri)
+        plain = _DATABASE_CREDENTIALS.sub(r"\1", uri)
         return plain.partition("?")[0] if uri.startswith(_DATABASES) else plain
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
@@ -28,7 +28,7 @@ def without_credentials(uri: str) -> str:
 
 def without_secrets(text: str) -> str:
     """A message as it may be written to disk or shown: without users, passwords and queries in its URIs."""
-    return re.sub(_QUERY, r"\1?...", re.sub(_CREDENTIALS, "://", text))
+    return _QUERY.sub(r"\1?...", _CREDENTIALS.sub("://", text))
 
 
 def absolute_uri(uri: str) -> str:

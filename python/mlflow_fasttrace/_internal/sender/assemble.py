@@ -99,6 +99,7 @@ class TraceBuffer:
         #: or an earlier one, and the answer was lost.
         self.may_be_there = False
         self.since = time.monotonic()
+        self.info_since = self.since  # when the last trace record came
         self.schedule = Schedule()
         self.sampled_in: bool | None = None  # as tail sampling has decided; None: not decided
         # What the trace's info needs of every span, also of those delivered before.
@@ -141,6 +142,7 @@ class TraceBuffer:
             self.infos.append(entry)
             if self.info is None or info.rank >= self.info.rank:
                 self.info, self.info_entry = info, entry
+                self.info_since = time.monotonic()
         elif entry.kind == SPAN:
             self.spans.append(entry)
             self.may_be_there |= entry.source.was_tried(entry.position)

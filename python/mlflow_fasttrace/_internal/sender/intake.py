@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Collection
+from typing import NamedTuple
 
 from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace._internal.sender.sources import PackedSegment, RingSource, SpillSegment
@@ -26,6 +27,14 @@ MEMORY_BYTES = 32 << 20  # that records take, above which no segment is read
 RETRY_SECONDS = 60.0  # after which a file that could not be read is tried again
 
 
+class _Look(NamedTuple):
+    """What there was at a moment."""
+
+    began: float  # of time.monotonic()
+    heads: dict[str, int]  # of rings, by their paths
+    living: frozenset[int]  # the process ids of programs
+
+
 class Intake:
     """The sources of a spool.
 
@@ -43,6 +52,12 @@ class Intake:
         self.segments: dict[str, PackedSegment | SpillSegment] = {}
         self.flush_wanted = False
         self.scanned_at = 0.0
+        #: All that was recorded before this moment (of time.monotonic()) is read, as far as it can be.
+        self.read_up_to = float("-inf")
+        self._look: _Look | None = None  # at the last scan, of which not all is read yet
+        self._living: frozenset[int] | None = (
+            None  # programs at the last moment of which all is read
+        )
         self._beat_at = 0.0
         self._spool_is_full = False
         self._folder = folder
@@ -67,6 +82,11 @@ class Intake:
         begins = self.scanned_at == 0.0
         self.scanned_at = time.monotonic()
         found = self._new_rings()
+        # Programs come first: what one that is gone has recorded is all in the rings and files that are found next.
+        rings = self.rings.items()
+        living = frozenset(ring.reader.pid for _, ring in rings if ring.reader.alive())
+        heads = {path: ring.reader.head for path, ring in rings}
+        self._look = _Look(self.scanned_at, heads, living)
         self._spool_is_full = spool_is_full
         self._beat_at = 0.0
         self.beat()
@@ -182,16 +202,29 @@ class Intake:
             count += len(entries)
             self.flush_wanted |= ring.flush_wanted
         if with_segments:
-            count += self._read_segments()
+            read, all_of_them = self._read_segments()
+            count += read
+            if all_of_them:
+                self._all_is_read()
         return count
 
-    def _read_segments(self) -> int:
+    def _all_is_read(self) -> None:
+        """Takes note of what the last scan found, when all of that has been read."""
+        look = self._look
+        if look is not None and all(
+            path not in self.rings or self.rings[path].reader.cursor >= head
+            for path, head in look.heads.items()
+        ):
+            self._look, self.read_up_to, self._living = None, look.began, look.living
+
+    def _read_segments(self) -> tuple[int, bool]:
+        """Reads segments as memory allows; the number of records, and whether that was all of them."""
         count = 0
         for path, segment in list(self.segments.items()):
-            if self._assembler.memory_bytes >= MEMORY_BYTES:
-                break
             if segment.loaded:
                 continue
+            if self._assembler.memory_bytes >= MEMORY_BYTES:
+                return count, False
             try:
                 entries = segment.read()
             except (OSError, MemoryError) as error:
@@ -201,7 +234,7 @@ class Intake:
             self._left_alone.pop(path, None)
             self._assembler.add(entries)
             count += len(entries)
-        return count
+        return count, True
 
     # ---- settling ----
 
@@ -247,8 +280,10 @@ class Intake:
     # ---- what is known of the sources ----
 
     def is_abandoned(self, trace: TraceBuffer) -> bool:
-        """Whether the trace's program is gone: nothing of the trace will come any more."""
-        return self.is_gone(trace.destination.get("pid"))
+        """Whether the trace's program is gone, and all is read that it has recorded: nothing of the trace will
+        come any more."""
+        pid = trace.destination.get("pid")
+        return self._living is not None and pid not in self._living and self.is_gone(pid)
 
     def is_gone(self, pid: int | None) -> bool:
         """Whether no program of this process id has a ring here."""

@@ -73,6 +73,7 @@ class Sender:
     looked_for_abandoned: bool = (
         False  # open traces of programs that are gone, from before this sender
     )
+    waits_for_spans: bool = False  # of traces that have ended
 
     def step(self) -> bool:
         """One round; whether there was anything to do."""
@@ -142,6 +143,8 @@ class Sender:
             for trace in self.delivery.ready(self.assembler, everything=everything)
             if trace.schedule.is_due(now)
         ]
+        due, ready = ready, [trace for trace in ready if overfull or self._is_all_read(trace)]
+        self.waits_for_spans = len(ready) < len(due)
         self.open_traces.recall([t for t in ready if not t.complete()], self.assembler)
         sampled = [trace for trace in ready if self._is_sampled(trace, overfull)]
         if len(sampled) < len(ready):
@@ -149,6 +152,13 @@ class Sender:
         if self.availability.backoff.waiting():
             return self.delivery.verdicts.before_the_server_is_back(sampled)
         return sampled
+
+    def _is_all_read(self, trace: TraceBuffer) -> bool:
+        """Whether no span of a trace that has ended can lie unread before its last record: that one may be read from
+        a ring before those that lie in segments. The sum over a part would be the server's last word."""
+        if trace.is_open() or trace.all_spans_were_seen():
+            return True
+        return self.intake.read_up_to > trace.info_since and not self.assembler.has_deferred()
 
     def _is_sampled(self, trace: TraceBuffer, overfull: bool) -> bool:
         """Whether tail sampling lets a trace go to the server now."""
@@ -181,7 +191,8 @@ class Sender:
             self._interrupted(Unavailable(text, kind=kind))
         else:
             self.intake.settle()
-            self.intake.flush_is_done()
+            if not self.waits_for_spans:
+                self.intake.flush_is_done()
         return sent
 
     def _interrupted(self, reason: Unavailable) -> None:

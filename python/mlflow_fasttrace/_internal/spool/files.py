@@ -14,14 +14,14 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 
 COMPRESSION_LEVEL = 3  # of zstd, for segments
 
-_RING_NAME = r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$"
-_SPILL_NAME = r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$"
+_RING_NAME = re.compile(r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$")
+_SPILL_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$")
 DEAD_LETTER_SUFFIX = ".seg.refused"
 _DEAD_LETTER_PREFIX = "refused-"
 _NOTE_SUFFIX = ".txt"
 _DAMAGED_SUFFIX = ".damaged"
-_PACKED_NAME = r"^packed-(?P<time>[0-9]+)-[0-9]+\.seg$"
-_OPEN_TRACE_NAME = r"^open-[0-9a-f]{32}\.seg$"
+_PACKED_NAME = re.compile(r"^packed-(?P<time>[0-9]+)-[0-9]+\.seg$")
+_OPEN_TRACE_NAME = re.compile(r"^open-[0-9a-f]{32}\.seg$")
 _TIME_DIGITS = 20  # of a packed segment's name, so that names sort as times do
 _LAST_TIME = 10**_TIME_DIGITS - 1
 
@@ -79,7 +79,7 @@ def _names_in(folder: str) -> list[str]:
 
 def is_ring(name: str) -> bool:
     """Whether a file's name is a ring's."""
-    return re.match(_RING_NAME, name) is not None
+    return _RING_NAME.match(name) is not None
 
 
 def ring_paths(*folders: str) -> list[str]:
@@ -95,7 +95,7 @@ def ring_paths(*folders: str) -> list[str]:
 def ring_stem(path: str) -> str:
     """The stem of a ring's name, which the segments share that its program spills; empty where the path
     is not named as a ring."""
-    match = re.match(_RING_NAME, os.path.basename(path))
+    match = _RING_NAME.match(os.path.basename(path))
     return "" if match is None else match["stem"]
 
 
@@ -104,12 +104,12 @@ def ring_stem(path: str) -> str:
 
 def is_packed(name: str) -> bool:
     """Whether a file's name is that of a segment that a sender wrote."""
-    return re.match(_PACKED_NAME, name) is not None
+    return _PACKED_NAME.match(name) is not None
 
 
 def is_spilled(name: str) -> bool:
     """Whether a file's name is that of a segment that a program writes."""
-    return re.match(_SPILL_NAME, name) is not None
+    return _SPILL_NAME.match(name) is not None
 
 
 def segment_paths(folder: str, rings: str | None = None) -> tuple[list[str], list[str]]:
@@ -167,7 +167,7 @@ def spill_sequence(path: str) -> int:
 
 
 def _spill_name(path: str) -> re.Match[str]:
-    match = re.match(_SPILL_NAME, os.path.basename(path))
+    match = _SPILL_NAME.match(os.path.basename(path))
     if match is None:
         raise ValueError(f"{path} is no spilled segment")
     return match
@@ -176,7 +176,7 @@ def _spill_name(path: str) -> re.Match[str]:
 def new_segment_path(folder: str) -> str:
     """A path for a packed segment whose name comes after all others, also where the clock was set
     back."""
-    names = filter(None, (re.match(_PACKED_NAME, name) for name in _names_in(folder)))
+    names = filter(None, (_PACKED_NAME.match(name) for name in _names_in(folder)))
     taken = [number for name in names if (number := int(name["time"])) < _LAST_TIME]
     free = max([time.time_ns(), *(number + 1 for number in taken)])
     return os.path.join(folder, f"packed-{free:0{_TIME_DIGITS}d}-{os.getpid():06d}.seg")
@@ -190,7 +190,7 @@ def open_trace_path(folder: str, trace_id: bytes) -> str:
 def open_trace_paths(folder: str) -> list[str]:
     """The files of all open traces in a spool folder; none where it cannot be read."""
     return [
-        os.path.join(folder, name) for name in _names_in(folder) if re.match(_OPEN_TRACE_NAME, name)
+        os.path.join(folder, name) for name in _names_in(folder) if _OPEN_TRACE_NAME.match(name)
     ]
 
 
