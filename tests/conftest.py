@@ -24,13 +24,17 @@ from support.bench import Bench  # noqa: E402
 from support.databases import Mysql, Postgres  # noqa: E402
 from support.processes import ROOT, Program  # noqa: E402
 from support.records import Recorded  # noqa: E402
-from support.scheduling import FilesThatShare  # noqa: E402
+from support.scheduling import FilesThatShare, takes_minutes  # noqa: E402
 from support.servers import MlflowServer  # noqa: E402
 from support.spools import base_environment, clean_up  # noqa: E402
 
 
 def pytest_xdist_make_scheduler(config, log):
     return FilesThatShare(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not takes_minutes(item.nodeid))
 
 
 @pytest.fixture(scope="session", autouse=True)

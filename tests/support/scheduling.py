@@ -18,10 +18,15 @@ def shares(file: str) -> bool:
     return bool(SHARES.search((ROOT / file).read_text()))
 
 
+def takes_minutes(nodeid: str) -> bool:
+    """Whether a test runs for as long as its name says, which is long."""
+    return "_minutes" in nodeid
+
+
 class FilesThatShare(LoadScopeScheduling):
     """Keeps the tests of such a file together. The others run wherever there is room, at the end, so that no
-    process is left with a whole file."""
+    process is left with a whole file; those that take minutes do so, too, before all others."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if shares(file) else nodeid
+        return file if shares(file) and not takes_minutes(nodeid) else nodeid
