@@ -95,6 +95,12 @@ def test_nothing_is_said_where_all_is_delivered(spool, state, said):
     assert said(Stopped(spool, state, **DELIVERED)) == []
 
 
+def test_the_line_names_a_sender_that_is_starting(said, monkeypatch):
+    monkeypatch.setattr(flush.supervisor, "is_starting", lambda spool: True)
+    (line,) = said(Stopped(SPOOL, ServerState.UNKNOWN, **NOT_DELIVERED))
+    assert "is kept (/spool) and delivered by the sender that has just been started." in line
+
+
 @pytest.mark.parametrize(
     ("error", "state", "words"),
     [

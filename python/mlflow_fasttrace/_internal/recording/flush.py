@@ -190,6 +190,8 @@ def _when_it_goes_on(ring: Ring, progress: Progress) -> str:
     if progress.server_state == ServerState.FORBIDS:
         return "when a program with other ones runs"
     sender = sender_of(ring.spool) if ring.spool is not None else None
+    if sender is None and ring.spool is not None and supervisor.is_starting(ring.spool):
+        return "by the sender that has just been started"
     if sender is None or sender.pid in (0, os.getpid()):
         return "by the next program that records for it, or by `mlflow-fasttrace send`"
     if progress.server_state == ServerState.UNAVAILABLE:

@@ -83,7 +83,7 @@ class Supervisor:
             else:
                 self._silences.end_if_silent(running.pid, ring, spool)
                 return
-        elif mode == "process" and (self._is_starting(spool) or self._deferred.defers(ring, spool)):
+        elif mode == "process" and (self.is_starting(spool) or self._deferred.defers(ring, spool)):
             return
         if mode == "process" and (why_not := self._cannot_spawn(spool)) is None:
             try:
@@ -177,7 +177,7 @@ class Supervisor:
         """Whether this thread delivers, so that it must not wait for delivery."""
         return threading.current_thread() in list(self._threads.values())
 
-    def _is_starting(self, spool: Spool) -> bool:
+    def is_starting(self, spool: Spool) -> bool:
         """Whether this process has started a sender just now that may not have its lock yet. After one that is
         gone before it was seen, the next comes later: where the system ends it for its memory, say, it would
         end every one."""
