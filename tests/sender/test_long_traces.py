@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 
 import mlflow_fasttrace as mlflow
 import pytest
+from mlflow_fasttrace._internal.sender import loop
 from support.fault_proxy import INFO, FaultProxy, Reply, Request
 from support.servers import OTHER_RELEASES, MlflowServer, python_of_release
 from support.spools import assert_sender_ends
@@ -210,7 +212,7 @@ def test_a_program_is_gone_only_when_all_is_read_that_it_recorded(server, bench,
     (trace,) = bench.open_traces()
     trace.since -= 60
     bench.sender.deliver()
-    assert trace.nothing_is_delivered() is False, "nothing was sent"
+    assert not trace.info_was_sent()
     bench.run()
     assert_costs(server.uri, experiment, 0.22)
 
@@ -252,3 +254,84 @@ def test_a_trace_does_not_wait_for_spans_that_are_nowhere(server, bench, experim
     bench.sender.intake.flush_wanted = True
     bench.run(seconds=10)
     assert_costs(server.uri, experiment, 0.11)
+
+
+def test_where_memory_is_short_spans_go_alone_and_the_info_behind_the_last(
+    server, bench, experiment, monkeypatch
+):
+    monkeypatch.setattr(loop, "MEMORY_BYTES", 1)
+    bench.to(server.uri, experiment)
+    root = mlflow.start_span_no_context("root")
+    calls_that_cost("first", "second", parent=root)
+    root.end()
+    bench.sender.scan()
+    (ring,) = bench.sender.intake.rings.values()
+    entries = ring.read()
+    (late,) = [entry for entry in entries if b"second" in entry.record]
+    bench.sender.assembler.add([entry for entry in entries if entry is not late])
+    bench.sender.deliver()
+    (trace,) = bench.open_traces()
+    assert (trace.spans, bench.sender.status.spans) == ([], 2)
+    bench.sender.deliver()
+    assert bench.open_traces() == [trace], "its info was sent"
+    bench.sender.assembler.add([late])
+    bench.run()
+    assert_costs(server.uri, experiment, 0.22)
+    assert bench.sender.assembler.memory_bytes == 0
+
+
+def test_a_trace_waits_for_spans_that_were_packed(server, bench, experiment):
+    bench.to(server.uri, experiment)
+    root = mlflow.start_span_no_context("root")
+    calls_that_cost("first", "second", parent=root)
+    bench.sender.scan()
+    bench.sender.intake.read()
+    (ring,) = bench.sender.intake.rings.values()
+    assert bench.sender.packing._pack_ring(ring)
+    bench.sender.assembler.drop_done()
+    root.end()
+    bench.sender.assembler.add(ring.read())
+    bench.sender.intake.flush_wanted = True
+    bench.sender.deliver()
+    assert bench.sender.status.spans == 0
+    bench.run()
+    assert_costs(server.uri, experiment, 0.22)
+
+
+def test_the_info_of_a_killed_programs_trace_arrives_though_memory_was_short(
+    server, bench, experiment, monkeypatch
+):
+    """Its spans go while segments lie unread that may have more of it."""
+    bench.to(server.uri, experiment)
+    intake = bench.sender.intake
+    read = intake._read_segments
+    monkeypatch.setattr(loop, "MEMORY_BYTES", 1)
+    monkeypatch.setattr(intake, "_read_segments", lambda: (read()[0], False))
+    root = mlflow.start_span_no_context("root")
+    calls_that_cost("first", parent=root)
+    bench.sender.scan()
+    (ring,) = intake.rings.values()
+    ring.reader = OfNobody(ring.reader)
+    bench.run(lambda: bench.sender.status.spans == 1)
+    (trace,) = traces_of(server.uri, experiment)
+    assert "mlflow.traceName" not in trace.info.tags
+    monkeypatch.setattr(intake, "_read_segments", read)
+    bench.run(lambda: "mlflow.traceName" in traces_of(server.uri, experiment)[0].info.tags)
+
+
+def test_a_file_that_may_be_readable_soon_counts_as_unread(bench, experiment):
+    bench.to("http://127.0.0.1:9", experiment)
+    intake = bench.sender.intake
+
+    def up_to() -> float:
+        intake.scan()
+        intake.read()
+        return intake.read_up_to
+
+    first = up_to()
+    intake._leave_alone("of a descriptor", OSError(errno.EMFILE, "too many open files"))
+    intake._leave_alone("nobody's", PermissionError("it is another user's"))
+    intake._forget_left_alone = lambda there: None
+    assert up_to() == first
+    intake._leave_alone("of a descriptor", OSError(errno.EMFILE, "too many open files"))
+    assert up_to() > first

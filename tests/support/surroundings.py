@@ -370,7 +370,7 @@ SURROUNDINGS = {
         ("prlimit", "--nproc=1", "--", *_OF_NOBODY, *_READS_ALL), after=_send
     ),
     "256 MB of memory for all processes (cgroup)": Surrounding(memory_megabytes=256),
-    "128 MB of memory for all processes (cgroup)": Surrounding(memory_megabytes=128),
+    "96 MB of memory for all processes (cgroup)": Surrounding(memory_megabytes=96),
     "1 GB of addresses (`ulimit -v`)": Surrounding(("prlimit", f"--as={1 << 30}", "--")),
     "stopped for 3 s, with all of its processes": Surrounding(between=_freeze),
     "a server that takes 0.5 s for an answer": Surrounding(fault=_slow),

@@ -28,3 +28,10 @@ class Acknowledgements:
         for entry in trace.entries():
             entry.acknowledge()
         self._assembler.delivered(trace)
+
+    def spans_done(self, trace: TraceBuffer) -> None:
+        """Acknowledges the spans and attachments of a trace, whose info is not sent yet."""
+        self._status.spans_done(trace)
+        for entry in (*trace.attachments, *trace.spans):
+            entry.acknowledge()
+        self._assembler.spans_delivered(trace)

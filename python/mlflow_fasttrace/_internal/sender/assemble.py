@@ -36,6 +36,7 @@ _ENTRY_BYTES = 350
 #: The spans of traces that are remembered after they were sent; a trace itself counts as ten of them.
 _REMEMBERED_GOING_ON = 50_000
 _REMEMBERED_ENDED = 5_000
+_TEXT_OF_A_SPAN = 400  # characters that take as much as what is remembered of a span
 
 
 class Disposition(Enum):
@@ -248,6 +249,15 @@ class RememberedTraces:
         return [*self._going_on.traces, *self._ended.traces]
 
 
+def _weight(trace: TraceBuffer) -> int:
+    """What a trace counts for that is remembered, in spans."""
+    texts = 0
+    for shown in trace.root_inputs, trace.root_outputs:
+        parts = (shown,) if isinstance(shown, str) else shown or ()
+        texts += sum(len(part) for part in parts if part is not None)
+    return 10 + len(trace.seen) + texts // _TEXT_OF_A_SPAN
+
+
 class _BoundedTraces:
     """The last traces that were added.
 
@@ -264,7 +274,7 @@ class _BoundedTraces:
     def add(self, trace: TraceBuffer) -> None:
         self.take(trace.trace_id)
         self.traces[trace.trace_id] = trace
-        weight = self._weights[trace.trace_id] = 10 + len(trace.seen)
+        weight = self._weights[trace.trace_id] = _weight(trace)
         self._weight += weight
         while self._weight > self._bound and len(self.traces) > 1:
             self.take(next(iter(self.traces)))
@@ -347,15 +357,23 @@ class Assembler:
         trace.info_entry = None
         self._remember(trace)
 
+    def spans_delivered(self, trace: TraceBuffer) -> None:
+        """The server has all that a trace holds but what is known of it as a whole."""
+        self.memory_bytes -= _memory_bytes(trace)
+        trace.spans, trace.attachments = [], []
+        trace.uploaded = 0
+        self.memory_bytes += _memory_bytes(trace)
+
     def _remember(self, trace: TraceBuffer) -> None:
         """Notes that nothing is left to do for a trace, as far as it is known."""
         del self.open[trace.trace_id]
         self.remembered.add(trace)
 
     def drop_done(self) -> None:
-        """Forgets entries that are done while their traces go on: moved to a segment, or sent by
-        themselves."""
+        """Forgets entries that are done while their traces go on: moved to a segment, from which they will be read
+        again, or sent by themselves."""
         for trace in list(self.open.values()):
+            trace.seen.difference_update(span_id_of(e.record) for e in trace.spans if e.packed)
             trace.spans = [entry for entry in trace.spans if not entry.done]
             trace.infos = [entry for entry in trace.infos if not entry.done]
             trace.attachments = [entry for entry in trace.attachments if not entry.done]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -25,6 +26,10 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 SCAN_SECONDS = 0.05  # between looks for rings of new programs
 MEMORY_BYTES = 32 << 20  # that records take, above which no segment is read
 RETRY_SECONDS = 60.0  # after which a file that could not be read is tried again
+#: Errors that say nothing of the file itself.
+_PASSING = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.EINTR}
+)
 
 
 class _Look(NamedTuple):
@@ -55,9 +60,9 @@ class Intake:
         #: All that was recorded before this moment (of time.monotonic()) is read, as far as it can be.
         self.read_up_to = float("-inf")
         self._look: _Look | None = None  # at the last scan, of which not all is read yet
-        self._living: frozenset[int] | None = (
-            None  # programs at the last moment of which all is read
-        )
+        #: Programs at the last moment of which all is read.
+        self._living: frozenset[int] | None = None
+        self._some_have_ended = False  # programs, since somebody asked
         self._beat_at = 0.0
         self._spool_is_full = False
         self._folder = folder
@@ -66,6 +71,7 @@ class Intake:
         self._status = status
         self._reported = ServerState.UNKNOWN
         self._left_alone: dict[str, float] = {}  # files, and when each is tried again
+        self._failed_once: set[str] = set()  # those of them that the next look may read
         # The segments among them: of one a part may have been read, and a ring may wait for it.
         self._resting: dict[str, PackedSegment | SpillSegment] = {}
         if folder is not None and rings_folder is not None:
@@ -83,10 +89,10 @@ class Intake:
         self.scanned_at = time.monotonic()
         found = self._new_rings()
         # Programs come first: what one that is gone has recorded is all in the rings and files that are found next.
-        rings = self.rings.items()
-        living = frozenset(ring.reader.pid for _, ring in rings if ring.reader.alive())
-        heads = {path: ring.reader.head for path, ring in rings}
-        self._look = _Look(self.scanned_at, heads, living)
+        living = self.living()
+        heads = {path: ring.reader.head for path, ring in self.rings.items()}
+        if self._look is None:  # else it goes on: a busy program would never be caught up with
+            self._look = _Look(self.scanned_at, heads, living)
         self._spool_is_full = spool_is_full
         self._beat_at = 0.0
         self.beat()
@@ -139,7 +145,7 @@ class Intake:
             except OSError as error:
                 self._leave_alone(path, error)
                 continue
-            self._left_alone.pop(path, None)
+            self._is_readable(path)
             self.adopt(ring)
             found.append(ring)
         return found
@@ -155,11 +161,22 @@ class Intake:
     def _leave_alone(self, path: str, error: Exception) -> None:
         """Looks at a file again after a while: one that is no ring or segment of this user, or that
         the disk does not give back."""
+        passing = isinstance(error, MemoryError) or (
+            isinstance(error, OSError) and error.errno in _PASSING
+        )
+        if passing and path not in self._left_alone:
+            self._failed_once.add(path)
+        else:
+            self._failed_once.discard(path)
         if path not in self._left_alone:
             reason = f"{path} cannot be read and is left alone: {str(error) or 'no memory'}"
             logger.error(reason)
             self._status.error(reason)
         self._left_alone[path] = time.monotonic() + RETRY_SECONDS
+
+    def _is_readable(self, path: str) -> None:
+        self._left_alone.pop(path, None)
+        self._failed_once.discard(path)
 
     def _rest(
         self, path: str, segment: PackedSegment | SpillSegment, error: OSError | MemoryError
@@ -182,7 +199,7 @@ class Intake:
             if isinstance(segment, PackedSegment):
                 segment.let_ring_go()
             if segment is not None or not os.path.lexists(path):
-                del self._left_alone[path]
+                self._is_readable(path)
 
     # ---- reading ----
 
@@ -211,15 +228,18 @@ class Intake:
     def _all_is_read(self) -> None:
         """Takes note of what the last scan found, when all of that has been read."""
         look = self._look
-        if look is not None and all(
+        if look is None or self._failed_once:
+            return
+        if all(
             path not in self.rings or self.rings[path].reader.cursor >= head
             for path, head in look.heads.items()
         ):
+            self._some_have_ended |= self._living is None or not self._living <= look.living
             self._look, self.read_up_to, self._living = None, look.began, look.living
 
     def _read_segments(self) -> tuple[int, bool]:
         """Reads segments as memory allows; the number of records, and whether that was all of them."""
-        count = 0
+        count, all_of_them = 0, True
         for path, segment in list(self.segments.items()):
             if segment.loaded:
                 continue
@@ -231,10 +251,11 @@ class Intake:
                 del self.segments[path]
                 self._rest(path, segment, error)
                 continue
-            self._left_alone.pop(path, None)
+            self._is_readable(path)
             self._assembler.add(entries)
             count += len(entries)
-        return count, True
+            all_of_them &= segment.is_read
+        return count, all_of_them
 
     # ---- settling ----
 
@@ -269,7 +290,9 @@ class Intake:
                         segment.ring = None  # the program has ended it
                 ring.remove()
                 del self.rings[path]
-        return len(self.rings) < before
+        swept = len(self.rings) < before
+        self._some_have_ended |= swept
+        return swept
 
     def report_server_state(self, state: ServerState) -> None:
         """Writes the state of the server into all rings, also into those that come later."""
@@ -282,14 +305,36 @@ class Intake:
     def is_abandoned(self, trace: TraceBuffer) -> bool:
         """Whether the trace's program is gone, and all is read that it has recorded: nothing of the trace will
         come any more."""
-        pid = trace.destination.get("pid")
+        return self.is_all_read(trace) and self.has_ended(trace.destination.get("pid"))
+
+    def has_ended(self, pid: int | None) -> bool:
+        """Whether a program that was known at the last moment of which all is read was gone by then, and has no ring
+        now."""
         return self._living is not None and pid not in self._living and self.is_gone(pid)
+
+    def is_all_read(self, trace: TraceBuffer) -> bool:
+        """Whether all is read, as far as it can be, that was recorded before the last trace record came here. That one
+        may be read from a ring before spans that lie in segments."""
+        return self.read_up_to > trace.info_since and not self._assembler.has_deferred()
+
+    def expect_ended(self) -> None:
+        """Has ``programs_have_ended`` be true at the next moment of which all is read."""
+        self._living = None
+
+    def programs_have_ended(self) -> bool:
+        """Whether there are programs that are gone, and all of which is read, since the last call."""
+        ended, self._some_have_ended = self._some_have_ended, False
+        return ended
 
     def is_gone(self, pid: int | None) -> bool:
         """Whether no program of this process id has a ring here."""
         return not any(
             ring.reader.pid == pid and ring.reader.alive() for ring in self.rings.values()
         )
+
+    def living(self) -> frozenset[int]:
+        """The process ids of the programs that have a ring here and live."""
+        return frozenset(ring.reader.pid for ring in self.rings.values() if ring.reader.alive())
 
     def has_live_program(self) -> bool:
         return any(ring.reader.alive() for ring in self.rings.values())

@@ -34,6 +34,7 @@ POLL_BUSY_SECONDS = 0.003
 POLL_IDLE_SECONDS = 0.05
 _WITHOUT_MEMORY_SECONDS = 1.0  # before a sender that had no memory begins again
 _REST_SECONDS = 1.0  # without anything to do
+_REST_AT_LEAST_SECONDS = 60.0  # however little there is to do between
 _LINGER_SECONDS = 5.0  # without any program, before the sender ends
 _GIVE_UP_SECONDS = 600.0  # without a program and with an unavailable server: until the next start
 
@@ -85,6 +86,7 @@ def sender_for(
             availability,
             between_requests,
             intake.is_abandoned,
+            intake.is_all_read,
             executor,
         )
     return Sender(
@@ -131,7 +133,7 @@ def run_sender(
             end before its time.
         executor: For several requests at once. A thread of the program has none: most of what it
             delivers it delivers while its interpreter ends, and starts no threads any more.
-        at_rest: Called when nothing has been left to do for a moment after something was.
+        at_rest: Called when nothing has been left to do for a moment after something was, and from time to time.
     """
     lock = Lock(os.path.join(folder, "sender.lock"), stays=should_stop is None)
     should_stop = should_stop or (lambda: False)
@@ -211,7 +213,7 @@ def _serve_once(
 
 
 def _rounds(sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[], None]) -> None:
-    idle_since = worked_at = time.monotonic()
+    idle_since = worked_at = rested_at = time.monotonic()
     rests = True
     pause = POLL_BUSY_SECONDS
     while not should_stop():
@@ -221,9 +223,12 @@ def _rounds(sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[
             rests, worked_at = False, time.monotonic()
         else:
             pause = min(pause * 1.25, POLL_IDLE_SECONDS)
-            if not rests and time.monotonic() - worked_at >= _REST_SECONDS:
-                rests = True
-                at_rest()
+        now = time.monotonic()
+        if not rests and (
+            now - worked_at >= _REST_SECONDS or now - rested_at >= _REST_AT_LEAST_SECONDS
+        ):
+            rests, rested_at = True, now
+            at_rest()
         if idle(sender):
             if time.monotonic() - idle_since >= _LINGER_SECONDS:
                 sender.forget_open_traces()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,9 +71,6 @@ class Sender:
     dead_letters: DeadLetters
     open_traces: OpenTraces
     status: Status
-    looked_for_abandoned: bool = (
-        False  # open traces of programs that are gone, from before this sender
-    )
     waits_for_spans: bool = False  # of traces that have ended
 
     def step(self) -> bool:
@@ -82,11 +80,11 @@ class Sender:
             self.other_places.look()
         if time.monotonic() - intake.scanned_at >= SCAN_SECONDS:
             self.scan()
-            if intake.sweep() or not self.looked_for_abandoned:
-                self.looked_for_abandoned = True
-                self.open_traces.recall_abandoned(self.assembler, intake.is_gone)
+            intake.sweep()
         self.assembler.add_deferred()
         read = intake.read(with_segments=not self.availability.is_left_alone())
+        if intake.programs_have_ended():
+            self.open_traces.recall_abandoned(self.assembler, intake.has_ended)
         sent = self.deliver()
         nothing_open = not self.assembler.open and not self.assembler.has_deferred()
         if intake.flush_wanted and nothing_open and not intake.segments:
@@ -143,7 +141,8 @@ class Sender:
             for trace in self.delivery.ready(self.assembler, everything=everything)
             if trace.schedule.is_due(now)
         ]
-        due, ready = ready, [trace for trace in ready if overfull or self._is_all_read(trace)]
+        living = self.intake.living()
+        due, ready = ready, [trace for trace in ready if self._may_go(trace, living, overfull)]
         self.waits_for_spans = len(ready) < len(due)
         self.open_traces.recall([t for t in ready if not t.complete()], self.assembler)
         sampled = [trace for trace in ready if self._is_sampled(trace, overfull)]
@@ -153,12 +152,18 @@ class Sender:
             return self.delivery.verdicts.before_the_server_is_back(sampled)
         return sampled
 
-    def _is_all_read(self, trace: TraceBuffer) -> bool:
-        """Whether no span of a trace that has ended can lie unread before its last record: that one may be read from
-        a ring before those that lie in segments. The sum over a part would be the server's last word."""
-        if trace.is_open() or trace.all_spans_were_seen():
+    def _may_go(self, trace: TraceBuffer, living: Collection[int], overfull: bool) -> bool:
+        """Whether a trace may be sent: one that will not go on with all of its spans, since the sum over a part would be
+        the server's last word. Where memory is short its spans go alone, and its info when all is read."""
+        if trace.is_open():
+            if trace.destination.get("pid") in living or self.intake.is_abandoned(trace):
+                return True
+            if overfull:
+                self.intake.expect_ended()
+            return overfull
+        if trace.all_spans_were_seen() or self.intake.is_all_read(trace):
             return True
-        return self.intake.read_up_to > trace.info_since and not self.assembler.has_deferred()
+        return overfull and bool(trace.spans or trace.attachments)
 
     def _is_sampled(self, trace: TraceBuffer, overfull: bool) -> bool:
         """Whether tail sampling lets a trace go to the server now."""

@@ -21,7 +21,6 @@ from mlflow_fasttrace._internal.spool.files import (
     open_trace_path,
     open_trace_paths,
     remove,
-    remove_open_traces,
 )
 from mlflow_fasttrace._internal.spool.reading import READ_BYTES
 from mlflow_fasttrace._internal.spool.records import TRACE, TraceInfoRecord
@@ -72,12 +71,14 @@ class OpenTraces:
                 trace.on_disk.record = entry.record
                 assembler.add([entry])
 
-    def recall_abandoned(self, assembler: Assembler, is_gone: Callable[[int | None], bool]) -> None:
+    def recall_abandoned(
+        self, assembler: Assembler, has_ended: Callable[[int | None], bool]
+    ) -> None:
         """Adds what is stored of traces that will not go on, and whose infos nobody has sent: those are due.
 
         Args:
             assembler: Gets the records.
-            is_gone: Whether the program of a process id is.
+            has_ended: Whether the program of a process id is gone, and all is read that it recorded.
         """
         if self._writer is None:
             return
@@ -86,19 +87,40 @@ class OpenTraces:
                 entry = _record_in(path)
                 if entry is None or entry.info_sent:
                     continue
-                if not is_gone(TraceInfoRecord(entry.record).destination.get("pid")):
+                if not has_ended(TraceInfoRecord(entry.record).destination.get("pid")):
                     continue
             except (OSError, MemoryError, ValueError, TypeError, OverflowError):
                 continue  # a record that cannot be used comes to light with the trace's next span
+            known = assembler.open.get(entry.trace_id)
+            if known is not None and not known.info_was_sent():
+                continue  # it is among what is to be sent
             assembler.add([entry])
             trace = assembler.open[entry.trace_id]
             trace.on_disk.asked, trace.on_disk.record = True, entry.record
             trace.since -= OPEN_AFTER_SECONDS
+            trace.info_since = float("-inf")  # nothing lies unread that was recorded before
 
     def forget(self) -> None:
-        """Removes all records; for when nothing is left that one would be needed for."""
-        if self._writer is not None:
-            remove_open_traces(self._writer.folder)
+        """Removes the records that no span will need any more; for when there are no programs. Those that are still to
+        be sent stay."""
+        if self._writer is None:
+            return
+        for path in open_trace_paths(self._writer.folder):
+            if not _is_to_be_sent(path):
+                remove(path)
+
+
+def _is_to_be_sent(path: str) -> bool:
+    """Whether the record in a file is what a trace's info has to be made of."""
+    try:
+        entry = _record_in(path)
+        if entry is None or entry.info_sent:
+            return False
+        return not TraceInfoRecord(entry.record).remote
+    except (OSError, MemoryError):
+        return True  # as far as anybody can say now
+    except (ValueError, TypeError, OverflowError):
+        return False
 
 
 class _StoredRecord:

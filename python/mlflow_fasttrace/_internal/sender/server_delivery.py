@@ -56,6 +56,7 @@ class ServerDelivery:
         acknowledgements, dead_letters, availability: The sender's own.
         between_requests: Is called before each request.
         is_abandoned: Whether nothing of a trace will come any more.
+        is_all_read: Whether all is read that was recorded before the last record of a trace came here.
         executor: For several requests at once; None: one after another.
     """
 
@@ -67,6 +68,7 @@ class ServerDelivery:
         availability: Availability,
         between_requests: Callable[[], None],
         is_abandoned: Callable[[TraceBuffer], bool],
+        is_all_read: Callable[[TraceBuffer], bool],
         executor: Executor | None = None,
     ):
         self.destination: Destination | None = None
@@ -79,6 +81,7 @@ class ServerDelivery:
         self._acknowledgements = acknowledgements
         self._dead_letters = dead_letters
         self._is_abandoned = is_abandoned
+        self._is_all_read = is_all_read
         self._files = TraceFiles(
             self.verdicts,
             dead_letters,
@@ -180,7 +183,11 @@ class ServerDelivery:
         """Whether the trace's info is to be sent now."""
         if trace.remote or trace.info_was_sent():
             return False
-        return not trace.is_open() or self._is_abandoned(trace)
+        return self._is_abandoned(trace) if trace.is_open() else self._is_whole(trace)
+
+    def _is_whole(self, trace: TraceBuffer) -> bool:
+        """Whether no spans can come any more of a trace that has ended."""
+        return trace.all_spans_were_seen() or self._is_all_read(trace)
 
     def _with_infos(self, target: Target, traces: list[TraceBuffer]) -> list[TraceBuffer]:
         """Sends what goes before spans: infos that are due, and files.
@@ -208,7 +215,11 @@ class ServerDelivery:
             Unavailable, Forbidden: the traces wait.
         """
         for trace in self._with_infos(target, traces):
-            self._acknowledgements.done(trace, Disposition.DELIVERED)
+            ends_later = trace.remote or trace.is_open() or trace.info_was_sent()
+            if ends_later or self._is_whole(trace):
+                self._acknowledgements.done(trace, Disposition.DELIVERED)
+            else:
+                self._acknowledgements.spans_done(trace)
 
     def interrupted(self) -> None:
         """The server took no more: the next requests are made one by one."""

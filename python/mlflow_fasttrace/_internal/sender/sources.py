@@ -51,7 +51,7 @@ class Entry:
     """A record on its way.
 
     ``source`` and ``position`` say where the record was read and where it ends there. ``done``: it
-    is delivered, or lies in a segment. ``postponed``: it waits for the end of its trace or for
+    is delivered, or lies in a segment, which ``packed`` says. ``postponed``: it waits for the end of its trace or for
     another try, and no flush waits for it. ``info_sent``: the server has acknowledged the info of
     this trace record, which is then never sent again.
     """
@@ -60,6 +60,7 @@ class Entry:
         "done",
         "info_sent",
         "kind",
+        "packed",
         "position",
         "postponed",
         "record",
@@ -74,6 +75,7 @@ class Entry:
         self.trace_id = trace_id
         self.record = record
         self.done = False
+        self.packed = False
         self.postponed = False
         self.info_sent = kind == TRACE and info_was_sent(record)
 
@@ -255,7 +257,7 @@ class RingSource:
         segment = PackedSegment(path, marker)
         _core.write_segment(path, [entry.record_for_disk() for entry in moved], COMPRESSION_LEVEL)
         for entry in moved:
-            entry.done = True
+            entry.done = entry.packed = True
         self.pending = pending
         self.reader.release(self.reader.cursor)
         self.unpacked_since = None
@@ -289,6 +291,7 @@ class PackedSegment:
         self.marker = marker
         self.left = 0
         self.loaded = False
+        self.is_read = False
 
     def read(self) -> list[Entry]:
         """Reads all records.
@@ -303,7 +306,7 @@ class PackedSegment:
         if reader.damaged or reader.rest:
             _copy_damaged(self.path)
         self.left = len(entries)
-        self.loaded = True
+        self.loaded = self.is_read = True
         return entries
 
     def delivered_one(self) -> None:
@@ -345,6 +348,7 @@ class SpillSegment:
         self.reader = _core.SegmentReader(path)
         self.left = 0
         self.loaded = False
+        self.is_read = False  # up to where its program was when it was read last
 
     def ended(self) -> bool:
         """Whether the program will not write to it any more."""
@@ -361,6 +365,7 @@ class SpillSegment:
                 call begins there.
         """
         entries: list[Entry] = []
+        self.is_read = False
         ended = self.ended()  # asked before reading: nothing is added after the read then
         whole = False
         while not whole:
@@ -375,6 +380,7 @@ class SpillSegment:
                 self.left += len(entries)
                 return entries
             whole = not batch
+        self.is_read = True
         self.left += len(entries)
         if ended or self.reader.damaged:
             self.loaded = True

@@ -108,6 +108,12 @@ class Status:
             self._recent.popitem(last=False)
         self._changed = True
 
+    def spans_done(self, trace: TraceBuffer) -> None:
+        """Counts the spans of a trace that is not done."""
+        self._changed = True
+        self.spans += len(trace.spans)
+        self.bytes += sum(len(entry.record) for entry in (*trace.attachments, *trace.spans))
+
     def done(self, trace: TraceBuffer, disposition: Disposition) -> None:
         """Counts a trace of which nothing is left to deliver."""
         self._changed = True

@@ -23,6 +23,7 @@ REDIRECTS = 10
 
 _ANSWER_BYTES = 8 << 20
 _ANSWER_SECONDS = 60.0  # of a connection without a time limit
+_LARGE_ANSWER_SECONDS = 600.0  # of one that is not ours, such as a storage's, from which files come
 _PART_BYTES = 64 << 10
 _GZIP = 31  # zlib's way to ask for gzip's format
 
@@ -64,12 +65,18 @@ class _BoundedResponse(http.client.HTTPResponse):
     """An answer that has arrived within the connection's time limit. Each part that came would begin that
     anew: a server could say "100 Continue" for ever."""
 
+    seconds = _ANSWER_SECONDS  # where there is no limit
+
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any):
         super().__init__(sock, *args, **kwargs)
-        deadline = time.monotonic() + (sock.gettimeout() or _ANSWER_SECONDS)
+        deadline = time.monotonic() + (sock.gettimeout() or self.seconds)
         self.fp.close()
         arriving: Any = sock.makefile("rb", buffering=0)
         self.fp = io.BufferedReader(_UntilDeadline(sock, arriving, deadline))
+
+
+class _BoundedResponseOfOthers(_BoundedResponse):
+    seconds = _LARGE_ANSWER_SECONDS
 
 
 def size_of(body: Body) -> int:
@@ -104,7 +111,7 @@ def bound_every_answer() -> None:
     """The same for all connections of this process, those of MLflow's own code and its clients of storages
     included. For a process that is the sender's alone."""
     connection: Any = urllib3.connection.HTTPConnection
-    connection.response_class = _BoundedResponse
+    connection.response_class = _BoundedResponseOfOthers
 
 
 def read_parts(parts: Iterable[bytes], seconds: float) -> bytes:

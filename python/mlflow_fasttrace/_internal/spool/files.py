@@ -194,12 +194,6 @@ def open_trace_paths(folder: str) -> list[str]:
     ]
 
 
-def remove_open_traces(folder: str) -> None:
-    """Remove the files of all open traces."""
-    for path in open_trace_paths(folder):
-        remove(path)
-
-
 # ---- dead letters, damaged segments ----
 
 
