@@ -8,6 +8,7 @@ import signal
 import mlflow_fasttrace as mlflow
 import pytest
 from mlflow_fasttrace._internal.sender import loop
+from mlflow_fasttrace._internal.sender.life import sender_for
 from support.fault_proxy import INFO, FaultProxy, Reply, Request
 from support.servers import OTHER_RELEASES, MlflowServer, python_of_release
 from support.spools import assert_sender_ends
@@ -317,6 +318,27 @@ def test_the_info_of_a_killed_programs_trace_arrives_though_memory_was_short(
     assert "mlflow.traceName" not in trace.info.tags
     monkeypatch.setattr(intake, "_read_segments", read)
     bench.run(lambda: "mlflow.traceName" in traces_of(server.uri, experiment)[0].info.tags)
+
+
+def test_the_info_arrives_of_a_trace_that_an_earlier_sender_has_begun(server, bench, experiment):
+    """Its program is killed, and the next sender finds its last record on disk and more spans in the ring."""
+    bench.to(server.uri, experiment)
+    root = mlflow.start_span_no_context("root")
+    calls_that_cost("first", parent=root)
+    bench.sender.intake.flush_wanted = True
+    bench.run(lambda: bench.left() == 0 and bench.sender.status.spans == 1)
+    calls_that_cost("second", parent=root)
+    bench.sender = sender_for(str(bench.folder), bench.rings, server.uri)
+    bench.sender.scan()
+    (ring,) = bench.sender.intake.rings.values()
+    ring.reader = OfNobody(ring.reader)
+    bench.sender.intake.flush_wanted = True
+    bench.run(lambda: bench.sender.status.spans > 1)
+    bench.run()
+    (trace,) = traces_of(server.uri, experiment)
+    assert trace.info.tags["mlflow.traceName"] == "root"
+    assert trace.info.state.value == "IN_PROGRESS"
+    assert trace.info.cost["total_cost"] == pytest.approx(0.22)
 
 
 def test_a_file_that_may_be_readable_soon_counts_as_unread(bench, experiment):

@@ -228,18 +228,21 @@ from mlflow_fasttrace._internal.recording import supervisor as module
 from mlflow_fasttrace._internal.recording.rings import rings
 from mlflow_fasttrace._internal.spool.lock import named_in, sender_of
 supervisor = module.supervisor
+root(-1)
+(ring,) = rings.in_use.values()
+deadline = time.monotonic() + 60
+while not named_in(ring.spool):
+    assert time.monotonic() < deadline, "no sender has begun"
+    time.sleep(0.01)
 with mock.patch.multiple(
     module, STARTING_SECONDS=0.05, STARTS_SECONDS=0.1, sender_of=lambda spool: None
 ):
-    root(-1)
-    (ring,) = rings.in_use.values()
     killed = [0]
-    deadline = time.monotonic() + 60
     while len(killed) < 6 and time.monotonic() < deadline:
-        supervisor.ensure_sender(ring)
         if (pid := named_in(ring.spool)) not in killed:
             os.kill(pid, 9)
             killed.append(pid)
+        supervisor.ensure_sender(ring)
         time.sleep(0.01)
 print(len(killed), supervisor._threads, file=sys.stderr)
 """

@@ -49,12 +49,16 @@ def half(first, last):
         root(n)
         time.sleep(0.01)
 
+began = time.time()
 half(0, traces // 2)
+worked = time.time() - began
 print("half", flush=True)
 sys.stdin.readline()
+began = time.time()
 half(traces // 2, traces)
+worked += time.time() - began
 status = open("/proc/self/status").read()
-print(time.time(), int(status.partition("VmHWM:")[2].split()[0]) << 10, flush=True)
+print(worked, time.time(), int(status.partition("VmHWM:")[2].split()[0]) << 10, flush=True)
 """
 
 PACKAGES = {"fasttrace": "import mlflow_fasttrace as mlflow", "mlflow": "import mlflow"}
@@ -92,6 +96,7 @@ class Run:
         self.programs: list[subprocess.Popen] = []
         self.counts_from = 0  # the first trace that has to arrive
         self.failed = 0  # programs that did not run to their end
+        self.worked: list[float] = []  # seconds that each program took to record its traces
         self.exits: list[float] = []  # seconds from the last line of each program to its end
         self.arrived_after = 0.0  # seconds from the end of the last program until all had arrived
         self.program_bytes = 0  # the peak of a program's memory
@@ -136,7 +141,8 @@ class Run:
         if program.returncode != 0 or not out:
             self.failed += 1
             return
-        said, peak = out.split()
+        worked, said, peak = out.split()
+        self.worked.append(float(worked))
         self.exits.append(ended - float(said))
         self.program_bytes = max(self.program_bytes, int(peak))
 

@@ -141,7 +141,7 @@ class Sender:
             for trace in self.delivery.ready(self.assembler, everything=everything)
             if trace.schedule.is_due(now)
         ]
-        living = self.intake.living()
+        living = self.intake.living() if ready else frozenset()
         due, ready = ready, [trace for trace in ready if self._may_go(trace, living, overfull)]
         self.waits_for_spans = len(ready) < len(due)
         self.open_traces.recall([t for t in ready if not t.complete()], self.assembler)

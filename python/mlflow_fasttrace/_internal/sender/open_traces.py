@@ -69,7 +69,9 @@ class OpenTraces:
             trace.on_disk.asked = True
             if entry is not None:
                 trace.on_disk.record = entry.record
+                since = trace.info_since  # the record is older than what has come since
                 assembler.add([entry])
+                trace.info_since = since
 
     def recall_abandoned(
         self, assembler: Assembler, has_ended: Callable[[int | None], bool]
