@@ -87,7 +87,10 @@ PACKAGES = {
 def test_a_program_needs_no_more_memory_than_with_mlflow(server, own_spool, tmp_path):
     programs = {
         name: Program(
-            AGENT.replace("PACKAGE", package), tmp_path, name, MLFLOW_TRACKING_URI=server.uri
+            AGENT.replace("PACKAGE", package),
+            tmp_path,
+            f"with-{name}",
+            MLFLOW_TRACKING_URI=server.uri,
         )
         for name, package in PACKAGES.items()
     }
