@@ -28,22 +28,22 @@ def assert_all_arrives(name: str, server: MlflowServer, programs: int | None = N
         run.remove()
 
 
-#: Those that other tests try briefly.
-TRIED_ELSEWHERE = (
-    "a host",
-    "a container, its main process",
-    "the same, 1 MB of shared memory",
-    "two containers, one spool folder",
-    "a server that takes 0.5 s for an answer",
-    "50 short programs one after another",
-    "50 short programs at once",
+#: Those that no other test tries briefly.
+TRIED_BRIEFLY = (
+    "a read-only root and a /tmp in memory",
+    "48 open files at most (`ulimit -n`)",
+    "no further process or thread (`ulimit -u`), and `send` afterwards",
+    "96 MB of memory for all processes (cgroup)",
+    "stopped for 3 s, with all of its processes",
+    "a server with a full disk for 4 s",
+    "a server that is restored from a backup",
 )
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.long) if name in TRIED_ELSEWHERE else name
+        name if name in TRIED_BRIEFLY else pytest.param(name, marks=pytest.mark.long)
         for name in SURROUNDINGS
     ],
 )

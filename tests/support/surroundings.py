@@ -198,7 +198,8 @@ class Run:
                 program.kill()
                 program.communicate()
         self.end_senders()
-        clean_up(self.spool)
+        for spool in (self.spool, *self.folder.glob("mlflow-fasttrace-*")):
+            clean_up(spool)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
