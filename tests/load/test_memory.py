@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from support.processes import Program
+from support.processes import Program, memory_of
 from support.quick_server import QuickServer
 from support.spools import sender_pids
 from support.waiting import wait_until
@@ -53,12 +51,6 @@ mlflow.flush_trace_async_logging()
 status = pathlib.Path("/proc/self/status").read_text()
 print(int(status.partition("VmHWM:")[2].split()[0]) << 10)
 """
-
-
-def memory_of(pid: int, figure: str) -> int:
-    """A figure of a process's status, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition(f"{figure}:")[2].split()[0]) << 10
 
 
 def test_a_sender_stays_small_in_a_burst_and_gives_back_what_that_took(own_spool, tmp_path):

@@ -22,6 +22,7 @@ from mlflow_fasttrace._internal.sender import (
 )
 from mlflow_fasttrace._internal.sender import http as sender_http
 from mlflow_fasttrace._internal.sender.answers import Answer
+from mlflow_fasttrace._internal.sender.assemble import RememberedTraces
 from mlflow_fasttrace._internal.sender.availability import Backoff
 from mlflow_fasttrace._internal.sender.life import sender_for
 from mlflow_fasttrace._internal.spool.folder import Spool
@@ -561,7 +562,7 @@ def test_spans_arrive_that_come_after_their_record_was_delivered(server, bench, 
         bench.sender.intake.flush_wanted = True
         bench.run(lambda: bench.left() == 0 and bench.sender.status.traces == 1)
         if way == "long after":
-            bench.sender.assembler.remembered.clear()
+            bench.sender.assembler.remembered = RememberedTraces()
         else:
             away.extend([1] if way == "packed" else [])
             bench.sender.availability.state = ServerState.UNKNOWN
@@ -599,7 +600,7 @@ def test_an_older_part_of_a_trace_does_not_open_it_again(server, bench, experime
         bench.sender.assembler.add(part)
         bench.sender.intake.flush_wanted = True
         bench.run(lambda part=part: all(entry.done for entry in part))
-        bench.sender.assembler.remembered.clear()
+        bench.sender.assembler.remembered = RememberedTraces()
     (trace,) = traces_of(server.uri, experiment)
     assert sorted(span.name for span in trace.data.spans) == ["early", "root"]
     assert trace.info.state.value == "OK"

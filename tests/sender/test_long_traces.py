@@ -186,6 +186,23 @@ def assert_costs(uri: str, experiment: str, dollars: float) -> None:
     assert trace.info.cost["total_cost"] == pytest.approx(dollars)
 
 
+def all_but_a_span_is_read(bench):
+    """Records a trace of two spans that cost something, and gives the sender all of it but one of them.
+
+    Returns:
+        The record of that.
+    """
+    root = mlflow.start_span_no_context("root")
+    calls_that_cost("first", "second", parent=root)
+    root.end()
+    bench.sender.scan()
+    (ring,) = bench.sender.intake.rings.values()
+    entries = ring.read()
+    (unread,) = [entry for entry in entries if b"second" in entry.record]
+    bench.sender.assembler.add([entry for entry in entries if entry is not unread])
+    return unread
+
+
 class OfNobody:
     """The reader of a ring whose program is gone, as it seems."""
 
@@ -221,14 +238,7 @@ def test_a_program_is_gone_only_when_all_is_read_that_it_recorded(server, bench,
 def test_a_trace_waits_for_spans_that_lie_unread_before_its_end(server, bench, experiment):
     """Its end is in its program's ring, what did not fit there in a segment that nobody has looked for yet."""
     bench.to(server.uri, experiment)
-    root = mlflow.start_span_no_context("root")
-    calls_that_cost("first", "second", parent=root)
-    root.end()
-    bench.sender.scan()
-    (ring,) = bench.sender.intake.rings.values()
-    entries = ring.read()
-    (late,) = [entry for entry in entries if b"second" in entry.record]
-    bench.sender.assembler.add([entry for entry in entries if entry is not late])
+    late = all_but_a_span_is_read(bench)
     (trace,) = bench.open_traces()
     trace.since -= 60
     bench.sender.intake.flush_wanted = True
@@ -243,15 +253,7 @@ def test_a_trace_waits_for_spans_that_lie_unread_before_its_end(server, bench, e
 def test_a_trace_does_not_wait_for_spans_that_are_nowhere(server, bench, experiment):
     """An earlier sender has delivered them, say."""
     bench.to(server.uri, experiment)
-    root = mlflow.start_span_no_context("root")
-    calls_that_cost("first", "second", parent=root)
-    root.end()
-    bench.sender.scan()
-    (ring,) = bench.sender.intake.rings.values()
-    entries = ring.read()
-    (lost,) = [entry for entry in entries if b"second" in entry.record]
-    lost.acknowledge()
-    bench.sender.assembler.add([entry for entry in entries if entry is not lost])
+    all_but_a_span_is_read(bench).acknowledge()
     bench.sender.intake.flush_wanted = True
     bench.run(seconds=10)
     assert_costs(server.uri, experiment, 0.11)
@@ -262,14 +264,7 @@ def test_where_memory_is_short_spans_go_alone_and_the_info_behind_the_last(
 ):
     monkeypatch.setattr(loop, "MEMORY_BYTES", 1)
     bench.to(server.uri, experiment)
-    root = mlflow.start_span_no_context("root")
-    calls_that_cost("first", "second", parent=root)
-    root.end()
-    bench.sender.scan()
-    (ring,) = bench.sender.intake.rings.values()
-    entries = ring.read()
-    (late,) = [entry for entry in entries if b"second" in entry.record]
-    bench.sender.assembler.add([entry for entry in entries if entry is not late])
+    late = all_but_a_span_is_read(bench)
     bench.sender.deliver()
     (trace,) = bench.open_traces()
     assert (trace.spans, bench.sender.status.spans) == ([], 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from mlflow_fasttrace._internal.recording.rings import Ring
 from mlflow_fasttrace._internal.spool.files import new_segment_path
 from mlflow_fasttrace._internal.spool.folder import spool_for
 from mlflow_fasttrace._internal.spool.lock import Lock
+from support.processes import memory_of
 from support.spools import assert_sender_ends, is_alive, sender_pids
 from support.texts import KILLS_ITSELF, assert_all_there, program_text, wait_for_file
 from support.traces import traces_of
@@ -74,9 +74,7 @@ print("mlflow" in sys.modules, file=sys.stderr)
     assert_all_there(server.uri, name, 5)
     if form == "process":
         (pid,) = sender_pids(own_spool)
-        status = Path(f"/proc/{pid}/status").read_text()
-        peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-        assert int(peak[1]) << 10 < 60e6, "megabytes of an idle sender"
+        assert memory_of(pid, "VmHWM") < 60e6, "megabytes of an idle sender"
 
 
 def test_a_killed_sender_is_replaced_while_the_program_runs(server, own_spool, run_program):

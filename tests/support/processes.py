@@ -40,6 +40,16 @@ class Program(subprocess.Popen):
         assert self.returncode == 0, self.out + self.err
 
 
+def memory_of(pid: int, figure: str) -> int:
+    """A figure of a process's status, such as VmRSS or VmHWM, in bytes.
+
+    Raises:
+        OSError, IndexError: it has ended.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{figure}:")[2].split()[0]) << 10
+
+
 def module_path() -> str:
     """A PYTHONPATH by which modules are found as in the tests."""
     return os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))

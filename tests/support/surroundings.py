@@ -25,6 +25,7 @@ from typing import NamedTuple
 from mlflow_fasttrace._internal.spool.folder import SHARED_MEMORY
 
 from support.fault_proxy import FaultProxy, Reply, Request
+from support.processes import memory_of
 from support.servers import MlflowServer
 from support.spools import base_environment, clean_up
 from support.traces import client, traces_of
@@ -188,8 +189,7 @@ class Run:
             together = 0
             for pid in self.senders():
                 with contextlib.suppress(OSError, IndexError):
-                    status = Path(f"/proc/{pid}/status").read_text()
-                    together += int(status.partition("VmHWM:")[2].split()[0]) << 10
+                    together += memory_of(pid, "VmHWM")
             self.sender_bytes = max(self.sender_bytes, together)
 
     def remove(self) -> None:

@@ -241,13 +241,6 @@ class RememberedTraces:
     def take(self, trace_id: bytes) -> TraceBuffer | None:
         return self._going_on.take(trace_id) or self._ended.take(trace_id)
 
-    def clear(self) -> None:
-        self._going_on.clear()
-        self._ended.clear()
-
-    def ids(self) -> list[bytes]:
-        return [*self._going_on.traces, *self._ended.traces]
-
 
 def _weight(trace: TraceBuffer) -> int:
     """What a trace counts for that is remembered, in spans."""
@@ -266,28 +259,24 @@ class _BoundedTraces:
     """
 
     def __init__(self, spans: int):
-        self.traces: dict[bytes, TraceBuffer] = {}
+        self._traces: dict[bytes, TraceBuffer] = {}
         self._weights: dict[bytes, int] = {}
         self._weight = 0
         self._bound = spans
 
     def add(self, trace: TraceBuffer) -> None:
         self.take(trace.trace_id)
-        self.traces[trace.trace_id] = trace
+        self._traces[trace.trace_id] = trace
         weight = self._weights[trace.trace_id] = _weight(trace)
         self._weight += weight
-        while self._weight > self._bound and len(self.traces) > 1:
-            self.take(next(iter(self.traces)))
+        while self._weight > self._bound and len(self._traces) > 1:
+            self.take(next(iter(self._traces)))
 
     def take(self, trace_id: bytes) -> TraceBuffer | None:
-        trace = self.traces.pop(trace_id, None)
+        trace = self._traces.pop(trace_id, None)
         if trace is not None:
             self._weight -= self._weights.pop(trace_id)
         return trace
-
-    def clear(self) -> None:
-        for trace_id in list(self.traces):
-            self.take(trace_id)
 
 
 class Assembler:

@@ -88,10 +88,10 @@ class Intake:
         begins = self.scanned_at == 0.0
         self.scanned_at = time.monotonic()
         found = self._new_rings()
-        # Programs come first: what one that is gone has recorded is all in the rings and files that are found next.
-        living = self.living()
-        heads = {path: ring.reader.head for path, ring in self.rings.items()}
         if self._look is None:  # else it goes on: a busy program would never be caught up with
+            # Programs come first: what one that is gone has recorded is all in the rings and files that are found next.
+            living = self.living()
+            heads = {path: ring.reader.head for path, ring in self.rings.items()}
             self._look = _Look(self.scanned_at, heads, living)
         self._spool_is_full = spool_is_full
         self._beat_at = 0.0
@@ -316,6 +316,10 @@ class Intake:
         """Whether all is read, as far as it can be, that was recorded before the last trace record came here. That one
         may be read from a ring before spans that lie in segments."""
         return self.read_up_to > trace.info_since and not self._assembler.has_deferred()
+
+    def is_whole(self, trace: TraceBuffer) -> bool:
+        """Whether no span of a trace that has ended can lie unread."""
+        return trace.all_spans_were_seen() or self.is_all_read(trace)
 
     def expect_ended(self) -> None:
         """Has ``programs_have_ended`` be true at the next moment of which all is read."""

@@ -86,7 +86,7 @@ def sender_for(
             availability,
             between_requests,
             intake.is_abandoned,
-            intake.is_all_read,
+            intake.is_whole,
             executor,
         )
     return Sender(

@@ -161,7 +161,7 @@ class Sender:
             if overfull:
                 self.intake.expect_ended()
             return overfull
-        if trace.all_spans_were_seen() or self.intake.is_all_read(trace):
+        if self.intake.is_whole(trace):
             return True
         return overfull and bool(trace.spans or trace.attachments)
 

@@ -56,7 +56,7 @@ class ServerDelivery:
         acknowledgements, dead_letters, availability: The sender's own.
         between_requests: Is called before each request.
         is_abandoned: Whether nothing of a trace will come any more.
-        is_all_read: Whether all is read that was recorded before the last record of a trace came here.
+        is_whole: Whether no span of a trace that has ended can lie unread.
         executor: For several requests at once; None: one after another.
     """
 
@@ -68,7 +68,7 @@ class ServerDelivery:
         availability: Availability,
         between_requests: Callable[[], None],
         is_abandoned: Callable[[TraceBuffer], bool],
-        is_all_read: Callable[[TraceBuffer], bool],
+        is_whole: Callable[[TraceBuffer], bool],
         executor: Executor | None = None,
     ):
         self.destination: Destination | None = None
@@ -81,7 +81,7 @@ class ServerDelivery:
         self._acknowledgements = acknowledgements
         self._dead_letters = dead_letters
         self._is_abandoned = is_abandoned
-        self._is_all_read = is_all_read
+        self._is_whole = is_whole
         self._files = TraceFiles(
             self.verdicts,
             dead_letters,
@@ -184,10 +184,6 @@ class ServerDelivery:
         if trace.remote or trace.info_was_sent():
             return False
         return self._is_abandoned(trace) if trace.is_open() else self._is_whole(trace)
-
-    def _is_whole(self, trace: TraceBuffer) -> bool:
-        """Whether no spans can come any more of a trace that has ended."""
-        return trace.all_spans_were_seen() or self._is_all_read(trace)
 
     def _with_infos(self, target: Target, traces: list[TraceBuffer]) -> list[TraceBuffer]:
         """Sends what goes before spans: infos that are due, and files.

@@ -286,12 +286,13 @@ class PackedSegment:
             them.
     """
 
+    is_read = True  # once it has been read, which gives all of it or fails
+
     def __init__(self, path: str, marker: Marker | None = None):
         self.path = path
         self.marker = marker
         self.left = 0
         self.loaded = False
-        self.is_read = False
 
     def read(self) -> list[Entry]:
         """Reads all records.
@@ -306,7 +307,7 @@ class PackedSegment:
         if reader.damaged or reader.rest:
             _copy_damaged(self.path)
         self.left = len(entries)
-        self.loaded = self.is_read = True
+        self.loaded = True
         return entries
 
     def delivered_one(self) -> None:

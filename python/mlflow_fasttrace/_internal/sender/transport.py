@@ -76,6 +76,8 @@ class _BoundedResponse(http.client.HTTPResponse):
 
 
 class _BoundedResponseOfOthers(_BoundedResponse):
+    """An answer to a request that is not ours, which may be a file."""
+
     seconds = _LARGE_ANSWER_SECONDS
 
 
