@@ -10,7 +10,7 @@ INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/int
 # The other releases of MLflow to whose servers traces are sent.
 OTHER_MLFLOWS := $(addprefix $(STAMPS)/mlflow-,$(shell cat tests/support/mlflow_releases.txt))
 C_FILES := $(shell find ext -name "*.[ch]")
-SOURCES := $(C_FILES) setup.py pyproject.toml
+SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
 # What is run under the newest MLflow besides the one that the tests are made for; not what its dictionary
 # of a span changes (docs/compatibility.md).
@@ -79,7 +79,7 @@ wheel: $(STAMPS)/built
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS))) .venv-newest-mlflow python/mlflow_fasttrace/*.so python/*.egg-info
+	rm -rf build dist $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS))) .venv-newest-mlflow python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
 
 # ---- what the above need ----
 

@@ -1,4 +1,5 @@
-"""Builds the one extension module, mlflow_fasttrace._core, against the Limited API of CPython 3.10.
+"""Builds the one extension module, mlflow_fasttrace._core, against the Limited API of CPython 3.10, and writes the
+stubs by which type checkers and editors find MLflow's names in this package.
 
 Environment:
     FASTTRACE_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer, little optimisation
@@ -12,8 +13,10 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 INSTALL = (
     "install it with: apt-get install -y pkg-config libmsgpack-dev libzstd-dev "
@@ -72,7 +75,60 @@ def extension():
     )
 
 
+#: The stub of the package itself: MLflow's own names with MLflow's own types, and what MLflow lacks.
+ROOT_STUB = """\
+from mlflow import *
+from mlflow import (
+{modules}
+)
+from mlflow.entities import SpanType as SpanType
+from mlflow_fasttrace import otel as otel
+from mlflow_fasttrace import traces as traces
+from mlflow_fasttrace._internal.seams.install import install as install
+from mlflow_fasttrace._internal.seams.install import is_installed as is_installed
+from mlflow_fasttrace._internal.seams.install import uninstall as uninstall
+
+__version__: str
+"""
+
+
+#: Modules of MLflow that have names which type checkers do not see.
+WITH_GETATTR = {"entities", "genai.scorers"}
+
+
+def write_stubs(folder):
+    """Write the stub package (PEP 561): a folder for each module of MLflow that python/mlflow_modules.txt names,
+    which takes over that module's names. It is a partial one: modules that MLflow lacks are looked for in this
+    package. A file instead of a folder would do, but pyright warns of a stub that has no module."""
+    modules = [
+        name for name in Path("python/mlflow_modules.txt").read_text().split() if name != "otel"
+    ]
+    stubs = {"py.typed": "partial\n", "fluent.pyi": "from mlflow.tracing.fluent import *\n"}
+    top = "\n".join(f"    {name} as {name}," for name in modules if "." not in name)
+    stubs["__init__.pyi"] = ROOT_STUB.format(modules=top)
+    for name in modules:
+        stub = f"from mlflow.{name} import *\n"
+        if name in WITH_GETATTR:
+            stub += f"from mlflow.{name} import __getattr__ as __getattr__\n"
+        stubs[name.replace(".", "/") + "/__init__.pyi"] = stub
+    for path, text in stubs.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+class BuildWithStubs(build_py):
+    """Adds the stub package to what is built; of an editable install, beside the package."""
+
+    def run(self):
+        super().run()
+        write_stubs(
+            Path("python" if self.editable_mode else self.build_lib, "mlflow_fasttrace-stubs")
+        )
+
+
 setup(
     ext_modules=[extension()],
+    cmdclass={"build_py": BuildWithStubs},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

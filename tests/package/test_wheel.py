@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from support.pythons import VERSIONS, pip_install, venv_of
@@ -18,6 +19,12 @@ def test_the_wheel_keeps_to_the_limited_api(wheel):
     audit = [sys.executable, "-m", "abi3audit", "--strict", wheel]
     result = subprocess.run(audit, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_wheel_has_stubs_for_type_checkers(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    for module in ("", "entities/", "genai/scorers/", "tracing/fluent/"):
+        assert f"mlflow_fasttrace-stubs/{module}__init__.pyi" in names
 
 
 SMOKE = """
