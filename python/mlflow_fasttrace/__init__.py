@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from mlflow_fasttrace._internal.base import mlflow_names
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.seams import aliases
@@ -62,6 +63,11 @@ _INSTALL = frozenset({"install", "is_installed", "uninstall"})
 
 _SUBMODULES = frozenset({"entities", "fluent", "otel", "traces", "tracing"})
 
+#: The public names that do not come from MLflow's module as they are.
+_OWN = frozenset(
+    {*_FLUENT, *_TRACES, *_AFTER_FLUSH, *_INSTALL, *_SUBMODULES, "SpanType", "autolog", "context"}
+)
+
 _reason = environment.not_covered()
 #: Whether every name is MLflow's own: where the core is not wanted, or cannot be.
 _PURE = environment.disabled() or _reason is not None
@@ -81,11 +87,13 @@ if not _PURE:
 aliases.enable(frozenset() if _PURE else _SUBMODULES)
 
 
+_of_mlflow, __dir__ = mlflow_names.take_over(globals(), "mlflow")
+
+
 def __getattr__(name: str) -> Any:
-    # "from mlflow_fasttrace import x" asks here before it looks for a submodule x. A private one must not be
-    # looked for in MLflow, which would import MLflow.
+    # "from mlflow_fasttrace import x" asks here before it looks for a submodule x.
     if name.startswith("_"):
-        raise AttributeError(f"module 'mlflow_fasttrace' has no attribute {name!r}")
+        return _of_mlflow(name)
     if name in _SUBMODULES and not _PURE:
         return importlib.import_module(f"mlflow_fasttrace.{name}")
     if name in _INSTALL:
@@ -93,7 +101,7 @@ def __getattr__(name: str) -> Any:
     elif name == "autolog":
         value = importlib.import_module("mlflow_fasttrace._internal.seams.autolog").autolog
     elif _PURE:
-        value = getattr(importlib.import_module("mlflow"), name)
+        value = _of_mlflow(name)
     elif name in _FLUENT:
         value = getattr(importlib.import_module("mlflow_fasttrace.fluent"), name)
     elif name in _TRACES:
@@ -107,22 +115,6 @@ def __getattr__(name: str) -> Any:
     else:
         importlib.import_module("mlflow_fasttrace._internal.seams.install").install()
         # Not stored here, since a program may set the name in MLflow's own module.
-        return getattr(importlib.import_module("mlflow"), name)
+        return _of_mlflow(name)
     globals()[name] = value
     return value
-
-
-def __dir__() -> list[str]:
-    return sorted(
-        {
-            *globals(),
-            *_FLUENT,
-            *_TRACES,
-            *_AFTER_FLUSH,
-            *_INSTALL,
-            *_SUBMODULES,
-            "SpanType",
-            "autolog",
-            "context",
-        }
-    )

@@ -6,18 +6,22 @@ from MLflow itself when it is asked for.
 
 from __future__ import annotations
 
-from typing import Any
-
-from mlflow_fasttrace._core import LiveSpan
-from mlflow_fasttrace._internal.base import patching
-from mlflow_fasttrace._internal.spans.no_op import NoOpSpan
+from mlflow_fasttrace._core import LiveSpan as LiveSpan
+from mlflow_fasttrace._internal.base import mlflow_names
+from mlflow_fasttrace._internal.spans.no_op import NoOpSpan as NoOpSpan
 
 #: Empty, so that modules below are looked for: ``_internal/seams/aliases.py`` finds MLflow's.
 __path__: list[str] = []
 
 
 class SpanType:
-    """Predefined types of spans. Any other string is a type as well."""
+    """Predefined types of spans. Any other string is a type as well.
+
+    Example:
+        >>> from mlflow_fasttrace.entities import SpanType
+        >>> SpanType.RETRIEVER
+        'RETRIEVER'
+    """
 
     LLM = "LLM"
     CHAIN = "CHAIN"
@@ -36,15 +40,5 @@ class SpanType:
     EVALUATOR = "EVALUATOR"
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith(
-        "_"
-    ):  # what looks at modules asks for such names, and must not import MLflow
-        raise AttributeError(f"module 'mlflow_fasttrace.entities' has no attribute {name!r}")
-    patching.wait_for_mlflow()
-    import mlflow.entities
-
-    return getattr(mlflow.entities, name)
-
-
-__all__ = ["LiveSpan", "NoOpSpan", "SpanType"]
+_OWN = ("LiveSpan", "NoOpSpan", "SpanType")
+__getattr__, __dir__ = mlflow_names.take_over(globals(), "mlflow.entities")

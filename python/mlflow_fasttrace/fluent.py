@@ -141,6 +141,17 @@ def trace(
     Raises:
         MlflowException: ``output_reducer`` with a function that is no generator, or a sampling ratio outside
             0 to 1.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> @mlflow.trace(span_type=mlflow.SpanType.TOOL)
+        ... def add(a, b):
+        ...     return a + b
+        >>> add(1, b=2)
+        3
+        >>> span = mlflow.get_trace(mlflow.get_last_active_trace_id()).data.spans[0]
+        >>> span.name, span.span_type, span.inputs, span.outputs
+        ('add', 'TOOL', {'a': 1, 'b': 2}, 3)
     """
     if sampling_ratio_override is not None and not 0.0 <= sampling_ratio_override <= 1.0:
         raise entities.invalid(
@@ -223,6 +234,14 @@ def start_span(
     Returns:
         A context manager whose value is the span, a :py:class:`NoOpSpan` where nothing is recorded; also a
         decorator.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("look up", span_type="RETRIEVER") as span:
+        ...     span.set_inputs({"question": "where?"})
+        ...     span.set_outputs(["here"])
+        >>> span.outputs, str(span.status.status_code)
+        (['here'], 'SpanStatusCode.OK')
     """
     level = None if log_level is None else _usable_log_level(log_level)
     if name.__class__ is not str:
@@ -268,6 +287,15 @@ def start_span_no_context(
     Returns:
         The span; one that takes everything and records nothing where tracing is off, the trace is not
         sampled, or the parent is such a span.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> job = mlflow.start_span_no_context("job", inputs={"n": 1}, tags={"queue": "short"})
+        >>> step = mlflow.start_span_no_context("step", parent_span=job)
+        >>> step.end(outputs=2)
+        >>> job.end(outputs=2)
+        >>> step.parent_id == job.span_id
+        True
     """
     if type(parent_span) is not _core.LiveSpan:
         parent_span = _live_span(parent_span) or parent_span or None
@@ -351,6 +379,15 @@ def get_current_active_span() -> LiveSpan | None:
 
     Returns:
         The span; None where there is none, or it is not recorded.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> @mlflow.trace
+        ... def answer(question):
+        ...     mlflow.get_current_active_span().set_attribute("model", "small")
+        >>> answer("why?")
+        >>> mlflow.get_current_active_span() is None
+        True
     """
     return _core.current_span()
 
@@ -360,6 +397,12 @@ def get_active_trace_id() -> str | None:
 
     Returns:
         The id, ``tr-`` and 32 hexadecimal digits; None where no span is current.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     mlflow.get_active_trace_id() == span.trace_id
+        True
     """
     span = _core.current_span()
     return None if span is None else span.trace_id
@@ -373,6 +416,13 @@ def get_last_active_trace_id(thread_local: bool = False) -> str | None:
 
     Returns:
         The id; None before a trace has ended.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> mlflow.get_last_active_trace_id() == span.trace_id
+        True
     """
     return _core.last_trace_id_var.get() if thread_local else _core.last_trace_id()
 
@@ -405,6 +455,13 @@ def update_current_trace(
     Raises:
         MlflowException: a preview is no string, ``state`` is neither OK nor ERROR, or a level of the session
             is no string.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     mlflow.update_current_trace(tags={"stage": "beta"}, session_id="s-1", user="u-1")
+        >>> mlflow.get_trace(span.trace_id).info.tags["stage"]
+        'beta'
     """
     span = _core.current_span()
     if span is None:
@@ -479,13 +536,27 @@ def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
 
     Args:
         uri: ``http(s)://...``, the URI of a database, or a folder.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> before = mlflow.get_tracking_uri()
+        >>> mlflow.set_tracking_uri("http://127.0.0.1:5000")
+        >>> mlflow.get_tracking_uri()
+        'http://127.0.0.1:5000'
+        >>> mlflow.set_tracking_uri(before)
     """
     destination.set_tracking_uri(uri)
 
 
 def get_tracking_uri() -> str:
     """The tracking URI in force: that of ``set_tracking_uri``, else ``MLFLOW_TRACKING_URI``, else MLflow's
-    default (``./mlruns`` where it holds experiments, otherwise ``sqlite:///mlflow.db``)."""
+    default (``./mlruns`` where it holds experiments, otherwise ``sqlite:///mlflow.db``).
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> mlflow.get_tracking_uri()
+        'sqlite:///...'
+    """
     return destination.tracking_uri()
 
 
@@ -544,6 +615,13 @@ def set_experiment(
 
     Raises:
         MlflowException: neither or both of name and id are given, or the server refuses.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> mlflow.set_experiment("questions").name
+        'questions'
+        >>> with mlflow.start_span("of that experiment"):
+        ...     pass
     """
     uri = destination.tracking_uri()
     if experiment_name is not None and experiment_id is None and not options:

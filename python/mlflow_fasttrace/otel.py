@@ -30,12 +30,12 @@ from opentelemetry.trace import NonRecordingSpan, SpanKind
 from opentelemetry.util.types import Attributes
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base import mlflow_names
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans.otel_context import not_sampled_span, parent_of
 from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
-__all__ = ["Tracer", "TracerProvider"]
+_OWN = ("Tracer", "TracerProvider")
 
 #: Attributes by which a span of another library says where its trace goes, and when it started.
 _EXPERIMENT = "mlflow.experimentId"
@@ -149,6 +149,12 @@ class TracerProvider(SdkTracerProvider):
     Args:
         resource: Seen on ``provider.resource``. What a collector is told of this process comes from
             OpenTelemetry's variables.
+
+    Example:
+        >>> from mlflow_fasttrace.otel import TracerProvider
+        >>> with TracerProvider().get_tracer("library").start_as_current_span("work") as span:
+        ...     span.is_recording()
+        True
     """
 
     def __init__(self, resource: Resource | None = None):
@@ -253,13 +259,5 @@ def use_process_provider(make: Callable[[], TracerProvider] | None) -> None:
     _make_process_provider = make or _default_provider
 
 
-def __getattr__(name: str) -> Any:
-    # mlflow.otel, which exports to MLflow what other tracers record.
-    if name.startswith(
-        "_"
-    ):  # what looks at modules asks for such names, and must not import MLflow
-        raise AttributeError(f"module 'mlflow_fasttrace.otel' has no attribute {name!r}")
-    patching.wait_for_mlflow()
-    import mlflow.otel
-
-    return getattr(mlflow.otel, name)
+# mlflow.otel exports to MLflow what other tracers record.
+__getattr__, __dir__ = mlflow_names.take_over(globals(), "mlflow.otel")

@@ -69,6 +69,12 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
 
     Args:
         terminate: Accepted as MLflow does; this process has no logging threads to end.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work"):
+        ...     pass
+        >>> mlflow.flush_trace_async_logging()
     """
     if not flush.flush():
         log.warn(
@@ -79,6 +85,87 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
 
 #: Of functions of MLflow that ``after_flush`` hands out: a parameter's former name, and its present one.
 _FORMER_PARAMETERS = {"search_traces": ("experiment_ids", "locations")}
+
+#: What ``after_flush`` says of each until MLflow's own documentation is there: a summary and an example.
+_ABOUT = {
+    "delete_assessment": """Delete an assessment of a trace.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> feedback = mlflow.log_feedback(trace_id=span.trace_id, name="correct", value=True)
+        >>> mlflow.delete_assessment(span.trace_id, feedback.assessment_id)
+    """,
+    "get_assessment": """An assessment of a trace, by its id.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> feedback = mlflow.log_feedback(trace_id=span.trace_id, name="correct", value=True)
+        >>> mlflow.get_assessment(span.trace_id, feedback.assessment_id).value
+        True
+    """,
+    "log_issue": """Log that a trace shows an issue that is known.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> mlflow.log_issue(trace_id=span.trace_id, issue_id="iss-1")
+        Traceback (most recent call last):
+        mlflow.exceptions.MlflowException: Issue with ID 'iss-1' not found
+    """,
+    "override_feedback": """Put feedback in the place of other feedback, which is kept as overridden.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> first = mlflow.log_feedback(trace_id=span.trace_id, name="correct", value=True)
+        >>> second = mlflow.override_feedback(
+        ...     trace_id=span.trace_id, assessment_id=first.assessment_id, value=False
+        ... )
+        >>> second.overrides == first.assessment_id
+        True
+    """,
+    "search_sessions": """The sessions of an experiment, each with its traces.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> experiment = mlflow.set_experiment("sessions")
+        >>> with mlflow.context(session_id="s-1"):
+        ...     with mlflow.start_span("turn"):
+        ...         pass
+        >>> [session.id for session in mlflow.search_sessions()]
+        ['s-1']
+    """,
+    "search_traces": """The traces that a filter finds, as a data frame or a list.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> experiment = mlflow.set_experiment("searched")
+        >>> with mlflow.start_span("work"):
+        ...     mlflow.update_current_trace(tags={"stage": "beta"})
+        >>> found = mlflow.search_traces(filter_string="tags.stage = 'beta'", return_type="list")
+        >>> [trace.data.spans[0].name for trace in found]
+        ['work']
+    """,
+    "update_assessment": """Change an assessment of a trace.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> from mlflow_fasttrace.entities import Feedback
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> feedback = mlflow.log_feedback(trace_id=span.trace_id, name="correct", value=True)
+        >>> mlflow.update_assessment(
+        ...     span.trace_id, feedback.assessment_id, Feedback(name="correct", value=False)
+        ... ).value
+        False
+    """,
+}
 
 #: By name, what ``after_flush`` returned.
 _after_flush: dict[str, Callable[..., Any]] = {}
@@ -109,7 +196,7 @@ def after_flush(name: str) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = name
-    call.__doc__ = f"MLflow's ``{name}``, after what this process recorded is delivered."
+    call.__doc__ = _ABOUT[name]
     call = _after_flush.setdefault(name, call)
     if "mlflow" in sys.modules:
         describe_after_flush()
@@ -146,6 +233,14 @@ def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Trace
 
     Returns:
         The trace; None where it is not found.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     span.set_outputs(1)
+        >>> trace = mlflow.get_trace(span.trace_id)
+        >>> [(span.name, span.outputs) for span in trace.data.spans]
+        [('work', 1)]
     """
     return _mlflow("get_trace")(trace_id, silent=silent, flush=flush)
 
@@ -161,6 +256,14 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
         trace_id: Id of the trace.
         key: Key, up to 250 characters. MLflow's own tags are left alone, with a log line.
         value: Value; anything but a string is made one, with a log line.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> mlflow.set_trace_tag(span.trace_id, "reviewed", "yes")
+        >>> mlflow.get_trace(span.trace_id).info.tags["reviewed"]
+        'yes'
     """
     trace = _core.live_trace(trace_id)
     if trace is None:
@@ -187,6 +290,14 @@ def delete_trace_tag(trace_id: str, key: str) -> None:
 
     Raises:
         MlflowException: the trace has no such tag.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     mlflow.set_trace_tag(span.trace_id, "draft", "yes")
+        ...     mlflow.delete_trace_tag(span.trace_id, "draft")
+        >>> "draft" in mlflow.get_trace(span.trace_id).info.tags
+        False
     """
     trace = _core.live_trace(trace_id)
     if trace is None:
@@ -224,6 +335,14 @@ def log_assessment(trace_id: str, assessment: Assessment) -> Assessment:
 
     Raises:
         MlflowException: the server refuses it.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> from mlflow_fasttrace.entities import Feedback
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> mlflow.log_assessment(span.trace_id, Feedback(name="polite", value=True)).name
+        'polite'
     """
     assessment.trace_id = trace_id
     if trace_id is None or trace_id == NO_OP_SPAN_TRACE_ID:
@@ -269,6 +388,13 @@ def log_feedback(
 
     Raises:
         MlflowException: the server refuses it.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> mlflow.log_feedback(trace_id=span.trace_id, name="correct", value=0.9).value
+        0.9
     """
     patching.wait_for_mlflow()
     from mlflow.entities import Feedback
@@ -311,6 +437,13 @@ def log_expectation(
 
     Raises:
         MlflowException: the server refuses it.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("work") as span:
+        ...     pass
+        >>> mlflow.log_expectation(trace_id=span.trace_id, name="answer", value="here").value
+        'here'
     """
     patching.wait_for_mlflow()
     from mlflow.entities import Expectation
@@ -334,6 +467,16 @@ def add_trace(trace: Trace | dict[str, Any], target: LiveSpan | None = None) -> 
 
     Raises:
         MlflowException: it is no trace, has not ended, or a parent is missing.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("of a service") as span:
+        ...     pass
+        >>> remote = mlflow.get_trace(span.trace_id).to_dict()
+        >>> with mlflow.start_span("call") as call:
+        ...     mlflow.add_trace(remote)
+        >>> [span.name for span in mlflow.get_trace(call.trace_id).data.spans]
+        ['call', 'of a service']
     """
     if not _core.enabled():
         return
@@ -447,6 +590,15 @@ def log_trace(
 
     Returns:
         The id of the trace.
+
+    Example:
+        >>> import warnings
+        >>> import mlflow_fasttrace as mlflow
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", FutureWarning)
+        ...     trace_id = mlflow.log_trace(name="done elsewhere", request=1, response=2)
+        >>> mlflow.get_trace(trace_id).data.spans[0].outputs
+        2
     """
     warnings.warn(
         "``mlflow.tracing.fluent.log_trace`` is deprecated since 3.6.0. This method will be removed in a future "

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import importlib
 import secrets
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import hooks, locks, log, patching
+from mlflow_fasttrace._internal.base import hooks, locks, log, mlflow_names, patching
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.recording.destination import reset as reset_destination
 from mlflow_fasttrace._internal.recording.destination import set_location
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow_fasttrace._core import LiveSpan, NonRecordingSpan
     from mlflow_fasttrace.otel import TracerProvider
 
-__all__ = [
+_OWN = (
     "configure",
     "context",
     "disable",
@@ -42,7 +41,7 @@ __all__ = [
     "set_destination",
     "set_tracing_context_from_http_request_headers",
     "trace_disabled",
-]
+)
 
 #: Empty, so that modules below are looked for: ``_internal/seams/aliases.py`` finds MLflow's.
 __path__: list[str] = []
@@ -59,19 +58,42 @@ _disabling: set[object] = set()
 
 
 def disable() -> None:
-    """Stop recording, in the whole process. Spans that are open go on to their end."""
+    """Stop recording, in the whole process. Spans that are open go on to their end.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> mlflow.tracing.disable()
+        >>> with mlflow.start_span("not recorded") as span:
+        ...     span.trace_id
+        'MLFLOW_NO_OP_SPAN_TRACE_ID'
+        >>> mlflow.tracing.enable()
+    """
     _core.set_enabled(False)
 
 
 def enable() -> None:
-    """Record again."""
+    """Record again.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> mlflow.tracing.disable()
+        >>> mlflow.tracing.enable()
+        >>> mlflow.tracing.is_tracing_enabled()
+        True
+    """
     if _core.enabled():
         log.logger.info("Tracing is already enabled")
     _core.set_enabled(True)
 
 
 def is_tracing_enabled() -> bool:
-    """Whether spans are recorded."""
+    """Whether spans are recorded.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> mlflow.tracing.is_tracing_enabled()
+        True
+    """
     return _core.enabled()
 
 
@@ -83,6 +105,14 @@ def trace_disabled(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Returns:
         A function of the same signature.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> @mlflow.tracing.trace_disabled
+        ... def probe():
+        ...     return mlflow.tracing.is_tracing_enabled()
+        >>> probe()
+        False
     """
 
     @functools.wraps(f)
@@ -124,6 +154,14 @@ def context(
 
     Raises:
         MlflowException: a level of the session is no string, or there is none.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.context(tags={"stage": "beta"}, session_id="s-1"):
+        ...     with mlflow.start_span("work") as span:
+        ...         pass
+        >>> mlflow.get_trace(span.trace_id).info.tags["stage"]
+        'beta'
     """
     _core.use_scopes()
     own = dict(metadata or {})
@@ -179,6 +217,16 @@ def configure(span_processors: list[SpanProcessor] | None = None) -> _Configurat
 
     Returns:
         A context manager that undoes the change; used as a plain call the change stays.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> def redact(span):
+        ...     span.set_inputs("(redacted)")
+        >>> with mlflow.tracing.configure(span_processors=[redact]):
+        ...     with mlflow.start_span("work") as span:
+        ...         span.set_inputs("secret")
+        >>> span.inputs
+        '(redacted)'
     """
     previous = _span_processors
     if span_processors is not None:
@@ -234,6 +282,15 @@ def set_destination(
 
     Raises:
         MlflowException: it is no trace location.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> from mlflow_fasttrace.entities import MlflowExperimentLocation
+        >>> experiment = mlflow.set_experiment("elsewhere")
+        >>> mlflow.tracing.set_destination(MlflowExperimentLocation(experiment.experiment_id))
+        >>> with mlflow.start_span("work"):
+        ...     pass
+        >>> mlflow.tracing.reset()
     """
     patching.wait_for_mlflow()
     from mlflow.entities import MlflowExperimentLocation
@@ -264,7 +321,15 @@ def set_destination(
 
 def reset() -> None:
     """Forget destinations and span processors, switch tracing on, and read the environment again at the
-    next span."""
+    next span.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> mlflow.tracing.disable()
+        >>> mlflow.tracing.reset()
+        >>> mlflow.tracing.is_tracing_enabled()
+        True
+    """
     set_location(None)
     _use_span_processors([])
     _core.set_enabled(True)
@@ -302,6 +367,12 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
         ``traceparent`` of W3C Trace Context, and ``tracestate`` where the trace came with one. Empty, with a
         warning, where no span is current; where the trace is not sampled, headers by which the service does
         not sample it either.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("call the service"):
+        ...     sorted(mlflow.tracing.get_tracing_context_headers_for_http_request())
+        ['traceparent']
     """
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -341,6 +412,16 @@ def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> It
 
     Raises:
         MlflowException: there is no ``traceparent`` among them.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("call the service") as call:
+        ...     headers = mlflow.tracing.get_tracing_context_headers_for_http_request()
+        >>> with mlflow.tracing.set_tracing_context_from_http_request_headers(headers):
+        ...     with mlflow.start_span("serve") as span:  # in the service
+        ...         pass
+        >>> span.trace_id == call.trace_id, span.parent_id == call.span_id
+        (True, True)
     """
     from opentelemetry.trace import get_current_span
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -393,25 +474,16 @@ def get_bridged_tracer_provider() -> TracerProvider:
 
     Returns:
         One provider for the whole process.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> tracer = mlflow.tracing.get_bridged_tracer_provider().get_tracer("library")
+        >>> with tracer.start_as_current_span("of a library") as span:
+        ...     span.set_attribute("key", "value")
     """
     from mlflow_fasttrace import otel
 
     return otel.process_provider()
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith(
-        "_"
-    ):  # what looks at modules asks for such names, and must not import MLflow
-        raise AttributeError(f"module 'mlflow_fasttrace.tracing' has no attribute {name!r}")
-    patching.wait_for_mlflow()
-    import mlflow.tracing
-
-    try:
-        return getattr(mlflow.tracing, name)
-    except AttributeError:
-        try:
-            return importlib.import_module(f"mlflow.tracing.{name}")
-        except ModuleNotFoundError:
-            message = f"module 'mlflow_fasttrace.tracing' has no attribute {name!r}"
-            raise AttributeError(message) from None
+__getattr__, __dir__ = mlflow_names.take_over(globals(), "mlflow.tracing")

@@ -47,6 +47,11 @@ def autolog(*args: Any, **kwargs: Any) -> None:
         *args: As of ``mlflow.autolog``.
         **kwargs: As of ``mlflow.autolog``. With ``mlflow-tracing`` alone: ``disable`` (end it),
             ``log_traces``, ``exclude_flavors`` (names of integrations) and ``silent``.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> mlflow.autolog(silent=True)
+        >>> mlflow.autolog(disable=True, silent=True)
     """
     install.install()
     import mlflow

@@ -35,6 +35,16 @@ def install() -> bool:
         Whether MLflow runs, or will run, on the core. It does not, with a log line that says why,
         with ``MLFLOW_FASTTRACE_DISABLE=1``, without the C extension, in MLflow's unified mode
         (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``), and where MLflow's own code has moved.
+
+    Example:
+        >>> import mlflow
+        >>> import mlflow_fasttrace
+        >>> mlflow_fasttrace.install()
+        True
+        >>> with mlflow.start_span("on the core") as span:
+        ...     type(span).__module__
+        'mlflow_fasttrace._core'
+        >>> mlflow_fasttrace.uninstall()
     """
     if patching.is_in_force():
         return True
@@ -47,7 +57,16 @@ def install() -> bool:
 
 
 def uninstall() -> None:
-    """Give MLflow its own code back. Spans of the core that are open are recorded to their end."""
+    """Give MLflow its own code back. Spans of the core that are open are recorded to their end.
+
+    Example:
+        >>> import mlflow_fasttrace
+        >>> mlflow_fasttrace.install()
+        True
+        >>> mlflow_fasttrace.uninstall()
+        >>> mlflow_fasttrace.is_installed()
+        False
+    """
     global _refused
     with locks.brief:
         _refused = None
@@ -56,7 +75,13 @@ def uninstall() -> None:
 
 
 def is_installed() -> bool:
-    """Whether MLflow runs on the core, or will when it is imported."""
+    """Whether MLflow runs on the core, or will when it is imported.
+
+    Example:
+        >>> import mlflow_fasttrace
+        >>> mlflow_fasttrace.is_installed()
+        False
+    """
     return patching.is_in_force() or patching.is_awaited("mlflow")
 
 
