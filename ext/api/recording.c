@@ -238,7 +238,12 @@ static PyObject *core_start_span(PyObject *module, PyObject *const *args, Py_ssi
     if (parent == Py_None && trace_id == NULL) {
         return leave_with_started(state, start_where_program_stands(state, name, &options));
     }
-    if (state->disabled || (state->scoped && scope_disables(state))) {
+    if (state->disabled) {
+        span_left_out(state);
+        Py_INCREF(Py_None);
+        return leave_core(state, Py_None);
+    }
+    if (state->scoped && scope_disables(state)) {
         Py_RETURN_NONE;
     }
     Span *span;

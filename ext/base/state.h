@@ -39,7 +39,8 @@ typedef struct Trace Trace;
     X(trace_completed)                                                                             \
     X(take_info)                                                                                   \
     X(whole_trace_ended)                                                                           \
-    X(external_parent)
+    X(external_parent)                                                                             \
+    X(span_left_out)
 
 /* Other objects that the state owns. */
 #define CORE_OBJECTS(X)                                                                            \

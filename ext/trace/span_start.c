@@ -136,6 +136,13 @@ static Span *span_around(const CoreState *state, Current *at)
     return (Span *)at;
 }
 
+void span_left_out(CoreState *state)
+{
+    if (UNLIKELY(state->hooks.span_left_out != NULL)) {
+        forget_result(state, ask_hook(state->hooks.span_left_out, NULL, NULL));
+    }
+}
+
 Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
 {
     Current *at, *opened = NULL;
@@ -146,6 +153,9 @@ Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options)
     }
     if (UNLIKELY(context_current(state, &at) == CURRENT_UNKNOWN)) {
         return NULL;
+    }
+    if (UNLIKELY(state->disabled)) {
+        span_left_out(state);
     }
     if (UNLIKELY(state->scoped) && scope_disables(state)) {
         goto done;

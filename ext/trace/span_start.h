@@ -18,6 +18,9 @@ typedef struct {
  * may be NULL. */
 RUNS_PYTHON Current *span_open(CoreState *state, PyObject *name, const SpanOptions *options);
 
+/* Tells whoever counts them of a span that would have started, were tracing not off. */
+RUNS_PYTHON void span_left_out(CoreState *state);
+
 /* Starts a span under `parent` (NULL: a new trace), in *span as a new reference. */
 RUNS_PYTHON StartResult span_start(CoreState *state, PyObject *name, Span *parent,
                                    const SpanOptions *options, Span **span);

@@ -11,9 +11,11 @@ import os
 import sys
 import time
 
-from programs import api, basic, callables, of_modules, otel
+from programs import api, basic, callables, evaluation, of_modules, otel
 
 PROGRAMS = of_modules(basic, api, callables, otel)
+#: Those that run only where they are named.
+NAMED = of_modules(evaluation)
 
 
 def main() -> None:
@@ -29,8 +31,8 @@ def main() -> None:
     mlflow.set_tracking_uri(uri)
     os.environ["PROGRAM_PREFIX"] = prefix
     pause = float(os.environ.get("PAUSE_AT_SPANS_END", "0"))
-    for name, run in PROGRAMS.items():
-        if names and name not in names:
+    for name, run in {**PROGRAMS, **NAMED}.items():
+        if name not in (names or PROGRAMS):
             continue
         os.environ["PROGRAM_NAME"] = name
         mlflow.set_experiment(f"{prefix}-{name}")

@@ -23,7 +23,7 @@ def test_the_core_knows_each_hook():
     result = subprocess.run(
         [sys.executable, "-c", EACH], capture_output=True, text=True, check=True
     )
-    assert int(result.stdout) == 13
+    assert int(result.stdout) == 14
 
 
 def test_hooks_are_set_in_one_place():

@@ -133,9 +133,11 @@ def described(trace: Any) -> dict[str, Any]:
     info = trace.info
     metadata = dict(info.trace_metadata)
     metadata.pop("mlflow.trace.sizeBytes", None)
-    for made_anew in ("mlflow.sourceRun", "mlflow.modelId"):
-        if made_anew in metadata:
-            metadata[made_anew] = f"<{made_anew}>"
+    tags = plain(dict(info.tags), ids)
+    for made_anew in ("mlflow.sourceRun", "mlflow.modelId", "mlflow.eval.requestId"):
+        for values in (metadata, tags):
+            if made_anew in values:
+                values[made_anew] = f"<{made_anew}>"
     if (cost := metadata.get("mlflow.trace.cost")) is not None:
         # The server adds in the order in which spans arrive, and the last digit depends on that.
         metadata["mlflow.trace.cost"] = {k: round(v, 12) for k, v in json.loads(cost).items()}
@@ -143,7 +145,7 @@ def described(trace: Any) -> dict[str, Any]:
     return {
         "roots": [tree(root) for root in children.get(None, [])],
         "state": info.state.value,
-        "tags": plain(dict(info.tags), ids),
+        "tags": tags,
         "metadata": plain(metadata, ids),
         "has_sizes": sizes is not None,
         "request_preview": plain(info.request_preview, ids),

@@ -58,6 +58,9 @@ external_parent: Hook[Callable[[LiveSpan | NonRecordingSpan | None], LiveSpan | 
     "external_parent"
 )
 
+#: Tracing is off, and a span would have started. From seams/evaluation.py, while MLflow counts such spans.
+span_left_out: Hook[Callable[[], Any]] = Hook("span_left_out")
+
 # ---- values ----
 
 #: A value is set that is not JSON. The answer is what is recorded for it; ``ValueError`` and

@@ -32,6 +32,7 @@ from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.recording.root_context import root_context
 from mlflow_fasttrace._internal.seams import (
     current,
+    evaluation,
     experiments,
     llama_index,
     provider,
@@ -166,6 +167,7 @@ def apply() -> None:
     destination.use_mlflow(True)
     at_undo(_let_go)
     llama_index.complete_when_loaded()
+    evaluation.count_when_loaded()
     database.guard()
     traces.describe_after_flush()
 

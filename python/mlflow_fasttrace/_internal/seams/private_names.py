@@ -318,6 +318,13 @@ _REPLACED_AND_CALLED = [
         _called("IPythonTraceDisplayHandler.display_traces", "self traces"),
     ),
     *_in(
+        "mlflow.genai.utils.trace_utils",
+        "seams",
+        _value("NoOpTracerPatcher"),
+        lost="evaluate() gives a span of its own to functions that are traced",
+        late=True,
+    ),
+    *_in(
         "mlflow.llama_index.tracer",
         "seams",
         _value("MlflowSpanHandler"),
