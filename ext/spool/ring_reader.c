@@ -19,7 +19,7 @@ typedef struct {
     PyObject_HEAD RingHeader *header;
     const char *data;
     uint64_t capacity;
-    uint64_t cursor; /* read so far; tail <= cursor <= head */
+    uint64_t cursor; /* read so far; tail <= cursor <= head, of a sender */
     int fd;          /* asks whether the program lives; -1 where that is this process */
     bool damaged;
 } RingReader;
@@ -239,6 +239,22 @@ static PyObject *ring_reader_rewind(RingReader *reader, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+static PyObject *ring_reader_look_back(RingReader *reader, PyObject *unused)
+{
+    (void)unused;
+    if (!reader_usable(reader)) {
+        return NULL;
+    }
+    /* Behind the first round nobody knows where among the delivered records one begins. What the
+     * program writes over while it is read shows in the checksums. */
+    uint64_t head = load_acquire(&reader->header->head);
+    if (head > reader->capacity) {
+        Py_RETURN_FALSE;
+    }
+    reader->cursor = 0;
+    Py_RETURN_TRUE;
+}
+
 static PyObject *ring_reader_release(RingReader *reader, PyObject *arg)
 {
     uint64_t position;
@@ -372,6 +388,11 @@ static PyMethodDef ring_reader_methods[] = {
      "rewind($self, position, /)\n--\n\n"
      "Read again from a position where drain() began before. Raises ValueError where it has not\n"
      "been read or is given back."},
+    {"look_back", (PyCFunction)ring_reader_look_back, METH_NOARGS,
+     "look_back($self, /)\n--\n\n"
+     "Begin with the program's first record, delivered or not; for readers that give nothing "
+     "back.\n"
+     "False where the program has written over it."},
     {"release", (PyCFunction)ring_reader_release, METH_O,
      "release($self, position, /)\n--\n\n"
      "Give the space up to there back to the program. Raises ValueError where it has not been "

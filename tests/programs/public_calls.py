@@ -1110,6 +1110,7 @@ RING_READER = getters_of(_core.RingReader)
             "drain",
             "skip_damage",
             "rewind",
+            "look_back",
             "release",
             "set_delivered",
             "add_spill_delivered",
@@ -1134,6 +1135,7 @@ def use_a_ring():
         reader.add_spill_delivered(1)
         reader.skip_damage()
         reader.rewind(0)
+        reader.look_back()
         reader.release(0)
         values = len(all_of(reader, RING_READER)), reader.alive(), reader.drain(FOREVER)
         progress = len(writer.progress())

@@ -345,6 +345,27 @@ def test_positions_that_cannot_be_are_named(ring):
         reader.rewind(0)
 
 
+def test_who_looks_back_reads_what_is_delivered_until_it_is_written_over(ring):
+    _writer, reader, folder = ring
+    for n in range(3):
+        record_number(n)
+    reader.drain(1 << 20)
+    reader.release(reader.cursor)
+    (path,) = folder.glob("**/*.ring")
+    onlooker = _core.RingReader(path)
+    assert numbers_in(onlooker) == []
+    assert onlooker.look_back() is True
+    assert numbers_in(onlooker) == [0, 1, 2]
+    n = 3
+    while reader.head <= reader.capacity:
+        record_number(n)
+        n += 1
+        reader.drain(1 << 20)
+        reader.release(reader.cursor)
+    assert onlooker.look_back() is False
+    assert numbers_in(onlooker)[-1] == n - 1, "it goes on where it was, as far as that is there"
+
+
 def test_a_ring_of_this_process_is_read_without_a_file():
     writer = _core.RingWriter(None, CAPACITY, "/")
     _core.set_destination(writer, {"uri": "test", "experiment": {"id": "0"}})
