@@ -63,7 +63,7 @@ class Finding(NamedTuple):
     rating: str = _GOOD
 
 
-@click.command()
+@click.command(epilog="Example: MLFLOW_TRACKING_URI=http://server:5000 mlflow-fasttrace doctor")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def doctor(as_json: bool) -> None:
     """What is active, which versions, where traces go and wait, what runs on MLflow itself and why.

@@ -12,14 +12,15 @@ from mlflow_fasttrace._internal.base.version import VERSION
 
 #: The commands, with their lines of ``--help``.
 _SUMMARIES = {
+    "completion": "What switches completion on in bash, zsh or fish.",
     "doctor": "What is active, where traces go, and what runs on MLflow itself.",
     "run": "Runs a program with MLflow on the core, unchanged.",
     "send": "Delivers what waits, in the foreground.",
-    "show": "The traces of a file, or one trace by its id.",
+    "show": "One trace with all that is known of it, or those of a file.",
     "status": "What is recorded, delivered, waiting and refused.",
-    "traces": "The last traces that are known here.",
+    "traces": "The last traces that are known here, or those to come.",
 }
-_NEED_NO_CORE = frozenset({"doctor", "run"})
+_NEED_NO_CORE = frozenset({"completion", "doctor", "run"})
 
 
 class _Commands(click.Group):
@@ -45,6 +46,10 @@ def _check_core() -> None:
 
 def _imported(name: str) -> click.Command | None:
     """The command of a name, whose file is imported here; None where there is no such command."""
+    if name == "completion":
+        from mlflow_fasttrace._internal.cli.completion import completion
+
+        return completion
     if name == "doctor":
         from mlflow_fasttrace._internal.cli.doctor import doctor
 
@@ -72,7 +77,11 @@ def _imported(name: str) -> click.Command | None:
     return None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    epilog="Example: mlflow-fasttrace run app.py, and in another terminal: mlflow-fasttrace traces --follow",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(VERSION, prog_name="mlflow-fasttrace")
 def main() -> None:
     """Runs programs on mlflow-fasttrace, and shows what it has recorded on this machine and whether

@@ -4,10 +4,16 @@ the commands end."""
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
+import select
+import signal
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -24,6 +30,8 @@ ATTENTION = 3
 
 _UNBROKEN_COLUMNS = 100_000  # the width of what is no terminal: no line is broken
 _LABEL_WIDTH = 12
+_TABLE_FROM = 40  # columns of a terminal
+_BROKEN_PIPE = 141  # the exit code of a shell's command that a closed pipe ended
 
 #: A label, a text, and the text's style in rich's words.
 Row = tuple[str, str, str]
@@ -73,6 +81,24 @@ def moment(timestamp: float) -> str:
         return "an unknown time"
 
 
+def clock(timestamp: float) -> str:
+    """A time in seconds since the epoch as the local time of day; with the date where that is another
+    day."""
+    text = moment(timestamp)
+    day, _, time_of_day = text.partition(" ")
+    return time_of_day if day == datetime.now().strftime("%Y-%m-%d") else text
+
+
+def offset(nanoseconds: int) -> str:
+    """How long after something else a thing was."""
+    return f"+{duration(nanoseconds)}" if nanoseconds >= 0 else f"-{duration(-nanoseconds)}"
+
+
+def money(dollars: float) -> str:
+    """A number of US dollars, small ones with the digits that count."""
+    return f"${dollars:,.2f}" if dollars >= 1 or dollars == 0 else f"${dollars:.2g}"
+
+
 def count(number: int, noun: str) -> str:
     """A number and its noun, in the plural unless it is one."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -86,12 +112,28 @@ def spans_of_traces(counts: Mapping[str, int]) -> str:
 # ---- lines ----
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Ends the command without a word: nobody reads it any more."""
+        end_quietly()
+
+
+def end_quietly() -> NoReturn:
+    """Ends the command after its output was closed, as a pipe to ``head`` is."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(_BROKEN_PIPE)
+
+
 class Output:
     """Standard output, or standard error; lines are broken only for a terminal."""
 
     def __init__(self, stderr: bool = False):
         # No markup and no highlighting: what is printed comes from traces and files.
-        self.console = Console(markup=False, highlight=False, emoji=False, stderr=stderr)
+        self.console = _Console(markup=False, highlight=False, emoji=False, stderr=stderr)
+        stream = self.console.file
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every encoding has all characters
         self.for_people = self.console.is_terminal
         if not self.for_people:
             self.console.width = _UNBROKEN_COLUMNS
@@ -110,6 +152,10 @@ class Output:
             for label, text, style in rows:
                 self.line(f"  {label:<{_LABEL_WIDTH}}{text}", style)
             return
+        if self.console.width < _TABLE_FROM:
+            for label, text, style in rows:
+                self.print(Text.assemble((f"{label} ", "dim"), (text, style), overflow="fold"))
+            return
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim")
         grid.add_column(overflow="fold")
@@ -120,7 +166,21 @@ class Output:
 
 def print_json(value: Any) -> None:
     """Print a value for machines."""
-    click.echo(json.dumps(value, indent=2))
+    echo(json.dumps(value, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """Print a value for machines, as one line that is there at once."""
+    echo(json.dumps(value))
+
+
+def echo(text: str) -> None:
+    """Print a text as it is."""
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_quietly()
 
 
 def print_notes(notes: list[str]) -> None:
@@ -128,6 +188,38 @@ def print_notes(notes: list[str]) -> None:
     out = Output(stderr=True)
     for note in notes:
         out.line(one_line(without_secrets(note)), "yellow")
+
+
+# ---- commands that go on ----
+
+
+class Reader:
+    """Whoever reads standard output."""
+
+    def __init__(self) -> None:
+        self._pipe = select.poll()
+        with contextlib.suppress(OSError, ValueError):
+            self._pipe.register(sys.stdout.fileno(), 0)  # errors are told in any case
+
+    def end_if_gone(self) -> None:
+        """End the command where the other end of a pipe is closed, which no output may be left to show."""
+        if any(events & (select.POLLERR | select.POLLNVAL) for _fd, events in self._pipe.poll(0)):
+            end_quietly()
+
+
+@contextlib.contextmanager
+def ends_by_signals() -> Iterator[None]:
+    """Let the block end orderly where the command is asked to: the terminal gets its cursor back."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # ---- errors ----
@@ -138,6 +230,8 @@ def readable_errors() -> Iterator[None]:
     """Turn errors of files in the block into one line for the user, and exit code 1."""
     try:
         yield
+    except BrokenPipeError:
+        end_quietly()
     except Unreadable as reason:
         raise click.ClickException(printable(without_secrets(str(reason)))) from None
     except OSError as error:

@@ -7,22 +7,26 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import click
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from mlflow_fasttrace._internal.base.texts import one_line
+from mlflow_fasttrace._internal.cli import completing
 from mlflow_fasttrace._internal.cli.output import (
     ATTENTION,
     FAILED,
     Output,
     count,
     cut,
+    print_json,
     readable_errors,
     size,
     spans_of_traces,
 )
-from mlflow_fasttrace._internal.config import environment, otlp
+from mlflow_fasttrace._internal.cli.servers import with_credentials
+from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import (
     absolute_uri,
     without_credentials,
@@ -47,13 +51,18 @@ _EVERYTHING = 1 << 62  # bytes
 _Report = Callable[[foreground.Progress], None]
 
 
-@click.command()
-@click.argument("spools", metavar="[SPOOL]...", nargs=-1)
+@click.command(epilog="Example: mlflow-fasttrace send --to http://server:5000")
+@click.argument("spools", metavar="[SPOOL]...", nargs=-1, shell_complete=completing.spools)
 @click.option("--to", metavar="URI", help="Another tracking URI than the traces name.")
 @click.option("--timeout", type=click.FloatRange(0), help="Seconds after which to give up.")
 @click.option("--retry-refused", is_flag=True, help="Put refused traces back in line first.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: what came of it, at the end.")
 def send(
-    spools: tuple[str, ...], to: str | None, timeout: float | None, retry_refused: bool
+    spools: tuple[str, ...],
+    to: str | None,
+    timeout: float | None,
+    retry_refused: bool,
+    as_json: bool,
 ) -> None:
     """Delivers what waits, in the foreground, with the credentials of this environment.
 
@@ -63,34 +72,74 @@ def send(
 
     Exit code 1 when something still waits, 3 when all is delivered or refused.
     """
-    out = Output()
+    # What is for machines comes at the end, and is alone there.
+    out = Output(stderr=as_json)
     deadline = None if timeout is None else time.monotonic() + timeout
+    back_in_line = 0
     with readable_errors():
         chosen = spools_named(spools)
         if retry_refused:
-            number = sum(foreground.retry_refused(spool) for spool in chosen)
-            out.print(f"{count(number, 'refused trace')} back in line")
+            back_in_line = sum(foreground.retry_refused(spool) for spool in chosen)
+            out.print(f"{count(back_in_line, 'refused trace')} back in line")
         waiting = [spool for spool in chosen if something_waits(spool)]
-    if not waiting:
+    found: list[dict[str, Any]] = []
+    code = 0
+    if waiting:
+        _be_a_sender(out)
+        code = _send_all(out, waiting, to, deadline, found)
+    else:
         out.print("Nothing waits.")
-        return
-    _be_a_sender(out)
+    if as_json:
+        print_json({"version": 1, "back_in_line": back_in_line, "spools": found})
+    if code:
+        sys.exit(code)
+
+
+def _send_all(
+    out: Output,
+    waiting: list[Spool],
+    to: str | None,
+    deadline: float | None,
+    found: list[dict[str, Any]],
+) -> int:
+    """Deliver spools, and add what came of each to ``found``.
+
+    Returns:
+        The exit code.
+    """
     failed = refused = False
     for spool in waiting:
         view = look_at(spool, counted_bytes=_EVERYTHING)
         try:
-            outcome = _send_one(out, spool, view, to, deadline)
+            outcome, uri = _send_one(out, spool, view, to, deadline)
         except KeyboardInterrupt:
             out.print("\nStopped. What is not delivered stays where it is.", "yellow")
-            sys.exit(_INTERRUPTED)
+            return _INTERRUPTED
         except OSError as error:
-            failed = True
+            outcome = foreground.Outcome(
+                foreground.Progress(), False, f"it cannot be used: {error.strerror or error}"
+            )
+            uri = None
             out.print(f"{view.folder} cannot be used: {error.strerror or error}", "red")
-            continue
+        found.append(_facts(view, uri, outcome))
         failed |= not outcome.complete
         refused |= outcome.progress.refused > 0
-    if failed or refused:
-        sys.exit(FAILED if failed else ATTENTION)
+    return FAILED if failed else ATTENTION if refused else 0
+
+
+def _facts(view: SpoolView, uri: str | None, outcome: foreground.Outcome) -> dict[str, Any]:
+    """What came of a spool, as ``send --json`` prints it."""
+    done = outcome.progress
+    return {
+        "name": view.name,
+        "folder": view.folder,
+        "destination": without_credentials(uri) if uri else view.destination,
+        "delivered": {"traces": done.traces, "spans": done.spans, "bytes": done.bytes},
+        "refused": done.refused,
+        "running": outcome.running,
+        "complete": outcome.complete,
+        "reason": without_secrets(outcome.reason) or None,
+    }
 
 
 def _be_a_sender(out: Output) -> None:
@@ -111,8 +160,11 @@ def _be_a_sender(out: Output) -> None:
 
 def _send_one(
     out: Output, spool: Spool, view: SpoolView, to: str | None, deadline: float | None
-) -> foreground.Outcome:
+) -> tuple[foreground.Outcome, str | None]:
     """Deliver a spool and print what came of it.
+
+    Returns:
+        What came of it, and where it was delivered to.
 
     Raises:
         OSError: The spool's folder cannot be used.
@@ -120,12 +172,12 @@ def _send_one(
     if to:
         uri = absolute_uri(to)
     elif view.destination is not None:
-        uri = _with_credentials(view.destination)
+        uri = with_credentials(view.destination)
     else:
         reason = "no record in it says where it goes; say it with --to"
         outcome = foreground.Outcome(foreground.Progress(), False, reason)
         _print_outcome(out, view, None, outcome)
-        return outcome
+        return outcome, None
     elsewhere = without_credentials(uri) != view.destination
     workspace = environment.workspace() if to else view.workspace
     # MLflow's code that uploads attachments, and that makes headers, asks the environment.
@@ -141,16 +193,7 @@ def _send_one(
             instead_of=(view.destination or "") if elsewhere else None,
         )
     _print_outcome(out, view, uri, outcome)
-    return outcome
-
-
-def _with_credentials(destination: str) -> str:
-    """The destination that a record names, with the user and password of the environment's URI where
-    that is the same one."""
-    given = environment.tracking_uri()
-    uris = [absolute_uri(given) if given else None, otlp.collector_uri()]
-    matching = (uri for uri in uris if uri and without_credentials(uri) == destination)
-    return next(matching, destination)
+    return outcome, uri
 
 
 def _print_outcome(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 from typing import Any
 
 import click
+from rich.live import Live
+from rich.text import Text
 
 from mlflow_fasttrace._internal.base.texts import one_line, printable
 from mlflow_fasttrace._internal.cli.output import (
     ATTENTION,
     Output,
+    Reader,
     Row,
     age,
     count,
+    ends_by_signals,
     moment,
     print_json,
+    print_json_line,
     readable_errors,
     size,
     spans_of_traces,
@@ -26,31 +33,106 @@ from mlflow_fasttrace._internal.spool.folder import spools_root
 from mlflow_fasttrace._internal.spool.overview import Program, SpoolView, all_spools, look_at
 from mlflow_fasttrace._internal.spool.status_file import SERVER_STATES
 
+_WATCH_SECONDS = 1.0  # between two looks
+_READER_SECONDS = 0.1  # between two looks whether anybody reads
 _SHOWN_LETTERS = 10
 _SERVER_STYLES = {"away": "yellow", "answers": "green"}
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def status(as_json: bool) -> None:
+@click.command(epilog="Example: mlflow-fasttrace status --watch")
+@click.option("-w", "--watch", is_flag=True, help="Again and again, until Ctrl-C.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For machines; with --watch an object a line."
+)
+def status(watch: bool, as_json: bool) -> None:
     """What is recorded, delivered, waiting and refused, for every destination.
 
     Exit code 3 when something needs attention: traces that a server refused, damaged files, or
-    records that wait and no sender is running for them.
+    records that wait and no sender is running for them. With --watch it is that of the last look.
     """
     with readable_errors():
-        root = os.path.abspath(spools_root())
-        views = [view for view in map(look_at, all_spools()) if not view.is_empty()]
-    if as_json:
-        print_json({"version": 1, "root": root, "spools": [view.to_dict() for view in views]})
-    else:
-        out = Output()
-        for view in views:
-            _print_spool(out, view)
-        if not views:
-            out.print(f"Nothing has been recorded yet below {printable(root)}.")
+        views = _watched(as_json) if watch else _shown_once(as_json)
     if any(view.needs_attention() for view in views):
         sys.exit(ATTENTION)
+
+
+def _look() -> list[SpoolView]:
+    return [view for view in map(look_at, all_spools()) if not view.is_empty()]
+
+
+def _shown_once(as_json: bool) -> list[SpoolView]:
+    views = _look()
+    if as_json:
+        print_json(_facts(views))
+    else:
+        _print(Output(), views)
+    return views
+
+
+def _watched(as_json: bool) -> list[SpoolView]:
+    """Show the status until Ctrl-C.
+
+    Returns:
+        What was seen last.
+    """
+    out = Output()
+    redraws = out.for_people and not as_json and not out.console.is_dumb_terminal
+    views = _look()
+    with ends_by_signals(), contextlib.suppress(KeyboardInterrupt):
+        if redraws:
+            with Live(console=out.console, auto_refresh=False, screen=True) as live:
+                while True:
+                    live.update(_picture(out, views), refresh=True)
+                    time.sleep(_WATCH_SECONDS)
+                    views = _look()
+        nobody = Reader()
+        shown = None
+        while True:
+            facts = _facts(views)
+            if as_json:
+                print_json_line(facts)
+            elif facts["spools"] != shown:
+                out.line(moment(time.time()), "dim")
+                _print(out, views)
+                shown = facts["spools"]
+            _wait(nobody)
+            views = _look()
+    if redraws:
+        _print(out, views)
+    return views
+
+
+def _wait(reader: Reader) -> None:
+    """Wait for the time of the next look, or end where nobody reads any more."""
+    until = time.monotonic() + _WATCH_SECONDS
+    while (left := until - time.monotonic()) > 0:
+        reader.end_if_gone()
+        time.sleep(min(left, _READER_SECONDS))
+
+
+def _picture(out: Output, views: list[SpoolView]) -> Text:
+    """The status as it fits on the terminal."""
+    with out.console.capture() as captured:
+        out.line(f"{moment(time.time())}, until Ctrl-C", "dim")
+        _print(out, views)
+    lines = captured.get().splitlines()
+    room = max(1, out.console.size.height)
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"… {count(len(lines) - room + 1, 'line')} below"]
+    return Text.from_ansi("\n".join(lines))
+
+
+def _facts(views: list[SpoolView]) -> dict[str, Any]:
+    root = os.path.abspath(spools_root())
+    return {"version": 1, "root": root, "spools": [view.to_dict() for view in views]}
+
+
+def _print(out: Output, views: list[SpoolView]) -> None:
+    for view in views:
+        _print_spool(out, view)
+    if not views:
+        root = printable(os.path.abspath(spools_root()))
+        out.line(f"Nothing has been recorded yet below {root}.")
 
 
 def _print_spool(out: Output, view: SpoolView) -> None:

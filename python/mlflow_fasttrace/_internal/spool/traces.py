@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +22,11 @@ from mlflow_fasttrace._internal.spool.reading import (
 )
 from mlflow_fasttrace._internal.spool.records import (
     ATTACHMENT,
+    PHASE_COMPLETE,
     PHASE_OPEN,
     SPAN,
     TRACE,
+    AttachmentRecord,
     SpanRecord,
     SpanStatus,
     TraceRecord,
@@ -33,10 +37,17 @@ from mlflow_fasttrace._internal.spool.status_file import TRACE_STATES
 #: Where the records of a trace are.
 _WAITING, REFUSED = "waiting", "refused"
 
+#: The metadata of a trace that say more than their key, and the attributes that a span's figures stand in.
+USAGE_METADATA, COST_METADATA = "mlflow.trace.tokenUsage", "mlflow.trace.cost"
+_USAGE, _COST = "mlflow.chat.tokenUsage", "mlflow.llm.cost"
+
+#: Numbers by what they count, such as tokens or US dollars.
+Figures = dict[str, float]
+
 
 @dataclass
 class SpanView:
-    """A span of which a record was found."""
+    """A span that has ended."""
 
     span_id: bytes
     parent_id: bytes | None
@@ -46,7 +57,10 @@ class SpanView:
     end_ns: int
     status: str  # UNSET, OK or ERROR
     message: str
-    record: bytes | None  # None unless records are wanted
+    record: bytes | None = None  # None unless records are wanted
+    usage: Figures | None = None  # tokens
+    cost: Figures | None = None  # US dollars
+    text: str | None = None  # MLflow's dictionary as JSON, of a span without a record
 
     @classmethod
     def of(cls, span: SpanRecord, record: bytes | None) -> SpanView:
@@ -61,6 +75,8 @@ class SpanView:
             status=SpanStatus(span.status).name,
             message=str(span.status_message or ""),
             record=record,
+            usage=figures_in(span.attributes.get(_USAGE)),
+            cost=figures_in(span.attributes.get(_COST)),
         )
 
     def mlflow_json(self) -> str:
@@ -69,13 +85,29 @@ class SpanView:
         Raises:
             ValueError: The record is damaged, or was not wanted.
         """
+        if self.text is not None:
+            return self.text
         if self.record is None:
             raise ValueError("the record was not kept")
         return _core.span_json(self.record)
 
 
+def figures_in(value: Any) -> Figures | None:
+    """The numbers in what a program has set as tokens or cost; None where there are none."""
+    if not isinstance(value, dict):
+        return None
+    figures = {
+        str(key): number
+        for key, number in value.items()
+        if isinstance(number, (int, float))
+        and not isinstance(number, bool)
+        and 0 <= number < math.inf
+    }
+    return figures or None
+
+
 class TraceView:
-    """A trace as far as its records lie here."""
+    """A trace as far as its records lie here, or as a server has it."""
 
     def __init__(self, trace_id: bytes, source: str):
         self.trace_id = "tr-" + trace_id.hex()
@@ -83,10 +115,15 @@ class TraceView:
         self.spans: dict[bytes, SpanView] = {}
         self.state = TraceState.IN_PROGRESS.name
         self.name = ""
+        self.start_ns: int | None = None
         self.duration_ns: int | None = None
         self.destination: str | None = None
+        self.experiment: dict[str, str] = {}  # {"id": ...} or {"name": ...}
+        self.info: dict[str, Any] = {}  # tags, metadata and the like, as in its record
+        self.attachments: dict[str, int] = {}  # sizes in bytes, by id
         self.last_ns = 0  # when the trace did something last, since the epoch
-        self._progress = (-1, -1)  # the phase and the number of spans of the record that counts
+        self._rank = (False, -1, -1)  # of the record that counts
+        self._parts: dict[Any, tuple[int, int]] = {}  # phase and number of spans, by process id
 
     def add(self, item: Item, keep_record: bool) -> bool:
         """Take in a record of this trace.
@@ -103,32 +140,107 @@ class TraceView:
                 self._add_span(SpanRecord.of(item.record), item.record if keep_record else None)
             elif item.kind == TRACE:
                 self._add_trace(TraceRecord.of(item.record))
+            elif item.kind == ATTACHMENT and keep_record:
+                attachment = AttachmentRecord.of(item.record)
+                self.attachments[str(attachment.attachment_id)] = len(attachment.content)
             else:
                 return item.kind == ATTACHMENT
         except (ValueError, MemoryError):
             return False
         return True
 
-    def _add_span(self, span: SpanRecord, record: bytes | None) -> None:
-        self.spans[span.span_id] = SpanView.of(span, record)
+    def add_span(self, span: SpanView) -> None:
+        """Take in a span."""
+        self.spans[span.span_id] = span
         self.last_ns = max(self.last_ns, span.end_ns)
 
+    def _add_span(self, span: SpanRecord, record: bytes | None) -> None:
+        self.add_span(SpanView.of(span, record))
+
     def _add_trace(self, trace: TraceRecord) -> None:
-        progress = (trace.phase, trace.spans)
-        if progress < self._progress:
+        pid = trace.destination.get("pid")
+        part = (trace.phase, trace.spans)
+        process = pid if isinstance(pid, int) else None
+        self._parts[process] = max(part, self._parts.get(process, part))
+        # A process that carries another's trace on knows nothing of it as a whole.
+        rank = (not trace.info.get("remote"), *part)
+        if rank < self._rank:
             return
-        self._progress = progress
+        self._rank = rank
         ended = trace.phase != PHASE_OPEN
         self.state = TRACE_STATES.get(trace.state, "") if ended else TraceState.IN_PROGRESS.name
+        self.start_ns = trace.start_ns
         self.duration_ns = trace.duration_ns if ended else None
         self.name = str(trace.info.get("name") or "")
         self.destination = destination_of(trace)
+        experiment = trace.destination.get("experiment")
+        self.experiment = experiment if isinstance(experiment, dict) else {}
+        self.info = trace.info
         self.last_ns = max(self.last_ns, trace.start_ns + (trace.duration_ns or 0))
+
+    # ---- how far it is ----
 
     @property
     def missing(self) -> int:
-        """Spans that the trace's record counts and that are not here."""
-        return max(0, self._progress[1] - len(self.spans))
+        """Spans that records of the trace count and that are not here."""
+        return max(0, sum(spans for _phase, spans in self._parts.values()) - len(self.spans))
+
+    @property
+    def root_ended(self) -> bool:
+        """Whether the root has ended, as far as the process says that has begun the trace."""
+        has_begun_it, phase, _spans = self._rank
+        return has_begun_it and phase > PHASE_OPEN
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether all spans have ended, of each process that has recorded some."""
+        return bool(self._parts) and all(
+            phase == PHASE_COMPLETE for phase, _spans in self._parts.values()
+        )
+
+    # ---- what it says of itself ----
+
+    def begun_ns(self) -> int:
+        """When the trace began, as far as that is known; 0 where it is not."""
+        if self.start_ns is not None:
+            return self.start_ns
+        return min((span.start_ns for span in self.spans.values()), default=0)
+
+    def tags(self) -> dict[str, str]:
+        """The trace's tags, as texts."""
+        return texts_in(self.info.get("tags"))
+
+    def metadata(self) -> dict[str, str]:
+        """The trace's metadata, as texts, as far as the program has set them."""
+        own, inherited = self.info.get("metadata"), self.info.get("inherited")
+        return {**texts_in(inherited), **texts_in(own)}
+
+    def usage(self) -> Figures | None:
+        """The tokens that the trace used; None where nothing says so."""
+        return _given(self.metadata().get(USAGE_METADATA)) or self._sum(lambda span: span.usage)
+
+    def cost(self) -> Figures | None:
+        """What the trace cost in US dollars; None where nothing says so."""
+        return _given(self.metadata().get(COST_METADATA)) or self._sum(lambda span: span.cost)
+
+    def _sum(self, figures: Callable[[SpanView], Figures | None]) -> Figures | None:
+        """The sum over the spans that have figures, below which no others count, as in MLflow."""
+        if not any(figures(span) for span in self.spans.values()):
+            return None
+        total: Figures = {}
+        children = self.children()
+        spans = list(children.get(None, []))
+        while spans:
+            span = spans.pop()
+            found = figures(span)
+            if found is None:
+                spans += children.get(span.span_id, [])
+                continue
+            for key, number in found.items():
+                total[key] = total.get(key, 0) + number
+        return total
+
+    # ---- its spans ----
 
     def in_order(self) -> list[SpanView]:
         """The spans in the order of their start."""
@@ -157,9 +269,14 @@ class TraceView:
             "trace_id": self.trace_id,
             "name": self.name,
             "state": self.state,
+            "start_ns": self.begun_ns() or None,
             "duration_ns": self.duration_ns,
             "destination": self.destination,
+            "experiment": self.experiment or None,
             "where": self.source,
+            "tags": self.tags(),
+            "tokens": self.usage(),
+            "cost": self.cost(),
             "spans_missing": self.missing,
             "spans": [
                 {
@@ -170,6 +287,9 @@ class TraceView:
                     "start_ns": span.start_ns,
                     "end_ns": span.end_ns,
                     "status": span.status,
+                    "message": span.message,
+                    "tokens": span.usage,
+                    "cost": span.cost,
                 }
                 for span in self.in_order()
             ],
@@ -180,6 +300,11 @@ class TraceView:
         them, so that no value is decoded and encoded again on the way."""
         head = self.to_dict()
         del head["spans"]
+        head["metadata"] = self.metadata()
+        head["attachments"] = self.attachments
+        for key in ("request_preview", "response_preview", "client_request_id", "assessments"):
+            if self.info.get(key) is not None:
+                head[key] = self.info[key]
         texts = []
         for span in self.in_order():
             try:
@@ -187,6 +312,19 @@ class TraceView:
             except (ValueError, MemoryError) as error:
                 texts.append(json.dumps({"span_id": span.span_id.hex(), "unreadable": str(error)}))
         return f'{json.dumps(head)[:-1]}, "spans": [{", ".join(texts)}]}}'
+
+
+def texts_in(value: Any) -> dict[str, str]:
+    """The entries of a map, as texts; none where it is no map."""
+    return {str(key): str(text) for key, text in value.items()} if isinstance(value, dict) else {}
+
+
+def _given(text: str | None) -> Figures | None:
+    """The figures of a trace's metadata."""
+    try:
+        return None if text is None else figures_in(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _reach(
