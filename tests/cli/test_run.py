@@ -89,11 +89,37 @@ def test_run_takes_scripts_modules_and_commands(program):
     assert result.stdout.split() == ["False", "None", "False", "False"]
     result = run("run", "env", folder=program)
     assert "MLFLOW_FASTTRACE=1" in result.stdout
-    result = run("run", "no-such-command", folder=program)
-    assert "no-such-command" in result.stderr
-    assert result.returncode
     assert run("run", folder=program).returncode == 2
     assert "SCRIPT.py" in run("run", "--help", folder=program).stdout
+
+
+@pytest.mark.parametrize("missing", ["nosuchcmd", "./nosuchcmd", "no such.py", "no/such.py"])
+def test_a_program_that_is_missing_costs_one_line(tmp_path, missing):
+    result = run("run", missing, folder=tmp_path)
+    assert result.returncode == 127
+    assert result.stderr == f"mlflow-fasttrace: {missing}: there is no such command or file\n"
+    assert result.stdout == ""
+
+
+def test_a_file_that_cannot_be_executed_costs_one_line(tmp_path):
+    (tmp_path / "notes").write_text("nothing to run")
+    (tmp_path / "broken").write_bytes(b"\x7fELF nothing to run")
+    (tmp_path / "broken").chmod(0o755)
+    (tmp_path / "gone").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "gone").chmod(0o755)
+    for name, code, reason in (
+        ("./notes", 126, "Permission denied"),
+        ("./broken", 126, "Exec format error"),
+        ("./gone", 127, "No such file or directory"),
+    ):
+        result = run("run", name, folder=tmp_path)
+        assert result.returncode == code, result.stderr
+        assert result.stderr == f"mlflow-fasttrace: {name} cannot be executed: {reason}\n"
+
+
+def test_a_python_file_needs_neither_an_ending_nor_a_mode(tmp_path):
+    (tmp_path / "tool").write_text("#!/usr/bin/env python3\nimport sys\nsys.exit(len(sys.argv))\n")
+    assert run("run", "tool", "a", "b", folder=tmp_path).returncode == 3
 
 
 def doctor(folder, **environment):

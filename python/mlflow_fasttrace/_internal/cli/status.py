@@ -80,9 +80,10 @@ def _watched(as_json: bool) -> list[SpoolView]:
     views = _look()
     with ends_by_signals(), contextlib.suppress(KeyboardInterrupt):
         if redraws:
+            canvas = Output()  # a console of its own: the other one shows what is live
             with Live(console=out.console, auto_refresh=False, screen=True) as live:
                 while True:
-                    live.update(_picture(out, views), refresh=True)
+                    live.update(_picture(canvas, views), refresh=True)
                     time.sleep(_WATCH_SECONDS)
                     views = _look()
         nobody = Reader()

@@ -227,8 +227,8 @@ class TraceTree:
             return
         room = 1 << 20 if width is None else max(_LEAST_LABEL, width - cell_len(margin))
         for text in self._details(row.first, room):
-            lines = text.split("\n") if width is None else self._wrapped(text, room)
-            for line in lines:
+            broken = text.split("\n") if width is None else self._wrapped(text, room)
+            for line in broken:
                 yield Text.assemble(margin, line)
 
     def _wrapped(self, text: Text, columns: int) -> Iterator[Text]:
