@@ -48,6 +48,7 @@ class Details:
     def __init__(self, trace: TraceView, *, full: bool, for_people: bool):
         self._trace = trace
         self._full = full
+        self._for_people = for_people
         self._cuts = for_people and not full
         self._stacks = _first_stacks(trace)
 
@@ -82,7 +83,11 @@ class Details:
             *(("metadata", f"{key} = {text}") for key, text in metadata.items()),
             *(("assessment", text) for text in _assessments(trace)),
         ]
-        return [(label, one_line(without_secrets(str(text))), "") for label, text in found if text]
+        return [
+            (label, one_line(text if text is link else without_secrets(str(text))), "")
+            for label, text in found
+            if text
+        ]
 
     def of_span(self, span: SpanView, columns: int) -> Iterator[Text]:
         """The lines below a span.
@@ -98,15 +103,15 @@ class Details:
         except (ValueError, KeyError, TypeError, RecursionError):
             yield Text("this span cannot be shown", style="red")
             return
-        if span.message:
+        if span.message and self._for_people:  # otherwise it stands in the span's line
             yield Text(printable(span.message), style="red")
         began = offset(span.start_ns - self._trace.begun_ns())
-        yield self._line("span", f"{span.span_id.hex()}, began {began}", columns)
+        yield _fact("span", f"{span.span_id.hex()}, began {began}")
         for label, key in _VALUES:
             text = attributes.get(key)
             if text is not None and (text != "null" or self._full):
                 yield self._line(label, text, columns)
-        yield from self._attachments(attributes, columns)
+        yield from self._attachments(attributes)
         for key, text in attributes.items():
             if key not in _KNOWN:
                 yield self._line(key, text, columns)
@@ -128,17 +133,20 @@ class Details:
                 shown = cut(shown, max(_LEAST_VALUE, columns - len(label) - 1))
         return Text.assemble((f"{label} ", "dim"), shown)
 
-    def _attachments(self, attributes: dict[str, str], columns: int) -> Iterator[Text]:
+    def _attachments(self, attributes: dict[str, str]) -> Iterator[Text]:
         """The files that stand for contents of inputs and outputs."""
         ids: dict[str, str] = {}
         for text in attributes.values():
             for match in _ATTACHMENT.finditer(text):
                 ids.setdefault(match[1], match[2] or "")
         for attachment_id, query in ids.items():
-            kind = parse_qs(query).get("content_type", [""])[0]
+            said = parse_qs(query)
+            kind, bytes_said = (said.get(key, [""])[0] for key in ("content_type", "size"))
             known = self._trace.attachments.get(attachment_id)
+            if known is None and bytes_said.isdecimal():
+                known = int(bytes_said)
             parts = [attachment_id, kind, "" if known is None else size(known)]
-            yield self._line("attachment", "  ".join(filter(None, parts)), columns)
+            yield _fact("attachment", "  ".join(filter(None, parts)))
 
     def _event(self, span: SpanView, event: Any, columns: int) -> Iterator[Text]:
         if not isinstance(event, dict):
@@ -147,11 +155,16 @@ class Details:
         stack = attributes.pop(_STACK, None)
         at = event.get("time_unix_nano")
         when = f" {offset(at - span.start_ns)}" if isinstance(at, int) else ""
-        yield self._line("event", f"{event.get('name')}{when}", columns)
+        yield _fact("event", f"{event.get('name')}{when}")
         for key, text in attributes.items():
             yield self._line(f"  {key}", text, columns)
         if stack is not None and span.status != "ERROR":  # those of errors stand above the tree
             yield Text(printable(stack).rstrip(), style="dim")
+
+
+def _fact(label: str, text: str) -> Text:
+    """Something behind its label that is never cut."""
+    return Text.assemble((f"{label} ", "dim"), one_line(text))
 
 
 def _first_stacks(trace: TraceView) -> dict[bytes, str]:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +31,7 @@ ATTENTION = 3
 
 _UNBROKEN_COLUMNS = 100_000  # the width of what is no terminal: no line is broken
 _LABEL_WIDTH = 12
+_CHARACTERS_A_COLUMN = 4  # that are looked at: some have no width
 _TABLE_FROM = 40  # columns of a terminal
 _BROKEN_PIPE = 141  # the exit code of a shell's command that a closed pipe ended
 
@@ -40,8 +42,11 @@ Row = tuple[str, str, str]
 
 
 def cut(text: str, width: int) -> str:
-    """The text in at most this many characters, with an ellipsis where some are left out."""
-    return text if len(text) <= width else text[: max(1, width - 1)] + "…"
+    """The text in at most this many columns of a terminal, with an ellipsis where some is left out."""
+    begins = text[: _CHARACTERS_A_COLUMN * max(1, width)]
+    if len(begins) == len(text) and cell_len(text) <= width:
+        return text
+    return set_cell_size(begins, max(1, width - 1)).rstrip() + "…"
 
 
 def size(count: float) -> str:
@@ -96,7 +101,8 @@ def offset(nanoseconds: int) -> str:
 
 def money(dollars: float) -> str:
     """A number of US dollars, small ones with the digits that count."""
-    return f"${dollars:,.2f}" if dollars >= 1 or dollars == 0 else f"${dollars:.2g}"
+    in_cents = dollars >= 1 or round(dollars, 2) == dollars
+    return f"${dollars:,.2f}" if in_cents else f"${dollars:.2g}"
 
 
 def count(number: int, noun: str) -> str:

@@ -160,8 +160,8 @@ def _view_of(trace: Any, destination: str) -> TraceView:
     experiment_id = info.experiment_id
     view.experiment = {} if experiment_id is None else {"id": str(experiment_id)}
     view.info = {
-        "tags": dict(info.tags),
-        "metadata": dict(info.trace_metadata),
+        "tags": dict(sorted(info.tags.items())),
+        "metadata": dict(sorted(info.trace_metadata.items())),
         "request_preview": info.request_preview,
         "response_preview": info.response_preview,
         "client_request_id": info.client_request_id,
