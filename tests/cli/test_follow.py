@@ -318,5 +318,33 @@ def test_a_trace_that_came_and_went_between_two_looks_is_told_of(
         process.wait()
 
 
+def test_what_went_by_too_quickly_is_told_of(
+    own_spool, server, run_program, experiment, tmp_path, follow
+):
+    """The program has written over what was not read yet; what a sender tells of is told of."""
+    go_on = (
+        f'print("recorded", flush=True)\n{wait_for_file("go")}\n'
+        "for n in range(8):\n    root('x' * 5000)\n    mlflow.flush_trace_async_logging()\n"
+    )
+    code = program_text(server.uri, experiment, 1, go_on)
+    process = run_program(code, wait=False, MLFLOW_FASTTRACE_RING_BYTES="65536")
+    assert process.stdout.readline() == "recorded\n"
+    lines = follow("--json", "-n", "1")
+    lines.wait_for(1)
+    os.kill(lines.process.pid, signal.SIGSTOP)
+    (tmp_path / "go").touch()
+    process.succeeds()
+    wait_until(lambda: len(traces_of(server.uri, experiment)) == 9, 60)
+    status = next(own_spool.glob("*/status.json"))
+    wait_until(lambda: json.loads(status.read_text())["delivered"]["traces"] == 9, 30)
+    os.kill(lines.process.pid, signal.SIGCONT)
+    lines.wait_for(5)
+    lines.process.send_signal(signal.SIGINT)
+    lines.process.wait(30)
+    ids = [trace["trace_id"] for trace in lines.traces()]
+    assert len(ids) == len(set(ids))
+    assert "went by unread" in lines.process.stderr.read()
+
+
 def rings_of_programs(spool: Path) -> list[Path]:
     return [ring for folder in rings_of(spool) for ring in folder.glob("*.ring")]

@@ -9,9 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.fault_proxy import FaultProxy
 from support.terminals import COMMAND, Terminal
 from support.traces import experiment_id, traces_of
-from support.waiting import free_port, wait_until
+from support.waiting import wait_until
 
 PROGRAM = """
 import base64, sys
@@ -155,22 +156,20 @@ def test_a_delivered_trace_is_read_from_its_server(
 
 
 def test_a_server_that_does_not_give_a_trace_is_named(server, own_spool, run_program, experiment):
-    process = run_program(PROGRAM.format(uri=server.uri), MLFLOW_EXPERIMENT_NAME=experiment)
-    assert process.returncode == 0, process.err
-    (trace,) = traces_of(server.uri, experiment)
-    (status,) = wait_until(lambda: list(own_spool.glob("*/status.json")), 30)
-    wait_until(lambda: trace.info.trace_id in status.read_text(), 30)
-    away = f"http://127.0.0.1:{free_port()}"
-    status.write_text(status.read_text().replace(server.uri, away))
-    said = run("show", trace.info.trace_id, code=1)
-    assert "has been delivered to" in said
-    assert away in said
-    assert "Traceback" not in said
+    with FaultProxy(server.uri, lambda request: None) as proxy:
+        process = run_program(PROGRAM.format(uri=proxy.uri), MLFLOW_EXPERIMENT_NAME=experiment)
+        assert process.returncode == 0, process.err
+        (trace,) = wait_until(lambda: traces_of(server.uri, experiment), 60, process.err)
+        trace_id = trace.info.trace_id
+        wait_until(lambda: trace_id in run("traces"), 30, "the sender's word")
+    said = run("show", trace_id, code=1)
+    assert said.startswith(f"Error: {trace_id} (root) has been delivered to {proxy.uri}, but ")
+    assert said.count("\n") == 1
     result = subprocess.run(
         [*COMMAND, "traces", "--tag", "team=blue"], capture_output=True, text=True, timeout=60
     )
-    assert result.returncode == 0
-    assert "left out" in result.stderr
+    assert (result.returncode, result.stdout) == (0, "No such traces are known here.\n")
+    assert "traces that were delivered are left out" in result.stderr
 
 
 def test_what_cannot_be_shown_is_said(own_spool):

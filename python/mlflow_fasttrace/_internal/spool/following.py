@@ -7,6 +7,7 @@ every record, whoever delivers meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -39,25 +40,37 @@ class _Ring:
 
     def __init__(self, spool: str, path: str):
         self.spool = spool
+        self.path = path
         self.stem = ring_stem(path)
         self.reader = open_ring(path)
         self.reader.look_back()
+        self.lost = 0  # bytes, at the last read
         self.ended = False  # the program has, and all is read
 
     def read(self) -> Iterator[list[Item]]:
-        """Reads new records."""
+        """Reads new records. ``lost`` then says what could not be read."""
         alive = self.reader.alive()  # asked before reading: nothing is added after the read then
-        while batch := self.reader.drain(READ_BYTES):
-            yield [Item(kind, trace_id, record) for _end, kind, trace_id, record in batch]
+        self.lost = 0
+        yield from self._drain()
+        if self.reader.damaged:
+            self._skip()
+            yield from self._drain()
         self.ended = not alive
 
-    def skip_lost(self) -> int:
-        """Goes on behind what cannot be read: the program has written over it, or it is damaged.
+    def _drain(self) -> Iterator[list[Item]]:
+        while batch := self.reader.drain(READ_BYTES):
+            yield [Item(kind, trace_id, record) for _end, kind, trace_id, record in batch]
 
-        Returns:
-            The bytes that are left out.
-        """
-        return self.reader.skip_damage() if self.reader.damaged else 0
+    def _skip(self) -> None:
+        """Goes on behind what the program has written over, or what is damaged."""
+        if self.reader.tail > self.reader.cursor:
+            with contextlib.suppress(FileNotFoundError, Unreadable):
+                again = open_ring(self.path)  # begins with what is not delivered yet
+                self.lost = again.cursor - self.reader.cursor
+                self.reader.close()
+                self.reader = again
+                return
+        self.lost = self.reader.skip_damage()
 
 
 class _Spilled:
@@ -175,9 +188,9 @@ class Follower:
                 continue
             for items in ring.read():
                 yield Batch(ring.spool, ring.stem, items)
-            if lost := ring.skip_lost():
+            if ring.lost:
                 self.notes.append(
-                    f"{lost:,} bytes of what process {ring.reader.pid} recorded could not be read"
+                    f"{ring.lost:,} bytes of what process {ring.reader.pid} recorded went by unread"
                 )
             if ring.ended:
                 ring.reader.close()
