@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlflow_fasttrace._internal.spool.reading import ring_items
 from mlflow_fasttrace._internal.spool.status_file import read_status
 from support.fault_proxy import FaultProxy, Reply, Request
 from support.otlp_receiver import Receiver
+from support.terminals import piped
 from support.texts import wait_for_file
 from support.traces import traces_of
 from support.waiting import free_port, wait_until
@@ -348,6 +350,13 @@ def test_damaged_and_hostile_files_are_named(own_spool, run_program, cli, tmp_pa
     assert "status.json cannot be read" in result.stdout
     json.loads(cli("status", "--json").stdout)
     assert cli("traces").returncode == 0
+    with piped("traces", "--follow", "--json", folder=tmp_path) as follower:
+        assert json.loads(follower.stdout.readline())["where"] == "recorded", "what precedes damage"
+        follower.send_signal(signal.SIGINT)
+        _output, said = follower.communicate(timeout=30)
+    assert follower.returncode == 0
+    assert "1-00000000.ring is not a ring" in said
+    assert "Traceback" not in said
     assert "damaged" in cli("show", ring).stderr
     for path, reason in (
         (tmp_path / "link.ring", "symbolic link"),
@@ -412,6 +421,25 @@ def test_send_delivers_to_another_server(server, own_spool, run_program, cli):
     assert spool["destination"] == "http://127.0.0.1:9"
     assert not list(own_spool.rglob("*.seg"))
     assert f"delivered to {server.uri}" in cli("traces", "-n", "1").stdout
+
+
+def test_send_tells_machines_what_came_of_it(server, own_spool, run_program, cli):
+    leave_traces(
+        run_program, "http://127.0.0.1:9", environment={"MLFLOW_EXPERIMENT_NAME": "cli machines"}
+    )
+    name = the_spool().name
+    result = cli("send", "--json", "--timeout", "1")
+    assert result.returncode == 1
+    (spool,) = json.loads(result.stdout)["spools"]
+    assert (spool["name"], spool["complete"], spool["delivered"]["spans"]) == (name, False, 0)
+    assert "does not answer" in spool["reason"]
+    result = cli("send", "--json", "--to", server.uri)
+    assert result.returncode == 0
+    (spool,) = json.loads(result.stdout)["spools"]
+    assert (spool["destination"], spool["complete"], spool["reason"]) == (server.uri, True, None)
+    assert (spool["delivered"]["traces"], spool["delivered"]["spans"]) == (3, 6)
+    assert "6 spans of 3 traces delivered" in result.stderr
+    assert json.loads(cli("send", "--json").stdout)["spools"] == []
 
 
 def test_send_waits_for_the_sender_at_work(server, own_spool, run_program, cli, tmp_path):

@@ -227,9 +227,9 @@ class _Following:
                 break
             if self._takes(one):
                 found.append(one)
+        self._tell_notes()
         for one in reversed(found):
             self._show(one)
-        self._tell_notes()
 
     def _print(self, ended: list[_Growing], told: list[dict[str, Any]]) -> None:
         if ended:  # they go from the picture before they are printed above it
