@@ -35,7 +35,7 @@ _LOOK_SECONDS = 0.05  # between two looks at what is recorded
 _STATUS_SECONDS = 0.5  # between two looks at what senders have delivered
 _REDRAW_SECONDS = 0.1  # between two pictures of the traces that go on
 _REDRAW_SHARE = 0.2  # of the time that drawing may take
-_REMEMBERED_SPANS = 1_000_000  # of traces that are printed, so that none is printed again
+_REMEMBERED_SPANS = 200_000  # of traces that are printed, so that none is printed again
 
 # How long a trace has to be quiet until it counts as ended, where no record says that all of it is here.
 _INCOMPLETE_SECONDS = 2.0  # spans that are counted have not been found
@@ -57,7 +57,8 @@ class _Growing:
         self.late = late  # the trace has been printed, and these are spans that came afterwards
         self.programs: set[str] = set()  # that may record more of it
         self.changed = time.monotonic()
-        self.is_abandoned = False
+        self.is_abandoned = False  # nobody is known who may record more of it
+        self.program_ended = False
 
     def has_ended(self, now: float) -> bool:
         """Whether nothing more is to be expected."""
@@ -81,7 +82,6 @@ class _Recorded:
         self.growing: dict[bytes, _Growing] = {}
         self._printed: OrderedDict[bytes, set[bytes]] = OrderedDict()  # span ids by trace id
         self._printed_spans = 0
-        self.changed = False  # since somebody has set it to False
 
     def look(self, *, first: bool = False) -> list[_Growing]:
         """Take in what was recorded since the last look.
@@ -98,7 +98,7 @@ class _Recorded:
         for growing in self.growing.values():
             if growing.programs & self._follower.ended:
                 growing.programs -= self._follower.ended
-                growing.is_abandoned = not growing.programs
+                growing.is_abandoned = growing.program_ended = not growing.programs
         now = time.monotonic()
         ended = [
             growing
@@ -116,12 +116,12 @@ class _Recorded:
 
     def knows(self, trace_id: str) -> bool:
         """Whether records of a trace have been read, or it has been noted."""
-        key = bytes.fromhex(trace_id.removeprefix("tr-"))
+        key = _key_of(trace_id)
         return key in self.growing or key in self._printed
 
     def note(self, trace_id: str) -> None:
         """Remember a trace that is printed, of which no record has been read."""
-        self._printed.setdefault(bytes.fromhex(trace_id.removeprefix("tr-")), set())
+        self._printed.setdefault(_key_of(trace_id), set())
 
     def close(self) -> None:
         self._follower.close()
@@ -143,23 +143,26 @@ class _Recorded:
         if item.kind != SPAN or len(growing.trace.spans) > before:
             growing.changed = time.monotonic()
         self.growing[item.trace_id] = growing
-        self.changed = True
         if program is not None:
             growing.programs.add(program)
-        elif not growing.programs:
-            growing.is_abandoned = True  # unless a program's records follow
-        if program is not None:
-            growing.is_abandoned = False
+        growing.is_abandoned = not growing.programs
 
     def _forget(self, growing: _Growing) -> None:
-        key = bytes.fromhex(growing.trace.trace_id.removeprefix("tr-"))
+        key = _key_of(growing.trace.trace_id)
         del self.growing[key]
         self._printed.setdefault(key, set()).update(growing.trace.spans)
         self._printed_spans += 1 + len(growing.trace.spans)
         while self._printed_spans > _REMEMBERED_SPANS and len(self._printed) > 1:
             _key, spans = self._printed.popitem(last=False)
             self._printed_spans -= 1 + len(spans)
-        self.changed = True
+
+
+def _key_of(trace_id: str) -> bytes:
+    """The bytes that stand for a trace in records. What no sender writes stands for itself."""
+    try:
+        return bytes.fromhex(trace_id.removeprefix("tr-"))
+    except ValueError:
+        return trace_id.encode("utf-8", "replace")
 
 
 def follow_traces(wanted: Wanted, last: int | None, *, fold: bool, as_json: bool) -> None:
@@ -254,7 +257,7 @@ class _Following:
     def _show(self, one: _Growing | dict[str, Any]) -> None:
         if isinstance(one, _Growing):
             where = _MORE if one.late else ""
-            if one.is_abandoned and not one.trace.all_ended and not one.late:
+            if one.program_ended and not one.trace.all_ended and not one.late:
                 where = _ABANDONED
             self._screen.show(one.trace, where)
         else:

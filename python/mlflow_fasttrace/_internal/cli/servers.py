@@ -77,7 +77,10 @@ class Servers:
             Unanswered: It does not answer, or refuses.
         """
         found = self._ask(destination, lambda client: _get_trace(client, trace_id))
-        return None if found is None else _view_of(found, destination)
+        try:
+            return None if found is None else _view_of(found, destination)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise Unanswered(f"{trace_id} cannot be shown: {one_line(error)}") from None
 
     def experiment_name(self, destination: str, experiment_id: str) -> str | None:
         """The name of an experiment; None where nobody says it."""
