@@ -79,7 +79,7 @@ def _imported(name: str) -> click.Command | None:
 
 @click.group(
     cls=_Commands,
-    epilog="Example: mlflow-fasttrace run app.py, and in another terminal: mlflow-fasttrace traces --follow",
+    epilog="Example: mlflow-fasttrace traces --follow",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(VERSION, prog_name="mlflow-fasttrace")

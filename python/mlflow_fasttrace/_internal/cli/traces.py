@@ -23,6 +23,7 @@ _DEFAULT_COUNT = 10
 @click.option(
     "-n",
     "count",
+    metavar="COUNT",
     type=click.IntRange(0),
     help=f"How many of the last ones: {_DEFAULT_COUNT}, or with --since all.",
 )
