@@ -55,6 +55,8 @@ IMPORT_FUNCTIONS = frozenset({"import_module", "__import__"})
 #: The folders of ext/, each above those before it; module.c stands above all.
 LAYERS = ("base", "value", "record", "spool", "trace", "objects", "api")
 TOP_FILE = "module.c"
+#: Functions of Python that fail where code runs that was given other builtins.
+BY_THE_FRAMES_BUILTINS = frozenset({"PyImport_Import", "PyImport_ImportModule"})
 #: Functions that Python finds by name.
 ENTRY_POINT = re.compile(r"PyInit_\w+")
 
@@ -437,6 +439,8 @@ def _faults_of_calls(units: list[Unit]) -> Iterator[str]:
     for unit in units:
         for file in unit.files:
             for name, line in file.used.items():
+                if name in BY_THE_FRAMES_BUILTINS and unit.name != "base/imports":
+                    yield f"{file.path}:{line}: {name}() needs the frame's builtins; take import_module()"
                 home = home_of.get(name)
                 if home is None or home in unit.reached:
                     continue

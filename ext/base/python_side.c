@@ -1,6 +1,7 @@
 #include "base/python_side.h"
 
 #include "base/errors.h"
+#include "base/imports.h"
 
 PyObject *ask_hook(PyObject *hook, PyObject *first, PyObject *second)
 {
@@ -50,7 +51,7 @@ static PyObject *function_of(const char *module_name, const char *function)
         return PyErr_Format(PyExc_RuntimeError, "Python is shutting down: %s cannot be called",
                             function);
     }
-    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *module = import_module(module_name);
     PyObject *callable = module ? PyObject_GetAttrString(module, function) : NULL;
     Py_XDECREF(module);
     return callable;

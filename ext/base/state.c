@@ -1,10 +1,12 @@
 #include "base/state.h"
 
+#include "base/imports.h"
+
 /* ---- making and unmaking ---- */
 
 static PyObject *attribute_of(const char *module_name, const char *name)
 {
-    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *module = import_module(module_name);
     PyObject *result = module ? PyObject_GetAttrString(module, name) : NULL;
     Py_XDECREF(module);
     return result;

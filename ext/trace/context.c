@@ -23,6 +23,7 @@
 #include "trace/context.h"
 
 #include "base/errors.h"
+#include "base/imports.h"
 
 CurrentResult context_current(CoreState *state, Current **current)
 {
@@ -166,7 +167,7 @@ int context_watch_collections(PyObject *module)
         return PyErr_Occurred() ? -1 : 0;
     }
     PyObject *function = PyCFunction_NewEx(&note_collection_function, module, NULL);
-    PyObject *gc = function ? PyImport_ImportModule("gc") : NULL;
+    PyObject *gc = function ? import_module("gc") : NULL;
     PyObject *callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
     int result = callbacks ? PyList_Append(callbacks, function) : -1;
     Py_XDECREF(function);

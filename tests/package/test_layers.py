@@ -176,6 +176,12 @@ def test_c_that_is_allowed(tmp_path):
             "lone() is neither static nor declared in the header of base/lone",
         ),
         (
+            {
+                "base/ring.c": 'static void *gc(void)\n{\n    return PyImport_ImportModule("gc");\n}\n'
+            },
+            "PyImport_ImportModule() needs the frame's builtins; take import_module()",
+        ),
+        (
             {"base/ring.c": "int other(void);\n"},
             "other is declared by hand",
         ),

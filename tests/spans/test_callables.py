@@ -413,3 +413,15 @@ def test_recursion_limit_makes_no_trace_of_its_own(recorded):
     spans = recorded.spans()
     assert len([span for span in spans if span.parent_id is None]) <= 1
     assert mlflow.get_current_active_span() is None
+
+
+def test_code_that_was_given_no_builtins_is_traced(recorded):
+    with mlflow.start_span("read") as span:
+        found = eval("[span.status, span.events, span.links]", {"__builtins__": {}, "span": span})
+    assert found[1:] == [[], []]
+    decorated = eval(
+        "decorate(function)",
+        {"__builtins__": {}, "decorate": mlflow.start_span("scope"), "function": lambda: 1},
+    )
+    assert eval("function()", {"__builtins__": {}, "function": decorated}) == 1
+    assert [span.name for span in recorded.spans()] == ["read", "scope"]

@@ -832,6 +832,13 @@ class Warned(logging.Handler):
 
 
 def unraisable(what) -> None:
+    if (
+        isinstance(what.object, types.CoroutineType)
+        and repr(what.exc_value) == "KeyError('__import__')"
+    ):
+        # Python's own warning of a coroutine that was never awaited and is collected while the constructor of a
+        # named tuple runs, which has no builtins to import `warnings` by.
+        return
     shown = traceback.format_exception(what.exc_type, what.exc_value, what.exc_traceback)
     errors.append(f"swallowed in {what.object!r}, raised at {raised_at}: {''.join(shown)}")
     stop.set()
