@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow_fasttrace._internal.base import mlflow_names
 from mlflow_fasttrace._internal.base.version import VERSION
-from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.seams import aliases
 
 __version__ = VERSION
@@ -68,24 +68,20 @@ _OWN = frozenset(
     {*_FLUENT, *_TRACES, *_AFTER_FLUSH, *_INSTALL, *_SUBMODULES, "SpanType", "autolog", "context"}
 )
 
-_reason = environment.not_covered()
-#: Whether every name is MLflow's own: where the core is not wanted, or cannot be.
-_PURE = environment.disabled() or _reason is not None
-if _reason is not None and not environment.disabled():
-    from mlflow_fasttrace._internal.base.log import logger as _logger
+#: The functions by which tracing begins.
+_BEGIN = frozenset({"add_trace", "log_trace", "start_span", "start_span_no_context", "trace"})
 
-    _logger.warning("Tracing runs on MLflow itself: %s.", _reason)
-if not _PURE:
-    try:
-        from mlflow_fasttrace import _core as _core
-    except ImportError as error:
-        from mlflow_fasttrace._internal.base.log import logger as _logger
+#: The names that are stored here since they were asked for.
+_stored: set[str] = set()
 
-        _logger.warning("The C core cannot be loaded (%s); tracing runs on MLflow itself.", error)
-        _PURE = True
 
-aliases.enable(frozenset() if _PURE else _SUBMODULES)
+def _forget_own() -> None:
+    for name in _stored:
+        globals().pop(name, None)
 
+
+engine.when_mlflow(_forget_own)
+aliases.enable(_SUBMODULES)
 
 _of_mlflow, __dir__ = mlflow_names.take_over(globals(), "mlflow")
 
@@ -94,15 +90,18 @@ def __getattr__(name: str) -> Any:
     # "from mlflow_fasttrace import x" asks here before it looks for a submodule x.
     if name.startswith("_"):
         return _of_mlflow(name)
-    if name in _SUBMODULES and not _PURE:
+    reason = engine.why_mlflow()
+    if name in _SUBMODULES and reason is None:
         return importlib.import_module(f"mlflow_fasttrace.{name}")
     if name in _INSTALL:
-        value = getattr(importlib.import_module("mlflow_fasttrace._internal.seams.install"), name)
-    elif name == "autolog":
-        value = importlib.import_module("mlflow_fasttrace._internal.seams.autolog").autolog
-    elif _PURE:
-        value = _of_mlflow(name)
-    elif name in _FLUENT:
+        return getattr(importlib.import_module("mlflow_fasttrace._internal.seams.install"), name)
+    if name == "autolog":
+        return importlib.import_module("mlflow_fasttrace._internal.seams.autolog").autolog
+    if reason is not None:
+        if name in _BEGIN:
+            engine.settle()
+        return _of_mlflow(name)
+    if name in _FLUENT:
         value = getattr(importlib.import_module("mlflow_fasttrace.fluent"), name)
     elif name in _TRACES:
         value = getattr(importlib.import_module("mlflow_fasttrace.traces"), name)
@@ -116,5 +115,6 @@ def __getattr__(name: str) -> Any:
         importlib.import_module("mlflow_fasttrace._internal.seams.install").install()
         # Not stored here, since a program may set the name in MLflow's own module.
         return _of_mlflow(name)
+    _stored.add(name)
     globals()[name] = value
     return value

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spans import entities, wrappers
 from mlflow_fasttrace._internal.spans.entities import RootOptions
@@ -153,6 +154,19 @@ def trace(
         >>> span.name, span.span_type, span.inputs, span.outputs
         ('add', 'TOOL', {'a': 1, 'b': 2}, 3)
     """
+    if engine.settle() is not None:  # this is MLflow's own function, which led here
+        return pure_mlflow("trace")(
+            func,
+            name,
+            span_type,
+            attributes,
+            output_reducer,
+            trace_destination,
+            sampling_ratio_override,
+            log_level,
+            links,
+            description,
+        )
     if sampling_ratio_override is not None and not 0.0 <= sampling_ratio_override <= 1.0:
         raise entities.invalid(
             f"sampling_ratio_override must be between 0.0 and 1.0, got {sampling_ratio_override}"
@@ -243,6 +257,17 @@ def start_span(
         >>> span.outputs, str(span.status.status_code)
         (['here'], 'SpanStatusCode.OK')
     """
+    if not engine.settled and engine.settle() is not None:
+        return pure_mlflow("start_span")(
+            name,
+            span_type,
+            attributes,
+            trace_destination,
+            log_level,
+            run_id,
+            links,
+            description,
+        )
     level = None if log_level is None else _usable_log_level(log_level)
     if name.__class__ is not str:
         name = str(name)
@@ -297,6 +322,21 @@ def start_span_no_context(
         >>> step.parent_id == job.span_id
         True
     """
+    if not engine.settled and engine.settle() is not None:
+        return pure_mlflow("start_span_no_context")(
+            name,
+            span_type,
+            parent_span,
+            inputs,
+            attributes,
+            tags,
+            metadata,
+            experiment_id,
+            start_time_ns,
+            log_level,
+            links,
+            description,
+        )
     if type(parent_span) is not _core.LiveSpan:
         parent_span = _live_span(parent_span) or parent_span or None
     if parent_span is not None and type(parent_span) is not _core.LiveSpan:
@@ -306,17 +346,17 @@ def start_span_no_context(
             # A span that MLflow itself started: the tree goes on there.
             return pure_mlflow("start_span_no_context")(
                 name,
-                span_type=span_type,
-                parent_span=parent_span,
-                inputs=inputs,
-                attributes=attributes,
-                tags=tags,
-                metadata=metadata,
-                experiment_id=experiment_id,
-                start_time_ns=start_time_ns,
-                log_level=log_level,
-                links=links,
-                description=description,
+                span_type,
+                parent_span,
+                inputs,
+                attributes,
+                tags,
+                metadata,
+                experiment_id,
+                start_time_ns,
+                log_level,
+                links,
+                description,
             )
         parent_span = _parent_in_core(parent_span)
         if type(parent_span) is _core.NonRecordingSpan:

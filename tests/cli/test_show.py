@@ -155,6 +155,7 @@ def test_a_delivered_trace_is_read_from_its_server(
     assert trace_id in run("show", trace_id, MLFLOW_TRACKING_URI=server.uri)
 
 
+@pytest.mark.long
 def test_a_server_that_does_not_give_a_trace_is_named(server, own_spool, run_program, experiment):
     with FaultProxy(server.uri, lambda request: None) as proxy:
         process = run_program(PROGRAM.format(uri=proxy.uri), MLFLOW_EXPERIMENT_NAME=experiment)

@@ -6,8 +6,10 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import mlflow
 import mlflow_fasttrace
@@ -152,3 +154,88 @@ def test_a_session_may_have_several_levels(recorded):
             assert span._trace.metadata["mlflow.trace.session"] == '["trip"]'
             with pytest.raises(mlflow.MlflowException, match="non-empty list of strings"):
                 mlflow_fasttrace.update_current_trace(session_id=[1])
+
+
+#: Sets the variable after the import, as MLflow's documentation does, and prints what recorded.
+UNIFIED = """
+import logging, os, sys
+import {module} as mlflow
+if {install}:
+    import mlflow_fasttrace
+    assert mlflow_fasttrace.install()
+{before}
+os.environ["MLFLOW_USE_DEFAULT_TRACER_PROVIDER"] = "false"
+from opentelemetry import trace as otel
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+otel.set_tracer_provider(provider)
+
+{first}
+with mlflow.start_span("outer") as outer:
+    with otel.get_tracer("other").start_as_current_span("library's"):
+        with mlflow.start_span("inner") as inner:
+            pass
+mlflow.flush_trace_async_logging()
+import json, mlflow
+spans = mlflow.get_trace(outer.trace_id).data.spans
+print(json.dumps({{
+    "by": type(outer).__module__,
+    "exported": sorted(span.name for span in exporter.get_finished_spans()),
+    "one trace": outer.trace_id == inner.trace_id,
+    "read back": sorted(span.name for span in spans),
+}}))
+"""
+
+TRACED = "@mlflow.trace\ndef function(): pass\nfunction()"
+BY_HAND = "mlflow.start_span_no_context('first').end()"
+
+
+_LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("module", "install", "first"),
+    [
+        ("mlflow_fasttrace", False, TRACED),
+        ("mlflow", True, ""),
+        pytest.param("mlflow_fasttrace", False, "", marks=_LONG),
+        pytest.param("mlflow_fasttrace", False, BY_HAND, marks=_LONG),
+        pytest.param("mlflow", True, TRACED, marks=_LONG),
+        pytest.param("mlflow", True, BY_HAND, marks=_LONG),
+        pytest.param("mlflow", False, TRACED, marks=_LONG),
+    ],
+)
+def test_unified_mode_may_be_asked_for_after_the_import(tmp_path, module, install, first):
+    program = UNIFIED.format(module=module, install=install, before="", first=first)
+    found, said = unified(program, tmp_path)
+    assert found["by"] == "mlflow.entities.span"
+    assert {"outer", "inner", "library's"} <= set(found["exported"])
+    assert found["one trace"]
+    assert found["read back"] == ["inner", "library's", "outer"]
+    ours = install or module == "mlflow_fasttrace"
+    assert said.count("Tracing runs on MLflow itself") == (1 if ours else 0)
+
+
+@pytest.mark.parametrize(("module", "install"), [("mlflow_fasttrace", False), ("mlflow", True)])
+def test_unified_mode_that_is_asked_for_after_a_function_was_traced_is_refused_aloud(
+    tmp_path, module, install
+):
+    program = UNIFIED.format(module=module, install=install, before=TRACED[:-11], first="")
+    found, said = unified(program, tmp_path)
+    assert found["by"] == "mlflow_fasttrace._core"
+    assert found["one trace"]
+    assert said.count("ignored: MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false") == 1
+
+
+def unified(program: str, folder: Path) -> tuple[dict, str]:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr

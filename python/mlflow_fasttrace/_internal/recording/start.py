@@ -11,7 +11,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import clock, hooks, locks, log
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
-from mlflow_fasttrace._internal.config import environment, otlp
+from mlflow_fasttrace._internal.config import engine, environment, otlp
 from mlflow_fasttrace._internal.config.experiments import why_impossible
 from mlflow_fasttrace._internal.recording import destination, timeout
 from mlflow_fasttrace._internal.recording.flush import flush
@@ -84,6 +84,8 @@ def start() -> bool:
             return False
         _starting.thread = threading.get_ident()
         try:
+            engine.settle()
+            engine.say_what_came_late()
             _start()
         finally:
             _starting.thread = None

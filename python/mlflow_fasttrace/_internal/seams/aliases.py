@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.config import engine
 
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
@@ -45,7 +46,9 @@ class _Finder(MetaPathFinder):
             return None
         rest = name[len(_PREFIX) :]
         first, _, deeper = rest.partition(".")
-        if first.startswith("_") or (first in self._own and not deeper):
+        if first.startswith("_"):
+            return None
+        if first in self._own and not deeper and engine.why_mlflow() is None:
             return None
         real = "mlflow." + rest
         if not _exists(real):

@@ -9,11 +9,10 @@ it: until then an import hook waits.
 from __future__ import annotations
 
 import functools
-import logging
 
 from mlflow_fasttrace._internal.base import locks, patching
 from mlflow_fasttrace._internal.base.version import mlflow_version, release_of
-from mlflow_fasttrace._internal.config import environment
+from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
 
 __all__ = ["install", "is_installed", "uninstall"]
@@ -21,7 +20,6 @@ __all__ = ["install", "is_installed", "uninstall"]
 #: The oldest MLflow whose seams are known.
 _OLDEST = (3, 17)
 
-_logger = logging.getLogger("mlflow_fasttrace")
 _refused: str | None = None  # why MLflow runs on its own code
 
 
@@ -49,8 +47,9 @@ def install() -> bool:
     if patching.is_in_force():
         return True
     if reason := why_not():
-        _say(reason)
+        engine.say(reason)
         return False
+    engine.when_mlflow(_give_back)
     patching.when_loaded("mlflow", _apply)
     patching.catch_up("mlflow")
     return _refused is None
@@ -68,10 +67,9 @@ def uninstall() -> None:
         False
     """
     global _refused
-    with locks.brief:
-        _refused = None
-        patching.forget_awaited()
-        patching.undo_all()
+    _refused = None
+    _give_back()
+    engine.unsettle()
 
 
 def is_installed() -> bool:
@@ -87,23 +85,13 @@ def is_installed() -> bool:
 
 def why_not() -> str | None:
     """Why MLflow's own code is in force; None where the core can be."""
-    if environment.disabled():
-        return "MLFLOW_FASTTRACE_DISABLE is set"
-    if (reason := environment.not_covered()) is not None:
-        return reason
-    try:
-        import mlflow_fasttrace._core  # noqa: F401  # whether it loads is the question
-    except ImportError as error:
-        return f"the C core cannot be loaded ({error})"
-    return _refused
+    return engine.why_mlflow() or _refused
 
 
-def _say(reason: str) -> None:
-    _logger.log(
-        logging.INFO if environment.disabled() else logging.WARNING,
-        "Tracing runs on MLflow itself: %s.",
-        reason,
-    )
+def _give_back() -> None:
+    with locks.brief:
+        patching.forget_awaited()  # what was to follow with a module of MLflow's
+        patching.undo_all()
 
 
 def _apply() -> None:
@@ -149,11 +137,9 @@ def moved_text(moved: MovedSeam) -> str:
 def _refuse(reason: str) -> None:
     """Give MLflow its own code back, for good, and say why."""
     global _refused
-    with locks.brief:
-        _refused = reason
-        patching.forget_awaited()  # what was to follow with a module of MLflow's
-        patching.undo_all()
-    _say(reason)
+    _refused = reason
+    _give_back()
+    engine.say(reason)
 
 
 def check_version() -> None:

@@ -1,0 +1,82 @@
+"""What records: the core, or MLflow's own code.
+
+The environment says it, which a program may set after it has imported this package. It is settled when the first
+function is traced or the first span starts, and stays: half a trace in each would be none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from mlflow_fasttrace._internal.config import environment
+
+_logger = logging.getLogger("mlflow_fasttrace")
+
+#: Whether it is settled. Read at every ``start_span``.
+settled = False
+
+_reason: str | None = None
+_said: set[str] = set()
+_when_mlflow: list[Callable[[], None]] = []
+
+
+def why_mlflow() -> str | None:
+    """Why MLflow's own code records; None where the core does. Settles nothing."""
+    if settled:
+        return _reason
+    if environment.disabled():
+        return "MLFLOW_FASTTRACE_DISABLE is set"
+    if (reason := environment.not_covered()) is not None:
+        return reason
+    try:
+        import mlflow_fasttrace._core  # noqa: F401  # whether it loads is the question
+    except ImportError as error:
+        return f"the C core cannot be loaded ({error})"
+    return None
+
+
+def settle() -> str | None:
+    """As ``why_mlflow``, and from now on it stays so. Where MLflow's own code records, one line says why."""
+    global settled, _reason
+    if not settled:
+        _reason = why_mlflow()
+        settled = True
+        if _reason is not None:
+            say(_reason)
+            for action in list(_when_mlflow):
+                action()
+    return _reason
+
+
+def when_mlflow(action: Callable[[], None]) -> None:
+    """Have an action run when it is settled that MLflow's own code records."""
+    if action not in _when_mlflow:
+        _when_mlflow.append(action)
+
+
+def unsettle() -> None:
+    """Let the environment say it anew."""
+    global settled
+    settled = False
+
+
+def say(reason: str) -> None:
+    """Log, once, why MLflow's own code records."""
+    if reason not in _said:
+        _said.add(reason)
+        _logger.log(
+            logging.INFO if environment.disabled() else logging.WARNING,
+            "Tracing runs on MLflow itself: %s.",
+            reason,
+        )
+
+
+def say_what_came_late() -> None:
+    """Log, once, what the environment asks for now that it is settled that the core records."""
+    late = environment.not_covered()
+    if late is not None and late not in _said:
+        _said.add(late)
+        _logger.warning(
+            "What was set after the first function was traced is ignored: %s. Set it before.", late
+        )
