@@ -8,6 +8,7 @@ its integrations, and whoever imports ``mlflow``, share one current span with th
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from mlflow_fasttrace._internal.base import mlflow_names
@@ -80,6 +81,12 @@ def _forget_own() -> None:
         globals().pop(name, None)
 
 
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel, or IPython's shell."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython is not None and get_ipython() is not None
+
+
 engine.when_mlflow(_forget_own)
 aliases.enable(_SUBMODULES)
 
@@ -101,6 +108,10 @@ def __getattr__(name: str) -> Any:
         if name in _BEGIN:
             engine.settle()
         return _of_mlflow(name)
+    if name in _BEGIN and _in_notebook():
+        # MLflow's code shows the traces of each cell.
+        importlib.import_module("mlflow_fasttrace._internal.seams.install").install()
+        importlib.import_module("mlflow")
     if name in _FLUENT:
         value = getattr(importlib.import_module("mlflow_fasttrace.fluent"), name)
     elif name in _TRACES:

@@ -17,6 +17,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.config import engine
+from mlflow_fasttrace._internal.config.uris import why_no_store
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spans import entities, wrappers
 from mlflow_fasttrace._internal.spans.entities import RootOptions
@@ -665,10 +666,12 @@ def set_experiment(
     """
     uri = destination.tracking_uri()
     if experiment_name is not None and experiment_id is None and not options:
-        if not _server_answers(uri):
+        why_not = why_no_store(uri)
+        if why_not is None and not _server_answers(uri):
+            why_not = "the tracking server does not answer"
+        if why_not is not None:
             log.warn(
-                f"The tracking server does not answer; experiment {experiment_name!r} will be "
-                "looked up when its traces are delivered."
+                f"Experiment {experiment_name!r} will be looked up when its traces are delivered: {why_not}."
             )
             destination.set_experiment(name=experiment_name)
             return _UnresolvedExperiment(experiment_name)

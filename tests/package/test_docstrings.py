@@ -20,7 +20,7 @@ parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doct
 ran = 0
 for module_name in ("", ".entities", ".otel", ".tracing"):
     module = importlib.import_module("mlflow_fasttrace" + module_name)
-    for name in module._OWN:
+    for name in sorted(module._OWN):
         value = getattr(module, name)
         if inspect.ismodule(value) or name in ("LiveSpan", "NoOpSpan", "Tracer"):
             continue  # a module's names have theirs, and these classes are not made by programs

@@ -191,7 +191,7 @@ print(json.dumps({{
 }}))
 """
 
-TRACED = "@mlflow.trace\ndef function(): pass\nfunction()"
+CALLED = "@mlflow.trace\ndef function(): pass\nfunction()"
 BY_HAND = "mlflow.start_span_no_context('first').end()"
 
 
@@ -201,13 +201,13 @@ _LONG = pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "install", "first"),
     [
-        ("mlflow_fasttrace", False, TRACED),
+        ("mlflow_fasttrace", False, CALLED),
         ("mlflow", True, ""),
         pytest.param("mlflow_fasttrace", False, "", marks=_LONG),
         pytest.param("mlflow_fasttrace", False, BY_HAND, marks=_LONG),
-        pytest.param("mlflow", True, TRACED, marks=_LONG),
+        pytest.param("mlflow", True, CALLED, marks=_LONG),
         pytest.param("mlflow", True, BY_HAND, marks=_LONG),
-        pytest.param("mlflow", False, TRACED, marks=_LONG),
+        pytest.param("mlflow", False, CALLED, marks=_LONG),
     ],
 )
 def test_unified_mode_may_be_asked_for_after_the_import(tmp_path, module, install, first):
@@ -225,7 +225,7 @@ def test_unified_mode_may_be_asked_for_after_the_import(tmp_path, module, instal
 def test_unified_mode_that_is_asked_for_after_a_function_was_traced_is_refused_aloud(
     tmp_path, module, install
 ):
-    program = UNIFIED.format(module=module, install=install, before=TRACED[:-11], first="")
+    program = UNIFIED.format(module=module, install=install, before=CALLED[:-11], first="")
     found, said = unified(program, tmp_path)
     assert found["by"] == "mlflow_fasttrace._core"
     assert found["one trace"]

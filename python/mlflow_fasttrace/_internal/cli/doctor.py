@@ -26,6 +26,7 @@ from mlflow_fasttrace._internal.cli.output import (
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import (
     absolute_uri,
+    why_no_store,
     without_credentials,
     without_secrets,
 )
@@ -228,6 +229,8 @@ def _where_traces_go() -> Iterator[Finding]:
         yield Finding(section, "tracking URI", without_credentials(uri))
         if uri.startswith(("http://", "https://")):
             yield Finding(section, "server", *_server(uri))
+        elif (reason := why_no_store(uri)) is not None:
+            yield Finding(section, "store", reason, BAD)
     experiment = destination.experiment_in_force()
     yield Finding(section, "experiment", experiment.get("name") or f"id {experiment.get('id')}")
 

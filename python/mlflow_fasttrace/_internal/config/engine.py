@@ -56,9 +56,10 @@ def when_mlflow(action: Callable[[], None]) -> None:
 
 
 def unsettle() -> None:
-    """Let the environment say it anew."""
+    """Let the environment say it anew, and be reported anew."""
     global settled
     settled = False
+    _said.clear()
 
 
 def say(reason: str) -> None:

@@ -42,3 +42,18 @@ def absolute_uri(uri: str) -> str:
     if "://" not in uri and not uri.startswith(("databricks", "file:")):
         return "file://" + os.path.abspath(uri or "mlruns")
     return uri
+
+
+def why_no_store(uri: str) -> str | None:
+    """Why MLflow here cannot open the store of a tracking URI, and what to do; None where it can, or a server
+    has the store."""
+    if uri.startswith(("http://", "https://", "databricks", otlp.SCHEME)):
+        return None
+    import importlib.util
+
+    if all(importlib.util.find_spec(name) for name in ("sqlalchemy", "sqlparse")):
+        return None
+    return (
+        f"the package mlflow-tracing alone has no store for {without_credentials(uri)}: set "
+        "MLFLOW_TRACKING_URI to a server (http://...), or install mlflow"
+    )

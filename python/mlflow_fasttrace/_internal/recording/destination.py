@@ -76,15 +76,25 @@ def tracking_uri() -> str:
     """The tracking URI in force, as MLflow's ``get_tracking_uri`` resolves it."""
     if chosen.tracking_uri is not None:
         return chosen.tracking_uri
-    if chosen.mlflow_runs_here:
-        return sys.modules["mlflow"].get_tracking_uri()
+    if chosen.mlflow_runs_here and (uri := _of_mlflow(sys.modules["mlflow"])) is not None:
+        return uri
     if uri := environment.tracking_uri():
         return uri
-    if (module := _tracking_utils()) is not None:
-        return module.get_tracking_uri()
+    if (module := _tracking_utils()) is not None and (uri := _of_mlflow(module)) is not None:
+        return uri
     if _has_file_store_data():
         return "file://" + os.path.abspath("mlruns")
     return "sqlite:///" + os.path.abspath("mlflow.db")
+
+
+def _of_mlflow(module: Any) -> str | None:
+    """What MLflow says is its tracking URI; None where it looks for its store, which is not installed with
+    mlflow-tracing alone."""
+    try:
+        return module.get_tracking_uri()
+    except ImportError as error:
+        let_pass(error)
+        return None
 
 
 def _tracking_utils() -> Any:

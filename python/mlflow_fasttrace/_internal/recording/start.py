@@ -13,6 +13,7 @@ from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import engine, environment, otlp
 from mlflow_fasttrace._internal.config.experiments import why_impossible
+from mlflow_fasttrace._internal.config.uris import why_no_store
 from mlflow_fasttrace._internal.recording import destination, timeout
 from mlflow_fasttrace._internal.recording.flush import flush
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
@@ -153,6 +154,8 @@ def _worked_out() -> tuple[Ring, list[Ring], dict[str, Any]]:
         from mlflow_fasttrace._internal.spool import database
 
         database.guard()
+        if (reason := why_no_store(uri)) is not None:
+            log.warn(f"Traces are recorded and wait on this machine: {reason}.")
     uris = [uri] if collector is None else [uri, collector]
     first, *second = map(rings.ring_for, uris)
     rings.first_uri = uri

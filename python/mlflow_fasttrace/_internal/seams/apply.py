@@ -35,6 +35,7 @@ from mlflow_fasttrace._internal.seams import (
     evaluation,
     experiments,
     llama_index,
+    notebook,
     provider,
     reading,
     sdk_spans,
@@ -160,7 +161,7 @@ def apply() -> None:
     replace_attribute(InMemoryTraceManager, "get_instance", classmethod(trace_manager.get_instance))
     hooks.take_info.answer(trace_manager.take_info)
     hooks.whole_trace_ended.answer(whole_traces.whole_trace_ended)
-    whole_traces.look_for_notebook()
+    notebook.look_for_notebook()
     root_context.wants_whole = whole_traces.wants_whole
     otel_context.ask_mlflow(trace_manager.mlflow_records)
     otel.use_process_provider(provider.core_provider)

@@ -315,6 +315,9 @@ _REPLACED_AND_CALLED = [
         _called("_is_jupyter", ""),
         _value("IPythonTraceDisplayHandler.disabled"),
         _called("IPythonTraceDisplayHandler.get_instance", ""),
+        _value("IPythonTraceDisplayHandler._instance"),
+        _called("IPythonTraceDisplayHandler._display_traces_post_run", "self result"),
+        _field("IPythonTraceDisplayHandler.traces_to_display"),
         _called("IPythonTraceDisplayHandler.display_traces", "self traces"),
     ),
     *_in(

@@ -3,34 +3,21 @@ evaluation, and programs that put a function of their own in the place of one th
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import mlflow.tracing.fluent
 from mlflow.entities import Trace, TraceData, TraceState
 from mlflow.tracing.client import TracingClient
-from mlflow.tracing.display import display_handler
 from mlflow.tracing.utils.truncation import set_request_response_preview
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import flush
+from mlflow_fasttrace._internal.seams import notebook
 from mlflow_fasttrace._internal.seams.trace_manager import info_of, state_of
 
 _members_of_client = vars(TracingClient)  # a view: what a program puts there is seen
 _own_start_trace = TracingClient.start_trace
 _own_log_spans = TracingClient.log_spans
-
-
-class _Notebook:
-    """The handler that shows traces in this process; ``handler`` is None outside of notebooks."""
-
-    handler: type[display_handler.IPythonTraceDisplayHandler] | None = None
-
-
-def look_for_notebook() -> None:
-    """Find out whether this process is a notebook's kernel."""
-    in_notebook = "IPython" in sys.modules and display_handler._is_jupyter()
-    _Notebook.handler = display_handler.IPythonTraceDisplayHandler if in_notebook else None
 
 
 def wants_whole() -> bool:
@@ -39,7 +26,7 @@ def wants_whole() -> bool:
     return (
         _members_of_client["start_trace"] is not _own_start_trace
         or _members_of_client["log_spans"] is not _own_log_spans
-        or (_Notebook.handler is not None and not _Notebook.handler.disabled)
+        or notebook.shows_traces()
     )
 
 
@@ -62,8 +49,8 @@ def whole_trace_ended(trace: _core.Trace, spans: list[_core.LiveSpan]) -> None:
     if request_id := info.tags.get("mlflow.eval.requestId"):
         flush.flush()  # evaluation reads the trace from the server
         mlflow.tracing.fluent._EVAL_REQUEST_ID_TO_TRACE_ID[request_id] = info.trace_id
-    elif _Notebook.handler is not None:
-        _Notebook.handler.get_instance().display_traces([Trace(info, data)])
+    else:
+        notebook.show(Trace(info, data))
     client: Any = TracingClient
     if client.log_spans is not _own_log_spans:
         client().log_spans(info.experiment_id, data.spans)
