@@ -152,8 +152,7 @@ def test_what_goes_on_fits_a_small_terminal(terminal, run_program, tmp_path):
     screen = terminal("traces", "--follow", columns=20, lines=6)
     process = run_program(GROWS.format(uri=NOWHERE), wait=False, **NO_SENDER)
     assert process.stdout.readline() == "step\n"
-    screen.waits_for("inner")
-    assert "above" in screen.text
+    screen.waits_for(lambda text: "inner" in text and "above" in text)
     (tmp_path / "go").touch()
     screen.waits_for("last")
     assert screen.ends(signal.SIGINT) == 0

@@ -98,6 +98,8 @@ class Terminal:
         if by is not None:
             self.process.send_signal(by)
         wait_until(lambda: self._read(0.05) is None and self.process.poll() is not None, seconds)
+        # What it printed last may still be on its way through the kernel.
+        wait_until(lambda: self._read(0.05) is None and not self._is_open, seconds)
         return self.process.returncode
 
     def _read(self, seconds: float) -> None:
