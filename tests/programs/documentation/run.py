@@ -35,7 +35,10 @@ def main() -> None:
     mlflow = importlib.import_module(module_name)
     if module_name == "mlflow":
         on_the_core = mlflow.trace.__code__.co_filename.endswith("patching.py")
-        assert on_the_core == (os.environ.get("MLFLOW_FASTTRACE") == "1")
+        assert on_the_core == (
+            os.environ.get("MLFLOW_FASTTRACE") == "1"
+            and os.environ.get("MLFLOW_USE_DEFAULT_TRACER_PROVIDER") != "false"
+        )
     mlflow.set_tracking_uri(uri)
     os.environ["PROGRAM_PREFIX"] = prefix
     results = {}
