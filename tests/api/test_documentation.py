@@ -37,14 +37,15 @@ SHORT = {name for chapter in (blocks, decorators, levels, streams) for name in c
 
 #: Programs that are not equal: how they come by MLflow, and why.
 UNEQUAL: dict[tuple[str, str], str] = {
+    **{
+        ("a_ratio_that_is_no_number", way): "MLflow records nothing, the core everything"
+        for way in ("drop-in", "run")
+    },
     ("a_whole_trace_with_attributes_and_what_came_between", "drop-in"): (
         "log_trace with attributes and intermediate_outputs raises TypeError in MLflow"
     ),
     **{
-        (
-            name,
-            way,
-        ): "the server takes a trace's time from all of its spans: its info came before them"
+        (name, way): "the server takes a trace's time from all spans, which come after its info"
         for name in (
             "a_child_that_began_before_its_root",
             "times_of_a_trace_that_another_was_added_to",
