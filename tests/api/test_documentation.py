@@ -61,9 +61,10 @@ def times(trace: Any) -> Any:
     """How a trace's time differs from its root's, in milliseconds, where it is the root's."""
     roots = [span for span in trace.data.spans if span.parent_id is None]
     first = min((span.start_time_ns for span in trace.data.spans), default=0)
-    if len(roots) != 1 or roots[0].start_time_ns > first:
+    last = max((span.end_time_ns or 0 for span in trace.data.spans), default=0)
+    if len(roots) != 1 or (roots[0].start_time_ns, roots[0].end_time_ns) != (first, last):
         return None
-    start, end = (ns // 1_000_000 for ns in (first, roots[0].end_time_ns))
+    start, end = first // 1_000_000, last // 1_000_000
     # A server that adds up spans rounds both ends, MLflow's client their difference.
     return trace.info.request_time - start, abs(trace.info.execution_duration - (end - start)) <= 1
 
