@@ -21,6 +21,11 @@ from support.waiting import wait_until
 COMMAND = [sys.executable, "-m", "mlflow_fasttrace"]
 
 
+def _take_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Terminal:
     """A command in a terminal.
 
@@ -47,6 +52,7 @@ class Terminal:
             stderr=theirs,
             env={**os.environ, "TERM": "xterm-256color", **environment},
             start_new_session=True,
+            preexec_fn=_take_interrupts,
         )
         os.close(theirs)
         self._is_open = True
@@ -123,4 +129,5 @@ def piped(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen
         text=True,
         env={**os.environ, **environment},
         cwd=folder,
+        preexec_fn=_take_interrupts,
     )
