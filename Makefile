@@ -19,7 +19,7 @@ WITH_NEWEST_MLFLOW := $(addprefix tests/,seams/test_install.py seams/test_dropin
 	-k "not test_size_figures_are_mlflows and not immutable_forms"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long sanitize fuzz coverage bench lint format wheel clean
+.PHONY: help demo test test-long test-ui sanitize fuzz coverage bench lint format wheel clean
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -28,6 +28,7 @@ help:
 	@echo "make demo       run the example pipeline and show its traces"
 	@echo "make test       build and run the tests (minutes)"
 	@echo "make test-long  the longer proofs"
+	@echo "make test-ui    MLflow's UI in a browser: it shows of traces what it shows of MLflow's (PICTURES)"
 	@echo "make sanitize   the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       a minute of each fuzzer of the core's readers (FUZZ_SECONDS)"
 	@echo "make coverage   which lines of the core its tests run"
@@ -44,6 +45,10 @@ test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow
 	$(BIN)/python -m pytest -n 3 --timeout 3000 --durations 40
 	.venv-newest-mlflow/bin/python -m pytest -m "not long" $(WITH_NEWEST_MLFLOW)
+
+# PICTURES=docs/images takes those of the documentation anew.
+test-ui: $(STAMPS)/built $(STAMPS)/test-browser
+	$(BIN)/python -m pytest -n 2 --timeout 1200 --durations 10 tests/ui $(if $(PICTURES),--pictures $(PICTURES))
 
 sanitize: $(STAMPS)/built $(STAMPS)/test-system
 	.ci/sanitize
@@ -93,6 +98,12 @@ $(STAMPS)/system: .ci/install-system.sh
 $(STAMPS)/test-system: .ci/install-test-system.sh
 	@mkdir -p $(STAMPS)
 	sh .ci/install-test-system.sh
+	@touch $@
+
+# The browser; only tests/ui needs it.
+$(STAMPS)/test-browser: .ci/install-browser.sh
+	@mkdir -p $(STAMPS)
+	sh .ci/install-browser.sh
 	@touch $@
 
 $(STAMPS)/venv: $(STAMPS)/system pyproject.toml

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from programs.run import NAMED
+from programs.run import EVALUATED
 from support.processes import run_programs
 from support.traces import described, traces_of
 
 
 def evaluated(server, module: str, prefix: str) -> None:
-    run_programs(module, server.uri, prefix, *NAMED)
+    run_programs(module, server.uri, prefix, *EVALUATED)
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,12 @@ def assert_equal(server, way: str, name: str) -> None:
     assert ours == pure
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", EVALUATED)
 def test_an_evaluations_traces_are_mlflows(core, name):
     assert_equal(core, "core", name)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", EVALUATED)
 def test_an_evaluations_traces_are_mlflows_after_install(installed, name):
     assert_equal(installed, "installed", name)

@@ -11,11 +11,12 @@ import os
 import sys
 import time
 
-from programs import api, basic, callables, evaluation, of_modules, otel
+from programs import api, basic, callables, evaluation, of_modules, otel, pages
 
 PROGRAMS = of_modules(basic, api, callables, otel)
+EVALUATED = of_modules(evaluation)
 #: Those that run only where they are named.
-NAMED = of_modules(evaluation)
+NAMED = {**EVALUATED, **of_modules(pages)}
 
 
 def main() -> None:
