@@ -1711,11 +1711,10 @@ ELSEWHERE = {
 
 def public_names() -> set[str]:
     """Every public name of the package, every name of the core, and every attribute of the core's types."""
-    names = {name for name in dir(mlflow_fasttrace) if not name.startswith("_")}
-    names -= {"annotations", "importlib", "Any", "VERSION", "environment", "aliases"}
+    names = set(mlflow_fasttrace._OWN)
     names |= {f"entities.{name}" for name in ("LiveSpan", "NoOpSpan", "SpanType")}
     for module in ("tracing", "otel"):
-        public = importlib.import_module(f"mlflow_fasttrace.{module}").__all__
+        public = importlib.import_module(f"mlflow_fasttrace.{module}")._OWN
         names |= {f"{module}.{name}" for name in public}
     for name, value in vars(_core).items():
         if name.startswith("__"):

@@ -115,7 +115,8 @@ print(json.dumps(delivered))
     assert program.out.splitlines()[-1] == "true"
 
 
-#: Looks at all names of the package and of its public modules, as debuggers, completion and tests do.
+#: Lists all names of the package and of its public modules, and looks at those that are its own, as debuggers,
+#: completion and tests do.
 LOOKS = (
     BEGINNING
     + """
@@ -123,10 +124,10 @@ import doctest, pydoc
 import mlflow_fasttrace.otel
 modules = [mlflow, mlflow.entities, mlflow.fluent, mlflow.otel, mlflow.traces, mlflow.tracing]
 for module in modules:
-    for name in [*dir(module), "__wrapped__", "__test__", "_ipython_display_", "_pytestfixturefunction"]:
-        getattr(module, name, None)
-    inspect.getmembers(module)
-    mock.create_autospec(module)
+    own = {*vars(module), *getattr(module, "_OWN", ()), "__wrapped__", "__test__", "_ipython_display_"}
+    for name in {*own, *dir(module)}:
+        if name in own or name.startswith("_"):
+            getattr(module, name, None)
     doctest.DocTestFinder().find(module, module.__name__)
 print(json.dumps(sorted(name for name in sys.modules if name.split(".")[0] == "mlflow")))
 assert mlflow.search_traces is mlflow.search_traces

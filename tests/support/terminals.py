@@ -50,7 +50,12 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={**os.environ, "TERM": "xterm-256color", **environment},
+            # What is there of a terminal's size is of the one that the tests run in.
+            env={
+                **{k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")},
+                "TERM": "xterm-256color",
+                **environment,
+            },
             start_new_session=True,
             preexec_fn=_take_interrupts,
         )

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mlflow_fasttrace._internal.base.mlflow_source import Names
 
 
+#: Modules that ask each module of the process for the value of each name that it lists, which would import MLflow.
+_ASK_FOR_ALL = frozenset({"freezegun.api"})
+
+
 def take_over(
     own: dict[str, Any], source: str
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -35,6 +39,8 @@ def take_over(
         return of_mlflow(module, source, name)
 
     def listed() -> list[str]:
+        if sys._getframe(1).f_globals.get("__name__") in _ASK_FOR_ALL:
+            return sorted(own)
         loaded = vars(sys.modules[source]) if source in sys.modules else {}
         of_mlflow = {name for name in loaded if not name.startswith("_")}
         return sorted({*own_names, *names(source).public, *of_mlflow, *filter(_is_special, own)})
