@@ -11,7 +11,7 @@ from pathlib import Path
 from support.processes import ROOT
 
 
-def run_example(module: str, uri: str, experiment: str, folder: Path) -> None:
+def run_example(module: str, uri: str, experiment: str, folder: Path, **environment: str) -> None:
     """Runs a copy of the pipeline, which records into an experiment of another name.
 
     Args:
@@ -25,7 +25,7 @@ def run_example(module: str, uri: str, experiment: str, folder: Path) -> None:
     assert '"RAG demo"' in text
     text = text.replace('"RAG demo"', repr(experiment)).replace("mlflow_fasttrace", module)
     script.write_text(text, encoding="utf-8")
-    environment = {
+    inherited = {
         k: v for k, v in os.environ.items() if k not in ("OPENAI_BASE_URL", "MLFLOW_RUN_ID")
     }
     result = subprocess.run(
@@ -33,6 +33,6 @@ def run_example(module: str, uri: str, experiment: str, folder: Path) -> None:
         capture_output=True,
         text=True,
         timeout=120,
-        env={**environment, "MLFLOW_TRACKING_URI": uri},
+        env={**inherited, **environment, "MLFLOW_TRACKING_URI": uri},
     )
     assert result.returncode == 0, result.stderr

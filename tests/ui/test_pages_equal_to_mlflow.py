@@ -17,12 +17,17 @@ pytestmark = pytest.mark.long
 NAMES = [*pages.PROGRAMS, *basic.PROGRAMS, *api.PROGRAMS]
 
 
+#: MLflow's exporter sends a trace's spans and its info at once, and its server may then put the previews that it
+#: makes of the spans in the place of those that the program has set. One after the other it does not.
+ONE_REQUEST_AT_A_TIME = {"MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS": "1"}
+
+
 @pytest.fixture(scope="module")
 def both(ui, tmp_path_factory):
     for module, prefix in (("mlflow", "seen-pure"), ("mlflow_fasttrace", "seen-core")):
-        run_programs(module, ui.uri, prefix, *NAMES)
+        run_programs(module, ui.uri, prefix, *NAMES, **ONE_REQUEST_AT_A_TIME)
         folder = tmp_path_factory.mktemp("example") / "copy"
-        run_example(module, ui.uri, f"{prefix}-example", folder)
+        run_example(module, ui.uri, f"{prefix}-example", folder, **ONE_REQUEST_AT_A_TIME)
     return ui
 
 
