@@ -7,8 +7,10 @@ and tests (``data-component-id``, ``data-testid``), not by names of classes, whi
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,10 @@ class MlflowUi:
         ):
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        #: What the browser and its driver leave behind is in a folder that goes with them.
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        service = Service(DRIVER, env={**os.environ, "TMPDIR": self._folder.name})
+        self.driver = webdriver.Chrome(options=options, service=service)
         self.driver.set_script_timeout(120)
         self.leave()
         self._remember(_SEEN)
@@ -103,6 +108,7 @@ class MlflowUi:
 
     def __exit__(self, *exception) -> None:
         self.driver.quit()
+        self._folder.cleanup()
 
     # ---- pages ----
 
