@@ -258,7 +258,7 @@ def start_span(
         >>> span.outputs, str(span.status.status_code)
         (['here'], 'SpanStatusCode.OK')
     """
-    if not engine.settled and engine.settle() is not None:
+    if not engine.on_core and engine.settle() is not None:
         return pure_mlflow("start_span")(
             name,
             span_type,
@@ -323,7 +323,7 @@ def start_span_no_context(
         >>> step.parent_id == job.span_id
         True
     """
-    if not engine.settled and engine.settle() is not None:
+    if not engine.on_core and engine.settle() is not None:
         return pure_mlflow("start_span_no_context")(
             name,
             span_type,

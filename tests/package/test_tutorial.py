@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.processes import ROOT, module_path
 from support.pythons import OWN_VERSION, pip_install, venv_of
-from support.traces import described, traces_of
+from support.traces import described, in_any_order, traces_of
 
 TUTORIAL = ROOT / "examples/tutorial"
 CHAPTERS = sorted(path.stem for path in TUTORIAL.glob("[0-9][0-9]_*.py"))
@@ -315,20 +315,6 @@ class Copy:
         traces = [described(trace) for trace in traces_of(self.uri, f"Tutorial {chapter[:2]}")]
         text = json.dumps(traces).replace(str(self.folder), "<folder>")
         return sorted(map(in_any_order, json.loads(text)), key=repr)
-
-
-def in_any_order(description: Any) -> Any:
-    """A description of a trace whose spans are in an order that does not depend on when they began."""
-    if isinstance(description, dict):
-        return {
-            key: sorted(map(in_any_order, item), key=repr)
-            if key == "children"
-            else in_any_order(item)
-            for key, item in description.items()
-        }
-    if isinstance(description, list):
-        return [in_any_order(item) for item in description]
-    return description
 
 
 @pytest.fixture(scope="module")

@@ -239,3 +239,22 @@ def unified(program: str, folder: Path) -> tuple[dict, str]:
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+
+#: Functions that were taken from the package before the variable was set.
+HELD = """
+import json, os
+from mlflow_fasttrace import start_span, start_span_no_context, trace
+os.environ["MLFLOW_USE_DEFAULT_TRACER_PROVIDER"] = "false"
+trace(lambda: 1)()
+with start_span("scope") as span:
+    by_hand = start_span_no_context("by hand")
+by_hand.end()
+print(json.dumps([type(span).__module__, type(by_hand).__module__]))
+"""
+
+
+def test_functions_that_were_taken_before_hand_over_to_mlflow(tmp_path):
+    made_by, said = unified(HELD, tmp_path)
+    assert made_by == ["mlflow.entities.span", "mlflow.entities.span"]
+    assert said.count("Tracing runs on MLflow itself") == 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from support import llm_stub
-from support.traces import described, traces_of
+from support.traces import described, in_any_order, traces_of
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests/programs/integrations"
@@ -192,20 +192,6 @@ def steady(value: Any) -> Any:
             # Cut off at a number of characters, and what comes before differs in length.
             value = value[: mark.start()] + "<cut>"
     return value
-
-
-def in_any_order(description: Any) -> Any:
-    """Descriptions of traces, their spans in an order that does not depend on when they began."""
-    if isinstance(description, dict):
-        return {
-            key: sorted(map(in_any_order, item), key=repr)
-            if key == "children"
-            else in_any_order(item)
-            for key, item in description.items()
-        }
-    if isinstance(description, list):
-        return [in_any_order(item) for item in description]
-    return description
 
 
 #: Programs with a span whose name is None, which MLflow's server does not take: MLflow's client writes

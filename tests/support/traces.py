@@ -156,3 +156,17 @@ def described(trace: Any) -> dict[str, Any]:
             for assessed in info.assessments
         ),
     }
+
+
+def in_any_order(description: Any) -> Any:
+    """Descriptions of traces, their spans in an order that does not depend on when they began."""
+    if isinstance(description, dict):
+        return {
+            key: sorted(map(in_any_order, item), key=repr)
+            if key == "children"
+            else in_any_order(item)
+            for key, item in description.items()
+        }
+    if isinstance(description, list):
+        return [in_any_order(item) for item in description]
+    return description

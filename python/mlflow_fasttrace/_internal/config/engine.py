@@ -11,11 +11,20 @@ from collections.abc import Callable
 
 from mlflow_fasttrace._internal.config import environment
 
+# Imported here, not when it is asked for: the import hook of seams/aliases.py asks, and must not import.
+try:
+    import mlflow_fasttrace._core  # noqa: F401  # whether it loads is the question
+except ImportError as error:
+    _no_core: str | None = f"the C core cannot be loaded ({error})"
+else:
+    _no_core = None
+
 _logger = logging.getLogger("mlflow_fasttrace")
 
-#: Whether it is settled. Read at every ``start_span``.
-settled = False
+#: Whether it is settled that the core records. Read at every ``start_span``.
+on_core = False
 
+_settled = False
 _reason: str | None = None
 _said: set[str] = set()
 _when_mlflow: list[Callable[[], None]] = []
@@ -23,25 +32,19 @@ _when_mlflow: list[Callable[[], None]] = []
 
 def why_mlflow() -> str | None:
     """Why MLflow's own code records; None where the core does. Settles nothing."""
-    if settled:
+    if _settled:
         return _reason
     if environment.disabled():
         return "MLFLOW_FASTTRACE_DISABLE is set"
-    if (reason := environment.not_covered()) is not None:
-        return reason
-    try:
-        import mlflow_fasttrace._core  # noqa: F401  # whether it loads is the question
-    except ImportError as error:
-        return f"the C core cannot be loaded ({error})"
-    return None
+    return environment.not_covered() or _no_core
 
 
 def settle() -> str | None:
     """As ``why_mlflow``, and from now on it stays so. Where MLflow's own code records, one line says why."""
-    global settled, _reason
-    if not settled:
+    global on_core, _settled, _reason
+    if not _settled:
         _reason = why_mlflow()
-        settled = True
+        _settled, on_core = True, _reason is None
         if _reason is not None:
             say(_reason)
             for action in list(_when_mlflow):
@@ -57,8 +60,8 @@ def when_mlflow(action: Callable[[], None]) -> None:
 
 def unsettle() -> None:
     """Let the environment say it anew, and be reported anew."""
-    global settled
-    settled = False
+    global on_core, _settled
+    on_core = _settled = False
     _said.clear()
 
 
