@@ -256,9 +256,10 @@ static PyObject *core_span_summary(PyObject *module, PyObject *args)
         }
     }
     result =
-        Py_BuildValue("(y#y#nOOOO)", span.span_id, (Py_ssize_t)SPAN_ID_SIZE, span.parent_id,
+        Py_BuildValue("(y#y#nOOOOKK)", span.span_id, (Py_ssize_t)SPAN_ID_SIZE, span.parent_id,
                       span.parent_id ? (Py_ssize_t)SPAN_ID_SIZE : (Py_ssize_t)0, (Py_ssize_t)size,
-                      usage, cost, inputs ? inputs : Py_None, outputs ? outputs : Py_None);
+                      usage, cost, inputs ? inputs : Py_None, outputs ? outputs : Py_None,
+                      (unsigned long long)span.start_ns, (unsigned long long)span.end_ns);
 done:
     Py_XDECREF(usage);
     Py_XDECREF(cost);
@@ -552,10 +553,12 @@ static PyMethodDef functions[] = {
     {"span_summary", core_span_summary, METH_VARARGS,
      "span_summary($module, record, roots_under=None, /)\n--\n\n"
      "What finishing a trace needs of a span: (span id, parent id or None, size of span_json() in\n"
-     "bytes, token usage, cost, JSON text of the inputs, JSON text of the outputs). The ids are\n"
-     "bytes, usage and cost decoded; what the span has not is None, as are the texts of a span "
-     "that\n"
-     "is no root. Of inputs or outputs larger than 1 MiB, not the text stands there but (its\n"
+     "bytes, token usage, cost, JSON text of the inputs, JSON text of the outputs, start, end). "
+     "The\n"
+     "ids are bytes, usage and cost decoded, start and end in nanoseconds since the epoch; what "
+     "the\n"
+     "span has not is None, as are the texts of a span that is no root. Of inputs or outputs "
+     "larger than 1 MiB, not the text stands there but (its\n"
      "beginning, the beginning of the chat message in it that says most, or None).\n\n"
      "roots_under: the parent id of the trace's roots, where it has one.\n\n"
      "Raises ValueError where the record is no span's, is damaged, or its JSON would pass 1 GiB;\n"

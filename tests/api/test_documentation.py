@@ -44,14 +44,6 @@ UNEQUAL: dict[tuple[str, str], str] = {
     ("a_whole_trace_with_attributes_and_what_came_between", "drop-in"): (
         "log_trace with attributes and intermediate_outputs raises TypeError in MLflow"
     ),
-    **{
-        (name, way): "the server takes a trace's time from all spans, which come after its info"
-        for name in (
-            "a_child_that_began_before_its_root",
-            "times_of_a_trace_that_another_was_added_to",
-        )
-        for way in ("drop-in", "run")
-    },
 }
 
 Result = tuple[dict[str, Any], dict[str, list[Any]]]

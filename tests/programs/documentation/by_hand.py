@@ -358,4 +358,18 @@ def a_child_that_ended_after_its_root(mlflow):
     root.end(end_time_ns=start + 3 * second)
     child.end(end_time_ns=start + 5 * second)
     trace = read(mlflow, root.trace_id)
-    return tree(trace)
+    return [tree(trace), times_of(trace), f"{trace.info.execution_duration} ms"]
+
+
+@program
+def children_on_both_sides_of_their_root(mlflow):
+    second = 1_000_000_000
+    start = 1_600_000_000 * second
+    root = mlflow.start_span_no_context("root", start_time_ns=start)
+    early = mlflow.start_span_no_context("early", parent_span=root, start_time_ns=start - second)
+    late = mlflow.start_span_no_context("late", parent_span=root, start_time_ns=start + second)
+    early.end(end_time_ns=start + 9 * second)
+    root.end(end_time_ns=start + 3 * second)
+    late.end(end_time_ns=start + 5 * second)
+    trace = read(mlflow, root.trace_id)
+    return [tree(trace), times_of(trace), f"{trace.info.execution_duration} ms"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from enum import Enum, auto
+from math import inf
 from typing import Any
 
 from mlflow_fasttrace import _core
@@ -110,6 +111,9 @@ class TraceBuffer:
         self.root_inputs: str | tuple[str, str | None] | None = None
         self.root_outputs: str | tuple[str, str | None] | None = None
         self.root_seen = False
+        # From the first start of a span to the last end of one (ns since the epoch).
+        self._first_start_ns: float = inf
+        self._last_end_ns: float = -inf
 
     @property
     def mlflow_id(self) -> str:
@@ -182,6 +186,15 @@ class TraceBuffer:
         """Whether a span that was summarized has a cost, which the server adds up."""
         return any(cost is not None for _parent_id, _size, _usage, cost in self.summaries.values())
 
+    def a_span_lies_outside(self) -> bool:
+        """Whether a span that was summarized began before the trace, whose times are its root's, or ended after it:
+        the server would take the trace's times from that span if it came behind the info."""
+        info = self.info
+        if info is None or info.duration_ns is None:
+            return False
+        end_ns = info.start_ns + info.duration_ns
+        return self._first_start_ns < info.start_ns or self._last_end_ns > end_ns
+
     def size(self) -> int:
         """The bytes of the spans that are still to be delivered."""
         return sum(len(entry.record) for entry in self.spans)
@@ -200,9 +213,11 @@ class TraceBuffer:
         under = self.info.info.get("roots_under") if self.info is not None else None
         roots_under = bytes.fromhex(under) if under else None
         for entry in self.spans:
-            span_id, parent_id, size, usage, cost, inputs, outputs = _core.span_summary(
-                entry.record, roots_under
+            span_id, parent_id, size, usage, cost, inputs, outputs, start_ns, end_ns = (
+                _core.span_summary(entry.record, roots_under)
             )
+            self._first_start_ns = min(self._first_start_ns, start_ns)
+            self._last_end_ns = max(self._last_end_ns, end_ns)
             self.summaries[span_id] = (parent_id, size, usage, cost)
             if parent_id is None or parent_id == roots_under:
                 self.root_seen = True

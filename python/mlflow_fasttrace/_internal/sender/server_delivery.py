@@ -1,9 +1,10 @@
 """Delivery to a tracking server or store.
 
 The server takes an info for the last word on a trace: it does not add the cost of a span that comes later to
-what it has added up. So an info goes when the trace's root has ended: before its files and spans where those go
-in one request, which is the least work for the server, and behind them where some have gone before, or where
-they may be too many for one. A trace that is open goes without, as MLflow's client sends it, until its program is
+what it has added up; and it takes a trace's times from all spans that come later. So an info goes when the trace's
+root has ended: before its files and spans where those go in one request, which is the least work for the server,
+and behind them where some have gone before, where they may be too many for one, or where a span lies outside of
+the root's times. A trace that is open goes without, as MLflow's client sends it, until its program is
 gone.
 """
 
@@ -174,10 +175,12 @@ class ServerDelivery:
         self._spans.send(target, [trace for trace in traces if trace.trace_id not in waiting])
 
     def _info_goes_first(self, destination: Destination, trace: TraceBuffer) -> bool:
+        if not self._info_is_due(trace):
+            return False
         in_one = trace.nothing_is_delivered() and trace.size() <= _SURELY_TAKEN_BYTES
         if trace.may_be_there and trace.costs_something():
             in_one = False  # the sum of a part would be the last one
-        return (in_one or not destination.takes_spans) and self._info_is_due(trace)
+        return not destination.takes_spans or (in_one and not trace.a_span_lies_outside())
 
     def _info_is_due(self, trace: TraceBuffer) -> bool:
         """Whether the trace's info is to be sent now."""
