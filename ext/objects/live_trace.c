@@ -126,13 +126,19 @@ static PyObject *get_remote(Trace *trace, void *unused)
     return PyBool_FromLong(trace->remote);
 }
 
+/* Has the trace hold its spans that end from now on until all have. 0, or -1 with an exception. */
+static int hold_spans(Trace *trace)
+{
+    return trace->open_spans == 0 || slot_list(&trace->whole_spans) != NULL ? 0 : -1;
+}
+
 static int set_info(Trace *trace, PyObject *value, void *unused)
 {
     (void)unused;
     set_shared(&trace->info, value);
     trace_track_with_spans(trace);
     /* MLflow's code that has a trace's info may ask for its spans too, ended ones included. */
-    return trace->open_spans == 0 || slot_list(&trace->whole_spans) != NULL ? 0 : -1;
+    return hold_spans(trace);
 }
 
 static PyObject *get_text(Trace *trace, void *offset)
@@ -196,6 +202,13 @@ static PyObject *spans(Trace *trace, PyObject *unused)
     return list;
 }
 
+static PyObject *keep_spans(Trace *trace, PyObject *unused)
+{
+    (void)unused;
+    trace_track_with_spans(trace);
+    return hold_spans(trace) < 0 ? NULL : leave_core_with_none(trace->state);
+}
+
 static PyObject *rewrite(Trace *trace, PyObject *unused)
 {
     (void)unused;
@@ -206,6 +219,9 @@ static PyObject *rewrite(Trace *trace, PyObject *unused)
 }
 
 static PyMethodDef trace_methods[] = {
+    {"keep_spans", (PyCFunction)keep_spans, METH_NOARGS,
+     "keep_spans($self, /)\n--\n\n"
+     "Keep the spans that end from now on alive until all have ended."},
     {"rewrite", (PyCFunction)rewrite, METH_NOARGS,
      "rewrite($self, /)\n--\n\n"
      "Record once more what is known of a trace that has ended: something of it has changed."},

@@ -438,7 +438,7 @@ def to_otel_proto():
     span.end()
 
 
-@case("_core.Trace.rewrite", "_core.LiveSpan._trace")
+@case("_core.Trace.rewrite", "_core.Trace.keep_spans", "_core.LiveSpan._trace")
 def change_a_trace():
     span = mlflow.start_span_no_context("span")
 
@@ -450,6 +450,7 @@ def change_a_trace():
         trace.inherited_metadata["other"] = "value"
         trace.assessments.append({"a": [1]})
         trace.info = None
+        trace.keep_spans()
         trace.rewrite()
 
     outcome = yield call

@@ -30,9 +30,12 @@ CORE = {
     "dspy",
     "langchain",
     "langgraph",
+    "langgraph_inline",
     "llama_index",
     "openai",
 }
+#: Of them, those that are run by ``make test-long`` only.
+CORE_LONG = {"langgraph_inline"}
 #: Frameworks in .venv-integrations-more, or in a venv of their own; run by ``make test-long`` only.
 MORE = {
     "ag2",
@@ -101,7 +104,7 @@ ALSO_SHORT = {("openai", "installed")}
 
 
 def _is_long(framework: str, how: str) -> bool:
-    return framework in MORE or not (how == HOWS[0] or (framework, how) in ALSO_SHORT)
+    return framework in MORE | CORE_LONG or not (how == HOWS[0] or (framework, how) in ALSO_SHORT)
 
 
 CASES = [
@@ -112,6 +115,10 @@ CASES = [
 ]
 
 
+#: What a process logs, without the time.
+_WARNING = re.compile(r"^[\d/]+ [\d:]+ ((?:WARNING|ERROR) .*)")
+
+
 @pytest.fixture(scope="module")
 def stub():
     with llm_stub.running() as address:
@@ -120,10 +127,10 @@ def stub():
 
 @pytest.fixture(scope="module")
 def runs(server, stub, tmp_path_factory, request):
-    """(way, framework) -> the run of that framework's programs; two at a time."""
+    """(way, framework) -> the run of that framework's programs, and the warnings that it logged; two at a time."""
     folder = tmp_path_factory.mktemp("integrations")
 
-    def run(how: str, framework: str, prefix: str) -> None:
+    def run(how: str, framework: str, prefix: str) -> set[str]:
         more = f"-{framework}" if framework in ALONE else "-more" if framework in MORE else ""
         sdks = f"integrations{more}"
         python = ROOT / f".venv-{sdks}/bin/python"
@@ -137,8 +144,9 @@ def runs(server, stub, tmp_path_factory, request):
             env={**os.environ, **OFFLINE, "DSPY_CACHEDIR": str(folder / "dspy")},
         )
         assert result.returncode == 0, result.stdout + result.stderr
+        return {found[1] for line in result.stderr.splitlines() if (found := _WARNING.search(line))}
 
-    started: dict[tuple[str, str], Future] = {}
+    started: dict[tuple[str, str], Future[set[str]]] = {}
     asked_for = {
         (item.callspec.params["framework"], item.callspec.params["how"])
         for item in request.session.items
@@ -196,7 +204,11 @@ def steady(value: Any) -> Any:
 
 #: Programs with a span whose name is None, which MLflow's server does not take: MLflow's client writes
 #: their traces to files (docs/compatibility.md).
-NAMELESS = {("langgraph", "loop_async"), ("langgraph", "loop_stream_async")}
+NAMELESS = {
+    (framework, name)
+    for framework in ("langgraph", "langgraph_inline")
+    for name in ("loop_async", "loop_stream_async")
+}
 
 
 def with_names(description: dict[str, Any]) -> dict[str, Any]:
@@ -261,3 +273,16 @@ def test_an_integrations_traces_are_mlflows(server, runs, framework, name, how):
     pure, other = traces("pure"), traces(f"as-{how}")
     assert pure, "MLflow itself recorded nothing"
     assert other == pure
+
+
+@pytest.mark.parametrize(
+    ("framework", "how"),
+    [
+        pytest.param(framework, how, marks=[pytest.mark.long] if _is_long(framework, how) else [])
+        for framework in FRAMEWORKS
+        for how in HOWS
+        if how != "mlflow"
+    ],
+)
+def test_an_integration_warns_of_nothing_more(runs, framework, how):
+    assert runs[f"as-{how}", framework].result() <= runs["pure", framework].result()

@@ -34,6 +34,7 @@ from mlflow_fasttrace._internal.seams import (
     current,
     evaluation,
     experiments,
+    langchain,
     llama_index,
     notebook,
     provider,
@@ -167,6 +168,7 @@ def apply() -> None:
     otel.use_process_provider(provider.core_provider)
     destination.use_mlflow(True)
     at_undo(_let_go)
+    langchain.keep_spans_when_loaded()
     llama_index.complete_when_loaded()
     evaluation.count_when_loaded()
     database.guard()

@@ -328,6 +328,15 @@ _REPLACED_AND_CALLED = [
         late=True,
     ),
     *_in(
+        "mlflow.langchain.langchain_tracer",
+        "seams",
+        _called(
+            "MlflowLangchainTracer._start_span", "self span_name parent_run_id span_type run_id"
+        ),
+        lost="parents of LangChain's spans where a span between them has ended",
+        late=True,
+    ),
+    *_in(
         "mlflow.llama_index.tracer",
         "seams",
         _value("MlflowSpanHandler"),
