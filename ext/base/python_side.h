@@ -21,6 +21,7 @@ PyObject **python_hook(CoreState *state, const char *name);
 /* The modules of the package whose functions the core calls. */
 #define SPANS_ENTITIES "mlflow_fasttrace._internal.spans.entities"
 #define SPANS_COPIES "mlflow_fasttrace._internal.spans.copies"
+#define SPANS_EVENT_ATTRIBUTES "mlflow_fasttrace._internal.spans.event_attributes"
 #define SPANS_WRAPPERS "mlflow_fasttrace._internal.spans.wrappers"
 
 /* Calls a function of one of these modules; `second` may be NULL. A new reference, or NULL with an

@@ -225,16 +225,42 @@ static PyObject *set_status(Span *span, PyObject *status)
     Py_RETURN_NONE;
 }
 
+/* Whether a value of an event's attributes is recorded as it is. */
+static bool is_plain(PyObject *value)
+{
+    return PyUnicode_CheckExact(value) || PyLong_CheckExact(value) || PyFloat_CheckExact(value) ||
+           PyBool_Check(value) || value == Py_None;
+}
+
+/* The attributes of an event as they are recorded: those themselves where all are plain, else what
+ * OpenTelemetry would make of them. A new reference to a dict; NULL with the exception of a signal
+ * handler. */
+RUNS_PYTHON static PyObject *recorded_attributes(PyObject *attributes)
+{
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+    bool plain = PyDict_CheckExact(attributes);
+    while (plain && PyDict_Next(attributes, &position, &key, &value)) {
+        plain = PyUnicode_CheckExact(key) && is_plain(value);
+    }
+    if (plain) {
+        Py_INCREF(attributes);
+        return attributes;
+    }
+    return python_call(SPANS_EVENT_ATTRIBUTES, "recorded", attributes, NULL);
+}
+
 /* The event is a SpanEvent, or anything with name, timestamp (ns) and attributes. */
 static PyObject *add_event(Span *span, PyObject *event)
 {
     CoreState *state = span->state;
-    PyObject *name = NULL, *time = NULL, *attributes = NULL, *result = NULL;
+    PyObject *name = NULL, *time = NULL, *given = NULL, *attributes = NULL, *result = NULL;
     Buffer *out = NULL;
 
     name = PyObject_GetAttrString(event, "name");
     time = name ? PyObject_GetAttrString(event, "timestamp") : NULL;
-    attributes = time ? PyObject_GetAttrString(event, "attributes") : NULL;
+    given = time ? PyObject_GetAttrString(event, "attributes") : NULL;
+    attributes = given ? recorded_attributes(given) : NULL;
     if (attributes == NULL) {
         goto done;
     }
@@ -271,6 +297,7 @@ done:
     }
     Py_XDECREF(name);
     Py_XDECREF(time);
+    Py_XDECREF(given);
     Py_XDECREF(attributes);
     Py_XINCREF(result);
     return result;

@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -120,24 +119,24 @@ def stub():
 
 
 @pytest.fixture(scope="module")
-def results(server, stub, tmp_path_factory) -> Callable[[str], dict[str, Result]]:
-    """By way, what became of a program; all programs run as soon as one of them is asked for."""
-    known: dict[bool, dict[str, dict[str, Result]]] = {}
+def results(server, stub, tmp_path_factory, request) -> dict[str, dict[str, Result]]:
+    """By program and way, what became of each that is asked for."""
+    asked_for = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if item.parent is request.node and "results" in item.fixturenames
+    }
+    names = [name for name in TOGETHER if name in asked_for]
+    folder = tmp_path_factory.mktemp("documentation")
 
-    def of(name: str) -> dict[str, Result]:
-        short = name in SHORT
-        if short not in known:
-            names = [one for one in TOGETHER if (one in SHORT) == short]
-            folder = tmp_path_factory.mktemp("documentation")
+    def run_way(way: str) -> list[Result]:
+        return run(way, server.uri, stub, folder, names)
 
-            def run_way(way: str) -> dict[str, Result]:
-                return dict(zip(names, run(way, server.uri, stub, folder, names), strict=True))
-
-            with ThreadPoolExecutor(len(WAYS)) as pool:
-                known[short] = dict(zip(WAYS, pool.map(run_way, WAYS), strict=True))
-        return {way: found[name] for way, found in known[short].items()}
-
-    return of
+    with ThreadPoolExecutor(len(WAYS)) as pool:
+        found = zip(*pool.map(run_way, WAYS), strict=True)
+        return {
+            name: dict(zip(WAYS, of, strict=True)) for name, of in zip(names, found, strict=True)
+        }
 
 
 def cases(names: Any, always_long: bool = False) -> list[Any]:
@@ -162,7 +161,7 @@ def cases(names: Any, always_long: bool = False) -> list[Any]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "way"), cases(TOGETHER))
 def test_a_program_does_what_it_does_under_mlflow(results, name, way):
-    found = results(name)
+    found = results[name]
     (pure, traces), (core, others) = found["mlflow"], found[way]
     assert core == pure
     assert others == traces

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import datetime
+import decimal
+
 from programs import Programs
 from programs.documentation import last, of, raised_by, read, tree
 
@@ -274,6 +278,38 @@ def cost_by_hand(mlflow):
         totals,
         sorted(round(s.llm_cost["total_cost"], 9) for s in trace.data.spans if s.llm_cost),
     ]
+
+
+@program
+def attributes_of_an_event(mlflow):
+    from mlflow.entities import SpanEvent
+
+    class Point:
+        def __str__(self):
+            return "(1, 2)"
+
+    attributes = {
+        "list": [1, [2.5, None]],
+        "tuple": ("a", True),
+        "range": range(3),
+        "deque": collections.deque(["x"]),
+        "bytes in a list": bytearray(b"ab"),
+        "dictionary": {"inner": [1], "2": {"deep": ()}, 3: "number", (1, 2): "pair"},
+        "mapping": collections.UserDict(a=[1]),
+        "set": {1},
+        "date": datetime.date(2020, 1, 1),
+        "decimal": decimal.Decimal("1.50"),
+        "object": Point(),
+        "type": int,
+        "large": 2**70,
+    }
+    with mlflow.start_span("with an event") as span:
+        span.add_event(SpanEvent("filled", timestamp=1, attributes=attributes))
+        live = repr([event.attributes for event in span.events])
+    copied = repr([event.attributes for event in span.to_immutable_span().events])
+    dictionary = repr(span.to_dict()["events"])
+    found = last(mlflow).data.spans[0]
+    return [live, copied, dictionary, repr([event.attributes for event in found.events])]
 
 
 @program

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from mlflow_fasttrace._internal.base import log
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.spans.event_attributes import with_tuples
 
 if TYPE_CHECKING:
     from mlflow.entities import Link, Span, SpanEvent, SpanLogLevel, SpanStatus
@@ -80,7 +81,7 @@ def events(span: LiveSpan) -> list[SpanEvent]:
     from mlflow.entities import SpanEvent
 
     return [
-        SpanEvent(name=name, timestamp=time_ns, attributes=attributes)  # type: ignore[abstract]  # MLflow makes its events so
+        SpanEvent(name=name, timestamp=time_ns, attributes=with_tuples(attributes))  # type: ignore[abstract]  # MLflow makes its events so
         for name, time_ns, attributes in span._event_tuples
     ]
 
@@ -129,7 +130,7 @@ def to_dict(span: LiveSpan) -> dict[str, Any]:
         "start_time_unix_nano": span.start_time_ns,
         "end_time_unix_nano": span.end_time_ns,
         "events": [
-            {"name": name, "time_unix_nano": time_ns, "attributes": attributes}
+            {"name": name, "time_unix_nano": time_ns, "attributes": with_tuples(attributes)}
             for name, time_ns, attributes in span._event_tuples
         ],
         "status": {"code": f"STATUS_CODE_{code}", "message": message},

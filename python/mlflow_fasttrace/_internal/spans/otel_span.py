@@ -20,6 +20,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from mlflow_fasttrace._internal.base import patching
 from mlflow_fasttrace._internal.config import otlp
+from mlflow_fasttrace._internal.spans.event_attributes import with_tuples
 
 if TYPE_CHECKING:
     from mlflow_fasttrace._core import LiveSpan
@@ -180,7 +181,7 @@ class OtelSpanView(Span):
     @property
     def events(self) -> list[Event]:
         return [
-            Event(name, attributes, time_ns)
+            Event(name, with_tuples(attributes), time_ns)
             for name, time_ns, attributes in self._live._event_tuples
         ]
 
