@@ -233,8 +233,8 @@ static bool is_plain(PyObject *value)
 }
 
 /* The attributes of an event as they are recorded: those themselves where all are plain, else what
- * OpenTelemetry would make of them. A new reference to a dict; NULL with the exception of a signal
- * handler. */
+ * OpenTelemetry would make of them. A new reference to a dict; NULL with a MemoryError, or the
+ * exception of a signal handler. */
 RUNS_PYTHON static PyObject *recorded_attributes(PyObject *attributes)
 {
     PyObject *key, *value;
@@ -260,8 +260,7 @@ static PyObject *add_event(Span *span, PyObject *event)
     name = PyObject_GetAttrString(event, "name");
     time = name ? PyObject_GetAttrString(event, "timestamp") : NULL;
     given = time ? PyObject_GetAttrString(event, "attributes") : NULL;
-    attributes = given ? recorded_attributes(given) : NULL;
-    if (attributes == NULL) {
+    if (given == NULL) {
         goto done;
     }
     uint64_t time_ns = PyLong_Check(time) ? PyLong_AsUnsignedLongLong(time) : clock_ns();
@@ -270,6 +269,14 @@ static PyObject *add_event(Span *span, PyObject *event)
         time_ns = clock_ns();
     }
     result = Py_None;
+    attributes = recorded_attributes(given);
+    if (attributes == NULL) {
+        swallow_exception(state);
+        if (!is_interrupted(state)) {
+            value_has_no_room(state);
+        }
+        goto done;
+    }
     out = scratch_acquire(state);
     if (out == NULL) {
         value_has_no_room(state);

@@ -24,7 +24,11 @@ def with_tuples(value: Any) -> Any:
 
 def recorded(attributes: Any) -> dict[str, Any]:
     """An event's attributes as OpenTelemetry records them: containers as such, the text of anything else. A key
-    that OpenTelemetry leaves out, because it is empty or no string, is kept as its text."""
+    that OpenTelemetry leaves out, because it is empty or no string, is kept as its text.
+
+    Raises:
+        MemoryError: the event is left out.
+    """
     if not isinstance(attributes, Mapping):
         return {}
     return {_text_of(key): _recorded_value(value, []) for key, value in attributes.items()}
@@ -50,6 +54,8 @@ def _recorded_value(value: Any, around: list[int]) -> Any:
             return [_recorded_value(item, within) for item in islice(value, len(value))]
         if isinstance(value, Mapping):
             return {_text_of(key): _recorded_value(item, within) for key, item in value.items()}
+    except MemoryError:
+        raise
     except Exception as error:
         let_pass(error)
     return _text_of(value)
@@ -59,6 +65,8 @@ def _text_of(value: Any) -> str:
     for text in str, repr:
         try:
             return text(value)
+        except MemoryError:
+            raise
         except Exception as error:
             let_pass(error)
     return object.__repr__(value)
