@@ -95,6 +95,44 @@ static void raise_invalid(PyObject *message)
     Py_XDECREF(exception);
 }
 
+/* Sets the TypeError that a function of Python would raise for arguments that do not fit `count`
+ * required ones, one or two. */
+static void raise_not_fitting(const char *function, const char *const *names, Py_ssize_t count,
+                              Py_ssize_t given, PyObject *keywords)
+{
+    bool is_given[2] = {given > 0, given > 1};
+    Py_ssize_t named = keywords ? PyTuple_Size(keywords) : 0;
+    for (Py_ssize_t k = 0; k < named; k++) {
+        PyObject *keyword = PyTuple_GetItem(keywords, k);
+        Py_ssize_t i = 0;
+        while (i < count && PyUnicode_CompareWithASCIIString(keyword, names[i]) != 0) {
+            i++;
+        }
+        if (i == count || is_given[i]) {
+            PyErr_Format(PyExc_TypeError,
+                         i == count ? "LiveSpan.%s() got an unexpected keyword argument '%U'"
+                                    : "LiveSpan.%s() got multiple values for argument '%U'",
+                         function, keyword);
+            return;
+        }
+        is_given[i] = true;
+    }
+    if (given > count) {
+        PyErr_Format(PyExc_TypeError,
+                     "LiveSpan.%s() takes %zd positional arguments but %zd were given", function,
+                     count + 1, given + 1);
+    }
+    else if (count == 2 && !is_given[0] && !is_given[1]) {
+        PyErr_Format(PyExc_TypeError,
+                     "LiveSpan.%s() missing 2 required positional arguments: '%s' and '%s'",
+                     function, names[0], names[1]);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "LiveSpan.%s() missing 1 required positional argument: '%s'",
+                     function, names[is_given[0] ? 1 : 0]);
+    }
+}
+
 /* Takes the arguments of a method that has `count` required ones, by position or by name. False
  * with an exception. */
 static bool take_arguments(const char *function, const char *const *names, Py_ssize_t count,
@@ -118,10 +156,7 @@ static bool take_arguments(const char *function, const char *const *names, Py_ss
         }
     }
     if (!fits) {
-        PyErr_Format(PyExc_TypeError,
-                     count == 1 ? "%s() takes one argument, '%s'"
-                                : "%s() takes two arguments, '%s' and '%s'",
-                     function, names[0], names[count - 1]);
+        raise_not_fitting(function, names, count, given, keywords);
     }
     return fits;
 }
@@ -335,8 +370,8 @@ static PyObject *span_py_end(Span *span, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"outputs", "attributes", "status", "end_time_ns", NULL};
     PyObject *outputs = Py_None, *attributes = Py_None, *status = Py_None, *time = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOO:end", names, &outputs, &attributes,
-                                     &status, &time)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OOOO:LiveSpan.end", names, &outputs,
+                                     &attributes, &status, &time)) {
         return NULL;
     }
     if (span->end_ns != 0) {

@@ -9,6 +9,7 @@ import logging
 
 import mlflow_fasttrace as mlflow
 import pytest
+from mlflow.entities.span import LiveSpan as MlflowLiveSpan
 from mlflow.exceptions import MlflowException
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import hooks
@@ -151,12 +152,6 @@ def test_a_destination_that_is_refused_changes_nothing(recording):
 # ---- methods of a span ----
 
 METHODS = {
-    "set_inputs of nothing": (lambda s: s.set_inputs(), "takes one argument, 'inputs'"),
-    "set_inputs of two": (lambda s: s.set_inputs(1, 2), "takes one argument"),
-    "set_inputs by another name": (lambda s: s.set_inputs(outputs=1), "takes one argument"),
-    "set_inputs twice": (lambda s: s.set_inputs(1, inputs=1), "takes one argument"),
-    "set_attribute of one": (lambda s: s.set_attribute("k"), "two arguments, 'key' and 'value'"),
-    "set_attribute twice": (lambda s: s.set_attribute("k", key="k"), "takes two arguments"),
     "end by another name": (lambda s: s.end(output=1), "output"),
     "_append_link of one": (lambda s: s._append_link("t"), "3"),
     "_close at a text": (lambda s: s._close("now"), "int"),
@@ -177,6 +172,32 @@ def test_a_method_that_gets_other_arguments_leaves_the_span_alone(name, recordin
     (record,) = recording.spans()
     assert (record.name, record.parent_id, record.inputs) == ("span", None, "kept")
     assert "k" not in record.attributes
+
+
+#: Arguments that no method of a span takes that has one or two.
+OTHER_ARGUMENTS = {
+    "none": ((), {}),
+    "three": ((1, 2, 3), {}),
+    "an unknown name": ((1,), {"nope": 1}),
+    "only an unknown name": ((), {"nope": 1}),
+    "a value too": (("k",), {"value": 1, "inputs": 1}),
+    "the first twice": (("k",), {"inputs": 1, "key": 2}),
+    "more, and a name": ((1, 2, 3), {"value": 1}),
+}
+
+
+@pytest.mark.parametrize("arguments", OTHER_ARGUMENTS)
+@pytest.mark.parametrize("method", ["set_inputs", "set_attribute", "set_status", "add_event"])
+def test_a_method_says_what_mlflows_says_of_other_arguments(method, arguments):
+    args, kwargs = OTHER_ARGUMENTS[arguments]
+    of_mlflow = object.__new__(MlflowLiveSpan)
+    span = mlflow.start_span_no_context("span")
+    with pytest.raises(TypeError) as expected:
+        getattr(of_mlflow, method)(*args, **kwargs)
+    with pytest.raises(TypeError) as found:
+        getattr(span, method)(*args, **kwargs)
+    assert str(found.value) == str(expected.value)
+    span.end()
 
 
 def test_an_attribute_that_is_not_set_cannot_be_removed():

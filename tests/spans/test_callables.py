@@ -395,9 +395,9 @@ def test_span_methods_take_arguments_by_name(recorded):
         span.set_log_level(level="warning")
         span.record_exception(exception=ValueError("v"))
         assert span.get_attribute(key="k2") == "v2"
-        with pytest.raises(TypeError, match="takes two arguments, 'key' and 'value'"):
+        with pytest.raises(TypeError, match="takes 3 positional arguments but 4 were given"):
             span.set_attribute("k", 1, 2)
-        with pytest.raises(TypeError, match="takes one argument, 'inputs'"):
+        with pytest.raises(TypeError, match="got an unexpected keyword argument 'value'"):
             span.set_inputs(value=1)
     (span,) = recorded.spans()
     assert (span.inputs, span.outputs, span.status) == ({"a": 1}, 2, 2)
