@@ -420,6 +420,14 @@ static EncodeResult open_dict_subclass(Encoder *e, PyObject *dict)
     return ENCODED;
 }
 
+/* A text that is a value, or stands for one. */
+static inline EncodeResult encode_text_value(Encoder *e, PyObject *text)
+{
+    size_t start = e->out->len;
+    encode_str(e->out, text);
+    return UNLIKELY(e->payload && content_is_data_uri(e->out, start)) ? HAS_CONTENT : ENCODED;
+}
+
 /* JSONEncoder.default: what the hook returns stands for the value. */
 static EncodeResult open_other(Encoder *e, PyObject *value)
 {
@@ -452,9 +460,9 @@ static EncodeResult open_other(Encoder *e, PyObject *value)
         }
     }
     if (PyUnicode_Check(stand_in)) {
-        encode_str(e->out, stand_in);
+        EncodeResult result = encode_text_value(e, stand_in);
         Py_DECREF(stand_in);
-        return ENCODED;
+        return result;
     }
     Level *level = level_open(e, LEVEL_STAND_IN, value);
     if (level == NULL) {
@@ -518,9 +526,7 @@ static EncodeResult encode_one(Encoder *e, PyObject *value)
     Buffer *out = e->out;
 
     if (PyUnicode_Check(value)) {
-        size_t start = out->len;
-        encode_str(out, value);
-        return UNLIKELY(e->payload && content_is_data_uri(out, start)) ? HAS_CONTENT : ENCODED;
+        return encode_text_value(e, value);
     }
     if (value == Py_None) {
         wire_pack_nil(out);

@@ -179,6 +179,14 @@ def attachments(mlflow):
         attachment = Attachment(content_type="application/pdf", content_bytes=b"%PDF")
         span.set_inputs([attachment, {"again": (attachment,)}])
 
+    class Picture:
+        def __str__(self):
+            return f"data:image/png;base64,{PIXEL}"
+
+    with mlflow.start_span("objects whose text is content") as span:
+        span.set_inputs({"picture": Picture(), "set": {str(Picture())}})
+        span.set_outputs(Picture())
+
 
 # ---- tracing on and off ----
 
