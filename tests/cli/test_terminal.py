@@ -107,8 +107,9 @@ def test_a_wide_terminal_has_bars_in_one_column(recorded):
     assert "CHAT_MODEL  1,234 tokens, $0.0035" in tree[4]
     begins = [cell_len(re.split("[█▏▎▍▌▋▊▉▐▕]", row)[0]) for row in tree]
     root, search, leaves, _all_leaves, chat = begins
-    assert root == search <= leaves, "bars begin where their spans do, whatever the text is"
-    assert chat > search + 5
+    # A slow program's span may begin a column later.
+    assert root <= search <= leaves < chat, "bars begin where their spans do, whatever the text is"
+    assert search - root < chat - search
     assert len({cell_len(row) for row in tree}) == 1, "times are in a column"
 
 
