@@ -47,7 +47,7 @@ test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(OTHER_MLFLOWS
 	.venv-newest-mlflow/bin/python -m pytest -m "not long" $(WITH_NEWEST_MLFLOW)
 
 # PICTURES=docs/images takes those of the documentation anew.
-test-ui: $(STAMPS)/built $(STAMPS)/test-browser
+test-ui: $(STAMPS)/built $(STAMPS)/test-browser $(STAMPS)/jupyterlab
 	$(BIN)/python -m pytest -n 2 --timeout 1200 --durations 10 tests/ui $(if $(PICTURES),--pictures $(PICTURES))
 
 sanitize: $(STAMPS)/built $(STAMPS)/test-system
@@ -104,6 +104,11 @@ $(STAMPS)/test-system: .ci/install-test-system.sh
 $(STAMPS)/test-browser: .ci/install-browser.sh
 	@mkdir -p $(STAMPS)
 	sh .ci/install-browser.sh
+	@touch $@
+
+# Shows the tutorial's notebook in tests/ui.
+$(STAMPS)/jupyterlab: $(STAMPS)/venv
+	$(BIN)/python -m pip install --quiet "jupyterlab>=4"
 	@touch $@
 
 $(STAMPS)/venv: $(STAMPS)/system pyproject.toml

@@ -8,47 +8,12 @@ one to every other chapter's. On the command line it is
 Where MLFLOW_TRACKING_URI names a server that runs already, the links lead there.
 """
 
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 
 import mlflow_fasttrace as mlflow
-from tutorial import show, tracking_uri
+from tutorial import show, start_server, tracking_uri
 
 EXPERIMENT = "Tutorial 06"
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def answers(url):
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
-
-
-def start_server(database):
-    """Starts MLflow's server over a database, and returns its process and its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(
-        [*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}"
-    while not answers(url):
-        if server.poll() is not None:
-            raise SystemExit(f"The server has ended with {server.returncode}.")
-        time.sleep(0.2)
-    return server, url
-
 
 mlflow.set_tracking_uri(tracking_uri())
 experiment = mlflow.set_experiment(EXPERIMENT)

@@ -1,4 +1,4 @@
-"""What the chapters share: where they record, the models that they ask, and a trace as a tree.
+"""What the chapters share: where they record, the models that they ask, MLflow's server, and a trace as a tree.
 
 Nothing of this is needed in a program of your own.
 """
@@ -6,7 +6,11 @@ Nothing of this is needed in a program of your own.
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parents[1]
@@ -31,6 +35,39 @@ def use_loopback_models() -> None:
         if not os.environ.get(f"{sdk}_BASE_URL"):
             os.environ[f"{sdk}_BASE_URL"] = url
             os.environ[f"{sdk}_API_KEY"] = "not needed"
+
+
+def start_server(database: str) -> tuple[subprocess.Popen, str]:
+    """Starts MLflow's server over a database.
+
+    Args:
+        database: As a tracking URI.
+
+    Returns:
+        Its process, which the caller ends, and its address.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen(
+        [*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    while not _answers(url):
+        if server.poll() is not None:
+            raise SystemExit(f"The server has ended with {server.returncode}.")
+        time.sleep(0.2)
+    return server, url
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 def show(trace, *fields: str) -> None:

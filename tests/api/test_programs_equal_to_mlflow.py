@@ -11,6 +11,9 @@ from support.processes import run_programs
 from support.spools import clean_up
 from support.traces import described, traces_of
 
+#: All programs run before the first test, in four processes, on a machine that has other tests to run.
+pytestmark = pytest.mark.timeout(900)
+
 #: The experiment that `destinations` sends traces to.
 ELSEWHERE = "elsewhere"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -13,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
 from support.processes import ROOT, module_path
 from support.pythons import OWN_VERSION, pip_install, venv_of
+from support.spools import clean_up
 from support.traces import described, in_any_order, traces_of
 
 TUTORIAL = ROOT / "examples/tutorial"
@@ -268,6 +272,37 @@ def test_the_table_of_contents_has_every_chapter():
     )
     assert [name[:2] for name in listed] == [f"{number:02}" for number in range(1, 20)]
     assert set(CHAPTERS) == set(listed) - {"07_notebook"}
+
+
+def test_the_notebooks_cells_show_what_it_holds(server, tmp_path, monkeypatch):
+    for name in "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR":
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(tmp_path / "spool"))
+    kept = nbformat.read(TUTORIAL / "07_notebook.ipynb", as_version=4)
+    ran = copy.deepcopy(kept)
+    client = nbclient.NotebookClient(
+        ran, timeout=120, resources={"metadata": {"path": str(TUTORIAL)}}
+    )
+    try:
+        client.execute()
+    finally:
+        clean_up(tmp_path / "spool")
+
+    def outputs(notebook):
+        """What each cell prints, returns and displays, as text, without ids, and what MLflow logs of a new experiment."""
+        return [
+            [
+                re.sub("tr-[0-9a-f]{32}", "", o.text if "text" in o else o.data["text/plain"])
+                for o in cell.outputs
+                if o.get("name") != "stderr"
+            ]
+            for cell in notebook.cells
+            if cell.cell_type == "code"
+        ]
+
+    assert outputs(ran) == outputs(kept)
+    assert sum("notebook-trace-renderer" in json.dumps(cell) for cell in ran.cells) == 3
 
 
 class Copy:

@@ -56,7 +56,7 @@ def module_path() -> str:
 
 
 def run_module(
-    module: str, *arguments: str, seconds: float = 170.0, **environment: str
+    module: str, *arguments: str, seconds: float = 800.0, **environment: str
 ) -> subprocess.CompletedProcess:
     """Runs a module of tests/programs where the test is, which must end well."""
     result = subprocess.run(
