@@ -553,13 +553,11 @@ static PyMethodDef functions[] = {
     {"span_summary", core_span_summary, METH_VARARGS,
      "span_summary($module, record, roots_under=None, /)\n--\n\n"
      "What finishing a trace needs of a span: (span id, parent id or None, size of span_json() in\n"
-     "bytes, token usage, cost, JSON text of the inputs, JSON text of the outputs, start, end). "
-     "The\n"
-     "ids are bytes, usage and cost decoded, start and end in nanoseconds since the epoch; what "
-     "the\n"
-     "span has not is None, as are the texts of a span that is no root. Of inputs or outputs "
-     "larger than 1 MiB, not the text stands there but (its\n"
-     "beginning, the beginning of the chat message in it that says most, or None).\n\n"
+     "bytes, token usage, cost, JSON text of the inputs, JSON text of the outputs, start, end).\n"
+     "The ids are bytes, usage and cost decoded, start and end nanoseconds since the epoch. What\n"
+     "the span has not is None, as are the texts of a span that is no root. Of inputs or outputs\n"
+     "larger than 1 MiB, not the text stands there but (its beginning, the beginning of the chat\n"
+     "message in it that says most, or None).\n\n"
      "roots_under: the parent id of the trace's roots, where it has one.\n\n"
      "Raises ValueError where the record is no span's, is damaged, or its JSON would pass 1 GiB;\n"
      "MemoryError."},

@@ -129,6 +129,7 @@ static PyObject *get_remote(Trace *trace, void *unused)
 /* Has the trace hold its spans that end from now on until all have. 0, or -1 with an exception. */
 static int hold_spans(Trace *trace)
 {
+    trace_track_with_spans(trace);
     return trace->open_spans == 0 || slot_list(&trace->whole_spans) != NULL ? 0 : -1;
 }
 
@@ -136,7 +137,6 @@ static int set_info(Trace *trace, PyObject *value, void *unused)
 {
     (void)unused;
     set_shared(&trace->info, value);
-    trace_track_with_spans(trace);
     /* MLflow's code that has a trace's info may ask for its spans too, ended ones included. */
     return hold_spans(trace);
 }
@@ -205,7 +205,6 @@ static PyObject *spans(Trace *trace, PyObject *unused)
 static PyObject *keep_spans(Trace *trace, PyObject *unused)
 {
     (void)unused;
-    trace_track_with_spans(trace);
     return hold_spans(trace) < 0 ? NULL : leave_core_with_none(trace->state);
 }
 

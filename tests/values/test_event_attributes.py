@@ -66,6 +66,18 @@ def test_a_value_that_has_no_text_costs_itself_alone(recorded):
     assert attributes["other"] == (1,)
 
 
+class Unreadable(dict):
+    def items(self):
+        raise ValueError("no items")
+
+
+def test_an_event_whose_attributes_cannot_be_read_is_recorded_without_them(recorded, caplog):
+    with mlflow.start_span("root") as span:
+        span.add_event(SpanEvent("event", attributes=Unreadable(a=1)))
+        assert [(event.name, event.attributes) for event in span.events] == [("event", {})]
+    assert caplog.text == ""
+
+
 def test_what_lies_too_deep_is_a_text(recorded):
     with mlflow.start_span("root") as span:
         span.add_event(SpanEvent("event", attributes={"deep": deep(5000), "shallow": deep(100)}))

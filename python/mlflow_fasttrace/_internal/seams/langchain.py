@@ -26,8 +26,8 @@ def _keep_spans() -> None:
 
     def start_span(self: Any, *args: Any, **kwargs: Any) -> Any:
         span = own(self, *args, **kwargs)
-        if type(span) is _core.LiveSpan and (trace := span._trace) is not None:
-            trace.keep_spans()
+        if type(span) is _core.LiveSpan:
+            span._trace.keep_spans()
         return span
 
     replace_attribute(tracer, "_start_span", start_span)

@@ -24,17 +24,19 @@ def with_tuples(value: Any) -> Any:
 
 def recorded(attributes: Any) -> dict[str, Any]:
     """An event's attributes as OpenTelemetry records them: containers as such, the text of anything else. A key
-    that OpenTelemetry leaves out, because it is empty or no string, is kept as its text.
+    that OpenTelemetry leaves out, because it is empty or no string, is kept as its text. Attributes that cannot be
+    read are none: the event is recorded without them.
 
     Raises:
         MemoryError: the event is left out.
     """
-    if not isinstance(attributes, Mapping):
-        return {}
-    return {_text_of(key): _recorded_value(value, []) for key, value in attributes.items()}
+    found = _recorded_value(attributes, []) if isinstance(attributes, Mapping) else None
+    return found if isinstance(found, dict) else {}
 
 
-_DEEPEST_ATTRIBUTE = 200  # levels; beyond, a text stands for what is below
+_DEEPEST = (
+    201  # levels, the attributes themselves the first; beyond, a text stands for what is below
+)
 
 
 def _recorded_value(value: Any, around: list[int]) -> Any:
@@ -46,7 +48,7 @@ def _recorded_value(value: Any, around: list[int]) -> Any:
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if len(around) >= _DEEPEST_ATTRIBUTE or id(value) in around:
+    if len(around) >= _DEEPEST or id(value) in around:
         return _text_of(value)
     within = [*around, id(value)]
     try:
