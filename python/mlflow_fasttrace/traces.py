@@ -65,7 +65,7 @@ def _also_as_request_id(function: _Function) -> _Function:
 
 
 def flush_trace_async_logging(terminate: bool = False) -> None:
-    """Wait until everything that has ended is delivered (30 s at most).
+    """Wait until everything that has ended is delivered, as long as anything is (30 s without that at most).
 
     Args:
         terminate: Accepted as MLflow does; this process has no logging threads to end.
@@ -78,7 +78,7 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
     """
     if not flush.flush():
         log.warn(
-            f"Not everything is delivered after {flush.FLUSH_SECONDS:g} s: {flush.what_waits()}. "
+            f"Nothing has been delivered for {flush.FLUSH_SECONDS:g} s: {flush.what_waits()}. "
             "This process goes on, and so does delivery."
         )
 

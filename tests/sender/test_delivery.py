@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from support.fault_proxy import FaultProxy, Reply, Request
 from support.servers import MlflowServer
 from support.spools import assert_sender_ends, refusals, sender_pids
 from support.texts import (
@@ -77,6 +78,28 @@ print(took)
     assert process.returncode == 0, process.err
     assert float(process.out) <= 5.5
     assert process.err.count("does not answer yet") == 1, process.err
+
+
+READS = """
+from mlflow_fasttrace._internal.recording import flush
+flush.FLUSH_SECONDS = 16.0
+with mlflow.start_span("read") as span:
+    pass
+assert mlflow.get_trace(span.trace_id).info.trace_id == span.trace_id
+"""
+
+
+def test_who_reads_waits_as_long_as_a_slow_server_takes_traces(server, own_spool, run_program):
+    """As in MLflow, where there is no limit. This gives up where nothing is delivered any more."""
+
+    def slow(request: Request) -> Reply | None:
+        time.sleep(0.25)
+        return None
+
+    with FaultProxy(server.uri, slow) as proxy:
+        process = run_program(program_text(proxy.uri, "slow server", 320, READS))
+    assert process.returncode == 0, process.err
+    assert_all_there(server.uri, "slow server", 320)
 
 
 def test_everything_fits_through_a_small_ring(server, own_spool, run_program):

@@ -168,18 +168,36 @@ def test_the_canary_is_sent_again_and_not_for_ever(monkeypatch):
 
 
 def test_batches_learn_what_a_server_takes():
-    size = batches.BatchSize()
     traces = [trace_of(30_000, number=n) for n in range(8)]
-    assert [len(batch) for batch in size.split(traces)] == [8]
+
+    def sizes() -> list[int]:
+        return [len(batch) for batch in size.split(traces)]
+
+    size = batches.BatchSize()
+    assert sizes() == [8]
     size.was_too_large(240_000)
-    assert [len(batch) for batch in size.split(traces)] == [4, 4]
+    assert sizes() == [4, 4]
     size = batches.BatchSize()
     for _ in range(20):
         size.was_not_answered()
-    assert [len(batch) for batch in size.split(traces)] == [1] * 8
+    assert sizes() == [1] * 8
     for _ in range(20):
-        size.was_taken()
-    assert [len(batch) for batch in size.split(traces)] == [8]
+        size.took(0.01)
+    assert sizes() == [8]
+
+
+def test_batches_of_a_slow_server_are_small():
+    """A program that waits for delivery sees how far it is after each, also within one round."""
+    size = batches.BatchSize()
+    split = size.split([trace_of(30, number=n) for n in range(1000)])
+    assert len(next(split)) == 13
+    size.took(2.0)
+    assert len(next(split)) == 13
+    size.took(10.0)
+    assert len(next(split)) == 7
+    for _ in range(5):
+        size.took(0.1)
+    assert len(next(split)) == 100
 
 
 def test_what_is_said_of_the_server(caplog):

@@ -27,11 +27,12 @@ _LOOK_SECONDS = 1.0
 _NO_ANSWER = "does not answer"  # as senders say it (sender/connection.py, collectors.py)
 _REASON_CHARACTERS = 200
 
-FLUSH_SECONDS = 30.0  # that flush() waits unless it is told otherwise
+#: That flush() waits without anything being delivered, unless it is told otherwise.
+FLUSH_SECONDS = 30.0
 
 
 def flush(
-    timeout_seconds: float = FLUSH_SECONDS,
+    timeout_seconds: float | None = None,
     *,
     accept_spooled: bool = False,
     everything: bool = False,
@@ -40,7 +41,8 @@ def flush(
     """Waits until all that has ended in this process is delivered.
 
     Args:
-        timeout_seconds: How long to wait at most.
+        timeout_seconds: How long to wait at most. None: as long as it takes, as MLflow does, unless nothing
+            at all is delivered for ``FLUSH_SECONDS``.
         accept_spooled: Also be content when the server does not answer and everything is safe in
             segments on disk (what an exiting process waits for).
         everything: Wait for all destinations alike. Otherwise, of those that traces do not go to any more, or
@@ -94,12 +96,13 @@ def _place_of(uri: str | None) -> str | None:
 
 
 def _flush(
-    timeout_seconds: float, accept_spooled: bool, everything: bool, only: str | None
+    timeout_seconds: float | None, accept_spooled: bool, everything: bool, only: str | None
 ) -> bool:
     _core.end_abandoned()
     if environment.sender_mode() == "none":
         return True
-    deadline = clock.monotonic() + timeout_seconds
+    wait_seconds = FLUSH_SECONDS if timeout_seconds is None else timeout_seconds
+    deadline = clock.monotonic() + wait_seconds
     supervisor.recover()
     goals = []
     reachable = True
@@ -117,9 +120,12 @@ def _flush(
         goals.append(_Goal(ring, progress.head, progress.spilled, accepts))
     pause = 0.001
     looked = clock.monotonic()
+    delivered = [goal.delivered() for goal in goals]
     while goals:
         goals = [goal for goal in goals if not goal.is_reached()]
         now = clock.monotonic()
+        if timeout_seconds is None and delivered != (delivered := [g.delivered() for g in goals]):
+            deadline = now + wait_seconds
         if not goals or now >= deadline:
             break
         if now - looked >= STARTING_SECONDS:
@@ -140,6 +146,11 @@ class _Goal(NamedTuple):
     head: int  # the position that is to be delivered
     spilled: int  # the number of spilled records that are to be delivered
     accept_spooled: bool
+
+    def delivered(self) -> tuple[int, int]:
+        """How far delivery is: a position of the ring, and a number of spilled records."""
+        progress = self.ring.progress()
+        return (0, 0) if progress is None else (progress.delivered, progress.spill_delivered)
 
     def is_reached(self) -> bool:
         progress = self.ring.progress()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
 
 _BATCH_SPANS = 2000
 _BATCH_BYTES = 4 << 20
 _BATCH_TRACES = 100
+_FIRST_SHARE = 1 / 8  # of a batch to a server of which nobody knows yet how slow it is
 _LEAST_SHARE = 1 / 128
+_QUICK_SECONDS = 1.0  # that a batch takes which may be larger next time
+_SLOW_SECONDS = 4.0  # and one that is too large: a program that waits sees how far it is after each
 _LEAST_BYTES = 16 << 10
 
 
@@ -16,11 +21,14 @@ class BatchSize:
 
     def __init__(self) -> None:
         self._bytes = _BATCH_BYTES
-        self._share = 1.0  # of the usual size, where the server is slow
+        self._share = _FIRST_SHARE  # of the usual size, where the server is slow
 
-    def was_taken(self) -> None:
-        """The server took a request: batches of a slow server grow again."""
-        self._share = min(self._share * 2, 1.0)
+    def took(self, seconds: float) -> None:
+        """The server took a batch, in so many seconds."""
+        if seconds < _QUICK_SECONDS:
+            self._share = min(self._share * 2, 1.0)
+        elif seconds > _SLOW_SECONDS:
+            self._share = max(self._share / 2, _LEAST_SHARE)
 
     def was_not_answered(self) -> None:
         """The server did not answer, perhaps because of the size."""
@@ -30,26 +38,24 @@ class BatchSize:
         """The server refused this many bytes at a time."""
         self._bytes = max(min(self._bytes, size // 2), _LEAST_BYTES)
 
-    def split(self, traces: list[TraceBuffer]) -> list[list[TraceBuffer]]:
-        """The traces in batches, in their order."""
-        max_traces, max_spans = _BATCH_TRACES * self._share, _BATCH_SPANS * self._share
-        max_bytes = min(int(_BATCH_BYTES * self._share), self._bytes)
-        batches: list[list[TraceBuffer]] = []
+    def split(self, traces: list[TraceBuffer]) -> Iterator[list[TraceBuffer]]:
+        """The traces in batches, in their order; each as large as is right when it is asked for."""
+        batch: list[TraceBuffer] = []
         spans = size = 0
         for trace in traces:
             trace_size = trace.size()
-            if (
-                not batches
-                or len(batches[-1]) >= max_traces
-                or spans + len(trace.spans) > max_spans
-                or size + trace_size > max_bytes
+            if batch and (
+                len(batch) >= _BATCH_TRACES * self._share
+                or spans + len(trace.spans) > _BATCH_SPANS * self._share
+                or size + trace_size > min(int(_BATCH_BYTES * self._share), self._bytes)
             ):
-                batches.append([])
-                spans = size = 0
-            batches[-1].append(trace)
+                yield batch
+                batch, spans, size = [], 0, 0
+            batch.append(trace)
             spans += len(trace.spans)
             size += trace_size
-        return batches
+        if batch:
+            yield batch
 
 
 def by_experiment(

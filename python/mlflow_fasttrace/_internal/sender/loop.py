@@ -26,6 +26,10 @@ from mlflow_fasttrace._internal.spool.ring_states import ServerState
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
+#: After so much of a round programs hear how far it is. A shorter one is whole before they go on and end, where a
+#: sender may end with them (a container).
+_SAY_AFTER_SECONDS = 10.0
+
 
 class Delivery(Protocol):
     """How traces go to one kind of destination."""
@@ -180,12 +184,19 @@ class Sender:
 
     def _send(self, traces: list[TraceBuffer]) -> int:
         sent = 0
+        said = time.monotonic()
         try:
             for batch in self.delivery.size.split(traces):
                 self.intake.beat()
+                began = time.monotonic()
                 self.delivery.deliver(batch)
+                now = time.monotonic()
+                self.delivery.size.took(now - began)
                 self.availability.took_a_batch()
                 sent += len(batch)
+                if now - said >= _SAY_AFTER_SECONDS:
+                    self.intake.settle()  # a flush goes on waiting as long as it sees this
+                    said = now
         except Unavailable as reason:
             self._interrupted(reason)
         except Exception as error:

@@ -118,7 +118,6 @@ class SpanRequests:
         target.destination.send_spans(target.experiment_id, records, exact=exact)
         self._verdicts.took()
         self._verdicts.is_let_in()
-        self._size.was_taken()
         self._canary.remember(target, traces)
 
     def _send_halves(self, target: Target, traces: list[TraceBuffer], *, exact: bool) -> None:
