@@ -40,7 +40,7 @@ demo: $(STAMPS)/built
 	$(BIN)/python examples/rag_pipeline.py
 
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
-	$(BIN)/python -m pytest -n 4 -m "not long" --durations 25
+	$(BIN)/python -m pytest -n 3 -m "not long" --durations 25
 
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow
 	$(BIN)/python -m pytest -n 3 --timeout 3000 --durations 40

@@ -11,7 +11,7 @@ from support.processes import run_programs
 from support.spools import clean_up
 from support.traces import described, traces_of
 
-#: All programs run before the first test, in four processes, on a machine that has other tests to run.
+#: All programs run before the first test, two ways at a time, on a machine that has other tests to run.
 pytestmark = pytest.mark.timeout(900)
 
 #: The experiment that `destinations` sends traces to.
@@ -20,7 +20,7 @@ ELSEWHERE = "elsewhere"
 
 @pytest.fixture(scope="module")
 def runs(server, tmp_path_factory, request):
-    """By way, the run of the programs that are asked for; all ways at the same time."""
+    """By way, the run of the programs that are asked for; two at a time."""
     items = [item for item in request.session.items if item.parent is request.node]
     asked_for = {item.callspec.params["name"] for item in items if hasattr(item, "callspec")}
     if len(items) > sum(hasattr(item, "callspec") for item in items):
@@ -43,7 +43,7 @@ def runs(server, tmp_path_factory, request):
     wanted = {"pure", "core", "installed"}
     if any("slow" in item.fixturenames for item in items):
         wanted.add("slow")
-    with ThreadPoolExecutor(len(ways)) as pool:
+    with ThreadPoolExecutor(2) as pool:
         yield {
             way: pool.submit(run_programs, module, server.uri, way, *names, **environment)
             for way, (module, environment) in ways.items()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from support import fuzzing
 
-SECONDS = 3
+SECONDS = 1
 
 
 @pytest.fixture(scope="module", autouse=True)

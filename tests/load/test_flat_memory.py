@@ -16,7 +16,7 @@ import pytest
 from mlflow_fasttrace._internal.seams import apply
 from programs.public_calls import CASES, ELSEWHERE, INSTALLED_CASES
 from support.processes import module_path
-from support.pythons import OWN_VERSION, VERSIONS, modules_without_mlflow, python_without_mlflow
+from support.pythons import EACH_VERSION, OWN_VERSION, modules_without_mlflow, python_without_mlflow
 
 #: The C library then says exactly what is allocated: nothing is kept in a thread's cache, or apart.
 EXACT = "glibc.malloc.tcache_count=0:glibc.malloc.mmap_threshold=1073741824"
@@ -55,7 +55,7 @@ def leaks(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-OTHER_VERSIONS = [version for version in VERSIONS if version != OWN_VERSION]
+OTHER_VERSIONS = [version for version in EACH_VERSION if version.values != (OWN_VERSION,)]
 MLFLOW = {"PUBLIC_CALLS_OF": "mlflow"}
 
 

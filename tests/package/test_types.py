@@ -76,7 +76,7 @@ def pyright(folder: Path) -> set[Finding]:
     }
 
 
-@pytest.mark.parametrize("checker", [mypy, pyright])
+@pytest.mark.parametrize("checker", [pytest.param(mypy, marks=pytest.mark.long), pyright])
 def test_a_checker_finds_what_it_finds_in_mlflow(folders, checker):
     pure, ours = (checker(folder) for folder in folders)
     # Where a message names the module, it is this package's.

@@ -8,7 +8,7 @@ import sys
 import zipfile
 
 import pytest
-from support.pythons import VERSIONS, pip_install, venv_of
+from support.pythons import EACH_VERSION, pip_install, venv_of
 
 
 def test_the_wheel_is_tagged_for_every_python(wheel):
@@ -88,7 +88,7 @@ print("ran on", sys.version_info[:2])
 """
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 def test_the_wheel_runs_on_this_python(wheel, own_spool, tmp_path, version):
     python = venv_of(version, tmp_path / "venv")
     pip_install(python, "platformdirs>=4")

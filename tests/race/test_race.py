@@ -13,7 +13,7 @@ from support.processes import ROOT
 
 @pytest.mark.skipif(not fuzzing.can_build(), reason="there is no clang, or no shared libpython")
 @pytest.mark.parametrize(
-    "seconds", [4, pytest.param(60, marks=pytest.mark.long)], ids=["briefly", "long"]
+    "seconds", [2, pytest.param(60, marks=pytest.mark.long)], ids=["briefly", "long"]
 )
 def test_program_and_sender_do_not_race(seconds):
     program = fuzzing.compile_with_core(

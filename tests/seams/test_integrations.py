@@ -35,7 +35,7 @@ CORE = {
     "openai",
 }
 #: Of them, those that are run by ``make test-long`` only.
-CORE_LONG = {"langgraph_inline"}
+CORE_LONG = {"agents", "autogen", "dspy", "langgraph_inline", "llama_index"}
 #: Frameworks in .venv-integrations-more, or in a venv of their own; run by ``make test-long`` only.
 MORE = {
     "ag2",

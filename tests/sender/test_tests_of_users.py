@@ -11,6 +11,7 @@ import mlflow_fasttrace as fasttrace
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow_fasttrace._internal.recording import deferred_starts, supervisor as module
 from mlflow_fasttrace._internal.recording.rings import rings
+module.STARTING_SECONDS = 60.0  # that a sender may take until it is seen, on a slow machine
 {prepare}
 supervisor = module.supervisor
 SqlAlchemyStore("sqlite:///" + os.path.abspath("empty.db"), ".")

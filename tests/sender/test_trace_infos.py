@@ -171,7 +171,7 @@ FILLERS = {"text": "ü" * 600_000, "words": ["word"] * 220_000}
 def test_what_is_shown_of_large_values_is_what_their_text_would_show(role, filler):
     name = "mlflow.spanInputs" if role == "user" else "mlflow.spanOutputs"
     more = {"filler": FILLERS[filler]}
-    for small in SMALL:
+    for small in SMALL if filler == "text" else SMALL[::4]:
         for large in ({**small, **more}, {**more, **small}):
             text = json.dumps(large, ensure_ascii=False)
             record = made_records.span_record(attributes={name: large})

@@ -4,12 +4,11 @@ themselves and record into a ring that no sender drains."""
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
-from support.processes import TESTS
-from support.pythons import VERSIONS, interpreter, modules_without_mlflow
+from support.processes import TESTS, run_to_its_end
+from support.pythons import EACH_VERSION, VERSIONS, interpreter, modules_without_mlflow
 
 PROGRAMS = sorted(
     path.stem
@@ -23,7 +22,7 @@ def without_mlflow(tmp_path_factory) -> str:
     return modules_without_mlflow(tmp_path_factory.mktemp("site"))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_program_finds_nothing_wrong(name, version, without_mlflow, own_spool, tmp_path):
     run(name, version, without_mlflow, tmp_path)
@@ -56,12 +55,9 @@ def run(name: str, version: str, modules: str, folder: Path, seconds: int | None
     }
     if seconds is not None:
         environment["SOUNDNESS_SECONDS"] = str(seconds)
-    result = subprocess.run(
+    result = run_to_its_end(
         [python, "-X", "dev", "-W", "ignore::ResourceWarning", "-m", f"programs.soundness.{name}"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=(seconds or 0) + 170,
+        (seconds or 0) + 150,
         cwd=folder,
         env=environment,
     )

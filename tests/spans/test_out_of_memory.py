@@ -17,11 +17,8 @@ from pathlib import Path
 
 import pytest
 from programs.public_calls import CASES, ELSEWHERE, INSTALLED_CASES, public_names
-from support.processes import module_path, run_module
+from support.processes import module_path, run_module, run_to_its_end
 from support.pythons import VERSIONS, modules_without_mlflow, python_without_mlflow
-
-#: The others in between are a long test.
-OLDEST_AND_NEWEST = (VERSIONS[0], VERSIONS[-1])
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +38,9 @@ def without_mlflow(tmp_path_factory) -> str:
 def faults(case: str, python: str, path: str, library: Path, **environment: str) -> list[str]:
     """What goes wrong in a case on a Python whose PYTHONPATH is ``path``."""
     with tempfile.NamedTemporaryFile("r") as progress:
-        result = subprocess.run(
-            [python, "-m", "programs.out_of_memory", case, progress.name],
-            capture_output=True,
-            text=True,
-            timeout=150,
+        result = run_to_its_end(
+            [python, "-X", "faulthandler", "-m", "programs.out_of_memory", case, progress.name],
+            150,
             env={
                 **os.environ,
                 "PYTHONPATH": path,
@@ -65,18 +60,16 @@ def faults(case: str, python: str, path: str, library: Path, **environment: str)
     return found
 
 
-@pytest.mark.parametrize("version", OLDEST_AND_NEWEST)
+#: The others are a long test.
+ONE_VERSION = [
+    pytest.param(version, marks=() if version == VERSIONS[0] else pytest.mark.long)
+    for version in VERSIONS
+]
+
+
+@pytest.mark.parametrize("version", ONE_VERSION)
 @pytest.mark.parametrize("case", [name for name, case in CASES.items() if not case.needs_mlflow])
 def test_a_failed_allocation_costs_no_more_than_the_call(library, without_mlflow, case, version):
-    assert faults(case, python_without_mlflow(version), without_mlflow, library) == []
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("version", [v for v in VERSIONS if v not in OLDEST_AND_NEWEST])
-@pytest.mark.parametrize("case", [name for name, case in CASES.items() if not case.needs_mlflow])
-def test_a_failed_allocation_costs_no_more_on_the_pythons_in_between(
-    library, without_mlflow, case, version
-):
     assert faults(case, python_without_mlflow(version), without_mlflow, library) == []
 
 

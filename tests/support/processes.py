@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
@@ -55,15 +57,46 @@ def module_path() -> str:
     return os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
 
 
+def run_to_its_end(
+    command: list[str], seconds: float, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program.
+
+    Args:
+        command: Of a Python that shows where its threads are when it is aborted (``-X dev`` or
+            ``-X faulthandler``).
+        seconds: How long it may take; then it is aborted.
+        options: Of ``subprocess.Popen``.
+
+    Returns:
+        What became of it, and what it printed.
+    """
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            out, err = process.communicate(timeout=30)
+            err += f"\nIt was aborted: it ran for {seconds:g} seconds."
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
 def run_module(
     module: str, *arguments: str, seconds: float = 800.0, **environment: str
 ) -> subprocess.CompletedProcess:
     """Runs a module of tests/programs where the test is, which must end well."""
-    result = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
+    result = run_to_its_end(
+        [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
+        seconds,
         env={**os.environ, **environment, "PYTHONPATH": module_path()},
     )
     assert result.returncode == 0, result.stderr
