@@ -78,7 +78,7 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
     """
     if not flush.flush():
         log.warn(
-            f"Nothing has been delivered for {flush.FLUSH_SECONDS:g} s: {flush.what_waits()}. "
+            f"Not everything is delivered yet: {flush.what_waits()}. "
             "This process goes on, and so does delivery."
         )
 

@@ -193,11 +193,20 @@ def test_batches_of_a_slow_server_are_small():
     assert len(next(split)) == 13
     size.took(2.0)
     assert len(next(split)) == 13
-    size.took(10.0)
-    assert len(next(split)) == 7
     for _ in range(5):
         size.took(0.1)
     assert len(next(split)) == 100
+    size.took(10.0)
+    assert len(next(split)) == 50
+    for _ in range(5):
+        size.took(10.0)
+    assert len(next(split)) == 13
+    for _ in range(20):
+        size.was_not_answered()
+    assert len(next(split)) == 1
+    for _ in range(5):
+        size.took(10.0)
+    assert len(next(split)) == 13
 
 
 def test_what_is_said_of_the_server(caplog):

@@ -124,7 +124,8 @@ def _flush(
     while goals:
         goals = [goal for goal in goals if not goal.is_reached()]
         now = clock.monotonic()
-        if timeout_seconds is None and delivered != (delivered := [g.delivered() for g in goals]):
+        before, delivered = delivered, [goal.delivered() for goal in goals]
+        if timeout_seconds is None and delivered != before:
             deadline = now + wait_seconds
         if not goals or now >= deadline:
             break

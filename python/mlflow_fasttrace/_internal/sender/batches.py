@@ -11,8 +11,8 @@ _BATCH_BYTES = 4 << 20
 _BATCH_TRACES = 100
 _FIRST_SHARE = 1 / 8  # of a batch to a server of which nobody knows yet how slow it is
 _LEAST_SHARE = 1 / 128
-_QUICK_SECONDS = 1.0  # that a batch takes which may be larger next time
-_SLOW_SECONDS = 4.0  # and one that is too large: a program that waits sees how far it is after each
+#: Of a batch that is too large: a program that waits sees how far delivery is behind each.
+_SLOW_SECONDS = 4.0
 _LEAST_BYTES = 16 << 10
 
 
@@ -24,11 +24,12 @@ class BatchSize:
         self._share = _FIRST_SHARE  # of the usual size, where the server is slow
 
     def took(self, seconds: float) -> None:
-        """The server took a batch, in so many seconds."""
-        if seconds < _QUICK_SECONDS:
+        """The server took a batch, in so many seconds. However slow it is, batches do not stay smaller than the
+        first: several requests at once are what a slow server takes the most by."""
+        if seconds < _SLOW_SECONDS / 2 or self._share < _FIRST_SHARE:
             self._share = min(self._share * 2, 1.0)
         elif seconds > _SLOW_SECONDS:
-            self._share = max(self._share / 2, _LEAST_SHARE)
+            self._share = max(self._share / 2, _FIRST_SHARE)
 
     def was_not_answered(self) -> None:
         """The server did not answer, perhaps because of the size."""

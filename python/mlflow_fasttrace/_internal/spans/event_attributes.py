@@ -34,9 +34,8 @@ def recorded(attributes: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-_DEEPEST = (
-    201  # levels, the attributes themselves the first; beyond, a text stands for what is below
-)
+#: In levels, of which the attributes themselves are the first; beyond, a text stands for what is below.
+_DEEPEST = 201
 
 
 def _recorded_value(value: Any, around: list[int]) -> Any:
