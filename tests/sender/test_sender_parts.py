@@ -123,6 +123,40 @@ def test_only_suspects_fail(canary):
         assert judge.before_the_server_is_back([trace, other]) == [other]
 
 
+@pytest.mark.parametrize("took_before", [True, False])
+def test_only_suspects_fail_of_a_server_that_must_not_be_asked(took_before):
+    judge = Verdicts(None)
+    judge.begin_round()
+    judge.begin_batch()
+    if took_before:
+        judge.took()
+    judge.begin_batch()
+    trace = trace_of(100)
+    trace.schedule.tries = 1
+    judge.failed(trace, TransientError("500"))
+    if took_before:
+        judge.judge(never_asked)
+        assert trace.schedule.failures == 1
+        judge.begin_round()
+        judge.begin_batch()
+        judge.failed(trace, TransientError("500"))
+    with pytest.raises(Unavailable):
+        judge.judge(never_asked)
+
+
+def test_a_batch_of_what_is_forbidden_says_nothing_of_a_server_that_took_another():
+    judge = Verdicts(never_asked)
+    judge.begin_round()
+    judge.begin_batch()
+    judge.took()
+    judge.begin_batch()
+    judge.forbade(trace_of(100), Forbidden("403", kind=403))
+    assert judge.takes_others()
+    judge.begin_round()
+    judge.begin_batch()
+    assert not judge.takes_others()
+
+
 def test_three_forbidden_stand_for_their_experiment_until_it_is_let_in():
     judge = Verdicts(never_asked)
     judge.begin_batch()

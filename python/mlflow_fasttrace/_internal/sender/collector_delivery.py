@@ -72,7 +72,7 @@ class CollectorDelivery:
         dead_letters: DeadLetters,
     ):
         self.size = BatchSize()
-        self.verdicts = Verdicts(canary_is_taken=lambda: False)
+        self.verdicts = Verdicts(canary_is_taken=None)
         self._uri = uri
         self._assembler = assembler
         self._acknowledgements = acknowledgements

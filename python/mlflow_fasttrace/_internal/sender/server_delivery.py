@@ -132,7 +132,7 @@ class ServerDelivery:
                     self._dead_letters.set_aside(trace, reason)
         verdicts.judge(self._give_up)
         if verdicts.forbidden is not None:
-            if not verdicts.accepted:
+            if not verdicts.takes_others():
                 raise verdicts.forbidden
             self._availability.log(verdicts.forbidden)
 

@@ -86,13 +86,14 @@ class Verdicts:
     """What came of the requests of a batch, and what follows for its traces.
 
     Args:
-        canary_is_taken: Whether the server takes what it took before; False where that cannot be
-            asked.
+        canary_is_taken: Whether the server takes what it took before; False where there is nothing
+            that it took. None: it must not be asked, and what it took before in the round counts.
     """
 
-    def __init__(self, canary_is_taken: Callable[[], bool]):
+    def __init__(self, canary_is_taken: Callable[[], bool] | None):
         self.accepted = 0  # requests of the batch
         self.forbidden: Forbidden | None = None  # the last such answer in the batch
+        self._took_before = False  # whether it took anything in the round, before the batch
         self._failures: list[Failure] = []  # in the batch
         # Among the requests of one kind for one experiment, in the batch:
         self._forbidden = 0
@@ -103,10 +104,12 @@ class Verdicts:
     def begin_round(self) -> None:
         """Traces that are due are about to be sent."""
         self._only_suspects_failed = False
+        self._took_before = False
         self.accepted = 0
 
     def begin_batch(self) -> None:
         """A batch is about to be sent."""
+        self._took_before |= self.accepted > 0
         self.accepted = 0
         self.forbidden = None
         self._failures = []
@@ -154,6 +157,11 @@ class Verdicts:
         self.forbidden = reason
         for trace in undecided(traces):
             wait_for_permission(trace)
+
+    def takes_others(self) -> bool:
+        """Whether the server has taken anything in the round. What it forbids comes last in a round, and may be all
+        that there is in a batch."""
+        return self.accepted > 0 or self._took_before
 
     # ---- what the server failed at ----
 
@@ -203,7 +211,8 @@ class Verdicts:
             Unavailable: the server takes nothing, or nobody knows.
         """
         fresh = any(failure.trace.schedule.tries == 1 for failure in self._failures)
-        if fresh or not self._canary_is_taken():
+        ask = self._canary_is_taken
+        if fresh or not (self._took_before if ask is None else ask()):
             self._only_suspects_failed = not fresh
             raise Unavailable(str(self._failures[-1].reason), kind=TransientError)
         self.accepted += 1
