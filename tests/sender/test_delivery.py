@@ -167,6 +167,32 @@ def test_all_arrives_by_a_thread_or_a_later_sender(server, own_spool, run_progra
     assert_all_there(server.uri, f"by {mode}", 5)
 
 
+#: Sender processes do this before all else, until a thread stands in for them.
+SENDERS_DO = """
+from pathlib import Path
+from mlflow_fasttrace._internal.recording import supervisor
+from mlflow_fasttrace._internal.recording.rings import rings
+Path("sitecustomize.py").write_text(f'''
+import os, time
+def stand_still():
+    while os.path.exists("/proc/{{os.getpid()}}"):
+        time.sleep(0.01)
+if "MLFLOW_FASTTRACE_AGENT_PATH" in os.environ:
+    {}
+''')
+os.environ["PYTHONPATH"] = os.getcwd() + os.pathsep + os.environ.get("PYTHONPATH", "")
+supervisor.STARTS_SECONDS = 0.1
+supervisor.STARTING_SECONDS = 0.05
+supervisor.BEGINS_SECONDS = 1.0
+root(-1)
+(ring,) = rings.in_use.values()
+deadline = time.monotonic() + 60
+while not supervisor.supervisor._threads:
+    assert time.monotonic() < deadline
+    supervisor.supervisor.ensure_sender(ring)
+    time.sleep(0.01)
+"""
+
 #: What makes it impossible to start a sender process, and the beginning of the line that says so.
 NO_PROCESS = {
     "embedded": (
@@ -188,20 +214,12 @@ sys.addaudithook(forbid)
         "No sender process could be started ([Errno 1] no processes here)",
     ),
     "in vain": (
-        """
-from mlflow_fasttrace._internal.recording import supervisor
-from mlflow_fasttrace._internal.recording.rings import rings
-open("sitecustomize.py", "w").write("import os\\n'MLFLOW_FASTTRACE_AGENT_PATH' in os.environ and os._exit(1)")
-os.environ["PYTHONPATH"] = os.getcwd() + os.pathsep + os.environ.get("PYTHONPATH", "")
-supervisor.STARTS_SECONDS = 0.1
-supervisor.STARTING_SECONDS = 0.05
-root(-1)
-(ring,) = rings.in_use.values()
-for _ in range(4):
-    supervisor.supervisor.ensure_sender(ring)
-    time.sleep(0.1)
-""",
+        SENDERS_DO.format("os._exit(1)"),
         "Sender processes end as soon as they begin",
+    ),
+    "for ever": (
+        SENDERS_DO.format("stand_still(); os._exit(1)"),
+        "No sender process has begun within 1 s",
     ),
 }
 

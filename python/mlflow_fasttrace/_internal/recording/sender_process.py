@@ -84,6 +84,27 @@ def start(spool: Spool, uri: str) -> None:
         os.close(output)
 
 
+def is_running(spool: Spool) -> bool:
+    """Whether a process of this spool's sender is there, be it that it has not come to its lock yet. Looks at every
+    process that there is."""
+    try:
+        names = os.listdir("/proc")
+    except OSError as error:
+        let_pass(error)
+        return False
+    return any(name.isdigit() and _is_sender(name, spool) for name in names)
+
+
+def _is_sender(pid: int | str, spool: Spool) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            arguments = file.read().split(b"\0")
+    except OSError as error:  # it has ended, or is no process here
+        let_pass(error)
+        return False
+    return arguments[-3:-1] == [os.fsencode(spool.folder), os.fsencode(spool.rings)]
+
+
 def signal_sender(pid: int, spool: Spool, number: int) -> bool:
     """Sends a spool's sender a signal. A lock says what process has it where that runs, which may be a container
     with process ids of its own: what has the number here gets it only if it is that sender.
@@ -93,15 +114,13 @@ def signal_sender(pid: int, spool: Spool, number: int) -> bool:
     """
     process = _held(pid)
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            arguments = file.read().split(b"\0")
-        if arguments[-3:-1] != [os.fsencode(spool.folder), os.fsencode(spool.rings)]:
+        if not _is_sender(pid, spool):
             return False
         if process is not None:
             signal.pidfd_send_signal(process, number)
         else:
             os.kill(pid, number)
-    except OSError as error:  # it has ended, or is no process here
+    except OSError as error:  # it has ended
         let_pass(error)
         return False
     finally:

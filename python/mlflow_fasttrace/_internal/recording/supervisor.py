@@ -27,6 +27,8 @@ STARTING_SECONDS = 1.0
 _STARTS_IN_VAIN = 3
 STARTS_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 20.0  # between two starts
+#: For which a sender that runs may be on its way to its lock, on a machine that has much else to do.
+BEGINS_SECONDS = 60.0
 _HELP_SECONDS = 5.0  # that a thread tries to deliver in a sender's place
 
 
@@ -83,7 +85,9 @@ class Supervisor:
             else:
                 self._silences.end_if_silent(running.pid, ring, spool)
                 return
-        elif mode == "process" and (self.is_starting(spool) or self._deferred.defers(ring, spool)):
+        elif mode == "process" and (
+            self.is_starting(spool) or self._deferred.defers(ring, spool) or self._begins(spool)
+        ):
             return
         if mode == "process" and (why_not := self._cannot_spawn(spool)) is None:
             try:
@@ -191,15 +195,28 @@ class Supervisor:
         """Why this program starts no sender process; None: it does."""
         if (reason := sender_process.why_none_can_be()) is not None:
             return reason
+        if not self._starts_in_vain(spool):
+            return None
+        if sender_process.is_running(spool):
+            return f"No sender process has begun within {BEGINS_SECONDS:.0f} s ({spool.log} may say why)"
+        return f"Sender processes end as soon as they begin ({spool.log} says why)"
+
+    def _starts_in_vain(self, spool: Spool) -> bool:
+        """Whether several were started and none has had its lock; else they do begin, and something ends them."""
         starts = self._starts.get(spool.name)
-        if (
+        return (
             starts is not None
             and starts.number >= _STARTS_IN_VAIN
             and clock.monotonic() - starts.first >= STARTS_SECONDS
-            and named_in(spool) == starts.named  # else they do begin, and something ends them
-        ):
-            return f"Sender processes end as soon as they begin ({spool.log} says why)"
-        return None
+            and named_in(spool) == starts.named
+        )
+
+    def _begins(self, spool: Spool) -> bool:
+        """Whether, of several that were started and have not come to the lock, one still may."""
+        if not self._starts_in_vain(spool):
+            return False
+        waited = clock.monotonic() - self._starts[spool.name].first
+        return waited < BEGINS_SECONDS and sender_process.is_running(spool)
 
     def _spawn(self, spool: Spool, ring: Ring) -> None:
         ring.credentials_of_sender = spool_for(ring.uri).credentials
