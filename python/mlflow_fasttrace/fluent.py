@@ -18,7 +18,7 @@ from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.config.uris import why_no_store
-from mlflow_fasttrace._internal.recording import destination
+from mlflow_fasttrace._internal.recording import destination, experiments
 from mlflow_fasttrace._internal.spans import entities, wrappers
 from mlflow_fasttrace._internal.spans.entities import RootOptions
 from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN, NO_OP_SPAN_TRACE_ID, NoOpSpan
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
 
     from mlflow_fasttrace._core import LiveSpan, SpanScope
+    from mlflow_fasttrace._internal.recording.experiments import FoundExperiment
 
 #: Tags that only MLflow itself sets (``IMMUTABLE_TAGS`` of its store).
 IMMUTABLE_TAGS = frozenset(
@@ -640,7 +641,7 @@ def _server_answers(uri: str) -> bool:
 
 def set_experiment(
     experiment_name: str | None = None, experiment_id: str | None = None, **options: Any
-) -> Experiment | _UnresolvedExperiment:
+) -> Experiment | FoundExperiment | _UnresolvedExperiment:
     """Set the experiment that traces (and runs) go to, and make it if it is missing.
 
     Where the server cannot be reached the name is remembered, traces are recorded, and the sender makes the
@@ -652,7 +653,8 @@ def set_experiment(
         **options: Others of ``mlflow.set_experiment``: ``trace_location``.
 
     Returns:
-        The ``mlflow.entities.Experiment``; one that knows its name alone where the server cannot be reached.
+        The ``mlflow.entities.Experiment``, for which MLflow is imported as soon as more than its name and id are
+        asked for; one that knows its name alone where the server cannot be reached.
 
     Raises:
         MlflowException: neither or both of name and id are given, or the server refuses.
@@ -675,6 +677,10 @@ def set_experiment(
             )
             destination.set_experiment(name=experiment_name)
             return _UnresolvedExperiment(experiment_name)
+    if not options:
+        found = experiments.choose(uri, experiment_name, experiment_id)
+        if found is not None:
+            return found
     experiment = pure_mlflow("set_experiment")(
         experiment_name=experiment_name, experiment_id=experiment_id, **options
     )

@@ -160,6 +160,11 @@ def experiment_name() -> str | None:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or None
 
 
+def set_experiment_id(experiment_id: str) -> None:
+    """Sets ``MLFLOW_EXPERIMENT_ID``, as MLflow does, so that child processes inherit it."""
+    os.environ["MLFLOW_EXPERIMENT_ID"] = experiment_id
+
+
 def experiment_id() -> str | None:
     """``MLFLOW_EXPERIMENT_ID``, without what a file of it may bring."""
     return _text("MLFLOW_EXPERIMENT_ID")

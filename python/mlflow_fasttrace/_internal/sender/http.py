@@ -126,6 +126,20 @@ class HttpDestination:
         found = found.get("experiment") if isinstance(found, dict) else None
         return self._id_in(_LOOK_UP_PATH, answer, found)
 
+    def experiment(self, *, name: str | None, experiment_id: str | None) -> dict[str, Any]:
+        """The fields of an experiment that is there, found by its name or its id.
+
+        Raises:
+            DeliveryError: it is not, or the server does not say.
+            KeyError, TypeError: the answer is not MLflow's.
+        """
+        if name is not None:
+            answer = self._look_up(name)
+        else:
+            path = f"{_EXPERIMENTS_PATH}/get?experiment_id={quote(str(experiment_id), safe='')}"
+            answer = self._request(path, None, {}, "GET")
+        return self._checked(_EXPERIMENTS_PATH, answer).json()["experiment"]
+
     def _look_up(self, name: str) -> Answer:
         path = f"{_LOOK_UP_PATH}?experiment_name={quote(name, safe='')}"
         return self._request(path, None, {}, "GET")
@@ -185,11 +199,16 @@ def _access_to(uri: str) -> Access:
     Raises:
         Exception: of any kind; the settings cannot be used.
     """
-    if environment.signs_by_mlflow() or _has_plugins():
+    if needs_mlflow():
         from mlflow_fasttrace._internal.sender.mlflow_access import MlflowAccess
 
         return MlflowAccess(uri)
     return EnvironmentAccess(uri)
+
+
+def needs_mlflow() -> bool:
+    """Whether only MLflow's own client knows how servers are reached."""
+    return environment.signs_by_mlflow() or _has_plugins()
 
 
 def _has_plugins() -> bool:
