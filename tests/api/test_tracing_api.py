@@ -117,6 +117,75 @@ mlflow.flush_trace_async_logging()
     assert "mlflow.sourceRun" in trace.info.trace_metadata
 
 
+RUNS_IN_THREADS = """
+import threading
+import mlflow_fasttrace
+import mlflow as pure
+import {module} as mlflow
+{install}
+pure.set_tracking_uri({uri!r})
+pure.set_experiment({experiment!r})
+
+def record(name):
+    with mlflow.start_span(name):
+        pass
+
+def in_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+def with_a_run():
+    with pure.start_run(run_name="second"):
+        record("second")
+        with pure.start_run(run_name="inner", nested=True):
+            record("inner")
+        begun.set()
+        done.wait()
+
+begun, done = threading.Event(), threading.Event()
+with pure.start_run(run_name="first"):
+    other = threading.Thread(target=with_a_run)
+    other.start()
+    begun.wait()
+    record("first")
+    in_thread(lambda: record("second, of a thread without"))
+    done.set()
+    other.join()
+    in_thread(lambda: record("first, of a thread without"))
+record("none")
+mlflow.flush_trace_async_logging()
+"""
+
+
+@pytest.mark.parametrize("module", ["mlflow", "mlflow_fasttrace"])
+def test_a_trace_belongs_to_the_run_of_its_thread(run_program, server, module):
+    """Only where that has none, to the latest of another."""
+    experiment = f"runs of threads, {module}"
+    install = "mlflow_fasttrace.install()" if module == "mlflow" else ""
+    process = run_program(
+        RUNS_IN_THREADS.format(
+            module=module, install=install, uri=server.uri, experiment=experiment
+        )
+    )
+    assert process.returncode == 0, process.out + process.err
+    its = client(server.uri)
+    experiment_id = its.get_experiment_by_name(experiment).experiment_id
+    runs = {run.info.run_id: run.info.run_name for run in its.search_runs([experiment_id])}
+    traces = traces_of(server.uri, experiment)
+    assert {
+        trace.data.spans[0].name: runs.get(trace.info.trace_metadata.get("mlflow.sourceRun"))
+        for trace in traces
+    } == {
+        "second": "second",
+        "inner": "inner",
+        "first": "first",
+        "second, of a thread without": "second",
+        "first, of a thread without": "first",
+        "none": None,
+    }
+
+
 def test_attachments_are_uploaded(run, server):
     traces = run("""
 from mlflow.tracing.attachments import Attachment

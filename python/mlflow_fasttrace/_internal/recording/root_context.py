@@ -8,6 +8,7 @@ the environment unless something is active.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +99,7 @@ class RootContext:
         if fluent is not None and self._fluent is not fluent and patching.is_loading(fluent):
             fluent = None
         if fluent is not None:
-            if _in_any_thread(fluent._active_run_stack, bool) and (
-                run := fluent._get_latest_active_run()
-            ):
+            if _in_any_thread(fluent._active_run_stack, bool) and (run := _active_run(fluent)):
                 metadata["mlflow.sourceRun"] = run.info.run_id
                 if experiment_id is None and not destination.location():
                     experiment_id = run.info.experiment_id
@@ -134,6 +133,16 @@ class RootContext:
         if experiment_id is not None:
             encoded = _encoded(experiment_id) or destination.encode_for(experiment_id)
         return encoded, metadata or None, tags or None, whole
+
+
+def _active_run(fluent: Any) -> Any:
+    """The run that a trace belongs to: the innermost of this thread; without one, the latest of any thread, which may
+    have begun this one. MLflow's traces belong to the latest run also where their own thread has another."""
+    runs = vars(fluent._active_run_stack).get(_VALUES_OF_THREADS)
+    # Only a thread that had one is asked for it: the answer keeps an entry for every thread that is asked.
+    if (runs is None or runs.get(threading.get_ident())) and (run := fluent.active_run()):
+        return run
+    return fluent._get_latest_active_run()
 
 
 def _in_any_thread(variable: Any, holds: Callable[[Any], bool]) -> bool:
