@@ -58,7 +58,8 @@ _disabling: set[object] = set()
 
 
 def disable() -> None:
-    """Stop recording, in the whole process. Spans that are open go on to their end.
+    """Stop recording, in the whole process, until ``enable()`` or ``reset()``. Spans that are open go on to their
+    end.
 
     Example:
         >>> import mlflow_fasttrace as mlflow
@@ -316,7 +317,6 @@ def set_destination(
         return
     experiment_id = destination.experiment_id
     set_location(None if experiment_id is None else str(experiment_id), context_local=context_local)
-    _core.set_enabled(True)
 
 
 def reset() -> None:
@@ -330,9 +330,14 @@ def reset() -> None:
         >>> mlflow.tracing.is_tracing_enabled()
         True
     """
+    forget()
+    _core.set_enabled(True)
+
+
+def forget() -> None:
+    """Do what ``reset()`` does, but leave tracing off where it is."""
     set_location(None)
     _use_span_processors([])
-    _core.set_enabled(True)
     reset_destination()
 
 

@@ -53,6 +53,51 @@ with mlflow.start_span("kept"):
     assert traces["kept"].info.state.value == "OK"
 
 
+OFF_FOR_GOOD = """
+import mlflow_fasttrace
+import {module} as mlflow
+{install}
+import mlflow.tracing
+from mlflow.entities import MlflowExperimentLocation
+mlflow.set_tracking_uri({uri!r})
+experiment = mlflow.set_experiment({experiment!r})
+
+def goes_on(change):
+    for _ in range(2):
+        mlflow.tracing.disable()
+        change()
+        with mlflow.start_span("off") as span:
+            pass
+        assert span.trace_id == "MLFLOW_NO_OP_SPAN_TRACE_ID", change
+        mlflow.tracing.enable()
+        with mlflow.start_span("on") as span:
+            pass
+        assert span.trace_id != "MLFLOW_NO_OP_SPAN_TRACE_ID", change
+
+goes_on(lambda: mlflow.set_tracking_uri("http://127.0.0.1:9"))
+mlflow.set_tracking_uri({uri!r})
+goes_on(lambda: mlflow.set_experiment({experiment!r}))
+goes_on(lambda: mlflow.set_experiment(experiment_id=experiment.experiment_id))
+goes_on(lambda: mlflow.tracing.set_destination(MlflowExperimentLocation(experiment.experiment_id)))
+goes_on(lambda: mlflow.tracing.configure(span_processors=[]))
+mlflow.tracing.disable()
+mlflow.tracing.reset()
+with mlflow.start_span("on") as span:
+    pass
+assert span.trace_id != "MLFLOW_NO_OP_SPAN_TRACE_ID"
+"""
+
+
+@pytest.mark.parametrize("module", ["mlflow", "mlflow_fasttrace"])
+def test_what_is_switched_off_stays_off(run_program, server, module):
+    install = "mlflow_fasttrace.install()" if module == "mlflow" else ""
+    text = OFF_FOR_GOOD.format(
+        module=module, install=install, uri=server.uri, experiment=f"off, {module}"
+    ).replace("import mlflow.tracing\n", f"import {module}.tracing\n")
+    process = run_program(text, MLFLOW_FASTTRACE_EXIT_TIMEOUT="0")
+    assert process.returncode == 0, process.out + process.err
+
+
 def test_added_traces_arrive_whole(run):
     traces = run("""
 with mlflow.start_span("remote root") as span:

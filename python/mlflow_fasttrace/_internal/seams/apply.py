@@ -18,6 +18,7 @@ from mlflow.tracing import distributed
 from mlflow.tracing import provider as mlflow_provider
 from mlflow.tracing.config import TracingConfig
 from mlflow.tracing.trace_manager import InMemoryTraceManager
+from mlflow.tracking._tracking_service import utils as tracking_uris
 
 from mlflow_fasttrace import _core, fluent, otel, traces, tracing
 from mlflow_fasttrace._internal.base import hooks
@@ -157,6 +158,8 @@ def apply() -> None:
     replace_class(mlflow_provider.provider, provider.CoreProviderWrapper)
     replace_class(mlflow_provider.mlflow_runtime_context, current.LinkedMlflowContext)
     replace_attribute(MlflowLiveSpan, "from_immutable_span", classmethod(from_immutable_span))
+    if hasattr(tracking_uris, "reset"):
+        replace_attribute(tracking_uris, "reset", provider.forget)
     before = InMemoryTraceManager._instance
     at_undo(lambda: setattr(InMemoryTraceManager, "_instance", before))
     replace_attribute(InMemoryTraceManager, "get_instance", classmethod(trace_manager.get_instance))

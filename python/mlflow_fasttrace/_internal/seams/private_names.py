@@ -196,6 +196,11 @@ _REPLACED_AND_CALLED = [
         _value("_MLFLOW_TRACE_USER_DESTINATION"),
     ),
     *_in(
+        "mlflow.tracking._tracking_service.utils",
+        "seams",
+        _value("reset", lost="tracing that is off stays off when the tracking URI is set"),
+    ),
+    *_in(
         "mlflow.tracing.config",
         "seams",
         _replaced("configure", "span_processors"),

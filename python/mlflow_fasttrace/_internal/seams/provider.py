@@ -61,18 +61,23 @@ class CoreProviderWrapper(mlflow_provider._TracerProviderWrapper):
         return old
 
     def reset(self) -> None:
-        """Switch tracing on, and work out anew where traces go."""
+        """Work out anew where traces go."""
         self.once._done = False
-        _core.set_enabled(True)
         destination.reset()
 
 
 def reset() -> None:
     """``mlflow.tracing.reset``."""
+    forget()
+    _core.set_enabled(True)
+
+
+def forget() -> None:
+    """Answer a new tracking URI, by which MLflow resets tracing: what is off stays off."""
     mlflow_provider.provider.once._done = False
     mlflow_provider._MLFLOW_TRACE_USER_DESTINATION.reset()
     destination.follow_tracking_uri()
-    tracing.reset()
+    tracing.forget()
 
 
 def set_destination(destination: Any, *, context_local: bool = False) -> None:
