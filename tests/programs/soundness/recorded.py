@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import os
-
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.recording.rings import rings
 
 SPAN = 1  # the kind of a span's record
 
@@ -13,5 +11,6 @@ SPAN = 1  # the kind of a span's record
 def span_records() -> list[bytes]:
     """The records of the spans that have ended, oldest first."""
     _core.end_abandoned()
-    (ring,) = glob.glob(f"/dev/shm/mlflow-fasttrace-*/*/{os.getpid()}-*.ring")
-    return [record for _, kind, _, record in _core.RingReader(ring).drain(1 << 30) if kind == SPAN]
+    (ring,) = rings.in_use.values()
+    records = _core.RingReader(ring.path).drain(1 << 30)
+    return [record for _, kind, _, record in records if kind == SPAN]
