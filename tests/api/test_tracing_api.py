@@ -57,7 +57,7 @@ OFF_FOR_GOOD = """
 import mlflow_fasttrace
 import {module} as mlflow
 {install}
-import mlflow.tracing
+import {module}.tracing
 from mlflow.entities import MlflowExperimentLocation
 mlflow.set_tracking_uri({uri!r})
 experiment = mlflow.set_experiment({experiment!r})
@@ -93,7 +93,7 @@ def test_what_is_switched_off_stays_off(run_program, server, module):
     install = "mlflow_fasttrace.install()" if module == "mlflow" else ""
     text = OFF_FOR_GOOD.format(
         module=module, install=install, uri=server.uri, experiment=f"off, {module}"
-    ).replace("import mlflow.tracing\n", f"import {module}.tracing\n")
+    )
     process = run_program(text, MLFLOW_FASTTRACE_EXIT_TIMEOUT="0")
     assert process.returncode == 0, process.out + process.err
 

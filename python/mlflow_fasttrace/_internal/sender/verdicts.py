@@ -99,7 +99,7 @@ class Verdicts:
         self._forbidden = 0
         self._let_in = False  # whether the server took one
         self._only_suspects_failed = False
-        self._canary_is_taken = canary_is_taken
+        self._takes_anything = canary_is_taken or self.takes_others
 
     def begin_round(self) -> None:
         """Traces that are due are about to be sent."""
@@ -211,8 +211,7 @@ class Verdicts:
             Unavailable: the server takes nothing, or nobody knows.
         """
         fresh = any(failure.trace.schedule.tries == 1 for failure in self._failures)
-        ask = self._canary_is_taken
-        if fresh or not (self._took_before if ask is None else ask()):
+        if fresh or not self._takes_anything():
             self._only_suspects_failed = not fresh
             raise Unavailable(str(self._failures[-1].reason), kind=TransientError)
         self.accepted += 1
