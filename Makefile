@@ -27,7 +27,7 @@ FUZZ_SECONDS ?= 60
 help:
 	@echo "make demo       run the example pipeline and show its traces"
 	@echo "make test       build and run the tests (minutes)"
-	@echo "make test-long  the longer proofs"
+	@echo "make test-long  the longer proofs, which make test leaves out (an hour or two)"
 	@echo "make test-ui    MLflow's UI in a browser: it shows of traces what it shows of MLflow's (PICTURES)"
 	@echo "make sanitize   the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       a minute of each fuzzer of the core's readers (FUZZ_SECONDS)"
@@ -43,7 +43,7 @@ test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 3 -m "not long" --durations 25
 
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow
-	$(BIN)/python -m pytest -n 3 --timeout 3000 --durations 40
+	$(BIN)/python -m pytest -n 3 -m long --timeout 3000 --durations 40
 	.venv-newest-mlflow/bin/python -m pytest -m "not long" $(WITH_NEWEST_MLFLOW)
 
 # PICTURES=docs/images takes those of the documentation anew.
