@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.base.interruptions import let_pass
-from mlflow_fasttrace._internal.recording import flush
+from mlflow_fasttrace._internal.recording import changes, flush
 from mlflow_fasttrace._internal.spans import entities
 from mlflow_fasttrace._internal.spans.copies import TRACE_ID_KEY, copy_contents
 from mlflow_fasttrace._internal.spans.no_op import NO_OP_SPAN_TRACE_ID
@@ -250,7 +250,8 @@ def get_trace(trace_id: str, silent: bool = False, flush: bool = False) -> Trace
 
 @_also_as_request_id
 def set_trace_tag(trace_id: str, key: str, value: str) -> None:
-    """Set a tag of a trace, in flight or delivered.
+    """Set a tag of a trace, in flight or delivered. Where another program of this machine may have it in flight, the
+    tag waits until it is at the server.
 
     Args:
         trace_id: Id of the trace.
@@ -267,7 +268,8 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
     """
     trace = _core.live_trace(trace_id)
     if trace is None:
-        _mlflow("set_trace_tag")(trace_id, key, value)
+        call = _mlflow("set_trace_tag")
+        changes.set_trace_tag(trace_id, key, value, lambda: call(trace_id, key, value))
         return
     if not isinstance(value, str):
         log.logger.warning(
@@ -324,7 +326,8 @@ def delete_trace_tag(trace_id: str, key: str) -> None:
 def log_assessment(trace_id: str, assessment: Assessment) -> Assessment:
     """Log a ``Feedback``, an ``Expectation`` or another ``Assessment`` to a trace.
 
-    An assessment of the current span's trace travels with the trace; any other goes to the server now.
+    An assessment of the current span's trace travels with the trace; any other goes to the server now, or, where
+    another program of this machine may have the trace in flight, when it is there.
 
     Args:
         trace_id: Id of the trace.
@@ -334,7 +337,7 @@ def log_assessment(trace_id: str, assessment: Assessment) -> Assessment:
         The assessment; the server's, where it went there.
 
     Raises:
-        MlflowException: the server refuses it.
+        MlflowException: the server refuses it, or has no such trace.
 
     Example:
         >>> import mlflow_fasttrace as mlflow
@@ -349,7 +352,8 @@ def log_assessment(trace_id: str, assessment: Assessment) -> Assessment:
         return assessment
     trace = _core.live_trace(trace_id)
     if trace is None or trace.remote or trace_id != get_active_trace_id():
-        return _mlflow("log_assessment")(trace_id, assessment)
+        call = _mlflow("log_assessment")
+        return changes.log_assessment(trace_id, assessment, lambda: call(trace_id, assessment))
     try:
         trace.assessments.append(assessment.to_dictionary())
         if trace.info is not None:

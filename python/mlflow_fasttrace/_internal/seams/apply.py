@@ -32,6 +32,7 @@ from mlflow_fasttrace._internal.base.patching import (
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.recording.root_context import root_context
 from mlflow_fasttrace._internal.seams import (
+    changes,
     current,
     evaluation,
     experiments,
@@ -128,6 +129,10 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
             tracing.set_tracing_context_from_http_request_headers
         ),
         "_get_tracing_headers_from_span": tracing_headers_from_span,
+    },
+    "mlflow.tracing.client": {
+        "TracingClient.log_assessment": changes.log_assessment,
+        "TracingClient.set_trace_tag": changes.set_trace_tag,
     },
     "mlflow.tracking.fluent": {
         "set_experiment": set_experiment,

@@ -249,10 +249,16 @@ _REPLACED_AND_CALLED = [
     ),
     *_in(
         "mlflow.tracing.client",
-        "seams",
-        _called("TracingClient", ""),
+        "recording seams",
+        _called("TracingClient", "tracking_uri"),
         _property("TracingClient.store"),
+    ),
+    *_in(
+        "mlflow.tracing.client",
+        "seams",
         _field("TracingClient.tracking_uri"),
+        _replaced("TracingClient.log_assessment", "self trace_id assessment"),
+        _replaced("TracingClient.set_trace_tag", "self trace_id key value"),
         _called("TracingClient.start_trace", "self trace_info"),
         _called("TracingClient.log_spans", "self location spans"),
     ),

@@ -35,5 +35,6 @@ databases, files of a trace, plugins, signatures.
     dead_letters        what nothing takes
     open_traces         records of traces that go on
     spool_writer        the files of both
+    changes             what is to be done to traces that were not there yet
     status              status.json
 """

@@ -18,6 +18,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 if TYPE_CHECKING:
     from mlflow_fasttrace._internal.sender.artifacts import Artifacts
     from mlflow_fasttrace._internal.sender.trace_infos import InfoDict
+    from mlflow_fasttrace._internal.spool.changes import Change
 
 #: How many infos a tracking server is sent at once, at most. MLflow's client sends 10, from every
 #: process.
@@ -56,6 +57,13 @@ class Destination(Protocol):
 
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         """Puts files of a trace where its server keeps artifacts."""
+
+    def make_change(self, change: Change) -> bool:
+        """Makes a change to a trace, once, however often it is called.
+
+        Returns:
+            False where the trace is not there.
+        """
 
 
 class Target(NamedTuple):

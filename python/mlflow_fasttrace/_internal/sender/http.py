@@ -30,12 +30,14 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 )
 from mlflow_fasttrace._internal.sender.trace_infos import InfoDict, start_trace_body
 from mlflow_fasttrace._internal.sender.transport import Body, compressed, size_of
+from mlflow_fasttrace._internal.spool.changes import Change
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 _SPANS_PATH = "/v1/traces"
 _EXPERIMENT_HEADER = "x-mlflow-experiment-id"
 _TRACES_PATH = "/api/3.0/mlflow/traces"
+_TAGS_PATH = "/api/2.0/mlflow/traces/{}/tags"
 _EXPERIMENTS_PATH = "/api/2.0/mlflow/experiments"
 _LOOK_UP_PATH = f"{_EXPERIMENTS_PATH}/get-by-name"
 _COMPRESS_FROM = 64 << 10  # bytes, on a network; on loopback compression costs more than it saves
@@ -188,6 +190,38 @@ class HttpDestination:
 
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         upload_artifacts(self._uri, trace_id, artifacts)
+
+    def make_change(self, change: Change) -> bool:
+        trace_id = quote(change.trace_id, safe="")
+        body: dict[str, Any]
+        if change.assessment is not None:
+            method, path = "POST", f"{_TRACES_PATH}/{trace_id}/assessments"
+            body = {"assessment": change.assessment}
+        else:
+            assert change.tag is not None
+            method, path = "PATCH", _TAGS_PATH.format(trace_id)
+            body = dict(zip(("key", "value"), change.tag, strict=True))
+        content = json.dumps(body).encode()
+        answer = self._request(path, content, {"Content-Type": "application/json"}, method)
+        if answer.status == 200:
+            return True
+        if answer.error_code() is not None:
+            if not self._has(f"{_TRACES_PATH}/{trace_id}"):
+                return False
+            if change.assessment is not None:
+                made = quote(str(change.assessment["assessment_id"]), safe="")
+                if self._has(f"{path}/{made}"):
+                    return True  # by an earlier request, whose answer was lost
+        self._checked(path, answer)
+        raise self._not_of_mlflow(path, answer)
+
+    def _has(self, path: str) -> bool:
+        """Whether the server has what a path names."""
+        answer = self._request(path, None, {}, "GET")
+        if answer.error_code() == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        self._checked(path, answer)
+        return True
 
 
 def _access_to(uri: str) -> Access:

@@ -15,7 +15,9 @@ from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
 from mlflow_fasttrace._internal.sender.assemble import Assembler
 from mlflow_fasttrace._internal.sender.availability import Availability
 from mlflow_fasttrace._internal.sender.bursts import Bursts
+from mlflow_fasttrace._internal.sender.changes import Changes
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
+from mlflow_fasttrace._internal.sender.destinations import Destination
 from mlflow_fasttrace._internal.sender.intake import Intake
 from mlflow_fasttrace._internal.sender.loop import Delivery, Sender
 from mlflow_fasttrace._internal.sender.open_traces import OpenTraces
@@ -74,12 +76,13 @@ def sender_for(
         bursts.let_pass()
 
     delivery: Delivery
+    open_server: Callable[[], Destination] | None = None
     if collector:
         from mlflow_fasttrace._internal.sender.collector_delivery import CollectorDelivery
 
         delivery = CollectorDelivery(uri, assembler, acknowledgements, dead_letters)
     else:
-        delivery = ServerDelivery(
+        delivery = server = ServerDelivery(
             uri,
             acknowledgements,
             dead_letters,
@@ -89,6 +92,7 @@ def sender_for(
             intake.is_whole,
             executor,
         )
+        open_server = server.open
     return Sender(
         folder=folder,
         assembler=assembler,
@@ -101,6 +105,7 @@ def sender_for(
         acknowledgements=acknowledgements,
         dead_letters=dead_letters,
         open_traces=open_traces,
+        changes=Changes(folder, open_server, status),
         status=status,
     )
 
@@ -232,6 +237,7 @@ def _rounds(sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[
         if idle(sender):
             if time.monotonic() - idle_since >= _LINGER_SECONDS:
                 sender.forget_open_traces()
+                sender.changes.end()
                 return
         else:
             idle_since = time.monotonic()

@@ -13,6 +13,7 @@ from mlflow_fasttrace._internal.sender.assemble import Assembler, Disposition, T
 from mlflow_fasttrace._internal.sender.availability import Availability
 from mlflow_fasttrace._internal.sender.batches import BatchSize
 from mlflow_fasttrace._internal.sender.bursts import Bursts
+from mlflow_fasttrace._internal.sender.changes import Changes
 from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.exceptions import Rejected, Unavailable
 from mlflow_fasttrace._internal.sender.intake import MEMORY_BYTES, SCAN_SECONDS, Intake
@@ -74,6 +75,7 @@ class Sender:
     acknowledgements: Acknowledgements
     dead_letters: DeadLetters
     open_traces: OpenTraces
+    changes: Changes
     status: Status
     waits_for_spans: bool = False  # of traces that have ended
 
@@ -90,6 +92,8 @@ class Sender:
         if intake.programs_have_ended():
             self.open_traces.recall_abandoned(self.assembler, intake.has_ended)
         sent = self.deliver()
+        if not self.availability.is_left_alone():
+            self.changes.make_due()
         nothing_open = not self.assembler.open and not self.assembler.has_deferred()
         if intake.flush_wanted and nothing_open and not intake.segments:
             intake.flush_is_done()
@@ -190,6 +194,7 @@ class Sender:
                 self.intake.beat()
                 began = time.monotonic()
                 self.delivery.deliver(batch)
+                self.changes.traces_came([trace.mlflow_id for trace in batch])
                 now = time.monotonic()
                 self.delivery.size.took(now - began)
                 self.availability.took_a_batch()

@@ -117,7 +117,7 @@ class ServerDelivery:
         Raises:
             Unavailable: the server takes nothing now. What was decided of traces before stands.
         """
-        destination = self._open()
+        destination = self.open()
         verdicts = self.verdicts
         verdicts.begin_batch()
         for named, group in by_experiment(traces):
@@ -225,7 +225,7 @@ class ServerDelivery:
         self._infos.slow_down()
 
     def _give_up(self, trace: TraceBuffer, reason: TransientError) -> None:
-        destination = self._open()
+        destination = self.open()
         if self._info_is_due(trace) and not self._info_goes_first(destination, trace):
             with contextlib.suppress(Forbidden):
                 named = trace.destination["experiment"]
@@ -234,7 +234,12 @@ class ServerDelivery:
         if trace.entries():  # else the info is refused, and the trace a dead letter
             self._files.send_or_set_aside(destination, trace, reason)
 
-    def _open(self) -> Destination:
+    def open(self) -> Destination:
+        """The server, which is opened where it is not yet.
+
+        Raises:
+            Unavailable: it cannot be.
+        """
         if self.destination is None:
             try:
                 self.destination = _open_destination(self._uri)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy
-from mlflow.entities import Span, TraceInfo
+from mlflow.entities import Assessment, Span, TraceInfo
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES, SQLITE
 from mlflow.store.db.utils import create_sqlalchemy_engine
@@ -26,6 +26,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 )
 from mlflow_fasttrace._internal.sender.trace_infos import InfoDict
 from mlflow_fasttrace._internal.spool import database
+from mlflow_fasttrace._internal.spool.changes import Change
 
 #: MLflow's error codes that another try may not see.
 _TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
@@ -75,6 +76,34 @@ class StoreDestination:
 
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         upload_artifacts(self.uri, trace_id, artifacts)
+
+    def make_change(self, change: Change) -> bool:
+        try:
+            if change.assessment is not None:
+                assessment = Assessment.from_dictionary(change.assessment)
+                assessment.trace_id = change.trace_id
+                self._call(self.store.create_assessment, assessment)
+            else:
+                assert change.tag is not None
+                self._call(self.store.set_trace_tag, change.trace_id, *change.tag)
+        except DeliveryError:
+            if not self._has(self.store.get_trace_info, change.trace_id):
+                return False
+            made = change.assessment and change.assessment["assessment_id"]
+            if made and self._has(self.store.get_assessment, change.trace_id, made):
+                return True  # by an earlier call, whose answer was lost
+            raise
+        return True
+
+    def _has(self, function: Callable[..., Any], *ids: str) -> bool:
+        """Whether the store has what a function of it finds by ids."""
+        try:
+            self._call(function, *ids)
+        except Rejected as reason:
+            if getattr(reason.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:

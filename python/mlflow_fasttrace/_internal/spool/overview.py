@@ -15,6 +15,7 @@ from typing import Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config.uris import without_secrets
+from mlflow_fasttrace._internal.spool.changes import change_paths, refused_change_paths
 from mlflow_fasttrace._internal.spool.files import (
     Unreadable,
     damaged_paths,
@@ -351,7 +352,19 @@ def look_at(spool: Spool, counted_bytes: int = COUNTED_BYTES) -> SpoolView:
         f"{path} is what is left of a damaged segment; what precedes the damage was delivered"
         for path in damaged_paths(view.folder)
     ]
+    waiting, refused = change_paths(view.folder), refused_change_paths(view.folder)
+    if waiting:
+        view.notes.append(
+            f"{_changes(len(waiting))} waiting for traces that are not at the server yet"
+        )
+    if refused:
+        view.notes.append(f"{_changes(len(refused))} set aside: {', '.join(refused)}")
     return view
+
+
+def _changes(number: int) -> str:
+    """A number of assessments and tags that were left for the sender, and the verb behind it."""
+    return "1 assessment or tag is" if number == 1 else f"{number} assessments and tags are"
 
 
 def _look_at_status(view: SpoolView) -> None:
