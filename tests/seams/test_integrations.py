@@ -260,6 +260,37 @@ def compared(trace: Any, framework: str, name: str) -> dict[str, Any]:
     return description
 
 
+#: Parameters that OpenAI's SDK is told not to send, as MLflow records them; here they are left out:
+#: docs/compatibility.md.
+_OMITTED = re.compile(r"^(<openai\.[\w.]*(Omit|NotGiven) object at 0x0>|NOT_GIVEN)$")
+
+
+def without_omitted(pure: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    """Takes such parameters, and what is said of their span's inputs in few characters, out of descriptions."""
+
+    def is_sent(item: tuple[str, Any]) -> bool:
+        return not (isinstance(item[1], str) and _OMITTED.match(item[1]))
+
+    def sent(span: dict[str, Any]) -> dict[str, Any]:
+        fields = {
+            key: dict(filter(is_sent, span[key].items()))
+            if isinstance(span[key], dict)
+            else span[key]
+            for key in ("inputs", "attributes")
+        }
+        if isinstance(inputs := fields["attributes"].get("mlflow.spanInputs"), dict):
+            fields["attributes"]["mlflow.spanInputs"] = dict(filter(is_sent, inputs.items()))
+        return {**span, **fields, "children": list(map(sent, span["children"]))}
+
+    for mlflows, ours in zip(pure, other, strict=False):
+        roots = list(map(sent, mlflows["roots"]))
+        if roots != mlflows["roots"]:
+            mlflows["roots"] = roots
+            for description in (mlflows, ours):
+                description["metadata"].pop("mlflow.traceInputs", None)
+                description["request_preview"] = None
+
+
 @pytest.mark.parametrize(("framework", "name", "how"), CASES)
 def test_an_integrations_traces_are_mlflows(server, runs, framework, name, how):
     def traces(way: str) -> list:
@@ -272,6 +303,8 @@ def test_an_integrations_traces_are_mlflows(server, runs, framework, name, how):
 
     pure, other = traces("pure"), traces(f"as-{how}")
     assert pure, "MLflow itself recorded nothing"
+    if how != "mlflow":
+        without_omitted(pure, other)
     assert other == pure
 
 

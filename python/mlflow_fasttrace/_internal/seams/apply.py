@@ -39,6 +39,7 @@ from mlflow_fasttrace._internal.seams import (
     langchain,
     llama_index,
     notebook,
+    openai,
     provider,
     reading,
     sdk_spans,
@@ -178,6 +179,7 @@ def apply() -> None:
     at_undo(_let_go)
     langchain.keep_spans_when_loaded()
     llama_index.complete_when_loaded()
+    openai.complete_when_loaded()
     evaluation.count_when_loaded()
     database.guard()
     traces.describe_after_flush()

@@ -348,6 +348,15 @@ _REPLACED_AND_CALLED = [
         late=True,
     ),
     *_in(
+        "mlflow.openai.autolog",
+        "seams",
+        _called("_start_span", "instance inputs run_id"),
+        _called("_end_span_on_success", "span inputs raw_result is_responses_api"),
+        _called("_try_parse_raw_response", "response"),
+        lost="the bodies of OpenAI's streaming responses, and its streams that are left early",
+        late=True,
+    ),
+    *_in(
         "mlflow.llama_index.tracer",
         "seams",
         _value("MlflowSpanHandler"),
