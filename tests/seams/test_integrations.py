@@ -291,6 +291,33 @@ def without_omitted(pure: list[dict[str, Any]], other: list[dict[str, Any]]) -> 
                 description["request_preview"] = None
 
 
+#: What MLflow records of an answer of OpenAI's SDK that the caller reads by itself; here its body is: docs/compatibility.md.
+_UNREAD = re.compile(r"^<(Async)?APIResponse \[")
+
+
+def without_bodies(pure: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    """Takes such answers, and what is made of them, out of descriptions."""
+
+    def take_out(mlflows: dict[str, Any], ours: dict[str, Any]) -> bool:
+        found = isinstance(mlflows["outputs"], str) and bool(_UNREAD.match(mlflows["outputs"]))
+        if found:
+            assert isinstance(ours["outputs"], dict)
+            for span in (mlflows, ours):
+                span.update(outputs=None, events=[])
+                for key in ("mlflow.spanOutputs", "mlflow.chat.tokenUsage", "mlflow.llm.cost"):
+                    span["attributes"].pop(key, None)
+        below = [
+            take_out(*pair) for pair in zip(mlflows["children"], ours["children"], strict=False)
+        ]
+        return found or any(below)
+
+    for mlflows, ours in zip(pure, other, strict=False):
+        if any([take_out(*pair) for pair in zip(mlflows["roots"], ours["roots"], strict=False)]):
+            for description in (mlflows, ours):
+                for key in ("tokenUsage", "cost"):
+                    description["metadata"].pop(f"mlflow.trace.{key}", None)
+
+
 @pytest.mark.parametrize(("framework", "name", "how"), CASES)
 def test_an_integrations_traces_are_mlflows(server, runs, framework, name, how):
     def traces(way: str) -> list:
@@ -305,6 +332,7 @@ def test_an_integrations_traces_are_mlflows(server, runs, framework, name, how):
     assert pure, "MLflow itself recorded nothing"
     if how != "mlflow":
         without_omitted(pure, other)
+        without_bodies(pure, other)
     assert other == pure
 
 
