@@ -4,10 +4,16 @@ Run as ``openai_responses.py drop-in|installed STUB EXPERIMENT``; the SDK is in 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
+import os
 import sys
 
+import httpx
 import openai
+import pytest
+
+OTHERS = ("broken", "not_read", "forked", "omitted")
 
 #: Kept until the end of the program.
 kept = []
@@ -18,7 +24,8 @@ class Client:
 
     def __init__(self, stub: str, question: str):
         options = {"base_url": f"{stub}/v1", "api_key": "stub", "max_retries": 0}
-        messages = [{"role": "user", "content": f"one two {question}"}]
+        begin = "[cut]" if question == "broken" else "one"
+        messages = [{"role": "user", "content": f"{begin} two {question}"}]
         self._asked = {"model": "gpt-4o-mini", "messages": messages}
         self._completions = openai.OpenAI(**options).chat.completions
         self._async_completions = openai.AsyncOpenAI(**options).chat.completions
@@ -146,9 +153,24 @@ async def left_async_at_the_end(client):
 # ---- others ----
 
 
+def broken(client):
+    with client.responds(stream=True) as response, pytest.raises(httpx.RemoteProtocolError):
+        list(response.iter_lines())
+
+
 def not_read(client):
     with client.responds():
         pass
+
+
+def forked(client):
+    stream = client.create(stream=True)
+    three_of(stream)
+    if not (child := os.fork()):
+        atexit._run_exitfuncs()  # where the parent's spans are none of its
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list(stream)) > 1
 
 
 def omitted(client):
@@ -166,7 +188,7 @@ def main(way: str, stub: str, experiment: str) -> None:
     mlflow.openai.autolog()
     mlflow.set_experiment(experiment)
     for name, call in list(globals().items()):
-        if name.startswith(("whole_", "left_", "not_read", "omitted")):
+        if name.startswith(("whole_", "left_", *OTHERS)):
             result = call(Client(stub, name))
             if result is not None:
                 asyncio.run(result)

@@ -16,6 +16,7 @@ from support.waiting import wait_until
 PYTHON = ROOT / ".venv-integrations/bin/python"
 PROGRAM = TESTS / "programs/openai_responses.py"
 
+OTHERS = ("broken", "not_read", "forked", "omitted")
 CALLS = [
     node.name
     for node in ast.parse(PROGRAM.read_text()).body
@@ -38,7 +39,7 @@ def spans(request, server):
     assert process.returncode == 0, process.stderr
     assert "OpenAI's SDK" not in process.stderr
     assert "Exception ignored" not in process.stderr
-    wanted = sum(name.startswith(("whole_", "left_", "not_read", "omitted")) for name in CALLS)
+    wanted = sum(name.startswith(("whole_", "left_", *OTHERS)) for name in CALLS)
 
     def all_traces():
         found = traces_of(server.uri, experiment)
@@ -78,6 +79,17 @@ def test_a_stream_that_is_left_early_ends_with_what_came(call, spans):
 def test_a_response_that_is_not_read_has_no_outputs(spans):
     assert spans["not_read"].outputs is None
     assert spans["not_read"].status.status_code == "OK"
+
+
+def test_a_response_that_breaks_off_is_an_error_with_what_came(spans):
+    span = spans["broken"]
+    assert span.status.status_code == "ERROR"
+    assert "exception" in {event.name for event in span.events}
+    assert "You" in str(span.outputs)
+
+
+def test_a_forked_child_leaves_its_parents_stream_alone(spans):
+    assert spans["forked"].outputs["choices"][0]["message"]["content"].endswith("forked")
 
 
 def test_what_is_omitted_is_left_out(spans):

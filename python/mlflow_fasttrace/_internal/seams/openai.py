@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
 import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -252,6 +253,9 @@ class _Body:
                     self._parts.append(part)
                     yield part
                 self._is_read = True
+            except Exception as error:
+                self._span.record_exception(error)
+                raise
             finally:
                 self._is_busy = False
             self._end()
@@ -266,6 +270,9 @@ class _Body:
                     self._parts.append(part)
                     yield part
                 self._is_read = True
+            except Exception as error:
+                self._span.record_exception(error)
+                raise
             finally:
                 self._is_busy = False
             self._end()
@@ -319,12 +326,14 @@ class _Body:
 
 
 def _once(function: Callable[[], None]) -> Callable[[], None]:
-    """A function that calls another the first time only, and lets nothing of it out but what is the program's."""
+    """A function that calls another the first time only, in this process, and lets nothing of it out but what is the
+    program's."""
     calls = [function]
+    process = os.getpid()
 
     def call() -> None:
         try:
-            if calls:
+            if calls and os.getpid() == process:
                 calls.pop()()
         except Exception as error:
             let_pass(error)
