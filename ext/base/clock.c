@@ -12,3 +12,12 @@ static uint64_t clock_read(clockid_t clock)
 uint64_t clock_ns(void) { return clock_read(CLOCK_REALTIME); }
 
 uint64_t steady_ns(void) { return clock_read(CLOCK_MONOTONIC); }
+
+uint64_t coarse_ns(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    return clock_read(CLOCK_MONOTONIC_COARSE);
+#else
+    return clock_read(CLOCK_MONOTONIC);
+#endif
+}

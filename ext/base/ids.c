@@ -8,12 +8,29 @@
 #include "base/clock.h"
 
 #include <pthread.h>
+#include <string.h>
 
 static uint64_t generator[4];
 
 static bool seeded;
 
-static void forget_seed(void) { seeded = false; }
+/* The first half of the last trace's id, and when it was made (coarse_ns()). */
+static uint64_t first_half;
+static uint64_t first_half_at;
+
+/* Traces with longer pauses than this between them (ns) have ids that have nothing to do with each
+ * other. */
+#define CLOSE_NS 16000000u
+
+/* A lower first half is made anew at the next tick of the clock: ids are shown by their first
+ * digits. */
+#define LOW_FIRST_HALF (UINT64_C(1) << 56)
+
+static void forget_seed(void)
+{
+    seeded = false;
+    first_half = 0;
+}
 
 int ids_seed(void)
 {
@@ -53,6 +70,28 @@ uint64_t ids_next(void)
         s[3] = rotate(s[3], 45);
     } while (UNLIKELY(result == 0));
     return result;
+}
+
+void ids_next_trace(unsigned char id[TRACE_ID_SIZE])
+{
+    uint64_t now = coarse_ns(), since = now - first_half_at, random = ids_next();
+    if (since == 0 ? first_half > 1 : since < CLOSE_NS && first_half > LOW_FIRST_HALF) {
+        /* A part of it is taken off, up to a 128th: each step shows in the first digits, and a
+         * thousand of them do not lead to zero. */
+        first_half -= 1 + (random >> 32) * (first_half >> 39);
+    }
+    else {
+        while (random < 16 * LOW_FIRST_HALF) { /* or the steps would be few */
+            random = ids_next();
+        }
+        first_half = random;
+    }
+    first_half_at = now;
+    for (int i = 0; i < 8; i++) {
+        id[i] = (unsigned char)(first_half >> (56 - 8 * i));
+    }
+    random = ids_next();
+    memcpy(id + 8, &random, sizeof random);
 }
 
 void span_id_hex(char *hex, uint64_t id)

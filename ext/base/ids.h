@@ -8,8 +8,15 @@
  * entropy. */
 int ids_seed(void);
 
-/* A new id, never zero. The GIL guards the generator. */
+/* A new span id, never zero. The GIL guards the generator. */
 uint64_t ids_next(void);
+
+#define TRACE_ID_SIZE 16
+
+/* Writes a new trace id. Of traces that follow each other closely the later one has the lower id,
+ * since servers list the newest first, and of those of one millisecond the one with the lowest id.
+ * Its last eight bytes are random in any case. */
+void ids_next_trace(unsigned char id[TRACE_ID_SIZE]);
 
 #define SPAN_ID_HEX_SIZE 16
 

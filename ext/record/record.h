@@ -17,6 +17,7 @@
 #ifndef FASTTRACE_RECORD_H
 #define FASTTRACE_RECORD_H
 
+#include "base/ids.h"
 #include "value/wire.h"
 
 enum { RECORD_SPAN = 1, RECORD_TRACE = 2, RECORD_ATTACHMENT = 3 };
@@ -32,13 +33,7 @@ enum {
 /* Where the phase stands in a trace record: array head, kind, bin8 head (2), id (16), uint8 tag. */
 #define RECORD_PHASE_OFFSET 21
 
-enum {
-    SPAN_FIELDS = 12,
-    TRACE_FIELDS = 9,
-    ATTACHMENT_FIELDS = 4,
-    TRACE_ID_SIZE = 16,
-    SPAN_ID_SIZE = 8
-};
+enum { SPAN_FIELDS = 12, TRACE_FIELDS = 9, ATTACHMENT_FIELDS = 4, SPAN_ID_SIZE = 8 };
 
 /* A span record, taken apart; pointers are borrowed from the record. */
 typedef struct {

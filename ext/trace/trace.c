@@ -165,8 +165,7 @@ static Trace *make_trace(CoreState *state, const RootOptions *options)
         memcpy(trace->id, options->trace_id, sizeof trace->id);
     }
     else {
-        uint64_t words[2] = {ids_next(), ids_next()};
-        memcpy(trace->id, words, sizeof trace->id);
+        ids_next_trace(trace->id);
     }
     trace_id_text(trace->id_text, trace->id);
     return trace;
