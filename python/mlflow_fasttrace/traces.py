@@ -267,9 +267,12 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
         'yes'
     """
     trace = _core.live_trace(trace_id)
-    if trace is None:
+    if trace is None or changes.is_inherited(trace_id):
         call = _mlflow("set_trace_tag")
-        changes.set_trace_tag(trace_id, key, value, lambda: call(trace_id, key, value))
+        if key in IMMUTABLE_TAGS:
+            call(trace_id, key, value)  # says so
+        else:
+            changes.set_trace_tag(trace_id, key, value, lambda: call(trace_id, key, value))
         return
     if not isinstance(value, str):
         log.logger.warning(
@@ -351,7 +354,12 @@ def log_assessment(trace_id: str, assessment: Assessment) -> Assessment:
     if trace_id is None or trace_id == NO_OP_SPAN_TRACE_ID:
         return assessment
     trace = _core.live_trace(trace_id)
-    if trace is None or trace.remote or trace_id != get_active_trace_id():
+    if (
+        trace is None
+        or trace.remote
+        or changes.is_inherited(trace_id)
+        or trace_id != get_active_trace_id()
+    ):
         call = _mlflow("log_assessment")
         return changes.log_assessment(trace_id, assessment, lambda: call(trace_id, assessment))
     try:

@@ -98,6 +98,32 @@ def test_what_is_said_of_an_open_trace_that_is_there_in_part_stays(
     assert trace.info.tags["reviewed"] == "yes"
 
 
+@pytest.mark.parametrize("way", IMPORTS)
+def test_what_a_forked_child_says_of_its_parents_trace_arrives(way, server, own_spool, run_program):
+    program = run_program(
+        f"""
+import atexit, os
+{IMPORTS[way]}
+mlflow.set_experiment("changed later")
+with mlflow.start_span("root") as span:
+    if not (child := os.fork()):
+        mlflow.log_feedback(trace_id=span.trace_id, name="correct", value=True)
+        mlflow.set_trace_tag(span.trace_id, "reviewed", "yes")
+        atexit._run_exitfuncs()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    mlflow.set_trace_tag(span.trace_id, "own", "yes")
+mlflow.flush_trace_async_logging()
+print(span.trace_id)
+""",
+        MLFLOW_TRACKING_URI=server.uri,
+    )
+    assert program.returncode == 0, program.err
+    info = mlflow.MlflowClient(server.uri).get_trace(program.out.split()[-1]).info
+    assert [a.name for a in info.assessments] == ["correct"]
+    assert (info.tags["reviewed"], info.tags["own"]) == ("yes", "yes")
+
+
 def test_what_no_program_has_in_flight_is_not_found_at_once(server, own_spool, run_program):
     """As by MLflow. That this program records, and has traces open, makes no difference."""
     program = run_program(
@@ -168,6 +194,17 @@ def test_a_change_is_made_once_though_its_answer_is_lost(server, server_of_bench
     assert lost
     info = mlflow.MlflowClient(server.uri).get_trace(trace_id).info
     assert [a.name for a in info.assessments] == ["once"]
+
+
+def test_many_changes_hold_up_no_trace(server, server_of_bench, bench):
+    server_of_bench.fault = lambda request: time.sleep(0.02) if "tr-" in request.path else None
+    for number in range(100):
+        change = Change(f"tr-{number:032x}", tag=("key", "value"))
+        write_change(str(bench.folder), change)
+    bench.sender.step()
+    asked = {request.path for request in server_of_bench.requests if "tr-" in request.path}
+    assert 2 <= len(asked) <= 40
+    _recorded(server, bench)
 
 
 @pytest.mark.parametrize(

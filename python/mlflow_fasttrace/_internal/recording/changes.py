@@ -30,6 +30,9 @@ _TRACE_ID = re.compile(r"^tr-[0-9a-f]{32}$")
 _NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 _MAYBE_NOT_FOUND = frozenset({_NOT_FOUND, "BAD_REQUEST", "INTERNAL_ERROR"})
 
+#: Ids of the traces that were in flight when this process was forked.
+_inherited: set[str] = set()
+
 
 def log_assessment(
     trace_id: str, assessment: Assessment, attempt: Callable[[], Assessment], uri: str | None = None
@@ -74,6 +77,16 @@ def set_trace_tag(
     _attempt_or_leave(trace_id, attempt, lambda: Change(trace_id, tag=(key, str(value))), None, uri)
 
 
+def is_inherited(trace_id: str) -> bool:
+    """Whether a trace is one of the process that this one was forked from, which sends what is known of it."""
+    return trace_id in _inherited
+
+
+def after_fork() -> None:
+    """Notes, in the child, whose traces are in flight."""
+    _inherited.update(trace.trace_id for trace in _core.live_traces())
+
+
 def _attempt_or_leave(
     trace_id: str,
     attempt: Callable[[], _Result],
@@ -81,42 +94,61 @@ def _attempt_or_leave(
     otherwise: _Result,
     uri: str | None,
 ) -> _Result:
+    if is_inherited(trace_id) and _leave(trace_id, change, uri) is not None:
+        return otherwise
     try:
         return attempt()
     except Exception as error:
         let_pass(error)
-        if not _is_left(trace_id, error, change, uri):
+        if getattr(error, "error_code", None) not in _MAYBE_NOT_FOUND:
             raise
+        left = _leave(trace_id, change, uri, lambda: _is_missing(trace_id, uri))
+        if left is None:
+            raise
+    log.warn(
+        f"Trace {trace_id} is not at the server yet; another program of this machine may have it in flight. "
+        f"{left.what[0].upper()}{left.what[1:]} waits for it, and goes there when it has come."
+    )
     return otherwise
 
 
-def _is_left(
-    trace_id: str, error: Exception, change: Callable[[], Change], uri: str | None
-) -> bool:
-    """Whether a change that could not be made is left to a sender."""
-    if getattr(error, "error_code", None) not in _MAYBE_NOT_FOUND or not _TRACE_ID.match(trace_id):
-        return False
+def _leave(
+    trace_id: str,
+    change: Callable[[], Change],
+    uri: str | None,
+    is_missing: Callable[[], bool] = lambda: True,
+) -> Change | None:
+    """Leaves a change to a sender.
+
+    Args:
+        trace_id: Id of the trace.
+        change: Makes it.
+        uri: The server's tracking URI; None: the one in force.
+        is_missing: Whether the server has no such trace.
+
+    Returns:
+        The change; None where no program can be about to send the trace, or the change cannot be written.
+    """
+    if not _TRACE_ID.match(trace_id):
+        return None
     try:
         spool = _spool_of_another_program(trace_id, absolute_uri(uri or destination.tracking_uri()))
-        if spool is None or not _is_missing(trace_id, uri):
-            return False
+        if spool is None or not is_missing():
+            return None
         wanted = change()
         write_change(spool.folder, wanted)
-    except Exception as failure:
-        let_pass(failure)
-        return False
-    log.warn(
-        f"Trace {trace_id} is not at the server yet; another program of this machine may have it in flight. "
-        f"{wanted.what[0].upper()}{wanted.what[1:]} waits for it, and goes there when it has come."
-    )
-    return True
+    except Exception as error:
+        let_pass(error)
+        return None
+    return wanted
 
 
 def _spool_of_another_program(trace_id: str, uri: str) -> Spool | None:
     """The spool of a destination by which a trace may come that is not there yet: another program records for it, or
     something waits in it; None where there is none."""
     live = _core.live_trace(trace_id)
-    if otlp.is_collector(uri) or (live is not None and not live.remote):
+    is_own = live is not None and not live.remote and not is_inherited(trace_id)
+    if otlp.is_collector(uri) or is_own:
         return None
     spool = spool_for(uri)
     on_disk = [spool] if environment.spool_on_disk() else []

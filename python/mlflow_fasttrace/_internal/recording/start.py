@@ -14,7 +14,7 @@ from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import engine, environment, otlp
 from mlflow_fasttrace._internal.config.experiments import why_impossible
 from mlflow_fasttrace._internal.config.uris import why_no_store
-from mlflow_fasttrace._internal.recording import destination, timeout
+from mlflow_fasttrace._internal.recording import changes, destination, timeout
 from mlflow_fasttrace._internal.recording.flush import flush
 from mlflow_fasttrace._internal.recording.rings import Ring, rings
 from mlflow_fasttrace._internal.recording.root_context import root_context
@@ -197,6 +197,7 @@ def _begin_anew_after_fork() -> None:
     _starting.forgets = True
     try:
         _core.after_fork()
+        changes.after_fork()
         _starting.thread = None
         _starting.failures, _starting.not_before = 0, 0.0
         rings.forget()

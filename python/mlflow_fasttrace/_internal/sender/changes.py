@@ -24,7 +24,8 @@ from mlflow_fasttrace._internal.spool.files import remove
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 _FIRST_PAUSE_SECONDS = 0.25  # before the server is asked again whether a trace is there
-_LONGEST_PAUSE_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 600.0  # a trace that comes by this sender is heard of at once
+_ROUND_SECONDS = 0.2  # that all of them together may hold up delivery
 _TRIES = 5  # of a change for which a server that has the trace fails
 
 _NEVER_CAME = "its trace never came"
@@ -70,7 +71,10 @@ class Changes:
         now = time.monotonic()
         if now - self._looked_at >= SCAN_SECONDS:
             self._look()
-        self._make([path for path, waiting in self._waiting.items() if now >= waiting.due])
+        for path in [path for path, waiting in self._waiting.items() if now >= waiting.due]:
+            self._make([path])
+            if time.monotonic() - now >= _ROUND_SECONDS:
+                break
 
     def traces_came(self, trace_ids: Collection[str]) -> None:
         """Makes those of traces that the server has just taken."""
