@@ -80,7 +80,10 @@ def test_every_function_of_mlflow_that_leads_to_the_core_has_a_case():
     functions = {name for functions in apply.FUNCTIONS.values() for name in functions}
     assert functions - last_parts == {
         "_flush_pending_async_trace_writes",  # a wait for the sender
-        "TrackingServiceClient.get_experiment_by_name",  # asks the server
+        # These ask the server.
+        "TrackingServiceClient.get_experiment_by_name",
+        "TracingClient.log_assessment",
+        "TracingClient.set_trace_tag",
     }
 
 

@@ -299,9 +299,9 @@ def without_bodies(pure: list[dict[str, Any]], other: list[dict[str, Any]]) -> N
     """Takes such answers, and what is made of them, out of descriptions."""
 
     def take_out(mlflows: dict[str, Any], ours: dict[str, Any]) -> bool:
-        found = isinstance(mlflows["outputs"], str) and bool(_UNREAD.match(mlflows["outputs"]))
+        unread = isinstance(mlflows["outputs"], str) and _UNREAD.match(mlflows["outputs"])
+        found = bool(unread) and isinstance(ours["outputs"], dict)
         if found:
-            assert isinstance(ours["outputs"], dict)
             for span in (mlflows, ours):
                 span.update(outputs=None, events=[])
                 for key in ("mlflow.spanOutputs", "mlflow.chat.tokenUsage", "mlflow.llm.cost"):
