@@ -121,7 +121,11 @@ def test_what_a_container_left_is_delivered_by_another(server, own_spool, tmp_pa
         assert "is kept" in said or "outlives" in said
         assert list(own_spool.glob("*/*.seg"))
         proxy.fault = lambda request: None
-        finish(container(program_text(proxy.uri, "the next", 1), own_spool))
+        # A container ends its sender; on a busy machine the first takes part of what was left.
+        for _ in range(3):
+            finish(container(program_text(proxy.uri, "the next", 1), own_spool))
+            if not list(own_spool.glob("*/*.seg")):
+                break
         assert_all_there(server.uri, "left behind", 150)
     assert not list(own_spool.glob("*/*.seg"))
 
