@@ -268,11 +268,14 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
     """
     trace = _core.live_trace(trace_id)
     if trace is None or changes.is_inherited(trace_id):
-        call = _mlflow("set_trace_tag")
+
+        def attempt() -> None:
+            _mlflow("set_trace_tag")(trace_id, key, value)
+
         if key in IMMUTABLE_TAGS:
-            call(trace_id, key, value)  # says so
+            attempt()  # says so
         else:
-            changes.set_trace_tag(trace_id, key, value, lambda: call(trace_id, key, value))
+            changes.set_trace_tag(trace_id, key, value, attempt)
         return
     if not isinstance(value, str):
         log.logger.warning(
@@ -360,8 +363,9 @@ def log_assessment(trace_id: str, assessment: Assessment) -> Assessment:
         or changes.is_inherited(trace_id)
         or trace_id != get_active_trace_id()
     ):
-        call = _mlflow("log_assessment")
-        return changes.log_assessment(trace_id, assessment, lambda: call(trace_id, assessment))
+        return changes.log_assessment(
+            trace_id, assessment, lambda: _mlflow("log_assessment")(trace_id, assessment)
+        )
     try:
         trace.assessments.append(assessment.to_dictionary())
         if trace.info is not None:

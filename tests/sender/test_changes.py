@@ -7,7 +7,8 @@ import time
 import mlflow
 import mlflow_fasttrace
 import pytest
-from mlflow_fasttrace._internal.spool.changes import Change, change_paths, write_change
+from mlflow_fasttrace._internal.spool.changes import Change, write_change
+from mlflow_fasttrace._internal.spool.files import change_paths
 from mlflow_fasttrace._internal.spool.overview import all_spools, look_at
 from support.bench import record
 from support.fault_proxy import FaultProxy, Reply

@@ -4,7 +4,6 @@ not found. The change is left to the sender then, which makes it when the trace 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +14,7 @@ from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import absolute_uri
 from mlflow_fasttrace._internal.recording import destination
+from mlflow_fasttrace._internal.recording.rings import rings
 from mlflow_fasttrace._internal.spool.changes import Change, write_change
 from mlflow_fasttrace._internal.spool.files import ring_paths, segment_paths
 from mlflow_fasttrace._internal.spool.folder import Spool, spool_for
@@ -54,7 +54,7 @@ def log_assessment(
 
     def change() -> Change:
         if assessment.assessment_id is None:
-            assessment.assessment_id = f"a-{secrets.token_hex(16)}"
+            assessment.assessment_id = f"a-{os.urandom(16).hex()}"
         return Change(trace_id, assessment=assessment.to_dictionary())
 
     return _attempt_or_leave(trace_id, attempt, change, assessment, uri)
@@ -151,24 +151,26 @@ def _spool_of_another_program(trace_id: str, uri: str) -> Spool | None:
     if otlp.is_collector(uri) or is_own:
         return None
     spool = spool_for(uri)
+    own = {ring.path for ring in rings}
     on_disk = [spool] if environment.spool_on_disk() else []
     for candidate in [*on_disk, *filter(None, [spool.in_memory()])]:
         if any(segment_paths(candidate.folder, candidate.rings)):
             return candidate
-        if any(_may_bring_more(path) for path in ring_paths(candidate.rings, candidate.folder)):
+        paths = ring_paths(candidate.rings, candidate.folder)
+        if any(_may_bring_more(path, is_own=path in own) for path in paths):
             return candidate
     return None
 
 
-def _may_bring_more(path: str) -> bool:
-    """Whether a ring is another program's that lives, or something waits in it."""
+def _may_bring_more(path: str, *, is_own: bool) -> bool:
+    """Whether something waits in a ring, or it is that of another program that lives."""
     try:
         ring = open_ring(path)
     except Exception as error:
         let_pass(error)
         return False
     try:
-        return (ring.alive() and ring.pid != os.getpid()) or ring.head > ring.tail
+        return (ring.alive() and not is_own) or ring.head > ring.tail
     finally:
         ring.close()
 

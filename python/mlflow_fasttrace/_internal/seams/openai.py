@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -126,11 +127,6 @@ class _Below:
         finally:
             self.is_busy = False
 
-    def end(self, above: Iterator[Any]) -> None:
-        """Has the integration's iterator come to its end."""
-        for _chunk in above:
-            pass
-
 
 class _AsyncBelow(_Below):
     """The same of an asynchronous stream."""
@@ -147,9 +143,6 @@ class _AsyncBelow(_Below):
             return await anext(iterator)
         finally:
             self.is_busy = False
-
-    def end(self, above: AsyncIterator[Any]) -> None:  # type: ignore[override]
-        _run(_exhaust(above))
 
 
 class _Above:
@@ -202,7 +195,7 @@ def _follow_stream(stream: Any, below: _Below, end_with: _End) -> None:
 def _leave(below: _Below, above: Any, watched: _Watched) -> None:
     watched.let_go()
     below.is_left = True
-    below.end(above)
+    _exhaust(above)
 
 
 # ---- bodies that the program reads ----
@@ -247,42 +240,37 @@ class _Body:
 
     def _tee(self, read: Any) -> Any:
         def iter_bytes(*args: Any, **kwargs: Any) -> Iterator[bytes]:
-            self._begin()
-            try:
+            with self._reading():
                 for part in read(*args, **kwargs):
                     self._parts.append(part)
                     yield part
-                self._is_read = True
-            except Exception as error:
-                self._span.record_exception(error)
-                raise
-            finally:
-                self._is_busy = False
-            self._end()
 
         return iter_bytes
 
     def _tee_async(self, read: Any) -> Any:
         async def aiter_bytes(*args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
-            self._begin()
-            try:
+            with self._reading():
                 async for part in read(*args, **kwargs):
                     self._parts.append(part)
                     yield part
-                self._is_read = True
-            except Exception as error:
-                self._span.record_exception(error)
-                raise
-            finally:
-                self._is_busy = False
-            self._end()
 
         return aiter_bytes
 
-    def _begin(self) -> None:
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """The program reads the body, from its beginning: its span ends with all of it."""
         if not self._is_read:
             self._parts.clear()
         self._is_busy = not self._is_read
+        try:
+            yield
+            self._is_read = True
+        except Exception as error:
+            self._span.record_exception(error)
+            raise
+        finally:
+            self._is_busy = False
+        self._end()
 
     def _end_now(self) -> None:
         self._watched.let_go()
@@ -297,11 +285,7 @@ class _Body:
             self._end_with(content.decode("utf-8", "replace"))
             return
         self._end_with(result)
-        if hasattr(result, "__anext__"):
-            _run(_exhaust(result))
-        elif hasattr(result, "__next__"):
-            for _chunk in result:
-                pass
+        _exhaust(result)
 
     def _parsed(self, content: bytes) -> Any:
         """What the SDK makes of a body; a stream where the program asked for one."""
@@ -387,9 +371,18 @@ class _Watched:
                 vars(http).pop(name, None)
 
 
-async def _exhaust(iterator: AsyncIterator[Any]) -> None:
-    async for _chunk in iterator:
-        pass
+def _exhaust(result: Any) -> None:
+    """Takes what is left of an iterator of either kind, which waits for nothing. Anything else stays as it is."""
+
+    async def to_the_end() -> None:
+        async for _chunk in result:
+            pass
+
+    if hasattr(result, "__anext__"):
+        _run(to_the_end())
+    elif hasattr(result, "__next__"):
+        for _chunk in result:
+            pass
 
 
 def _run(coroutine: Any) -> Any:

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 from mlflow_fasttrace._internal.base.texts import one_line
 from mlflow_fasttrace._internal.sender.destinations import Destination
-from mlflow_fasttrace._internal.sender.exceptions import Rejected, TooLarge, Unavailable
-from mlflow_fasttrace._internal.sender.intake import SCAN_SECONDS
-from mlflow_fasttrace._internal.sender.status import Status
-from mlflow_fasttrace._internal.spool.changes import (
-    Change,
-    change_paths,
-    read_change,
-    refused_path,
+from mlflow_fasttrace._internal.sender.exceptions import (
+    DeliveryError,
+    Rejected,
+    TooLarge,
+    Unavailable,
 )
-from mlflow_fasttrace._internal.spool.files import remove
+from mlflow_fasttrace._internal.sender.status import Status
+from mlflow_fasttrace._internal.spool.changes import Change, read_change
+from mlflow_fasttrace._internal.spool.files import change_paths, refused_change, remove
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
+_LOOK_SECONDS = 0.5  # between two looks for new ones; one follows every batch, too
 _FIRST_PAUSE_SECONDS = 0.25  # before the server is asked again whether a trace is there
 _LONGEST_PAUSE_SECONDS = 600.0  # a trace that comes by this sender is heard of at once
 _ROUND_SECONDS = 0.2  # that all of them together may hold up delivery
@@ -69,7 +69,7 @@ class Changes:
     def make_due(self) -> None:
         """Makes those whose time has come."""
         now = time.monotonic()
-        if now - self._looked_at >= SCAN_SECONDS:
+        if now - self._looked_at >= _LOOK_SECONDS:
             self._look()
         for path in [path for path, waiting in self._waiting.items() if now >= waiting.due]:
             self._make([path])
@@ -112,7 +112,7 @@ class Changes:
             waiting = self._waiting[path]
             try:
                 assert self._open_destination is not None
-                made = self._open_destination().make_change(waiting.change)
+                made = _is_made(self._open_destination(), waiting.change)
             except Unavailable:
                 waiting.put_off()
                 if last:
@@ -145,6 +145,29 @@ class Changes:
         logger.error("%s", reason)
         self._status.error(reason)
         try:
-            os.rename(path, refused_path(path))
+            os.rename(path, refused_change(path))
         except OSError as error:
             logger.error("%s cannot be renamed: %s", path, error)
+
+
+def _is_made(destination: Destination, change: Change) -> bool:
+    """Makes a change, once, however often it is tried.
+
+    Returns:
+        False where the trace is not there.
+
+    Raises:
+        DeliveryError: it cannot be made.
+    """
+    try:
+        destination.make_change(change)
+    except Unavailable:
+        raise
+    except DeliveryError:
+        if not destination.has_trace(change.trace_id):
+            return False
+        made = change.assessment and change.assessment.get("assessment_id")
+        if made and destination.has_assessment(change.trace_id, made):
+            return True  # by an earlier try, whose answer was lost
+        raise
+    return True

@@ -58,12 +58,14 @@ class Destination(Protocol):
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         """Puts files of a trace where its server keeps artifacts."""
 
-    def make_change(self, change: Change) -> bool:
-        """Makes a change to a trace, once, however often it is called.
+    def make_change(self, change: Change) -> None:
+        """Makes a change to a trace. That the trace is not there may be an error of any kind."""
 
-        Returns:
-            False where the trace is not there.
-        """
+    def has_trace(self, trace_id: str) -> bool:
+        """Whether there is a trace of that id."""
+
+    def has_assessment(self, trace_id: str, assessment_id: str) -> bool:
+        """Whether a trace that is there has an assessment of that id."""
 
 
 class Target(NamedTuple):

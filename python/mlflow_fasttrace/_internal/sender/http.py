@@ -191,29 +191,24 @@ class HttpDestination:
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         upload_artifacts(self._uri, trace_id, artifacts)
 
-    def make_change(self, change: Change) -> bool:
-        trace_id = quote(change.trace_id, safe="")
+    def make_change(self, change: Change) -> None:
         body: dict[str, Any]
         if change.assessment is not None:
-            method, path = "POST", f"{_TRACES_PATH}/{trace_id}/assessments"
+            method, path = "POST", f"{_path_of(change.trace_id)}/assessments"
             body = {"assessment": change.assessment}
         else:
             assert change.tag is not None
-            method, path = "PATCH", _TAGS_PATH.format(trace_id)
+            method, path = "PATCH", _TAGS_PATH.format(quote(change.trace_id, safe=""))
             body = dict(zip(("key", "value"), change.tag, strict=True))
         content = json.dumps(body).encode()
         answer = self._request(path, content, {"Content-Type": "application/json"}, method)
-        if answer.status == 200:
-            return True
-        if answer.error_code() is not None:
-            if not self._has(f"{_TRACES_PATH}/{trace_id}"):
-                return False
-            if change.assessment is not None:
-                made = quote(str(change.assessment["assessment_id"]), safe="")
-                if self._has(f"{path}/{made}"):
-                    return True  # by an earlier request, whose answer was lost
         self._checked(path, answer)
-        raise self._not_of_mlflow(path, answer)
+
+    def has_trace(self, trace_id: str) -> bool:
+        return self._has(_path_of(trace_id))
+
+    def has_assessment(self, trace_id: str, assessment_id: str) -> bool:
+        return self._has(f"{_path_of(trace_id)}/assessments/{quote(assessment_id, safe='')}")
 
     def _has(self, path: str) -> bool:
         """Whether the server has what a path names."""
@@ -222,6 +217,10 @@ class HttpDestination:
             return False
         self._checked(path, answer)
         return True
+
+
+def _path_of(trace_id: str) -> str:
+    return f"{_TRACES_PATH}/{quote(trace_id, safe='')}"
 
 
 def _access_to(uri: str) -> Access:

@@ -77,23 +77,20 @@ class StoreDestination:
     def upload(self, trace_id: str, artifacts: Artifacts) -> None:
         upload_artifacts(self.uri, trace_id, artifacts)
 
-    def make_change(self, change: Change) -> bool:
-        try:
-            if change.assessment is not None:
-                assessment = Assessment.from_dictionary(change.assessment)
-                assessment.trace_id = change.trace_id
-                self._call(self.store.create_assessment, assessment)
-            else:
-                assert change.tag is not None
-                self._call(self.store.set_trace_tag, change.trace_id, *change.tag)
-        except DeliveryError:
-            if not self._has(self.store.get_trace_info, change.trace_id):
-                return False
-            made = change.assessment and change.assessment["assessment_id"]
-            if made and self._has(self.store.get_assessment, change.trace_id, made):
-                return True  # by an earlier call, whose answer was lost
-            raise
-        return True
+    def make_change(self, change: Change) -> None:
+        if change.assessment is not None:
+            assessment = Assessment.from_dictionary(change.assessment)
+            assessment.trace_id = change.trace_id
+            self._call(self.store.create_assessment, assessment)
+        else:
+            assert change.tag is not None
+            self._call(self.store.set_trace_tag, change.trace_id, *change.tag)
+
+    def has_trace(self, trace_id: str) -> bool:
+        return self._has(self.store.get_trace_info, trace_id)
+
+    def has_assessment(self, trace_id: str, assessment_id: str) -> bool:
+        return self._has(self.store.get_assessment, trace_id, assessment_id)
 
     def _has(self, function: Callable[..., Any], *ids: str) -> bool:
         """Whether the store has what a function of it finds by ids."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from typing import Any, NamedTuple
 
 from mlflow_fasttrace._internal.base import clock
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.spool.private_files import open_private
 
-_NAME = re.compile(r"^change-[0-9]{20}-[0-9]+-[0-9]+\.json$")
-_REFUSED_SUFFIX = ".refused"
-_MOST_BYTES = 16 << 20  # of a file that is read
+_MOST_BYTES = 16 << 20  # of a file
 _NAME_CHARACTERS = 100  # that log lines show
 
 _numbers = itertools.count()
@@ -47,28 +44,25 @@ def write_change(folder: str, change: Change) -> None:
 
     Raises:
         OSError: it cannot be written.
-        TypeError, ValueError: the assessment is no JSON.
+        TypeError, ValueError: the assessment is no JSON, or too large.
     """
     name = f"change-{clock.time_ns():020d}-{os.getpid()}-{next(_numbers)}.json"
     path = os.path.join(folder, name)
     text = json.dumps(change._asdict()).encode()
+    if len(text) > _MOST_BYTES:
+        raise ValueError(f"it has {len(text)} bytes")
     fresh = path + ".new"
     descriptor = open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        while text:
-            text = text[os.write(descriptor, text) :]
-    finally:
-        os.close(descriptor)
-    os.replace(fresh, path)
-
-
-def change_paths(folder: str) -> list[str]:
-    """The files of the changes that wait in a spool's folder, the oldest first; none where it cannot be read."""
-    try:
-        names = sorted(filter(_NAME.match, os.listdir(folder)))
-    except OSError:
-        return []
-    return [os.path.join(folder, name) for name in names]
+        try:
+            while text:
+                text = text[os.write(descriptor, text) :]
+        finally:
+            os.close(descriptor)
+        os.replace(fresh, path)
+    except BaseException:
+        os.unlink(fresh)
+        raise
 
 
 def read_change(path: str) -> Change:
@@ -88,22 +82,3 @@ def read_change(path: str) -> Change:
     if isinstance(tag, list) and [type(part) for part in tag] == [str, str]:
         return Change(content["trace_id"], tag=(tag[0], tag[1]))
     raise ValueError("it holds neither an assessment nor a tag")
-
-
-def refused_path(path: str) -> str:
-    """Where the file of a change goes that cannot be made."""
-    return path + _REFUSED_SUFFIX
-
-
-def refused_change_paths(folder: str) -> list[str]:
-    """The files of the changes of a spool that could not be made."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    suffix = _REFUSED_SUFFIX
-    return [
-        os.path.join(folder, name)
-        for name in names
-        if name.endswith(suffix) and _NAME.match(name.removesuffix(suffix))
-    ]

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -21,6 +22,8 @@ _DEAD_LETTER_PREFIX = "refused-"
 _NOTE_SUFFIX = ".txt"
 _DAMAGED_SUFFIX = ".damaged"
 _PACKED_NAME = re.compile(r"^packed-(?P<time>[0-9]+)-[0-9]+\.seg$")
+_CHANGE_NAME = re.compile(r"^change-[0-9]{20}-[0-9]+-[0-9]+\.json$")
+_REFUSED_CHANGE_SUFFIX = ".refused"
 _OPEN_TRACE_NAME = re.compile(r"^open-[0-9a-f]{32}\.seg$")
 _TIME_DIGITS = 20  # of a packed segment's name, so that names sort as times do
 _LAST_TIME = 10**_TIME_DIGITS - 1
@@ -194,6 +197,27 @@ def open_trace_paths(folder: str) -> list[str]:
     ]
 
 
+# ---- changes that wait for their traces (changes.py) ----
+
+
+def change_paths(folder: str) -> list[str]:
+    """The files of the changes that wait in a spool folder, the oldest first; none where it cannot be read."""
+    return _paths_where(_CHANGE_NAME.match, folder)
+
+
+def refused_change(path: str) -> str:
+    """Where the file of a change goes that cannot be made."""
+    return path + _REFUSED_CHANGE_SUFFIX
+
+
+def refused_change_paths(folder: str) -> list[str]:
+    """The files of the changes of a spool folder that could not be made; none where it cannot be read."""
+    suffix = _REFUSED_CHANGE_SUFFIX
+    return _paths_where(
+        lambda name: name.endswith(suffix) and _CHANGE_NAME.match(name.removesuffix(suffix)), folder
+    )
+
+
 # ---- dead letters, damaged segments ----
 
 
@@ -245,8 +269,12 @@ def damaged_paths(folder: str) -> list[str]:
 
 
 def _paths_ending_in(suffix: str, folder: str) -> list[str]:
+    return _paths_where(lambda name: name.endswith(suffix), folder)
+
+
+def _paths_where(is_wanted: Callable[[str], object], folder: str) -> list[str]:
     try:
         names = _names_in(folder)
     except OSError:
         return []
-    return [os.path.join(folder, name) for name in names if name.endswith(suffix)]
+    return [os.path.join(folder, name) for name in names if is_wanted(name)]

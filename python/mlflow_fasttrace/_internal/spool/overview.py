@@ -15,13 +15,14 @@ from typing import Any
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config.uris import without_secrets
-from mlflow_fasttrace._internal.spool.changes import change_paths, refused_change_paths
 from mlflow_fasttrace._internal.spool.files import (
     Unreadable,
+    change_paths,
     damaged_paths,
     dead_letter_paths,
     ids_of,
     note_of,
+    refused_change_paths,
     ring_paths,
     ring_stem,
     segment_paths,
