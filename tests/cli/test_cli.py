@@ -8,11 +8,12 @@ import pty
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.sender import life
+from mlflow_fasttrace._internal.sender import foreground, life
 from mlflow_fasttrace._internal.spool import overview
 from mlflow_fasttrace._internal.spool.folder import Spool
 from mlflow_fasttrace._internal.spool.reading import ring_items
@@ -463,6 +464,34 @@ def test_send_waits_for_the_sender_at_work(server, own_spool, run_program, cli, 
     finally:
         process.kill()
         lock.close()
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["stays at work", "ends at once"])
+def test_send_tells_all_that_the_sender_at_work_delivered(
+    server, own_spool, run_program, monkeypatch, ends
+):
+    leave_traces(run_program, server.uri, environment={"MLFLOW_EXPERIMENT_NAME": "cli account"})
+    spool = the_spool()
+    lock = life.Lock(spool.lock, stays=True)
+    assert lock.take()
+    looks = []
+    monkeypatch.setattr(foreground, "read_status", lambda f: looks.append(f) or read_status(f))
+    with ThreadPoolExecutor() as executor:
+        outcome = executor.submit(foreground.deliver, spool, server.uri, lambda progress: None)
+        try:
+            wait_until(lambda: len(looks) >= 2)
+            sender = life.sender_for(spool.folder, spool.rings, server.uri)
+            sender.status.tick = lambda figures: None  # it was written less than a second ago
+            wait_until(lambda: sender.step() and not overview.something_waits(spool))
+            if not ends:
+                seen = len(looks)
+                wait_until(lambda: len(looks) >= seen + 3)
+            sender.status.end()
+            if not ends:
+                outcome.result(30)
+        finally:
+            lock.close()
+        assert (outcome.result(30).complete, outcome.result().progress.spans) == (True, 6)
 
 
 def test_send_leaves_a_trace_that_tail_sampling_has_to_decide_about(

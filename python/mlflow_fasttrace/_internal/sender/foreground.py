@@ -34,6 +34,10 @@ from mlflow_fasttrace._internal.spool.status_file import SERVER_STATES, read_sta
 _PATIENCE_SECONDS = 20.0
 
 _WATCH_SECONDS = 0.1
+
+#: For how long the account of the sender at work may lag behind the spool. It is written once a second
+#: where it has changed.
+_ACCOUNT_SECONDS = 3.0
 _UNAVAILABLE = SERVER_STATES[ServerState.UNAVAILABLE]
 
 
@@ -137,14 +141,14 @@ def deliver(
             progress = _since(before, _numbers(status))
             report(progress)
             if not overview.something_waits(spool):
-                return Outcome(progress, True)
+                return Outcome(_since(before, _numbers(_last_account(spool))), True)
             unavailable = status is not None and status["server"] == _UNAVAILABLE
             if patience.ended(progress, unavailable=unavailable):
                 return Outcome(progress, False, _last_error(status))
             time.sleep(_WATCH_SECONDS)
         try:
             with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
-                return _deliver(spool, uri, executor, report, patience, instead_of)
+                return _deliver(spool, uri, executor, report, patience, instead_of, before)
         except MemoryError:
             progress = _since(before, _numbers(read_status(spool.folder)))
             return Outcome(progress, False, "there is no memory to send what is left")
@@ -154,6 +158,20 @@ def deliver(
         lock.close()
 
 
+def _last_account(spool: Spool) -> dict[str, Any] | None:
+    """The account of the sender at work that tells what became of all that was in a spool.
+
+    Args:
+        spool: A spool that has just been seen empty.
+    """
+    emptied, deadline = time.time(), time.monotonic() + _ACCOUNT_SECONDS
+    while True:
+        status = read_status(spool.folder)
+        if (status and status["updated"] >= emptied) or time.monotonic() >= deadline:
+            return status
+        time.sleep(_WATCH_SECONDS)
+
+
 def _deliver(
     spool: Spool,
     uri: str,
@@ -161,9 +179,9 @@ def _deliver(
     report: Callable[[Progress], None],
     patience: _Patience,
     instead_of: str | None,
+    before: Progress,
 ) -> Outcome:
     sender = sender_for(spool.folder, spool.rings, uri, executor, instead_of=instead_of)
-    before = _counted(sender.status)
     began = time.time()
     sender.scan()
     goals = {path: ring.reader.head for path, ring in sender.intake.rings.items()}
