@@ -100,6 +100,8 @@ class MlflowUi:
         service = Service(DRIVER, env={**os.environ, "TMPDIR": self._folder.name})
         self.driver = webdriver.Chrome(options=options, service=service)
         self.driver.set_script_timeout(120)
+        script = {"source": _COUNT_REQUESTS}
+        self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
         self.leave()
         self._remember(_SEEN)
 
@@ -426,6 +428,26 @@ def _without_tracers_frames(text: str) -> str:
 
 # What is read in one go runs in the page: a call for each of hundreds of elements takes minutes.
 
+#: Counts in ``window.requestsUnderWay`` what the page has asked servers for and not read to its end yet.
+_COUNT_REQUESTS = """
+window.requestsUnderWay = 0;
+const counted = request => {
+    const ended = () => { window.requestsUnderWay -= 1; };
+    window.requestsUnderWay += 1;
+    request.then(ended, ended);
+};
+const fetch = window.fetch, send = XMLHttpRequest.prototype.send;
+window.fetch = (...asked) => {
+    const answer = fetch(...asked);
+    counted(answer.then(response => response.clone().blob()));
+    return answer;
+};
+XMLHttpRequest.prototype.send = function (...body) {
+    counted(new Promise(ended => this.addEventListener("loadend", ended)));
+    return send.apply(this, body);
+};
+"""
+
 _WAITING = """
 const frame = () => new Promise(requestAnimationFrame);
 const until = async (condition, what) => {
@@ -437,12 +459,14 @@ const until = async (condition, what) => {
         await frame();
     }
 };
-// What is read, once it has stayed as it is for some frames: how many tags fit is found out when they are there.
+// What is read, once it has stayed as it is for some frames, in which the page waits for no answer and no picture: how
+// many tags fit is found out when they are there.
+const atRest = () => window.requestsUnderWay === 0 && [...document.images].every(image => image.complete || image.loading === "lazy");
 const unchanged = async (read, what) => {
     let before = null, same = 0;
     await until(() => {
         const now = read();
-        same = now !== null && now === before ? same + 1 : 0;
+        same = now !== null && now === before && atRest() ? same + 1 : 0;
         before = now;
         return same >= 4;
     }, what);
