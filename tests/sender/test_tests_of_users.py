@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from mlflow_fasttrace._internal.spool.overview import all_spools, something_waits
+from support.traces import traces_of
+from support.waiting import wait_until
+
 SUITE = """
 import json, os, shutil, threading, time, types
 import mlflow
@@ -53,6 +58,7 @@ def test_who_reads_at_once_starts_no_process(own_spool, run_program):
     assert not list(own_spool.glob("*/*.seg"))
 
 
+@pytest.mark.long
 def test_who_reads_often_gets_a_sender(own_spool, run_program):
     """A program that reads again and again, from one database."""
     then = """for _ in range(20):
@@ -61,6 +67,7 @@ def test_who_reads_often_gets_a_sender(own_spool, run_program):
     assert suite(run_program, 1, PATIENT, then) >= 1
 
 
+@pytest.mark.long
 def test_what_nobody_waits_for_gets_a_sender(own_spool, run_program):
     """It is started while the program does something else."""
     then = """(ring,) = [ring for ring in rings if ring.uri.endswith(path)]
@@ -76,5 +83,24 @@ module.threading = deferred_starts.threading = types.SimpleNamespace(
 """
 
 
+@pytest.mark.long
 def test_a_sender_is_started_at_once_where_no_thread_may_be(own_spool, run_program):
     assert suite(run_program, 1, PATIENT + NO_THREADS) == 1
+
+
+IN_A_HURRY = """
+import os
+import mlflow_fasttrace as fasttrace
+import mlflow
+fasttrace.set_tracking_uri("sqlite:///" + os.path.abspath("late.db"))
+with fasttrace.start_span("late"):
+    pass
+"""
+
+
+def test_a_program_that_does_not_wait_leaves_a_sender(own_spool, run_program, tmp_path):
+    process = run_program(IN_A_HURRY, MLFLOW_FASTTRACE_EXIT_TIMEOUT="0.01")
+    assert process.returncode == 0, process.err
+    assert "by the sender that has just been started" in process.err
+    wait_until(lambda: not any(map(something_waits, all_spools())), 90, "delivery")
+    assert len(traces_of(f"sqlite:///{process.folder}/late.db", "Default")) == 1

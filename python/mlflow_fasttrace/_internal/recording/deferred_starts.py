@@ -2,7 +2,8 @@
 
 A sender to a SQLite file takes a second or two until it has imported MLflow. Where this program has done so itself,
 none is started before something has waited for a second: who reads its traces at once, as tests do, each from a file
-of its own, has a thread deliver them, see ``Supervisor.help``.
+of its own, has a thread deliver them, see ``Supervisor.help``. What is not delivered when the program exits is
+left to a sender, see ``Supervisor.hand_over``.
 """
 
 from __future__ import annotations

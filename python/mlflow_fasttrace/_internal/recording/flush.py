@@ -202,9 +202,9 @@ def _when_it_goes_on(ring: Ring, progress: Progress) -> str:
     if progress.server_state == ServerState.FORBIDS:
         return "when a program with other ones runs"
     sender = sender_of(ring.spool) if ring.spool is not None else None
-    if sender is None and ring.spool is not None and supervisor.is_starting(ring.spool):
-        return "by the sender that has just been started"
     if sender is None or sender.pid in (0, os.getpid()):
+        if ring.spool is not None and supervisor.is_starting(ring.spool):
+            return "by the sender that has just been started"
         return "by the next program that records for it, or by `mlflow-fasttrace send`"
     if progress.server_state == ServerState.UNAVAILABLE:
         return "when it does"
@@ -227,6 +227,8 @@ def at_exit() -> None:
         progress = ring.progress()
         if progress is None or progress.is_delivered:
             continue
+        if not first:
+            supervisor.hand_over(ring)
         uri = without_credentials(ring.uri)
         why = _why_it_waits(ring, progress)
         if ring.spool is None:

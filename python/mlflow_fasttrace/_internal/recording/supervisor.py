@@ -51,6 +51,8 @@ class Supervisor:
         self._deferred = DeferredStarts(self.try_to_ensure_sender)
         # By spool, or by the ring's own identity where it has none: the threads that deliver.
         self._threads: dict[str | int, threading.Thread] = {}
+        #: Spools whose helping threads leave the rest to a sender process.
+        self._handed_over: set[str] = set()
         #: Held by the thread that looks after all senders; another one leaves it to that.
         self._restart_lock = locks.Lock()
 
@@ -60,6 +62,7 @@ class Supervisor:
         self._silences.forget()
         self._deferred.forget()
         self._threads.clear()
+        self._handed_over.clear()
 
     def ensure_sender(self, ring: Ring) -> None:
         """Starts a sender unless one is there that can stay. Never waits for it.
@@ -119,7 +122,9 @@ class Supervisor:
 
         def is_done() -> bool:
             progress = ring.progress()
-            return progress is None or progress.is_delivered or clock.monotonic() >= deadline
+            if progress is None or progress.is_delivered or spool.name in self._handed_over:
+                return True
+            return clock.monotonic() >= deadline
 
         try:
             self._start_thread(ring, is_done)
@@ -127,6 +132,23 @@ class Supervisor:
             let_pass(error)
             self._deferred.end(spool)
             self.ensure_sender(ring)
+
+    def hand_over(self, ring: Ring) -> None:
+        """Starts a sender process for what has not been delivered when the program exits, where none was needed so
+        far: a thread that helps ends with the program."""
+        spool = ring.spool
+        if spool is None or environment.sender_mode() != "process":
+            return
+        holder = sender_of(spool)
+        if holder is None:
+            self._deferred.end(spool)
+            self.try_to_ensure_sender(ring)
+        elif holder.pid == os.getpid() and not holder.stays and self._cannot_spawn(spool) is None:
+            self._handed_over.add(spool.name)
+            try:
+                self._spawn(spool, ring)  # it waits for the lock for a moment
+            except Exception as error:
+                let_pass(error)
 
     def try_to_ensure_sender(self, ring: Ring) -> bool:
         """Starts a sender where one is needed. Where none can be started now there is a warning; the core
