@@ -910,8 +910,8 @@ static PyMethodDef span_methods[] = {
     {"_append_link", (PyCFunction)append_link, METH_VARARGS,
      "_append_link($self, trace_id, span_id, attributes, /)\n--\n\nRecord a link that was "
      "checked."},
-    {"_close", (PyCFunction)close_span, METH_O,
-     "_close($self, end_time_ns, /)\n--\n\n"
+    {"_end_at", (PyCFunction)close_span, METH_O,
+     "_end_at($self, end_time_ns, /)\n--\n\n"
      "End it as OpenTelemetry ends a span: with no status, log level or processors."},
     {"_move", (PyCFunction)move_span, METH_O,
      "_move($self, parent_id, /)\n--\n\nPut it under another parent, of that id; 0: none."},

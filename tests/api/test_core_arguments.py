@@ -154,7 +154,7 @@ def test_a_destination_that_is_refused_changes_nothing(recording):
 METHODS = {
     "end by another name": (lambda s: s.end(output=1), "output"),
     "_append_link of one": (lambda s: s._append_link("t"), "3"),
-    "_close at a text": (lambda s: s._close("now"), "int"),
+    "_end_at a text": (lambda s: s._end_at("now"), "int"),
     "_move under a text": (lambda s: s._move("root"), "int"),
     "_rename to a number": (lambda s: s._rename(1), "a span's name is a str"),
     "_remove_attribute of a number": (lambda s: s._remove_attribute(1), "key is a str"),

@@ -258,7 +258,7 @@ on_a_span(
 )
 on_a_span("_append_link", lambda s: s._append_link("tr-" + "1" * 32, "2" * 16, {"a": [1]}))
 on_a_span("_move", lambda s: s._move(7), lambda r: r.parent_id in (None, f"{7:016x}"))
-on_a_span("_close", lambda s: s._close(FOREVER << 32))
+on_a_span("_end_at", lambda s: s._end_at(FOREVER << 32))
 on_a_span("_set_twin", lambda s: s._set_twin(Holder()))
 
 

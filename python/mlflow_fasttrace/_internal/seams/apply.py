@@ -32,6 +32,7 @@ from mlflow_fasttrace._internal.base.patching import (
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.recording.root_context import root_context
 from mlflow_fasttrace._internal.seams import (
+    bedrock,
     changes,
     current,
     evaluation,
@@ -177,8 +178,9 @@ def apply() -> None:
     otel.use_process_provider(provider.core_provider)
     destination.use_mlflow(True)
     at_undo(_let_go)
-    langchain.keep_spans_when_loaded()
+    langchain.complete_when_loaded()
     llama_index.complete_when_loaded()
+    bedrock.complete_when_loaded()
     openai.complete_when_loaded()
     evaluation.count_when_loaded()
     database.guard()

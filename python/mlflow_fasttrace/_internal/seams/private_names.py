@@ -348,6 +348,23 @@ _REPLACED_AND_CALLED = [
         late=True,
     ),
     *_in(
+        "mlflow.langchain.langchain_tracer",
+        "seams",
+        _called("MlflowLangchainTracer._get_span_by_run_id", "self run_id"),
+        _value("_should_attach_span_to_context"),
+        lost="the parents of spans in what LangChain and LangGraph run by asyncio",
+        late=True,
+    ),
+    *_in(
+        "mlflow.bedrock.stream",
+        "seams",
+        _called("BaseEventStreamWrapper.__iter__", "self"),
+        _called("BaseEventStreamWrapper._close", "self"),
+        _field("BaseEventStreamWrapper._span"),
+        lost="streams of Amazon Bedrock that are left early",
+        late=True,
+    ),
+    *_in(
         "mlflow.openai.autolog",
         "seams",
         _called("_start_span", "instance inputs run_id"),

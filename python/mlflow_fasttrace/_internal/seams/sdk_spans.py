@@ -137,7 +137,7 @@ class CoreSpanProcessor(MlflowV3SpanProcessor):
         for link in span.links:
             view.add_link(link.context, link.attributes)
         view.set_status(span.status)
-        twin._close(span.end_time)
+        twin._end_at(span.end_time)
 
     def shutdown(self) -> None:
         """Do nothing: the processor holds no resource."""

@@ -267,7 +267,7 @@ class OtelSpanView(Span):
         Args:
             end_time: Nanoseconds since the Unix epoch; by default now.
         """
-        self._live._close(end_time)
+        self._live._end_at(end_time)
 
     def _readable_span(self) -> Any:
         return self._live.to_immutable_span()._span

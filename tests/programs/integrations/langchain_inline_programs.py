@@ -1,8 +1,9 @@
-"""LangGraph with MLflow's tracer in the task that runs a node, not in a thread: the tracer then finds spans of the
-program that are current, and looks upwards from them for its own."""
+"""LangChain and LangGraph with MLflow's tracer in the task that runs a node, not in a thread: the tracer then finds spans
+of the program that are current, and looks upwards from them for its own, and they find its."""
 
 from __future__ import annotations
 
+import langchain_programs
 import langgraph_programs
 
 
@@ -32,3 +33,7 @@ async def async_nodes(mlflow, stub):
 
 def subgraph(mlflow, stub):
     langgraph_programs.subgraph(mlflow, stub)
+
+
+async def nested_async(mlflow, stub):
+    await langchain_programs.nested_async(mlflow, stub)

@@ -1,0 +1,86 @@
+"""Streams of Amazon Bedrock that do not come to their end, each of a question of its own. Run as
+``bedrock_streams.py drop-in|installed STUB EXPERIMENT``; boto3 is in .venv-integrations-more."""
+
+from __future__ import annotations
+
+import sys
+
+import boto3
+
+kept = []
+
+
+def left(stream):
+    for event in stream:
+        if "contentBlockDelta" in event:
+            break
+
+
+def closed(stream):
+    for event in stream:
+        if "contentBlockDelta" in event:
+            stream.close()
+            break
+
+
+def closed_unread(stream):
+    stream.close()
+
+
+def kept_until_it_is_closed(stream):
+    events = iter(stream)
+    while "contentBlockDelta" not in next(events):
+        pass
+    kept.append(events)
+    stream.close()
+
+
+def broken(stream):
+    class Broken:
+        def __iter__(self):
+            yield {"messageStart": {"role": "assistant"}}
+            yield {"contentBlockDelta": {"delta": {"text": "You"}}}
+            raise ConnectionError("gone")
+
+    stream._stream = Broken()
+    try:
+        list(stream)
+    except ConnectionError:
+        pass
+
+
+def whole(stream):
+    assert len(list(stream)) > 3
+    stream.close()
+
+
+CALLS = (left, closed, closed_unread, kept_until_it_is_closed, broken, whole)
+
+
+def main():
+    how, stub, experiment = sys.argv[1:]
+    if how == "drop-in":
+        import mlflow_fasttrace as mlflow
+    else:
+        import mlflow
+        import mlflow_fasttrace
+
+        mlflow_fasttrace.install()
+    mlflow.set_experiment(experiment)
+    mlflow.bedrock.autolog()
+    client = boto3.client(
+        "bedrock-runtime",
+        endpoint_url=stub,
+        region_name="us-east-1",
+        aws_access_key_id="stub",
+        aws_secret_access_key="stub",
+    )
+    for call in CALLS:
+        asked = [{"role": "user", "content": [{"text": f"one two {call.__name__}"}]}]
+        answer = client.converse_stream(modelId="anthropic.claude-sonnet-4-5", messages=asked)
+        call(answer["stream"])
+        assert mlflow.get_current_active_span() is None
+
+
+if __name__ == "__main__":
+    main()
