@@ -1,6 +1,9 @@
 # The two commands of the README are `make demo` and `make test`. Both make .venv, install what is
 # missing, build, and run; a second run reuses what is there.
 
+# The tests start thousands of Pythons, which would compile this package each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

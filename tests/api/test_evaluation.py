@@ -43,11 +43,13 @@ def assert_equal(server, way: str, name: str) -> None:
     assert ours == pure
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EVALUATED)
 def test_an_evaluations_traces_are_mlflows(core, name):
     assert_equal(core, "core", name)
 
 
+@pytest.mark.long
 @pytest.mark.long
 @pytest.mark.parametrize("name", EVALUATED)
 def test_an_evaluations_traces_are_mlflows_after_install(installed, name):

@@ -161,6 +161,7 @@ def test_doctor_says_why_mlflow_runs_by_itself(tmp_path, own_spool, environment,
     assert "secret" not in str(findings)
 
 
+@pytest.mark.long
 def test_doctor_reads_truth_values_as_the_sitecustomize_does(tmp_path, own_spool):
     for text, wanted in (("TRUE", True), (" 1 ", True), ("0", False)):
         _, findings = doctor(

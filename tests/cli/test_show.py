@@ -130,6 +130,7 @@ def test_a_terminal_shows_all_of_it(waits, columns):
         assert "…" not in terminal.text
 
 
+@pytest.mark.long
 def test_a_delivered_trace_is_read_from_its_server(
     server, own_spool, run_program, experiment, tmp_path
 ):

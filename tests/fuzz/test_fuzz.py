@@ -9,15 +9,17 @@ from support import fuzzing
 SECONDS = 1
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def fuzzer():
     if not fuzzing.can_build():
         pytest.skip("there is no clang, or no shared libpython")
     return fuzzing.build()
 
 
+# `make fuzz` does it for longer.
+@pytest.mark.long
 @pytest.mark.parametrize("target", fuzzing.TARGETS)
-def test_a_reader_keeps_its_promises(target):
+def test_a_reader_keeps_its_promises(fuzzer, target):
     result = fuzzing.run(target, SECONDS)
     assert result.returncode == 0, result.stderr[-8000:]
     assert "stat::number_of_executed_units" in result.stderr

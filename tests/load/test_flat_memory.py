@@ -65,6 +65,7 @@ def test_calls_and_dropped_spans_leave_nothing_behind():
     assert found.keys() == CASES.keys()
 
 
+@pytest.mark.long
 def test_calls_of_mlflow_on_the_core_leave_nothing_behind():
     found = grown(sys.executable, 1000, module_path(), **MLFLOW)
     assert leaks(found) == {}
@@ -97,6 +98,7 @@ def test_a_hundred_thousand_calls_of_mlflow_on_the_core_leave_nothing_behind():
     assert leaks(grown(sys.executable, 100_000, module_path(), **MLFLOW)) == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", OTHER_VERSIONS)
 def test_on_every_python_nothing_is_left_behind(version, tmp_path):
     found = grown(python_without_mlflow(version), 1000, modules_without_mlflow(tmp_path))

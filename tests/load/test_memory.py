@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.processes import Program, memory_of
 from support.quick_server import QuickServer
 from support.spools import sender_pids
@@ -76,6 +77,7 @@ PACKAGES = {
 }
 
 
+@pytest.mark.long
 def test_a_program_needs_no_more_memory_than_with_mlflow(server, own_spool, tmp_path):
     programs = {
         name: Program(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.lengths import long_but
 from support.servers import MlflowServer
 from support.surroundings import SURROUNDINGS, missing, run_in
 
@@ -32,21 +33,12 @@ def assert_all_arrives(name: str, server: MlflowServer, programs: int | None = N
 TRIED_BRIEFLY = (
     "a read-only root and a /tmp in memory",
     "48 open files at most (`ulimit -n`)",
-    "no further process or thread (`ulimit -u`), and `send` afterwards",
     "96 MB of memory for all processes (cgroup)",
-    "stopped for 3 s, with all of its processes",
     "a server with a full disk for 4 s",
-    "a server that is restored from a backup",
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in TRIED_BRIEFLY else pytest.param(name, marks=pytest.mark.long)
-        for name in SURROUNDINGS
-    ],
-)
+@pytest.mark.parametrize("name", long_but(TRIED_BRIEFLY, SURROUNDINGS))
 def test_all_arrives_in(own_server, name):
     assert_all_arrives(name, own_server)
 

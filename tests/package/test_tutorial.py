@@ -14,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import nbclient
-import nbformat
 import pytest
+from support import notebooks
 from support.processes import ROOT, module_path
 from support.pythons import OWN_VERSION, pip_install, venv_of
 from support.spools import clean_up
@@ -279,13 +278,10 @@ def test_the_notebooks_cells_show_what_it_holds(server, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(tmp_path / "spool"))
-    kept = nbformat.read(TUTORIAL / "07_notebook.ipynb", as_version=4)
+    kept = notebooks.read(TUTORIAL / "07_notebook.ipynb")
     ran = copy.deepcopy(kept)
-    client = nbclient.NotebookClient(
-        ran, timeout=120, resources={"metadata": {"path": str(TUTORIAL)}}
-    )
     try:
-        client.execute()
+        notebooks.execute(ran, TUTORIAL)
     finally:
         clean_up(tmp_path / "spool")
 

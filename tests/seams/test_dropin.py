@@ -202,7 +202,7 @@ _LONG = pytest.mark.long
     ("module", "install", "first"),
     [
         ("mlflow_fasttrace", False, CALLED),
-        ("mlflow", True, ""),
+        pytest.param("mlflow", True, "", marks=_LONG),
         pytest.param("mlflow_fasttrace", False, "", marks=_LONG),
         pytest.param("mlflow_fasttrace", False, BY_HAND, marks=_LONG),
         pytest.param("mlflow", True, CALLED, marks=_LONG),
@@ -221,7 +221,10 @@ def test_unified_mode_may_be_asked_for_after_the_import(tmp_path, module, instal
     assert said.count("Tracing runs on MLflow itself") == (1 if ours else 0)
 
 
-@pytest.mark.parametrize(("module", "install"), [("mlflow_fasttrace", False), ("mlflow", True)])
+@pytest.mark.parametrize(
+    ("module", "install"),
+    [("mlflow_fasttrace", False), pytest.param("mlflow", True, marks=_LONG)],
+)
 def test_unified_mode_that_is_asked_for_after_a_function_was_traced_is_refused_aloud(
     tmp_path, module, install
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mlflow import MlflowClient
+from support.lengths import long_but
 
 PROGRAM = """
 import time
@@ -40,7 +41,7 @@ print(len(found), mlflow.get_experiment(run.info.experiment_id).name)
 """
 
 
-@pytest.fixture(params=["server", "sqlite"])
+@pytest.fixture(params=long_but(["server"], ["server", "sqlite"]))
 def uri(request, tmp_path):
     if request.param == "server":
         return request.getfixturevalue("server").uri

@@ -13,6 +13,7 @@ from importlib.machinery import ModuleSpec
 import pytest
 from mlflow_fasttrace._internal.base import locks, patching
 from mlflow_fasttrace._internal.recording import destination, root_context
+from support.lengths import long_but
 
 #: Runs each of ACTIONS in a thread of its own, all at once, and prints what they raised, and whether
 #: MLflow is whole and runs on the core afterwards.
@@ -85,7 +86,7 @@ PROGRAMS = {
     "options",
     [pytest.param([], id="plain"), pytest.param(["-X", "dev"], id="dev", marks=pytest.mark.long)],
 )
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", long_but(["names of MLflow"], PROGRAMS))
 def test_threads_that_import_mlflow_at_once_all_find_it_whole(name, options, tmp_path):
     imports, actions = PROGRAMS[name]
     program = PROGRAM.format(imports=imports, actions=actions)

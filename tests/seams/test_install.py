@@ -705,8 +705,12 @@ def test_an_mlflow_that_is_imported_later_is_on_the_core(tmp_path):
     ("environment", "line"),
     [
         ({"MLFLOW_FASTTRACE_DISABLE": "1"}, "MLFLOW_FASTTRACE_DISABLE is set"),
-        ({"MLFLOW_USE_DEFAULT_TRACER_PROVIDER": "false"}, "own OpenTelemetry provider"),
-        ({"WITHOUT_CORE": "1"}, "the C core cannot be loaded"),
+        pytest.param(
+            {"MLFLOW_USE_DEFAULT_TRACER_PROVIDER": "false"},
+            "own OpenTelemetry provider",
+            marks=pytest.mark.long,
+        ),
+        pytest.param({"WITHOUT_CORE": "1"}, "the C core cannot be loaded", marks=pytest.mark.long),
     ],
 )
 def test_pure_mlflow_works_where_the_core_is_not_wanted(tmp_path, environment, line):

@@ -57,6 +57,7 @@ else:
 NOTHING = '({"context": contextvars.Context()} if sys.version_info >= (3, 11) else {})'
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", IMPORTS)
 def test_a_resumed_workflow_joins_the_trace(server, own_spool, tmp_path, monkeypatch, how):
     experiment = f"resumed {how}"

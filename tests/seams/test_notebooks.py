@@ -6,9 +6,8 @@ import json
 import re
 from pathlib import Path
 
-import nbclient
-import nbformat
 import pytest
+from support import notebooks
 from support.spools import clean_up
 
 BEGIN = """
@@ -85,12 +84,9 @@ def executed(server, way: str, folder: Path, monkeypatch) -> dict[str, list]:
     monkeypatch.setenv("MLFLOW_FASTTRACE_SPOOL_DIR", str(spool))
     begin = BEGIN.format(imports=WAYS[way], way=way)
     codes = [begin, *(["leaf(0)", WATCH] if way != "pure" else []), *(c for c, _ in CELLS.values())]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
-    client = nbclient.NotebookClient(
-        notebook, timeout=120, allow_errors=True, resources={"metadata": {"path": str(folder)}}
-    )
+    notebook = notebooks.made_of(codes)
     try:
-        client.execute()
+        notebooks.execute(notebook, folder, allow_errors=True)
     finally:
         clean_up(spool)
     behind = [cell.outputs for cell in notebook.cells]

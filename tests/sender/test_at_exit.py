@@ -163,6 +163,7 @@ def test_lines_are_as_mlflows_where_nobody_says_otherwise(configured, line, run_
     assert rest == ([] if line is None else [line])
 
 
+@pytest.mark.long
 def test_deprecations_are_those_of_mlflow_on_the_programs_lines(own_spool):
     found = [
         run_module("programs.deprecated", module, MLFLOW_TRACKING_URI=f"sqlite:///{own_spool}/x.db")

@@ -52,6 +52,7 @@ os.kill(os.getpid(), 9)
     assert_all_there(server.uri, "next start", 1)
 
 
+@pytest.mark.long
 def test_a_server_that_comes_later_gets_all(tmp_path, own_spool, run_program):
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
@@ -102,6 +103,7 @@ def test_who_reads_waits_as_long_as_a_slow_server_takes_traces(server, own_spool
     assert_all_there(server.uri, "slow server", 320)
 
 
+@pytest.mark.long
 def test_everything_fits_through_a_small_ring(server, own_spool, run_program):
     """What the ring cannot take before it is drained goes by spill segments."""
     process = run_program(

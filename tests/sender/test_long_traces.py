@@ -10,6 +10,7 @@ import pytest
 from mlflow_fasttrace._internal.sender import loop
 from mlflow_fasttrace._internal.sender.life import sender_for
 from support.fault_proxy import INFO, FaultProxy, Reply, Request
+from support.lengths import long_but
 from support.servers import OTHER_RELEASES, MlflowServer, python_of_release
 from support.spools import assert_sender_ends
 from support.traces import traces_of
@@ -51,7 +52,7 @@ ADD_REPEATED_COSTS = ("3.12.0", "3.13.0", "3.14.0")
 
 @pytest.fixture(
     scope="module",
-    params=["this", *(pytest.param(release, marks=pytest.mark.long) for release in OTHER_RELEASES)],
+    params=long_but(["this"], ["this", *OTHER_RELEASES]),
 )
 def server(request, tmp_path_factory):
     """A server of this release of MLflow, and of the others whose servers are supported."""
@@ -62,7 +63,7 @@ def server(request, tmp_path_factory):
         yield server
 
 
-@pytest.mark.parametrize("store", ["server", "sqlite"])
+@pytest.mark.parametrize("store", long_but(["server"], ["server", "sqlite"]))
 def test_the_sums_of_a_long_trace_are_whole(server, own_spool, run_program, tmp_path, store):
     uri = server.uri if store == "server" else f"sqlite:///{tmp_path}/mlflow.db"
     experiment = f"long, {store}"
@@ -95,7 +96,9 @@ def test_the_cost_is_whole_though_another_sender_goes_on(server, own_spool, run_
     assert len(trace.data.spans) == 7
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["one sender", "two senders"])
+@pytest.mark.parametrize(
+    "killed", long_but([True], [False, True]), ids=["one sender", "two senders"]
+)
 def test_the_cost_is_whole_though_answers_to_parts_are_lost(
     request, server, own_spool, run_program, tmp_path, killed
 ):

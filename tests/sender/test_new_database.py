@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow_fasttrace._internal.spool import database
 from sqlalchemy.engine import make_url
+from support.lengths import long_but
 from support.texts import IMPORTS
 
 PROGRAM = """
@@ -35,7 +36,7 @@ for n in range(3):
 """
 
 
-@pytest.mark.parametrize("how", IMPORTS)
+@pytest.mark.parametrize("how", long_but(["installed"], IMPORTS))
 def test_program_and_sender_make_a_databases_tables_in_turns(own_spool, run_program, tmp_path, how):
     process = run_program(PROGRAM.format(imports=IMPORTS[how], folder=str(tmp_path)))
     assert process.returncode == 0, process.err
@@ -85,7 +86,7 @@ print(sorted(made))
 """
 
 
-@pytest.mark.parametrize("how", IMPORTS)
+@pytest.mark.parametrize("how", long_but(["installed"], IMPORTS))
 def test_threads_may_make_different_databases_at_a_time(own_spool, run_program, tmp_path, how):
     """A thread that delivers may be one of them."""
     program = THREE_THREADS.format(imports=IMPORTS[how], folder=tmp_path)

@@ -61,6 +61,7 @@ sys.exit(ended.returncode)
 """
 
 
+@pytest.mark.long
 @in_containers
 def test_all_arrives_of_containers_that_share_a_folder(server, own_spool, tmp_path):
     """More than their rings hold, so that they spill to the folder that they share."""

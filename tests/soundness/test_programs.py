@@ -8,13 +8,21 @@ from pathlib import Path
 
 import pytest
 from support.processes import TESTS, run_to_its_end
-from support.pythons import EACH_VERSION, VERSIONS, interpreter, modules_without_mlflow
+from support.pythons import OLDEST_AND_NEWEST, VERSIONS, interpreter, modules_without_mlflow
 
 PROGRAMS = sorted(
     path.stem
     for path in (TESTS / "programs/soundness").glob("*.py")
     if path.stem not in ("__init__", "recorded")
 )
+#: Programs that take long, but on the oldest Python.
+SLOW = ("contexts", "recursion")
+CASES = [
+    pytest.param(name, version, marks=pytest.mark.long if is_long else ())
+    for name in PROGRAMS
+    for version in VERSIONS
+    for is_long in [version not in OLDEST_AND_NEWEST or (name in SLOW and version != VERSIONS[0])]
+]
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +30,7 @@ def without_mlflow(tmp_path_factory) -> str:
     return modules_without_mlflow(tmp_path_factory.mktemp("site"))
 
 
-@pytest.mark.parametrize("version", EACH_VERSION)
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(("name", "version"), CASES)
 def test_the_program_finds_nothing_wrong(name, version, without_mlflow, own_spool, tmp_path):
     run(name, version, without_mlflow, tmp_path)
 

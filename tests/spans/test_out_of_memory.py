@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from programs.public_calls import CASES, ELSEWHERE, INSTALLED_CASES, public_names
+from support.lengths import every, long_but
 from support.processes import module_path, run_module, run_to_its_end
 from support.pythons import VERSIONS, modules_without_mlflow, python_without_mlflow
 
@@ -60,25 +61,26 @@ def faults(case: str, python: str, path: str, library: Path, **environment: str)
     return found
 
 
-#: The others are a long test.
-ONE_VERSION = [
-    pytest.param(version, marks=() if version == VERSIONS[0] else pytest.mark.long)
-    for version in VERSIONS
-]
+#: Of so many cases, `make test` tries one.
+_STEP = 4
 
 
-@pytest.mark.parametrize("version", ONE_VERSION)
-@pytest.mark.parametrize("case", [name for name, case in CASES.items() if not case.needs_mlflow])
+@pytest.mark.parametrize("version", long_but(VERSIONS[:1], VERSIONS))
+@pytest.mark.parametrize(
+    "case", every(_STEP, [name for name, case in CASES.items() if not case.needs_mlflow])
+)
 def test_a_failed_allocation_costs_no_more_than_the_call(library, without_mlflow, case, version):
     assert faults(case, python_without_mlflow(version), without_mlflow, library) == []
 
 
-@pytest.mark.parametrize("case", [name for name, case in CASES.items() if case.needs_mlflow])
+@pytest.mark.parametrize(
+    "case", every(_STEP, [name for name, case in CASES.items() if case.needs_mlflow])
+)
 def test_a_failed_allocation_costs_no_more_than_the_call_into_mlflow(library, case):
     assert faults(case, sys.executable, module_path(), library) == []
 
 
-@pytest.mark.parametrize("case", INSTALLED_CASES)
+@pytest.mark.parametrize("case", every(_STEP, INSTALLED_CASES))
 def test_a_failed_allocation_costs_no_more_than_the_call_of_mlflow_on_the_core(library, case):
     assert faults(case, sys.executable, module_path(), library, PUBLIC_CALLS_OF="mlflow") == []
 

@@ -31,6 +31,7 @@ import cloudpickle
 import mlflow_fasttrace
 import pydantic
 import pytest
+from support.lengths import long_but
 
 PURE, CORE = "mlflow", "mlflow_fasttrace"
 
@@ -314,7 +315,7 @@ sys.stdout.buffer.write(cloudpickle.dumps((traced, Model())))
 """
 
 
-@pytest.mark.parametrize("module", [PURE, CORE])
+@pytest.mark.parametrize("module", long_but([CORE], [PURE, CORE]))
 def test_what_a_script_defines_is_copied_into_another_process(run_program, tmp_path, module):
     """What a script or a notebook defines has to arrive where it is not defined."""
     script = tmp_path / "script.py"

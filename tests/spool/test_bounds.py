@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.fault_proxy import FaultProxy
+from support.lengths import long_but
 from support.servers import MlflowServer
 from support.shims import build_shim
 from support.spools import clean_up
@@ -71,7 +72,7 @@ def delivered_later(server: MlflowServer, experiment: str, traces: int) -> list:
     return wait_until(there, 90, "all that was recorded")
 
 
-@pytest.mark.parametrize("sender", ["process", "none"])
+@pytest.mark.parametrize("sender", long_but(["process"], ["process", "none"]))
 def test_disk_is_bounded_and_traces_are_whole(tmp_path, own_spool, run_program, sender):
     server = MlflowServer(tmp_path)
     code = FILLS.format(uri=server.uri, experiment="bounded", traces=1500)
@@ -133,6 +134,7 @@ def test_with_neither_folder_nor_shared_memory_all_arrives(
     assert_all_there(server.uri, "nothing at all", 100)
 
 
+@pytest.mark.long
 def test_nothing_is_written_to_disk_where_that_is_forbidden(tmp_path, own_spool, run_program):
     server = MlflowServer(tmp_path)
     code = program_text(server.uri, "off", 200)
@@ -166,6 +168,7 @@ def test_all_arrives_of_a_program_whose_files_are_smaller_than_a_ring(
     assert_all_there(server.uri, "small files", 100)
 
 
+@pytest.mark.long
 def test_segments_end_at_the_limit_on_the_size_of_files(server, own_spool, run_program):
     """The limit is below what the server's absence lets the program spill."""
     code = FILLS.format(uri=server.uri, experiment="many files", traces=500)
@@ -202,6 +205,7 @@ def test_on_a_full_disk_traces_stay_whole(tmp_path, own_spool, run_program):
         assert {len(trace.data.spans) for trace in found} == {2}
 
 
+@pytest.mark.long
 def test_all_arrives_by_a_spool_folder_whose_name_is_no_text(server, tmp_path, run_program):
     """The small ring lets some of it go by segments."""
     spool = tmp_path / os.fsdecode(b"not utf-8 \xff")

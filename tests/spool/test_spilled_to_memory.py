@@ -252,6 +252,7 @@ def test_the_next_sender_delivers_what_a_killed_program_left_in_memory(
     assert_sender_ends(own_spool)
 
 
+@pytest.mark.long
 def test_all_is_on_disk_after_an_exit_with_the_server_away(tmp_path, own_spool, run_program):
     """A container that ends takes its shared memory along."""
     port = free_port()

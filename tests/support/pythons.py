@@ -12,15 +12,13 @@ import mlflow_fasttrace
 import platformdirs
 import pytest
 
+from support.lengths import long_but
 from support.processes import TESTS
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 OLDEST_AND_NEWEST = (VERSIONS[0], VERSIONS[-1])
 #: Of a test that runs on each: those in between are left to `make test-long`.
-EACH_VERSION = [
-    pytest.param(version, marks=() if version in OLDEST_AND_NEWEST else pytest.mark.long)
-    for version in VERSIONS
-]
+EACH_VERSION = long_but(OLDEST_AND_NEWEST, VERSIONS)
 
 #: Where the package lies that the tests have imported, which may be an instrumented build's.
 PACKAGE = Path(mlflow_fasttrace.__file__).parents[1]

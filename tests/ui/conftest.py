@@ -24,6 +24,14 @@ def ui(request):
         yield ui
 
 
+@pytest.fixture(autouse=True)
+def pages_are_left(request):
+    """One of MLflow's pages that stays open keeps a processor half busy."""
+    yield
+    if "ui" in request.fixturenames:
+        request.getfixturevalue("ui").leave()
+
+
 @pytest.fixture
 def picture(ui, request):
     """Takes a picture of what the window shows, if the command line asks for pictures."""
