@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from programs.run import PROGRAMS
-from support.processes import run_programs
+from support.processes import ONE_REQUEST_AT_A_TIME, run_programs
 from support.spools import clean_up
 from support.traces import described, traces_of
 
@@ -35,8 +35,7 @@ def runs(server, tmp_path_factory, request):
     names = [name for name in PROGRAMS if name in asked_for]
     ways = {
         "slow": ("mlflow_fasttrace", slow),
-        # MLflow's requests race for previews that a program has set, where several are under way.
-        "pure": ("mlflow", {"MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS": "1"}),
+        "pure": ("mlflow", ONE_REQUEST_AT_A_TIME),
         "core": ("mlflow_fasttrace", {}),
         "installed": ("mlflow:installed", {}),
     }

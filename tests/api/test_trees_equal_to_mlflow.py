@@ -106,7 +106,7 @@ def test_generated_trees_are_mlflows(workers, tree):
 
 
 @pytest.mark.long
-@settings(max_examples=400, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=150, deadline=None, suppress_health_check=CHECKS)
 @given(tree=trees)
 def test_many_generated_trees_are_mlflows(workers, tree):
     check(workers, tree)

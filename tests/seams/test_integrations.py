@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from support import llm_stub
+from support.processes import ONE_REQUEST_AT_A_TIME
 from support.traces import described, in_any_order, traces_of
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +161,12 @@ def runs(server, stub, tmp_path_factory, request):
             text=True,
             timeout=170,
             cwd=folder,
-            env={**os.environ, **OFFLINE, "DSPY_CACHEDIR": str(folder / "dspy")},
+            env={
+                **os.environ,
+                **OFFLINE,
+                **ONE_REQUEST_AT_A_TIME,
+                "DSPY_CACHEDIR": str(folder / "dspy"),
+            },
         )
         assert result.returncode == 0, result.stdout + result.stderr
         return {found[1] for line in result.stderr.splitlines() if (found := _WARNING.search(line))}

@@ -12,6 +12,10 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 
+#: MLflow's exporter sends a trace's spans and its info at once, and its server may then put the previews that it
+#: makes of the spans in the place of those that the program has set. One after the other it does not.
+ONE_REQUEST_AT_A_TIME = {"MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS": "1"}
+
 
 class Program(subprocess.Popen):
     """A program that is given as text; ``out`` and ``err`` are what it printed, once it has ended."""

@@ -9,17 +9,12 @@ import pytest
 from programs import api, basic, pages
 from support.example import run_example
 from support.mlflow_ui import comparable
-from support.processes import run_programs
+from support.processes import ONE_REQUEST_AT_A_TIME, run_programs
 from support.traces import experiment_id, traces_of
 
 pytestmark = pytest.mark.long
 
 NAMES = [*pages.PROGRAMS, *basic.PROGRAMS, *api.PROGRAMS]
-
-
-#: MLflow's exporter sends a trace's spans and its info at once, and its server may then put the previews that it
-#: makes of the spans in the place of those that the program has set. One after the other it does not.
-ONE_REQUEST_AT_A_TIME = {"MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS": "1"}
 
 
 @pytest.fixture(scope="module")
