@@ -104,6 +104,10 @@ class DeferredStarts:
         self._helps[spool.name] = helps + 1
         return True
 
+    def was_helped(self, spool: Spool) -> bool:
+        """Whether a thread has delivered in the place of a spool's sender."""
+        return spool.name in self._helps
+
     def was_helped_enough(self, spool: Spool) -> bool:
         """Whether a deferred sender is to be started now all the same."""
         return spool.name in self._deferred and self._helps.get(spool.name, 0) > _HELPS

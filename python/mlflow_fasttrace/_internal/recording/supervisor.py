@@ -139,6 +139,8 @@ class Supervisor:
         spool = ring.spool
         if spool is None or environment.sender_mode() != "process":
             return
+        if not self._deferred.was_helped(spool):
+            return
         holder = sender_of(spool)
         if holder is None:
             self._deferred.end(spool)
