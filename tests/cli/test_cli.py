@@ -575,7 +575,7 @@ import logging, sys
 from mlflow_fasttrace._internal.sender import __main__ as sender
 print("before logging", flush=True)
 sender.LOG_BYTES = 2000
-def work(*_):
+def work(*_, **__):
     for n in range(100):
         logging.getLogger("mlflow_fasttrace.sender").error("%d http://joe:{SECRET}@host/x", n)
     print("past logging", file=sys.stderr, flush=True)

@@ -98,8 +98,12 @@ with fasttrace.start_span("late"):
 """
 
 
-def test_a_program_that_does_not_wait_leaves_a_sender(own_spool, run_program, tmp_path):
-    process = run_program(IN_A_HURRY, MLFLOW_FASTTRACE_EXIT_TIMEOUT="0.01")
+@pytest.mark.parametrize("seconds", ["0.001", "0.5"], ids=["before", "while"])
+def test_a_program_that_ends_before_its_thread_has_delivered_leaves_a_sender(
+    own_spool, run_program, seconds
+):
+    """The thread has not come to the lock yet, or has it and makes the database's tables."""
+    process = run_program(IN_A_HURRY, MLFLOW_FASTTRACE_EXIT_TIMEOUT=seconds)
     assert process.returncode == 0, process.err
     assert "by the sender that has just been started" in process.err
     wait_until(lambda: not any(map(something_waits, all_spools())), 90, "delivery")

@@ -366,6 +366,12 @@ def container_exit_timeout_seconds() -> float:
     return max(0.0, _seconds("MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT", 120.0))
 
 
+def lock_patience_seconds() -> float:
+    """``MLFLOW_FASTTRACE_AGENT_PATIENCE``, which a program sets for a sender that goes on with what it leaves: how
+    long that waits for the spool's lock."""
+    return max(0.0, _seconds("MLFLOW_FASTTRACE_AGENT_PATIENCE", 0.0))
+
+
 # ---- for other processes, and for MLflow's code in this one ----
 
 

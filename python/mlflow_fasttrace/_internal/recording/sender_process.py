@@ -42,12 +42,13 @@ def why_none_can_be() -> str | None:
     return None
 
 
-def start(spool: Spool, uri: str) -> None:
+def start(spool: Spool, uri: str, patience_seconds: float = 0.0) -> None:
     """Starts a sender, which outlives this program.
 
     Args:
         spool: That it serves.
         uri: Where to, with the credentials of this process's environment.
+        patience_seconds: That another sender has at least to give the lock back.
 
     Raises:
         Exception: of any kind; there is none.
@@ -55,6 +56,7 @@ def start(spool: Spool, uri: str) -> None:
     variables = environment.of_child(
         MLFLOW_TRACKING_URI=uri,
         MLFLOW_FASTTRACE_DISABLE="1",  # the sender itself is never traced
+        MLFLOW_FASTTRACE_AGENT_PATIENCE=str(patience_seconds),
         MLFLOW_FASTTRACE_AGENT_PATH=os.pathsep.join(path for path in sys.path if path),
     )
     output = open_private(spool.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

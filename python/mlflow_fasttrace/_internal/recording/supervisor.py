@@ -29,6 +29,8 @@ STARTS_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 20.0  # between two starts
 #: For which a sender that runs may be on its way to its lock, on a machine that has much else to do.
 BEGINS_SECONDS = 60.0
+#: That a program may take to end when its exit has left its thread's delivery to a sender.
+_LAST_SECONDS = 60.0
 _HELP_SECONDS = 5.0  # that a thread tries to deliver in a sender's place
 
 
@@ -148,7 +150,7 @@ class Supervisor:
         elif holder.pid == os.getpid() and not holder.stays and self._cannot_spawn(spool) is None:
             self._handed_over.add(spool.name)
             try:
-                self._spawn(spool, ring)  # it waits for the lock for a moment
+                self._spawn(spool, ring, _LAST_SECONDS)
             except Exception as error:
                 let_pass(error)
 
@@ -242,7 +244,7 @@ class Supervisor:
         waited = clock.monotonic() - self._starts[spool.name].first
         return waited < BEGINS_SECONDS and sender_process.is_running(spool)
 
-    def _spawn(self, spool: Spool, ring: Ring) -> None:
+    def _spawn(self, spool: Spool, ring: Ring, patience_seconds: float = 0.0) -> None:
         ring.credentials_of_sender = spool_for(ring.uri).credentials
         now = clock.monotonic()
         before = self._starts.get(spool.name)
@@ -250,7 +252,7 @@ class Supervisor:
             before = _Starts(0, now, now, named_in(spool))
         self._starts[spool.name] = before._replace(number=before.number + 1, last=now)
         spool.make_folder()  # it may have been empty for long, and removed
-        sender_process.start(spool, ring.uri)
+        sender_process.start(spool, ring.uri, patience_seconds)
 
     def _start_thread(self, ring: Ring, should_stop: Callable[[], bool] | None = None) -> None:
         """Starts a thread that delivers, as long as the program lives or until it is to stop."""

@@ -103,7 +103,13 @@ def main() -> int:
     with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
         # What a burst took is given back: a container's limit counts it.
         run_sender(
-            sys.argv[1], sys.argv[2], uri, lambda: bool(stop), executor, _core.give_memory_back
+            sys.argv[1],
+            sys.argv[2],
+            uri,
+            lambda: bool(stop),
+            executor,
+            at_rest=_core.give_memory_back,
+            patience_seconds=environment.lock_patience_seconds(),
         )
     return 0
 

@@ -127,6 +127,7 @@ def run_sender(
     should_stop: Callable[[], bool] | None = None,
     executor: Executor | None = None,
     at_rest: Callable[[], None] | None = None,
+    patience_seconds: float = 0.0,
 ) -> None:
     """Serves a spool until no program has needed it for a while.
 
@@ -139,8 +140,10 @@ def run_sender(
         executor: For several requests at once. A thread of the program has none: most of what it
             delivers it delivers while its interpreter ends, and starts no threads any more.
         at_rest: Called when nothing has been left to do for a moment after something was, and from time to time.
+        patience_seconds: That another sender has at least to give the lock back.
     """
-    lock = Lock(os.path.join(folder, "sender.lock"), stays=should_stop is None)
+    path = os.path.join(folder, "sender.lock")
+    lock = Lock(path, stays=should_stop is None, patience_seconds=patience_seconds)
     should_stop = should_stop or (lambda: False)
     try:
         while lock.take():

@@ -67,11 +67,13 @@ class Lock:
     Args:
         path: The lock file; it is made where it is missing.
         stays: Nobody may ask this sender to end.
+        patience_seconds: That another sender has at least to give the lock back.
     """
 
-    def __init__(self, path: str, *, stays: bool):
+    def __init__(self, path: str, *, stays: bool, patience_seconds: float = 0.0):
         self._path = path
         self._stays = stays
+        self._patience_seconds = patience_seconds
         self._fd = open_lock(path)
 
     def take(self) -> bool:
@@ -100,6 +102,7 @@ class Lock:
             wait = _TAKE_OVER_SECONDS
         elif not (self._stays or holder.stays):
             wait = _HAND_OVER_SECONDS
+        wait = max(wait, self._patience_seconds)
         began = time.monotonic()
         while not try_lock(self._fd, fcntl.LOCK_EX):
             waited = time.monotonic() - began
