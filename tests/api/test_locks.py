@@ -10,11 +10,11 @@ import threading
 from contextlib import suppress
 
 import pytest
-from conftest import ROOT
 from mlflow_fasttrace import otel
 from mlflow_fasttrace._internal.base import locks, log
 from mlflow_fasttrace._internal.recording import destination, start, supervisor, timeout
 from mlflow_fasttrace._internal.seams import provider
+from support.processes import ROOT
 
 #: By name: what is called again and again, with a number that is another one each time.
 CALLS = {

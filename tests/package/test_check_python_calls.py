@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.processes import ROOT
 
 sys.path.insert(0, str(ROOT / ".ci"))
 check_python_calls = pytest.importorskip("check_python_calls")

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.processes import ROOT
 
 _spec = importlib.util.spec_from_file_location("check_layers", ROOT / ".ci" / "check_layers.py")
 check_layers = importlib.util.module_from_spec(_spec)

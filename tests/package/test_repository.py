@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from conftest import ROOT
+from support.processes import ROOT
 
 #: A picture has room; a wheel, a database or a build has not.
 LARGEST_BYTES = 1 << 20

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import mlflow_fasttrace.fluent as mlflow
 import pytest
-from conftest import ROOT
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.spool import records
@@ -26,6 +25,7 @@ from mlflow_fasttrace._internal.spool.records import (
     TraceRecord,
     TraceState,
 )
+from support.processes import ROOT
 from support.records import spans_to_ring
 
 _CONSTANT = re.compile(r"\b([A-Z][A-Z_]+) = (0x[0-9a-f]+|\d+)")
