@@ -50,7 +50,6 @@ def test_an_evaluations_traces_are_mlflows(core, name):
 
 
 @pytest.mark.long
-@pytest.mark.long
 @pytest.mark.parametrize("name", EVALUATED)
 def test_an_evaluations_traces_are_mlflows_after_install(installed, name):
     assert_equal(installed, "installed", name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import sys
 
-import boto3
+from integrations import bedrock_programs
+from integrations.run import WAYS
 
 kept = []
 
@@ -59,26 +60,13 @@ CALLS = (left, closed, closed_unread, kept_until_it_is_closed, broken, whole)
 
 def main():
     how, stub, experiment = sys.argv[1:]
-    if how == "drop-in":
-        import mlflow_fasttrace as mlflow
-    else:
-        import mlflow
-        import mlflow_fasttrace
-
-        mlflow_fasttrace.install()
+    mlflow = WAYS[how]()
     mlflow.set_experiment(experiment)
-    mlflow.bedrock.autolog()
-    client = boto3.client(
-        "bedrock-runtime",
-        endpoint_url=stub,
-        region_name="us-east-1",
-        aws_access_key_id="stub",
-        aws_secret_access_key="stub",
-    )
+    bedrock_programs.enable(mlflow, stub)
+    client = bedrock_programs._client(stub)
     for call in CALLS:
-        asked = [{"role": "user", "content": [{"text": f"one two {call.__name__}"}]}]
-        answer = client.converse_stream(modelId="anthropic.claude-sonnet-4-5", messages=asked)
-        call(answer["stream"])
+        request = bedrock_programs._request(f"one two {call.__name__}")
+        call(client.converse_stream(**request)["stream"])
         assert mlflow.get_current_active_span() is None
 
 

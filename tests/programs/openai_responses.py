@@ -12,6 +12,7 @@ import sys
 import httpx
 import openai
 import pytest
+from integrations.run import WAYS
 
 OTHERS = ("broken", "not_read", "forked", "omitted")
 
@@ -178,13 +179,7 @@ def omitted(client):
 
 
 def main(way: str, stub: str, experiment: str) -> None:
-    if way == "drop-in":
-        import mlflow_fasttrace as mlflow
-    else:
-        import mlflow
-        import mlflow_fasttrace
-
-        mlflow_fasttrace.install()
+    mlflow = WAYS[way]()
     mlflow.openai.autolog()
     mlflow.set_experiment(experiment)
     for name, call in list(globals().items()):

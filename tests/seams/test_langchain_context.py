@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.texts import IMPORTS
-from support.traces import traces_of
+from support.traces import names_of, traces_of
 from support.waiting import wait_until
 
 PYTHON = Path(__file__).parents[2] / ".venv-integrations/bin/python"
@@ -117,7 +117,6 @@ def arrived(uri: str, experiment: str) -> dict[str, list[tuple[str, str]]]:
     its parent's name."""
     found = {}
     for trace in traces_of(uri, experiment):
-        of_id = {span.span_id: span.name for span in trace.data.spans}
-        pairs = sorted((of_id.get(span.parent_id, ""), span.name) for span in trace.data.spans)
+        pairs = names_of(trace)
         found[next((name for parent, name in pairs if not parent), "")] = pairs
     return found if {"request", "of the caller", "afterwards"} <= found.keys() else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.texts import IMPORTS
-from support.traces import traces_of
+from support.traces import names_of, traces_of
 from support.waiting import wait_until
 
 PYTHON = Path(__file__).parents[2] / ".venv-integrations/bin/python"
@@ -70,7 +70,7 @@ def test_a_resumed_workflow_joins_the_trace(server, own_spool, tmp_path, monkeyp
     assert result.returncode == 0, result.stderr
 
     def trees() -> list[list[tuple[str, str]]] | None:
-        found = sorted(map(names, traces_of(server.uri, experiment)), key=len)
+        found = sorted(map(names_of, traces_of(server.uri, experiment)), key=len)
         return found if sum(map(len, found)) >= 9 else None
 
     another, request = wait_until(trees, 60, "the traces")
@@ -81,9 +81,3 @@ def test_a_resumed_workflow_joins_the_trace(server, own_spool, tmp_path, monkeyp
         ("request", "Doubles.run"),
     ]
     assert request == sorted([("", "request"), *resumed, *resumed])
-
-
-def names(trace) -> list[tuple[str, str]]:
-    """The spans of a trace, each behind its parent's name."""
-    of_id = {span.span_id: span.name for span in trace.data.spans}
-    return sorted((of_id.get(span.parent_id, ""), span.name) for span in trace.data.spans)

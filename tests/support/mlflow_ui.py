@@ -459,9 +459,11 @@ const until = async (condition, what) => {
         await frame();
     }
 };
-// What is read, once it has stayed as it is for some frames, in which the page waits for no answer and no picture: how
-// many tags fit is found out when they are there.
-const atRest = () => window.requestsUnderWay === 0 && [...document.images].every(image => image.complete || image.loading === "lazy");
+// The page waits for no answer and no picture.
+const atRest = () => window.requestsUnderWay === 0
+    && [...document.images].every(image => image.complete || image.loading === "lazy");
+// What is read, once it has stayed as it is for some frames in which the page was at rest: how many tags fit is found out
+// when they are there.
 const unchanged = async (read, what) => {
     let before = null, same = 0;
     await until(() => {

@@ -34,6 +34,12 @@ def traces_of(uri: str, experiment: str) -> list[Any]:
             return sorted(result, key=start_of)
 
 
+def names_of(trace: Any) -> list[tuple[str, str]]:
+    """The names of a trace's spans, each behind its parent's; a root's is behind ""."""
+    of_id = {span.span_id: span.name for span in trace.data.spans}
+    return sorted((of_id.get(span.parent_id, ""), span.name) for span in trace.data.spans)
+
+
 def start_of(trace: Any) -> int:
     return min((span.start_time_ns for span in trace.data.spans), default=0)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from mlflow_fasttrace._internal.base import log
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.patching import replace_attribute, when_loaded
 
@@ -55,3 +56,4 @@ def _end(stream: Any, error: Exception | None = None) -> None:
             stream._close()
     except Exception as failed:
         let_pass(failed)
+        log.warn(f"A stream of Amazon Bedrock keeps its span open: {failed}")

@@ -342,14 +342,10 @@ _REPLACED_AND_CALLED = [
         "mlflow.langchain.langchain_tracer",
         "seams",
         _called(
-            "MlflowLangchainTracer._start_span", "self span_name parent_run_id span_type run_id"
+            "MlflowLangchainTracer._start_span",
+            "self span_name parent_run_id span_type run_id",
+            lost="parents of LangChain's spans where a span between them has ended",
         ),
-        lost="parents of LangChain's spans where a span between them has ended",
-        late=True,
-    ),
-    *_in(
-        "mlflow.langchain.langchain_tracer",
-        "seams",
         _called("MlflowLangchainTracer._get_span_by_run_id", "self run_id"),
         _value("_should_attach_span_to_context"),
         lost="the parents of spans in what LangChain and LangGraph run by asyncio",
