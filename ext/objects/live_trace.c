@@ -96,8 +96,9 @@ static PyObject *get_complete(Trace *trace, void *unused)
 static PyObject *get_destination(Trace *trace, void *unused)
 {
     (void)unused;
-    Py_INCREF(trace->destination);
-    return trace->destination;
+    PyObject *destination = trace->destination != NULL ? trace->destination : Py_None;
+    Py_INCREF(destination);
+    return destination;
 }
 
 static PyObject *get_state(Trace *trace, void *unused)

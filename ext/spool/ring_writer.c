@@ -120,7 +120,7 @@ static uint64_t ring_reserve(const Ring *ring) { return ring->capacity / 8; }
 
 bool ring_is_ours(const Ring *ring)
 {
-    return ring->header != NULL && ring->generation == fork_generation;
+    return ring != NULL && ring->header != NULL && ring->generation == fork_generation;
 }
 
 static void ring_copy_in(Ring *ring, uint64_t position, const void *bytes, size_t size)

@@ -23,7 +23,8 @@ bool ring_admits_trace(Ring *ring);
  * in. True once every few seconds as long as that is so. `now_ns`: a recent time. */
 bool ring_lacks_sender(Ring *ring, uint64_t now_ns);
 
-/* Whether this process may append to the ring: not the forked child of the one that made it. */
+/* Whether there is a ring, and this process may append to it: not the forked child of the one that
+ * made it. */
 bool ring_is_ours(const Ring *ring);
 
 /* The ring's memory, mapped once more for a reader in this process: the header's page, then the

@@ -31,14 +31,9 @@ void trace_set_name(Trace *trace, PyObject *name)
     set_owned(&trace->root_name, name);
 }
 
-static bool has_ring(const CoreState *state)
-{
-    return state->ring != NULL && ring_is_ours(state->ring);
-}
-
 RingResult trace_ensure_ring(CoreState *state)
 {
-    if (LIKELY(has_ring(state))) {
+    if (LIKELY(ring_is_ours(state->ring))) {
         return RING_READY;
     }
     if (state->hooks.start_recording == NULL) {
@@ -47,7 +42,7 @@ RingResult trace_ensure_ring(CoreState *state)
     PyObject *answer = ask_hook(state->hooks.start_recording, NULL, NULL);
     bool soon = answer == Py_True;
     forget_result(state, answer);
-    if (has_ring(state)) {
+    if (ring_is_ours(state->ring)) {
         return RING_READY;
     }
     return soon ? RING_SOON : RING_NONE;
@@ -121,9 +116,7 @@ static bool has_context(CoreState *state, const RootOptions *options)
     return false;
 }
 
-/* Gives the trace the rings that it is recorded to, and its destination: a place that has no room
- * for it does not get it, the other one does. False where neither has. */
-static bool choose_rings(CoreState *state, Trace *trace)
+bool trace_choose_rings(CoreState *state, Trace *trace)
 {
     Ring *first = ring_admits_trace(state->ring) ? state->ring : NULL;
     Ring *second = state->second_ring;
@@ -133,10 +126,12 @@ static bool choose_rings(CoreState *state, Trace *trace)
     bool all = first != NULL && second == state->second_ring;
     trace->ring = first != NULL ? first : second;
     trace->second_ring = first != NULL ? second : NULL;
-    trace->destination = state->destination;
     Py_XINCREF((PyObject *)trace->ring);
     Py_XINCREF((PyObject *)trace->second_ring);
-    Py_XINCREF(trace->destination);
+    if (LIKELY(trace->destination == NULL)) {
+        trace->destination = state->destination;
+        Py_XINCREF(trace->destination);
+    }
     if (UNLIKELY(!all)) {
         warn(state, "New traces are not recorded for now: what waits for delivery has reached "
                     "MLFLOW_FASTTRACE_SPOOL_MAX_BYTES, or the spool folder cannot be written. "
@@ -176,12 +171,13 @@ StartResult trace_new(CoreState *state, PyObject *root_name, const RootOptions *
 {
     StartResult result = START_NOT_SAMPLED;
     *made = NULL;
-    if (trace_ensure_ring(state) != RING_READY) {
+    if (trace_ensure_ring(state) == RING_NONE) {
         return START_NOT_RECORDED;
     }
     Trace *trace = make_trace(state, options);
     /* Making it may have run Python code. */
-    if (trace == NULL || trace_ensure_ring(state) != RING_READY) {
+    RingResult ring = trace != NULL ? trace_ensure_ring(state) : RING_NONE;
+    if (ring == RING_NONE) {
         result = START_NOT_RECORDED;
         goto not_recorded;
     }
@@ -190,7 +186,7 @@ StartResult trace_new(CoreState *state, PyObject *root_name, const RootOptions *
     if (UNLIKELY(bound != SAMPLE_ALL) && !is_sampled(trace, bound)) {
         goto not_recorded;
     }
-    if (UNLIKELY(!choose_rings(state, trace))) {
+    if (LIKELY(ring == RING_READY) && UNLIKELY(!trace_choose_rings(state, trace))) {
         goto not_recorded;
     }
     Py_INCREF(root_name);

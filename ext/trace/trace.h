@@ -34,7 +34,7 @@ typedef struct {
 uint64_t sampling_bound_of_ratio(double ratio);
 
 /* Made by the root's start and kept by every span of the trace. Where the trace goes was captured
- * when it was made. */
+ * when it was made, or, where recording was about to start, when its first record was written. */
 struct Trace {
     PyObject_HEAD CoreState *state; /* outlives the trace: the type holds the module */
     Trace *previous, *next;         /* in the state's list */
@@ -49,11 +49,11 @@ struct Trace {
     uint32_t ended_spans;
     uint64_t root_start_ns;
     uint64_t root_end_ns;
-    uint64_t roots_under;  /* the parent id of its roots: 0 but for a trace that continues another
-                            * library's, and NO_ROOT for a remote one */
-    Ring *ring;            /* owned */
-    Ring *second_ring;     /* owned, or NULL: of dual export */
-    PyObject *destination; /* owned bytes: an encoded map */
+    uint64_t roots_under; /* the parent id of its roots: 0 but for a trace that continues another
+                           * library's, and NO_ROOT for a remote one */
+    Ring *ring;        /* owned, or NULL: the trace began in the middle of the start of recording */
+    Ring *second_ring; /* owned, or NULL: of dual export */
+    PyObject *destination; /* owned bytes: an encoded map; NULL at most as long as the ring */
     PyObject *root_name;   /* owned str: the tag NAME_TAG */
     /* Owned dicts and a list, NULL until somebody asks for them. */
     PyObject *tags;
@@ -106,6 +106,11 @@ typedef enum {
 /* Sees to it that the state has a ring of this process: asks Python, once. Other threads that come
  * in the meantime wait for the answer there. */
 RUNS_PYTHON RingResult trace_ensure_ring(CoreState *state);
+
+/* Gives a trace that has no ring those of the state, which has them (RING_READY), and where it has
+ * no destination of its own also that: a place that has no room for it does not get it, the other
+ * one does. False where neither has. */
+RUNS_PYTHON bool trace_choose_rings(CoreState *state, Trace *trace);
 
 /* The id's text as a str; NULL with an exception. */
 RUNS_PYTHON PyObject *trace_id_str(const Trace *trace);

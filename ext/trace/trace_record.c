@@ -85,9 +85,9 @@ static void encode_trace(CoreState *state, Buffer *out, Trace *trace, int phase)
     Py_DECREF(name);
 }
 
-/* The child of a fork carries on the traces that were open in a ring of its own, where they are
- * announced anew. */
-static RingResult follow_fork(CoreState *state, Trace *trace)
+/* Gives the trace a ring of this process where it has none. The child of a fork carries on the
+ * traces that were open in a ring of its own, where they are announced anew. */
+static RingResult get_ring(CoreState *state, Trace *trace)
 {
     if (LIKELY(ring_is_ours(trace->ring))) {
         return RING_READY;
@@ -95,6 +95,9 @@ static RingResult follow_fork(CoreState *state, Trace *trace)
     RingResult result = trace_ensure_ring(state);
     if (result != RING_READY) {
         return result;
+    }
+    if (trace->ring == NULL) {
+        return trace_choose_rings(state, trace) ? RING_READY : RING_NONE;
     }
     Py_INCREF(state->ring);
     set_owned((PyObject **)&trace->ring, (PyObject *)state->ring);
@@ -106,7 +109,7 @@ static RingResult follow_fork(CoreState *state, Trace *trace)
 
 bool trace_waits_for_ring(CoreState *state, Trace *trace)
 {
-    return follow_fork(state, trace) == RING_SOON;
+    return get_ring(state, trace) == RING_SOON;
 }
 
 static void trace_publish(Trace *trace)
@@ -141,9 +144,9 @@ static void report_put(CoreState *state, PutResult result)
         [PUT_FAILED_RECORD] =
             "A span, or what is known of its trace, could not be recorded: it is larger than 1 "
             "GiB, or there is no memory for it.",
-        [PUT_BEFORE_RECORDING] =
-            "A span of a trace that was begun before a fork could not be recorded: recording has "
-            "not begun in this process.",
+        [PUT_BEFORE_RECORDING] = "A span of a trace that was begun before a fork, or while "
+                                 "recording was starting, could "
+                                 "not be recorded: recording has not begun in this process.",
         [PUT_WITHOUT_ROOM] =
             "A span could not be recorded: neither the ring nor the spool folder has room. Free "
             "disk space, or point MLFLOW_FASTTRACE_SPOOL_DIR to a folder that has some.",
@@ -162,7 +165,7 @@ static inline __attribute__((always_inline)) void trace_put(CoreState *state, Tr
 
 void trace_append(CoreState *state, Trace *trace, const Buffer *record)
 {
-    follow_fork(state, trace);
+    get_ring(state, trace);
     trace_put(state, trace, record);
     trace_publish(trace);
 }
@@ -174,6 +177,10 @@ static void write_trace_record(CoreState *state, Trace *trace, int phase)
         Py_INCREF(info);
         forget_result(state, ask_hook(state->hooks.take_info, (PyObject *)trace, info));
         Py_DECREF(info);
+    }
+    if (UNLIKELY(get_ring(state, trace) != RING_READY) && trace->destination == NULL) {
+        report_put(state, PUT_BEFORE_RECORDING);
+        return;
     }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
@@ -188,7 +195,7 @@ static void write_trace_record(CoreState *state, Trace *trace, int phase)
 static inline __attribute__((always_inline)) void before_span(CoreState *state, Trace *trace,
                                                               bool is_root)
 {
-    follow_fork(state, trace);
+    get_ring(state, trace);
     if (!trace->announced && !(is_root && trace->open_spans == 1)) {
         trace->announced = true;
         write_trace_record(state, trace, PHASE_OPEN);
@@ -209,7 +216,7 @@ static inline __attribute__((always_inline)) void behind_span(CoreState *state, 
     }
     /* Published only now: a span record without its trace's record could not be delivered. */
     trace_publish(trace);
-    if (is_root && state->hooks.restart_sender != NULL &&
+    if (is_root && state->hooks.restart_sender != NULL && trace->ring != NULL &&
         UNLIKELY(ring_lacks_sender(trace->ring, trace->root_end_ns) ||
                  (trace->second_ring != NULL &&
                   ring_lacks_sender(trace->second_ring, trace->root_end_ns)))) {

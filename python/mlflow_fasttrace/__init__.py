@@ -7,11 +7,11 @@ its integrations, and whoever imports ``mlflow``, share one current span with th
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
 from mlflow_fasttrace._internal.base import mlflow_names
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.seams import aliases
@@ -62,7 +62,10 @@ _AFTER_FLUSH = frozenset(
 
 _INSTALL = frozenset({"install", "is_installed", "uninstall"})
 
-_SUBMODULES = frozenset({"entities", "fluent", "otel", "traces", "tracing"})
+#: The modules of this package whose names MLflow has for modules, too.
+_MLFLOWS_TOO = frozenset({"entities", "tracing"})
+
+_SUBMODULES = frozenset({*_MLFLOWS_TOO, "fluent", "otel", "traces"})
 
 #: The public names that do not come from MLflow's module as they are.
 _OWN = frozenset(
@@ -77,8 +80,10 @@ _stored: set[str] = set()
 
 
 def _forget_own() -> None:
-    for name in _stored:
+    for name in (*_stored, *_MLFLOWS_TOO):
         globals().pop(name, None)
+    for name in _MLFLOWS_TOO:
+        sys.modules.pop(f"mlflow_fasttrace.{name}", None)
 
 
 def _in_notebook() -> bool:
@@ -99,33 +104,40 @@ def __getattr__(name: str) -> Any:
         return _of_mlflow(name)
     reason = engine.why_mlflow()
     if name in _SUBMODULES and reason is None:
-        return importlib.import_module(f"mlflow_fasttrace.{name}")
+        return imported(f"mlflow_fasttrace.{name}")
     if name in _INSTALL:
-        return getattr(importlib.import_module("mlflow_fasttrace._internal.seams.install"), name)
+        return getattr(imported("mlflow_fasttrace._internal.seams.install"), name)
     if name == "autolog":
-        return importlib.import_module("mlflow_fasttrace._internal.seams.autolog").autolog
+        return imported("mlflow_fasttrace._internal.seams.autolog").autolog
     if reason is not None:
         if name in _BEGIN:
             engine.settle()
         return _of_mlflow(name)
     if name in _BEGIN and _in_notebook():
         # MLflow's code shows the traces of each cell.
-        importlib.import_module("mlflow_fasttrace._internal.seams.install").install()
-        importlib.import_module("mlflow")
+        imported("mlflow_fasttrace._internal.seams.install").install()
+        imported("mlflow")
     if name in _FLUENT:
-        value = getattr(importlib.import_module("mlflow_fasttrace.fluent"), name)
+        value = getattr(imported("mlflow_fasttrace.fluent"), name)
     elif name in _TRACES:
-        value = getattr(importlib.import_module("mlflow_fasttrace.traces"), name)
+        value = getattr(imported("mlflow_fasttrace.traces"), name)
     elif name == "context":
-        value = importlib.import_module("mlflow_fasttrace.tracing").context
+        value = imported("mlflow_fasttrace.tracing").context
     elif name in _AFTER_FLUSH:
-        value = importlib.import_module("mlflow_fasttrace.traces").after_flush(name)
+        value = imported("mlflow_fasttrace.traces").after_flush(name)
     elif name == "SpanType":
-        value = importlib.import_module("mlflow_fasttrace.entities").SpanType
+        value = imported("mlflow_fasttrace.entities").SpanType
     else:
-        importlib.import_module("mlflow_fasttrace._internal.seams.install").install()
+        imported("mlflow_fasttrace._internal.seams.install").install()
         # Not stored here, since a program may set the name in MLflow's own module.
         return _of_mlflow(name)
     _stored.add(name)
     globals()[name] = value
     return value
+
+
+# What records is imported here and not when it is asked for: a signal handler that starts a span in the middle of
+# that import would find half of a module.
+if engine.why_mlflow() is None:
+    for _module in ("fluent", "traces", "tracing"):
+        imported(f"mlflow_fasttrace.{_module}")

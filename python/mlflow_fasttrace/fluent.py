@@ -6,7 +6,6 @@ into the program but where ``Raises`` says so.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.config.uris import why_no_store
@@ -97,7 +97,7 @@ def _parameters(function: Callable[..., Any]) -> list[tuple] | None:
 
 def pure_mlflow(name: str) -> Any:
     """MLflow's own function of that name, looked up now: programs and tests put others in its place."""
-    return patching.original(getattr(importlib.import_module("mlflow"), name))
+    return patching.original(getattr(imported("mlflow"), name))
 
 
 def _experiment_of(destination: MlflowExperimentLocation | None) -> str | None:
@@ -416,6 +416,11 @@ def _usable_time(time_ns: Any) -> int | None:
     return None
 
 
+def _mlflow_records() -> bool:
+    """Whether MLflow's own code records. These functions may be held from before that was chosen."""
+    return not engine.on_core and engine.why_mlflow() is not None
+
+
 def get_current_active_span() -> LiveSpan | None:
     """The span that is current in this context.
 
@@ -431,7 +436,10 @@ def get_current_active_span() -> LiveSpan | None:
         >>> mlflow.get_current_active_span() is None
         True
     """
-    return _core.current_span()
+    span = _core.current_span()
+    if span is None and _mlflow_records():
+        return pure_mlflow("get_current_active_span")()
+    return span
 
 
 def get_active_trace_id() -> str | None:
@@ -446,7 +454,7 @@ def get_active_trace_id() -> str | None:
         ...     mlflow.get_active_trace_id() == span.trace_id
         True
     """
-    span = _core.current_span()
+    span = get_current_active_span()
     return None if span is None else span.trace_id
 
 
@@ -466,7 +474,10 @@ def get_last_active_trace_id(thread_local: bool = False) -> str | None:
         >>> mlflow.get_last_active_trace_id() == span.trace_id
         True
     """
-    return _core.last_trace_id_var.get() if thread_local else _core.last_trace_id()
+    trace_id = _core.last_trace_id_var.get() if thread_local else _core.last_trace_id()
+    if trace_id is None and _mlflow_records():
+        return pure_mlflow("get_last_active_trace_id")(thread_local)
+    return trace_id
 
 
 def update_current_trace(
@@ -506,6 +517,19 @@ def update_current_trace(
         'beta'
     """
     span = _core.current_span()
+    if span is None and _mlflow_records():
+        pure_mlflow("update_current_trace")(
+            tags,
+            metadata,
+            client_request_id,
+            request_preview,
+            response_preview,
+            state,
+            model_id,
+            session_id=session_id,
+            user=user,
+        )
+        return
     if span is None:
         log.logger.warning(
             "No active trace found. Please create a span using `mlflow.start_span` or "

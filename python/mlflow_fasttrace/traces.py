@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.recording import changes, flush
 from mlflow_fasttrace._internal.spans import entities
 from mlflow_fasttrace._internal.spans.copies import TRACE_ID_KEY, copy_contents
@@ -494,6 +495,9 @@ def add_trace(trace: Trace | dict[str, Any], target: LiveSpan | None = None) -> 
         >>> [span.name for span in mlflow.get_trace(call.trace_id).data.spans]
         ['call', 'of a service']
     """
+    if engine.settle() is not None:
+        pure_mlflow("add_trace")(trace, target)
+        return
     if not _core.enabled():
         return
     trace = _completed(trace)

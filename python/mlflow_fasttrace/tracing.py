@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import secrets
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,13 @@ from typing import TYPE_CHECKING, Any
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import hooks, locks, log, mlflow_names, patching
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.config import engine
+from mlflow_fasttrace._internal.recording.destination import (
+    chosen,
+    location_of_context,
+    set_location,
+)
 from mlflow_fasttrace._internal.recording.destination import reset as reset_destination
-from mlflow_fasttrace._internal.recording.destination import set_location
 from mlflow_fasttrace._internal.spans import entities
 
 if TYPE_CHECKING:
@@ -341,6 +345,42 @@ def forget() -> None:
     reset_destination()
 
 
+def hand_over(*, all_of_it: bool = False) -> None:
+    """Give MLflow's own code, which records from now on, what the program chose here: span processors,
+    destinations, and whether tracing is on.
+
+    Args:
+        all_of_it: MLflow's functions led here until now: what was not chosen here is not chosen there either.
+    """
+    location, of_context, enabled = chosen.location, location_of_context.get(), _core.enabled()
+    if not (_span_processors or location or of_context or all_of_it) and enabled:
+        return
+    try:
+        patching.wait_for_mlflow()
+        import mlflow.tracing
+        from mlflow.entities import MlflowExperimentLocation
+        from mlflow.tracing import provider
+
+        set_destination = patching.original(mlflow.tracing.set_destination)
+        if _span_processors or all_of_it:
+            patching.original(mlflow.tracing.configure)(span_processors=list(_span_processors))
+        if location:
+            set_destination(MlflowExperimentLocation(location))
+        if of_context:
+            set_destination(MlflowExperimentLocation(of_context), context_local=True)
+        if enabled != patching.original(provider.is_tracing_enabled)() and not _disabling:
+            patching.original(mlflow.tracing.enable if enabled else mlflow.tracing.disable)()
+    except Exception as error:
+        let_pass(error)
+        log.warn(
+            "Span processors and destinations that were set before MLflow's own code recorded have no effect: "
+            f"{type(error).__name__}: {error}"
+        )
+
+
+engine.when_mlflow(hand_over)
+
+
 # ---- traces over several processes ----
 
 #: The trace of another process that this context continues: its id, and W3C Trace Context's state and flags.
@@ -382,6 +422,7 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+    from mlflow_fasttrace._internal.spans.otel_context import not_sampled_span
     from mlflow_fasttrace._internal.spans.otel_span import OWN_FLAGS
 
     current = _core.current()
@@ -392,8 +433,8 @@ def get_tracing_context_headers_for_http_request() -> dict[str, str]:
     if isinstance(current, _core.NonRecordingSpan):
         if not current.not_sampled:
             return {}
-        # Ids of no trace: they tell the service that is called not to sample.
-        ids, flags = (secrets.randbits(128) | 1, secrets.randbits(64) | 1), TraceFlags.DEFAULT
+        none = not_sampled_span().get_span_context()
+        ids, flags = (none.trace_id, none.span_id), TraceFlags.DEFAULT
     elif current is None:
         return {}
     else:

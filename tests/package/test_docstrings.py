@@ -46,11 +46,13 @@ def test_the_examples_of_the_public_names_run(tmp_path, spool):
 LOOKING = """
 import json, sys
 import mlflow_fasttrace
-print(json.dumps({
+found = {
     "names": {name: dir(getattr(mlflow_fasttrace, name) if name else mlflow_fasttrace)
               for name in ("", "entities", "tracing")},
     "imported": [name for name in sys.modules if name.split(".")[0] == "mlflow"],
-}))
+}
+import mlflow
+print(json.dumps({**found, "of mlflow": [name for name in dir(mlflow) if name[0] != "_"]}))
 """
 
 
@@ -76,6 +78,8 @@ def test_dir_lists_mlflows_names_and_imports_nothing():
     assert len(flavors) > 30
     assert flavors <= set(found["names"][""])
     assert {"install", "SpanType", "traces", "__version__"} <= set(found["names"][""])
+    leftovers = {"TYPE_CHECKING", "contextlib", "mlflow"}  # of MLflow's own import statements
+    assert set(found["of mlflow"]) - leftovers <= set(found["names"][""])
     assert "annotations" not in found["names"][""]
 
 

@@ -257,6 +257,32 @@ print(json.dumps([type(span).__module__, type(by_hand).__module__]))
 """
 
 
+#: Modules that were asked for before, and are MLflow's own afterwards.
+MODULES = """
+import json, os, sys
+import mlflow_fasttrace
+import mlflow_fasttrace.entities
+before = mlflow_fasttrace.tracing, mlflow_fasttrace.entities
+os.environ["MLFLOW_USE_DEFAULT_TRACER_PROVIDER"] = "false"
+with mlflow_fasttrace.start_span("scope"):
+    pass
+import mlflow_fasttrace.tracing
+from mlflow_fasttrace import entities
+print(json.dumps([
+    [module.__name__ for module in before],
+    mlflow_fasttrace.tracing.__name__,
+    mlflow_fasttrace.entities.__name__,
+    entities.__name__,
+]))
+"""
+
+
+def test_modules_are_mlflows_once_mlflow_records(tmp_path):
+    before, *afterwards = unified(MODULES, tmp_path)[0]
+    assert before == ["mlflow_fasttrace.tracing", "mlflow_fasttrace.entities"]
+    assert afterwards == ["mlflow.tracing", "mlflow.entities", "mlflow.entities"]
+
+
 def test_functions_that_were_taken_before_hand_over_to_mlflow(tmp_path):
     made_by, said = unified(HELD, tmp_path)
     assert made_by == ["mlflow.entities.span", "mlflow.entities.span"]

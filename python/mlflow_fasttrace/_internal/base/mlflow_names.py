@@ -4,12 +4,12 @@ listed without importing it.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base.imports import imported
 
 if TYPE_CHECKING:
     from mlflow_fasttrace._internal.base.mlflow_source import Names
@@ -62,7 +62,7 @@ def of_mlflow(module: str, source: str, name: str) -> Any:
     """
     patching.wait_for_mlflow()
     try:
-        found = importlib.import_module(source)
+        found = imported(source)
     except ImportError:
         if name in names(source).public:
             raise
@@ -72,7 +72,7 @@ def of_mlflow(module: str, source: str, name: str) -> Any:
     except AttributeError:
         pass
     try:
-        return importlib.import_module(f"{source}.{name}")
+        return imported(f"{source}.{name}")
     except ModuleNotFoundError as error:
         if error.name != f"{source}.{name}":  # there is one, and it needs what is missing
             raise

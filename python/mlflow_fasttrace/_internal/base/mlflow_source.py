@@ -23,6 +23,21 @@ class Names(NamedTuple):
     exported: frozenset[str]
 
 
+#: Modules that are attributes of ``mlflow`` because others import them, though its source does not name them.
+_IMPORTED_BY_OTHERS = (
+    "azure",
+    "error_classification",
+    "legacy_databricks_cli",
+    "mismatch",
+    "ml_package_versions",
+    "prompt",
+    "protos",
+    "store",
+    "system_metrics",
+    "types",
+)
+
+
 @functools.cache
 def names(module: str) -> Names:
     """The names of a package of MLflow, by its source; none where that cannot be read.
@@ -44,8 +59,14 @@ def names(module: str) -> Names:
     for statement in _statements(tree.body):
         bound.update(_bound(statement, module))
         exported.update(_exported(statement))
+    if module == "mlflow":
+        bound.update(name for name in _IMPORTED_BY_OTHERS if _is_module(folder / name))
     public = frozenset(name for name in bound if not name.startswith("_"))
     return Names(public, frozenset(exported) & public or public)
+
+
+def _is_module(path: Path) -> bool:
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:

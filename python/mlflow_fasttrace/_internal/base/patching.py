@@ -20,6 +20,8 @@ import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from mlflow_fasttrace._internal.base.imports import imported
+
 if TYPE_CHECKING:
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
@@ -166,7 +168,7 @@ def wait_for_mlflow() -> None:
     Raises:
         ImportError: there is no MLflow.
     """
-    importlib.import_module("mlflow")
+    imported("mlflow")
 
 
 def is_loading(module: types.ModuleType) -> bool:

@@ -4,7 +4,6 @@ itself and why."""
 from __future__ import annotations
 
 import http.client
-import importlib
 import importlib.metadata
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 import click
 
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.texts import one_line, printable
 from mlflow_fasttrace._internal.base.version import VERSION
 from mlflow_fasttrace._internal.cli.output import (
@@ -172,7 +172,7 @@ def _what_is_active() -> Iterator[Finding]:
 def _seams_that_moved() -> str | None:
     """Why MLflow's code cannot be replaced by the core's; None where it can be."""
     try:
-        importlib.import_module("mlflow.tracing.fluent")
+        imported("mlflow.tracing.fluent")
         install.check_version()
         from mlflow_fasttrace._internal.seams import private_names
 

@@ -3,7 +3,6 @@ environment signs in with."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.texts import one_line
 from mlflow_fasttrace._internal.config import environment, otlp
 from mlflow_fasttrace._internal.config.uris import (
@@ -124,7 +124,7 @@ def _mlflow_at(destination: str) -> Iterator[Any]:
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-        tracking = importlib.import_module("mlflow.tracking")
+        tracking = imported("mlflow.tracking")
         make = getattr(tracking, "MlflowClient", None)
         if make is None:
             mlflow.set_tracking_uri(uri)

@@ -3,11 +3,11 @@ none needs none of it."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
 from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.recording import destination
@@ -29,11 +29,11 @@ class FoundExperiment:
     def _whole(self) -> Any:
         whole = vars(self).get("_made")
         if whole is None:
-            messages = importlib.import_module("mlflow.protos.service_pb2")
+            messages = imported("mlflow.protos.service_pb2")
             message = messages.Experiment()
-            json_format = importlib.import_module("mlflow.utils.proto_json_utils")
+            json_format = imported("mlflow.utils.proto_json_utils")
             json_format.parse_dict(self._fields, message)
-            entities = importlib.import_module("mlflow.entities")
+            entities = imported("mlflow.entities")
             whole = vars(self)["_made"] = entities.Experiment.from_proto(message)
         return whole
 

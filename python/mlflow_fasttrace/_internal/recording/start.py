@@ -55,12 +55,12 @@ def start() -> bool:
     go, and sees to it that each ring has a sender.
 
     Threads that start their first trace at the same time wait here for the one that came first. A
-    trace that starts inside (in a traced log handler, say) is not recorded. Where it fails, one
-    warning a minute says why, and a later root tries again.
+    trace that starts inside (in a signal handler, say) is recorded when the start is over. Where it fails,
+    one warning a minute says why, and a later root tries again.
 
     Returns:
         Whether this thread is in the middle of a start, or of other code that another thread's start may
-        wait for: a finalizer or a log handler calls.
+        wait for: a finalizer, a signal's or a log handler calls.
     """
     if _starting.forgets or _starting.thread == threading.get_ident():
         return True
@@ -99,6 +99,7 @@ def start() -> bool:
             _starting.lock.release()
         except RuntimeError as error:  # it was not taken
             let_pass(error)
+    _core.end_abandoned()  # what started in the meantime
     return False
 
 
@@ -118,14 +119,15 @@ def _start() -> None:
     Raises:
         Exception: of any kind; nothing is recorded then.
     """
+    # First what holds for traces that start in the middle of this, too.
+    _core.set_sampling(environment.sampling_ratio())
+    root_context.model = environment.active_model_id()
+    if root_context.model is not None:
+        _core.use_scopes()  # so that root_context is asked
     for _ in range(_ATTEMPTS):
         generation = destination.chosen.generation
         first, second, described = _worked_out()
         root_context.experiment_of_mlflow = destination.active_in_mlflow()
-        root_context.model = environment.active_model_id()
-        if root_context.model is not None:
-            _core.use_scopes()  # so that root_context is asked
-        _core.set_sampling(environment.sampling_ratio())
         # With MLFLOW_ENABLE_ASYNC_TRACE_LOGGING=false a trace is on the server when it has ended.
         hooks.trace_completed.answer(None if environment.asynchronous() else flush)
         _help(_link_contexts)

@@ -11,7 +11,6 @@ finder that waits for another thread's import waits for ever. The loader imports
 
 from __future__ import annotations
 
-import importlib
 import importlib.machinery
 import sys
 import types
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.config import engine
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class _Loader(Loader):
         install.install()
         patching.wait_for_mlflow()
         # The import statement returns what sys.modules holds afterwards.
-        sys.modules[module.__name__] = importlib.import_module(self._real)
+        sys.modules[module.__name__] = imported(self._real)
         # Modules below it that are loaded are found at once. To import such a module anew would set it as
         # an attribute of the one above, where a function may have that name: mlflow.openai.autolog.
         for name in [name for name in sys.modules if name.startswith(self._real + ".")]:

@@ -8,7 +8,6 @@ integrations reach for.
 
 from __future__ import annotations
 
-import importlib
 import types
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ from mlflow.tracking._tracking_service import utils as tracking_uris
 
 from mlflow_fasttrace import _core, fluent, otel, traces, tracing
 from mlflow_fasttrace._internal.base import hooks
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.patching import (
     at_undo,
     original,
@@ -34,6 +34,7 @@ from mlflow_fasttrace._internal.recording.root_context import root_context
 from mlflow_fasttrace._internal.seams import (
     bedrock,
     changes,
+    choices,
     current,
     evaluation,
     experiments,
@@ -149,7 +150,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
 
 def function_of(module: str, name: str) -> types.FunctionType:
     """MLflow's function or method (``Class.method``) of that name, replaced or not."""
-    holder: Any = importlib.import_module(module)
+    holder: Any = imported(module)
     for part in name.split("."):
         holder = vars(holder)[part]
     return holder
@@ -158,6 +159,7 @@ def function_of(module: str, name: str) -> types.FunctionType:
 def apply() -> None:
     """Replace what is to be replaced. Call ``table.check()`` first: nothing here looks whether it is there.
     Where it fails halfway, ``patching.undo_all()`` takes back what was done."""
+    chosen = choices.of_mlflow()
     for module, functions in FUNCTIONS.items():
         for name, target in functions.items():
             replace(function_of(module, name), target)
@@ -185,6 +187,7 @@ def apply() -> None:
     evaluation.count_when_loaded()
     database.guard()
     traces.describe_after_flush()
+    choices.take_over(chosen)
 
 
 def _let_go() -> None:

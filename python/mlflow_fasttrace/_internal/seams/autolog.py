@@ -3,12 +3,12 @@ none, the function here does it for the integrations of generative AI libraries.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 import types
 from typing import Any
 
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.seams import install
 
 __all__ = ["INTEGRATIONS", "autolog"]
@@ -91,7 +91,7 @@ def _autolog(
 
         def switch(library_module: types.ModuleType, integration: str = integration) -> None:
             try:
-                function = importlib.import_module(integration).autolog
+                function = imported(integration).autolog
                 before = AUTOLOGGING_INTEGRATIONS.get(function.integration_name)
                 if before and not before.get("globally_configured", False) and not disable:
                     return  # the program has said how it wants this one

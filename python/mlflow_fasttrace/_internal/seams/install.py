@@ -9,7 +9,9 @@ it: until then an import hook waits.
 from __future__ import annotations
 
 import functools
+import sys
 
+from mlflow_fasttrace import tracing
 from mlflow_fasttrace._internal.base import locks, patching
 from mlflow_fasttrace._internal.base.version import mlflow_version, release_of
 from mlflow_fasttrace._internal.config import engine
@@ -89,9 +91,12 @@ def why_not() -> str | None:
 
 
 def _give_back() -> None:
+    was_in_force = patching.is_in_force()
     with locks.brief:
         patching.forget_awaited()  # what was to follow with a module of MLflow's
         patching.undo_all()
+    if "mlflow" in sys.modules:
+        tracing.hand_over(all_of_it=was_in_force)
 
 
 def _apply() -> None:

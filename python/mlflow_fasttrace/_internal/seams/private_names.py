@@ -13,13 +13,13 @@ The table imports nothing of MLflow, so that a name that is missing is found her
 from __future__ import annotations
 
 import enum
-import importlib
 import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
 
 __all__ = ["NAMES", "Kind", "Name", "check", "check_module", "missing"]
@@ -181,7 +181,6 @@ _REPLACED_AND_CALLED = [
         _replaced("set_destination", "destination context_local"),
         _replaced("enable"),
         _replaced("disable"),
-        _replaced("is_tracing_enabled"),
         _replaced("reset"),
         _value("_TracerProviderWrapper"),
         _value("_TracerProviderWrapper.get"),
@@ -194,6 +193,13 @@ _REPLACED_AND_CALLED = [
         _value("provider", of="mlflow.tracing.provider._TracerProviderWrapper"),
         _value("mlflow_runtime_context", of=_CONTEXT),
         _value("_MLFLOW_TRACE_USER_DESTINATION"),
+    ),
+    *_in("mlflow.tracing.provider", "seams tracing", _replaced("is_tracing_enabled")),
+    *_in(
+        "mlflow.tracing.destination",
+        "seams",
+        _field("UserTraceDestinationRegistry._global_value"),
+        _field("UserTraceDestinationRegistry._context_local_value"),
     ),
     *_in(
         "mlflow.tracking._tracking_service.utils",
@@ -647,7 +653,7 @@ def _check(name: Name) -> None:
     MovedSeam: the name is missing, or is not what it was.
     """
     try:
-        module = importlib.import_module(name.module)  # waits where another thread imports it
+        module = imported(name.module)  # waits where another thread imports it
     except Exception as error:
         raise MovedSeam(f"{name.module} cannot be imported ({error})") from error
     if name.kind is Kind.MODULE:

@@ -216,7 +216,8 @@ def state_of(trace: _core.Trace, unset: TraceState) -> TraceState:
 
 def info_of(trace: _core.Trace) -> TraceInfo:
     """A ``TraceInfo`` of what the core knows; its tags and metadata are the trace's own dictionaries."""
-    experiment = _core.decode(trace.destination)["experiment"].get("id")
+    known = trace.destination  # None: it began in the middle of the start of recording
+    experiment: Any = None if known is None else _core.decode(known)["experiment"].get("id")
     return TraceInfo(
         trace_id=trace.trace_id,
         trace_location=TraceLocation.from_experiment_id(experiment),
