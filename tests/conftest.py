@@ -19,6 +19,7 @@ TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 pytest.register_assert_rewrite("support")
 
+import mlflow_fasttrace  # noqa: E402
 from mlflow_fasttrace._internal.recording import destination  # noqa: E402
 from support.bench import Bench  # noqa: E402
 from support.databases import Mysql, Postgres  # noqa: E402
@@ -48,11 +49,11 @@ def spool(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def mlflow_itself():
-    """A test that reaches for MLflow through the drop-in namespace leaves it on the core; the next one
-    finds it as it is."""
+    """In the tests' own process MLflow is as it is until a test calls install(), or reaches for MLflow through the
+    drop-in namespace."""
+    mlflow_fasttrace.uninstall()
     yield
-    if (module := sys.modules.get("mlflow_fasttrace._internal.seams.install")) is not None:
-        module.uninstall()
+    mlflow_fasttrace.uninstall()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """MLflow Tracing on a C core: ``import mlflow_fasttrace as mlflow``.
 
 The tracing functions below are this package's; every other name is MLflow's own and is imported
-when it is first asked for. From then on MLflow itself runs on the core too (``install()``), so that
-its integrations, and whoever imports ``mlflow``, share one current span with this package.
+when it is first asked for. Once the program traces, or asks for such a name, MLflow itself runs on the core too
+(``install()``), so that its integrations, and whoever imports ``mlflow``, share one current span with this package.
 """
 
 from __future__ import annotations
@@ -77,13 +77,21 @@ _BEGIN = frozenset({"add_trace", "log_trace", "start_span", "start_span_no_conte
 
 #: The names that are stored here since they were asked for.
 _stored: set[str] = set()
+#: This package's modules, while MLflow's are in their places.
+_put_aside: dict[str, Any] = {}
 
 
 def _forget_own() -> None:
     for name in (*_stored, *_MLFLOWS_TOO):
         globals().pop(name, None)
     for name in _MLFLOWS_TOO:
-        sys.modules.pop(f"mlflow_fasttrace.{name}", None)
+        if (module := sys.modules.pop(f"mlflow_fasttrace.{name}", None)) is not None:
+            _put_aside.setdefault(name, module)
+
+
+def _take_back_own() -> None:
+    for name in list(_put_aside):
+        sys.modules[f"mlflow_fasttrace.{name}"] = globals()[name] = _put_aside.pop(name)
 
 
 def _in_notebook() -> bool:
@@ -92,7 +100,19 @@ def _in_notebook() -> bool:
     return get_ipython is not None and get_ipython() is not None
 
 
+def _share_with_mlflow() -> None:
+    imported("mlflow_fasttrace._internal.seams.install").follow()
+
+
+def _hand_over() -> None:
+    if engine.has_core():
+        imported("mlflow_fasttrace._internal.seams.choices").hand_over()
+
+
 engine.when_mlflow(_forget_own)
+engine.when_mlflow(_hand_over)
+engine.when_unsettled(_take_back_own)
+engine.when_core(_share_with_mlflow)
 aliases.enable(_SUBMODULES)
 
 _of_mlflow, __dir__ = mlflow_names.take_over(globals(), "mlflow")
@@ -139,5 +159,11 @@ def __getattr__(name: str) -> Any:
 # What records is imported here and not when it is asked for: a signal handler that starts a span in the middle of
 # that import would find half of a module.
 if engine.why_mlflow() is None:
-    for _module in ("fluent", "traces", "tracing"):
+    for _module in (
+        "fluent",
+        "traces",
+        "tracing",
+        "_internal.seams.install",
+        "_internal.seams.choices",
+    ):
         imported(f"mlflow_fasttrace.{_module}")

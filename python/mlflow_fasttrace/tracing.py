@@ -15,15 +15,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.base import hooks, locks, log, mlflow_names, patching
-from mlflow_fasttrace._internal.base.interruptions import let_pass
-from mlflow_fasttrace._internal.config import engine
-from mlflow_fasttrace._internal.recording.destination import (
-    chosen,
-    location_of_context,
-    set_location,
-)
+from mlflow_fasttrace._internal.base import locks, log, mlflow_names, patching
+from mlflow_fasttrace._internal.recording import tracing_state
 from mlflow_fasttrace._internal.recording.destination import reset as reset_destination
+from mlflow_fasttrace._internal.recording.destination import set_location
+from mlflow_fasttrace._internal.recording.tracing_state import SpanProcessor
 from mlflow_fasttrace._internal.spans import entities
 
 if TYPE_CHECKING:
@@ -49,13 +45,6 @@ _OWN = (
 
 #: Empty, so that modules below are looked for: ``_internal/seams/aliases.py`` finds MLflow's.
 __path__: list[str] = []
-
-#: Changes a span before it leaves the process; its result is ignored.
-SpanProcessor = Callable[[Any], None]
-
-_span_processors: list[SpanProcessor] = []
-#: The calls of functions with trace_disabled that run.
-_disabling: set[object] = set()
 
 
 # ---- on and off ----
@@ -125,15 +114,15 @@ def trace_disabled(f: Callable[..., Any]) -> Callable[..., Any]:
         call = object()
         try:
             with locks.brief:
-                if _disabling or _core.enabled():
-                    _disabling.add(call)
+                if tracing_state.disabling or _core.enabled():
+                    tracing_state.disabling.add(call)
                     _core.set_enabled(False)
             return f(*args, **kwargs)
         finally:
             with locks.brief:
-                if call in _disabling:
-                    _disabling.remove(call)
-                    if not _disabling:
+                if call in tracing_state.disabling:
+                    tracing_state.disabling.remove(call)
+                    if not tracing_state.disabling:
                         _core.set_enabled(True)
 
     return wrapper
@@ -210,7 +199,7 @@ class _Configuration:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _use_span_processors(self._previous)
+        tracing_state.use_span_processors(self._previous)
 
 
 def configure(span_processors: list[SpanProcessor] | None = None) -> _Configuration:
@@ -233,43 +222,15 @@ def configure(span_processors: list[SpanProcessor] | None = None) -> _Configurat
         >>> span.inputs
         '(redacted)'
     """
-    previous = _span_processors
+    previous = tracing_state.span_processors
     if span_processors is not None:
-        _use_span_processors(list(span_processors))
+        tracing_state.use_span_processors(list(span_processors))
     return _Configuration(previous)
 
 
 def span_processors() -> list[SpanProcessor]:
     """The span processors in force."""
-    return list(_span_processors)
-
-
-def _use_span_processors(span_processors: list[SpanProcessor]) -> None:
-    global _span_processors
-    _span_processors = span_processors
-    hooks.process_span.answer(_process if span_processors else None)
-
-
-def _name(processor: SpanProcessor) -> str:
-    """The name of a span processor in log lines."""
-    return getattr(processor, "__name__", type(processor).__name__)
-
-
-def _process(span: LiveSpan) -> None:
-    """Let every span processor see a span. The core calls it when the span ends."""
-    returned = []
-    for processor in _span_processors:
-        try:
-            if processor(span) is not None:
-                returned.append(_name(processor))
-        except Exception as error:
-            let_pass(error)
-            log.warn(f"Span processor {_name(processor)} failed: {error}")
-    if returned:
-        log.warn(
-            f"Span processors {returned} returned a non-null value, but it will be ignored. Span "
-            "processors should not return a value."
-        )
+    return list(tracing_state.span_processors)
 
 
 # ---- where traces go ----
@@ -341,44 +302,8 @@ def reset() -> None:
 def forget() -> None:
     """Do what ``reset()`` does, but leave tracing off where it is."""
     set_location(None)
-    _use_span_processors([])
+    tracing_state.use_span_processors([])
     reset_destination()
-
-
-def hand_over(*, all_of_it: bool = False) -> None:
-    """Give MLflow's own code, which records from now on, what the program chose here: span processors,
-    destinations, and whether tracing is on.
-
-    Args:
-        all_of_it: MLflow's functions led here until now: what was not chosen here is not chosen there either.
-    """
-    location, of_context, enabled = chosen.location, location_of_context.get(), _core.enabled()
-    if not (_span_processors or location or of_context or all_of_it) and enabled:
-        return
-    try:
-        patching.wait_for_mlflow()
-        import mlflow.tracing
-        from mlflow.entities import MlflowExperimentLocation
-        from mlflow.tracing import provider
-
-        set_destination = patching.original(mlflow.tracing.set_destination)
-        if _span_processors or all_of_it:
-            patching.original(mlflow.tracing.configure)(span_processors=list(_span_processors))
-        if location:
-            set_destination(MlflowExperimentLocation(location))
-        if of_context:
-            set_destination(MlflowExperimentLocation(of_context), context_local=True)
-        if enabled != patching.original(provider.is_tracing_enabled)() and not _disabling:
-            patching.original(mlflow.tracing.enable if enabled else mlflow.tracing.disable)()
-    except Exception as error:
-        let_pass(error)
-        log.warn(
-            "Span processors and destinations that were set before MLflow's own code recorded have no effect: "
-            f"{type(error).__name__}: {error}"
-        )
-
-
-engine.when_mlflow(hand_over)
 
 
 # ---- traces over several processes ----

@@ -23,7 +23,7 @@ from support.otlp_receiver import Receiver
 from support.terminals import piped
 from support.texts import wait_for_file
 from support.traces import traces_of
-from support.waiting import free_port, wait_until
+from support.waiting import refusing_port, wait_until
 
 SECRET = "s3cr3t"
 
@@ -120,7 +120,7 @@ def move_to_segment(folder: Path) -> Path:
 
 
 def test_status_tells_of_a_program_and_of_a_server_that_is_away(own_spool, run_program, cli):
-    uri = f"http://joe:{SECRET}@127.0.0.1:{free_port()}"
+    uri = f"http://joe:{SECRET}@127.0.0.1:{refusing_port()}"
     process = run_program(code(uri, then=UNTIL_GO), wait=False, MLFLOW_FASTTRACE_EXIT_TIMEOUT="0")
     assert process.stdout.readline() == "recorded\n"
 

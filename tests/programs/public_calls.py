@@ -36,6 +36,7 @@ if INSTALLED:
     assert mlflow_fasttrace.install()
     import mlflow  # type: ignore[no-redef]
 else:
+    mlflow_fasttrace.uninstall()  # an MLflow that a case imports stays as it is
     mlflow: Any = mlflow_fasttrace  # type: ignore[no-redef]
 
 FOREVER = 1 << 30

@@ -257,7 +257,7 @@ print(json.dumps([type(span).__module__, type(by_hand).__module__]))
 """
 
 
-#: Modules that were asked for before, and are MLflow's own afterwards.
+#: Modules that were asked for before, and are MLflow's own while that records.
 MODULES = """
 import json, os, sys
 import mlflow_fasttrace
@@ -268,19 +268,21 @@ with mlflow_fasttrace.start_span("scope"):
     pass
 import mlflow_fasttrace.tracing
 from mlflow_fasttrace import entities
-print(json.dumps([
-    [module.__name__ for module in before],
-    mlflow_fasttrace.tracing.__name__,
-    mlflow_fasttrace.entities.__name__,
-    entities.__name__,
-]))
+during = mlflow_fasttrace.tracing, mlflow_fasttrace.entities, entities
+del os.environ["MLFLOW_USE_DEFAULT_TRACER_PROVIDER"]
+mlflow_fasttrace.uninstall()
+import mlflow_fasttrace.tracing
+afterwards = mlflow_fasttrace.tracing, mlflow_fasttrace.entities
+names = [[module.__name__ for module in modules] for modules in (before, during)]
+print(json.dumps([*names, afterwards == before]))
 """
 
 
-def test_modules_are_mlflows_once_mlflow_records(tmp_path):
-    before, *afterwards = unified(MODULES, tmp_path)[0]
+def test_modules_are_mlflows_while_mlflow_records(tmp_path):
+    before, during, the_same_afterwards = unified(MODULES, tmp_path)[0]
     assert before == ["mlflow_fasttrace.tracing", "mlflow_fasttrace.entities"]
-    assert afterwards == ["mlflow.tracing", "mlflow.entities", "mlflow.entities"]
+    assert during == ["mlflow.tracing", "mlflow.entities", "mlflow.entities"]
+    assert the_same_afterwards
 
 
 def test_functions_that_were_taken_before_hand_over_to_mlflow(tmp_path):

@@ -32,7 +32,7 @@ from support.pythons import pip_install, venv_of
 from support.records import spans_in, traces_in
 from support.texts import says_that_it_waits
 from support.traces import traces_of
-from support.waiting import free_port, wait_until
+from support.waiting import free_port, refusing_port, wait_until
 
 HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
@@ -417,7 +417,7 @@ def test_a_collector_that_is_away_keeps_nothing_from_the_server(server, own_spoo
 
 
 def test_a_server_that_is_away_keeps_nothing_from_the_collector(receiver, own_spool, run_program):
-    environment = to_both(receiver.uri, f"http://127.0.0.1:{free_port()}")
+    environment = to_both(receiver.uri, f"http://127.0.0.1:{refusing_port()}")
     process = run_program(program_text(20), **environment)
     assert process.returncode == 0, process.err
     assert_all_there(receiver, 20)

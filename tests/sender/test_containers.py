@@ -11,7 +11,7 @@ import time
 import pytest
 from support.fault_proxy import FaultProxy
 from support.texts import assert_all_there, program_text, says_that_it_waits, without_origin
-from support.waiting import free_port
+from support.waiting import refusing_port
 
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 _tried = subprocess.run([*NAMESPACE, "true"], capture_output=True, text=True)
@@ -62,7 +62,7 @@ def test_the_first_process_waits_until_all_is_delivered(server, own_spool, shim)
 
 def test_what_is_lost_with_a_container_is_said(own_spool):
     program = run_as_first(
-        program_text(f"http://127.0.0.1:{free_port()}", "lost", 5),
+        program_text(f"http://127.0.0.1:{refusing_port()}", "lost", 5),
         own_spool,
         MLFLOW_FASTTRACE_EXIT_TIMEOUT="0.2",
         MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT="1",
@@ -76,7 +76,7 @@ def test_what_is_lost_with_a_container_is_said(own_spool):
 
 def test_another_process_of_a_container_does_not_wait(own_spool):
     """The sender outlives it: the first one goes on."""
-    code = program_text(f"http://127.0.0.1:{free_port()}", "kept", 5)
+    code = program_text(f"http://127.0.0.1:{refusing_port()}", "kept", 5)
     first = f"""
 import subprocess, sys
 child = subprocess.run([sys.executable, "-c", {code!r}], capture_output=True, text=True)

@@ -20,7 +20,7 @@ from support.texts import (
     without_origin,
 )
 from support.traces import traces_of
-from support.waiting import free_port, wait_until
+from support.waiting import free_port, refusing_port, wait_until
 
 
 def test_all_arrives_of_a_program_killed_right_after_200_traces(server, own_spool, run_program):
@@ -66,7 +66,7 @@ def test_a_server_that_comes_later_gets_all(tmp_path, own_spool, run_program):
 
 
 def test_an_exit_waits_no_longer_for_an_unreachable_server_than_is_set(own_spool, run_program):
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://127.0.0.1:{refusing_port()}"
     then = """
 import atexit, time
 began = time.monotonic()

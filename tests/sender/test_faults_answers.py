@@ -43,7 +43,7 @@ from support.fault_proxy import (
 )
 from support.records import items_of
 from support.traces import client, traces_of
-from support.waiting import free_port
+from support.waiting import refusing_port
 
 # ---- what is an acknowledgement ----
 
@@ -883,7 +883,7 @@ def test_the_uris_credentials_sign_in_and_stay_out_of_the_log(server, bench, exp
         bench.run()
     assert len(traces_of(server.uri, experiment)) == 2
     bench.sender = None
-    bench.to(f"http://me:s3cret@127.0.0.1:{free_port()}", experiment)
+    bench.to(f"http://me:s3cret@127.0.0.1:{refusing_port()}", experiment)
     record(2)
     bench.run(lambda: bench.sender.availability.state == ServerState.UNAVAILABLE)
     assert "does not answer" in caplog.text

@@ -8,7 +8,7 @@ import json
 import pytest
 from support.otlp_receiver import Receiver
 from support.spools import sender_pids
-from support.waiting import free_port
+from support.waiting import refusing_port
 
 BEGINNING = """
 import contextlib, datetime, faulthandler, inspect, json, os, sys, time
@@ -88,7 +88,7 @@ def test_a_patched_program_s_traces_are_delivered(name, own_spool, run_program, 
 @pytest.mark.parametrize("name", FROZEN)
 def test_a_flush_ends_while_time_is_frozen(name, own_spool, run_program):
     """Nobody listens at the destination."""
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://127.0.0.1:{refusing_port()}"
     program = run_program(RECORDS.format(patched=FROZEN[name], seconds=0.5), **variables(uri))
     assert program.returncode == 0, program.err
     assert json.loads(program.out.splitlines()[-1]) == [False, 0, False], program.err

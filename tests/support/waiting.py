@@ -10,9 +10,21 @@ _PROCESSORS = os.cpu_count() or 1
 
 
 def free_port() -> int:
+    """A port of 127.0.0.1 for a server that begins at once. Another test's may come first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+#: Sockets at whose ports nobody listens.
+_silent: list[socket.socket] = []
+
+
+def refusing_port() -> int:
+    """A port of 127.0.0.1 that refuses connections as long as this process lives: no server can begin there."""
+    _silent.append(socket.socket())
+    _silent[-1].bind(("127.0.0.1", 0))
+    return _silent[-1].getsockname()[1]
 
 
 def wait_until(condition, seconds: float = 60.0, what: str = "the condition"):

@@ -28,6 +28,8 @@ _settled = False
 _reason: str | None = None
 _said: set[str] = set()
 _when_mlflow: list[Callable[[], None]] = []
+_when_core: list[Callable[[], None]] = []
+_when_unsettled: list[Callable[[], None]] = []
 
 
 def why_mlflow() -> str | None:
@@ -39,6 +41,11 @@ def why_mlflow() -> str | None:
     return environment.not_covered() or _no_core
 
 
+def has_core() -> bool:
+    """Whether the core could be loaded."""
+    return _no_core is None
+
+
 def settle() -> str | None:
     """As ``why_mlflow``, and from now on it stays so. Where MLflow's own code records, one line says why."""
     global on_core, _settled, _reason
@@ -47,8 +54,8 @@ def settle() -> str | None:
         _settled, on_core = True, _reason is None
         if _reason is not None:
             say(_reason)
-            for action in list(_when_mlflow):
-                action()
+        for action in list(_when_core if on_core else _when_mlflow):
+            action()
     return _reason
 
 
@@ -58,11 +65,25 @@ def when_mlflow(action: Callable[[], None]) -> None:
         _when_mlflow.append(action)
 
 
+def when_core(action: Callable[[], None]) -> None:
+    """Have an action run when it is settled that the core records."""
+    if action not in _when_core:
+        _when_core.append(action)
+
+
+def when_unsettled(action: Callable[[], None]) -> None:
+    """Have an action run when the environment is to say it anew."""
+    if action not in _when_unsettled:
+        _when_unsettled.append(action)
+
+
 def unsettle() -> None:
     """Let the environment say it anew, and be reported anew."""
     global on_core, _settled
     on_core = _settled = False
     _said.clear()
+    for action in list(_when_unsettled):
+        action()
 
 
 def say(reason: str) -> None:

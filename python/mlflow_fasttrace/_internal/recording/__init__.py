@@ -9,6 +9,7 @@
     containers.py     whether anything outlives this process
     flush.py          waiting for delivery, also at exit
     timeout.py        traces that take too long
+    tracing_state.py  span processors, and what keeps tracing off
 
 Importing it gives the core its answers, see ``base/hooks.py``.
 """

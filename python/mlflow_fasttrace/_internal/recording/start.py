@@ -99,7 +99,8 @@ def start() -> bool:
             _starting.lock.release()
         except RuntimeError as error:  # it was not taken
             let_pass(error)
-    _core.end_abandoned()  # what started in the meantime
+    if destination.chosen.in_force:
+        _core.end_abandoned()  # what started and ended in the meantime
     return False
 
 

@@ -164,6 +164,7 @@ def apply() -> None:
         for name, target in functions.items():
             replace(function_of(module, name), target)
     replace(reading.store_getter, reading.store)
+    at_undo(provider.restored_once())
     replace_class(mlflow_provider.provider, provider.CoreProviderWrapper)
     replace_class(mlflow_provider.mlflow_runtime_context, current.LinkedMlflowContext)
     replace_attribute(MlflowLiveSpan, "from_immutable_span", classmethod(from_immutable_span))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import sys
 
-from mlflow_fasttrace import tracing
 from mlflow_fasttrace._internal.base import locks, patching
 from mlflow_fasttrace._internal.base.version import mlflow_version, release_of
 from mlflow_fasttrace._internal.config import engine
@@ -23,6 +22,7 @@ __all__ = ["install", "is_installed", "uninstall"]
 _OLDEST = (3, 17)
 
 _refused: str | None = None  # why MLflow runs on its own code
+_left_alone = False  # the program has called uninstall(), and not install() since
 
 
 def install() -> bool:
@@ -46,19 +46,29 @@ def install() -> bool:
         'mlflow_fasttrace._core'
         >>> mlflow_fasttrace.uninstall()
     """
+    global _left_alone
+    _left_alone = False
     if patching.is_in_force():
         return True
     if reason := why_not():
         engine.say(reason)
         return False
-    engine.when_mlflow(_give_back)
-    patching.when_loaded("mlflow", _apply)
+    follow()
     patching.catch_up("mlflow")
     return _refused is None
 
 
+def follow() -> None:
+    """Have MLflow run on the core when it is loaded, unless the program has called ``uninstall()``: where this
+    package's functions record there, MLflow's would begin traces of their own beside them. Waits for no import."""
+    if not (_left_alone or patching.is_in_force() or why_not()):
+        engine.when_mlflow(_give_back)
+        patching.when_loaded("mlflow", _apply)
+
+
 def uninstall() -> None:
-    """Give MLflow its own code back. Spans of the core that are open are recorded to their end.
+    """Give MLflow its own code back, until ``install()`` is called. Spans of the core that are open are recorded to
+    their end.
 
     Example:
         >>> import mlflow_fasttrace
@@ -68,8 +78,8 @@ def uninstall() -> None:
         >>> mlflow_fasttrace.is_installed()
         False
     """
-    global _refused
-    _refused = None
+    global _refused, _left_alone
+    _refused, _left_alone = None, True
     _give_back()
     engine.unsettle()
 
@@ -95,8 +105,10 @@ def _give_back() -> None:
     with locks.brief:
         patching.forget_awaited()  # what was to follow with a module of MLflow's
         patching.undo_all()
-    if "mlflow" in sys.modules:
-        tracing.hand_over(all_of_it=was_in_force)
+    if "mlflow" in sys.modules and engine.has_core():
+        from mlflow_fasttrace._internal.seams import choices
+
+        choices.hand_over(all_of_it=was_in_force)
 
 
 def _apply() -> None:

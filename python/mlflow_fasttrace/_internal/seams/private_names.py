@@ -181,6 +181,7 @@ _REPLACED_AND_CALLED = [
         _replaced("set_destination", "destination context_local"),
         _replaced("enable"),
         _replaced("disable"),
+        _replaced("is_tracing_enabled"),
         _replaced("reset"),
         _value("_TracerProviderWrapper"),
         _value("_TracerProviderWrapper.get"),
@@ -194,7 +195,6 @@ _REPLACED_AND_CALLED = [
         _value("mlflow_runtime_context", of=_CONTEXT),
         _value("_MLFLOW_TRACE_USER_DESTINATION"),
     ),
-    *_in("mlflow.tracing.provider", "seams tracing", _replaced("is_tracing_enabled")),
     *_in(
         "mlflow.tracing.destination",
         "seams",

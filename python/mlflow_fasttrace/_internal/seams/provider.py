@@ -3,6 +3,7 @@ functions that switch and direct tracing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mlflow.tracing import provider as mlflow_provider
@@ -64,6 +65,18 @@ class CoreProviderWrapper(mlflow_provider._TracerProviderWrapper):
         """Work out anew where traces go."""
         self.once._done = False
         destination.reset()
+
+
+def restored_once() -> Callable[[], None]:
+    """An action by which MLflow makes a provider of its own at its next span, unless it has one from before, which
+    nothing has reset since: what stood in its place says that there is one."""
+    once = mlflow_provider.provider.once
+    has_one = once._done
+
+    def restore() -> None:
+        once._done = once._done and has_one
+
+    return restore
 
 
 def reset() -> None:
