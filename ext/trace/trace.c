@@ -124,6 +124,7 @@ bool trace_choose_rings(CoreState *state, Trace *trace)
         second = NULL;
     }
     bool all = first != NULL && second == state->second_ring;
+    trace->refused = first == NULL && second == NULL;
     trace->ring = first != NULL ? first : second;
     trace->second_ring = first != NULL ? second : NULL;
     Py_XINCREF((PyObject *)trace->ring);

@@ -92,11 +92,16 @@ static RingResult get_ring(CoreState *state, Trace *trace)
     if (LIKELY(ring_is_ours(trace->ring))) {
         return RING_READY;
     }
+    if (trace->refused) {
+        return RING_NONE;
+    }
     RingResult result = trace_ensure_ring(state);
-    if (result != RING_READY) {
+    /* The start of recording may have ended another span of the trace. */
+    if (result != RING_READY || ring_is_ours(trace->ring)) {
         return result;
     }
     if (trace->ring == NULL) {
+        trace->announced = false;
         return trace_choose_rings(state, trace) ? RING_READY : RING_NONE;
     }
     Py_INCREF(state->ring);
@@ -128,7 +133,7 @@ static inline __attribute__((always_inline)) PutResult put_record(Trace *trace,
         return PUT_FAILED_RECORD;
     }
     if (UNLIKELY(!ring_is_ours(trace->ring))) {
-        return PUT_BEFORE_RECORDING;
+        return trace->refused ? PUT_DONE : PUT_BEFORE_RECORDING;
     }
     bool ok = ring_put(trace->ring, record);
     if (UNLIKELY(trace->second_ring != NULL)) {
@@ -179,7 +184,9 @@ static void write_trace_record(CoreState *state, Trace *trace, int phase)
         Py_DECREF(info);
     }
     if (UNLIKELY(get_ring(state, trace) != RING_READY) && trace->destination == NULL) {
-        report_put(state, PUT_BEFORE_RECORDING);
+        if (!trace->refused) {
+            report_put(state, PUT_BEFORE_RECORDING);
+        }
         return;
     }
     Buffer *out = scratch_acquire(state);

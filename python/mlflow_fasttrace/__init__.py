@@ -85,13 +85,19 @@ def _forget_own() -> None:
     for name in (*_stored, *_MLFLOWS_TOO):
         globals().pop(name, None)
     for name in _MLFLOWS_TOO:
-        if (module := sys.modules.pop(f"mlflow_fasttrace.{name}", None)) is not None:
-            _put_aside.setdefault(name, module)
+        module = sys.modules.pop(own := f"mlflow_fasttrace.{name}", None)
+        if module is not None and module.__name__ == own:
+            _put_aside[name] = module
 
 
 def _take_back_own() -> None:
-    for name in list(_put_aside):
-        sys.modules[f"mlflow_fasttrace.{name}"] = globals()[name] = _put_aside.pop(name)
+    for name in _MLFLOWS_TOO:
+        module = sys.modules.get(own := f"mlflow_fasttrace.{name}")
+        if module is not None and module.__name__ != own:  # MLflow's
+            del sys.modules[own]
+            globals().pop(name, None)
+        if name in _put_aside:
+            sys.modules[own] = globals()[name] = _put_aside.pop(name)
 
 
 def _in_notebook() -> bool:
@@ -105,8 +111,9 @@ def _share_with_mlflow() -> None:
 
 
 def _hand_over() -> None:
-    if engine.has_core():
-        imported("mlflow_fasttrace._internal.seams.choices").hand_over()
+    # Where it is not loaded nothing was chosen here.
+    if (choices := sys.modules.get("mlflow_fasttrace._internal.seams.choices")) is not None:
+        choices.hand_over()
 
 
 engine.when_mlflow(_forget_own)

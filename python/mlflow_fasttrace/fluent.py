@@ -474,10 +474,9 @@ def get_last_active_trace_id(thread_local: bool = False) -> str | None:
         >>> mlflow.get_last_active_trace_id() == span.trace_id
         True
     """
-    trace_id = _core.last_trace_id_var.get() if thread_local else _core.last_trace_id()
-    if trace_id is None and _mlflow_records():
+    if _mlflow_records():
         return pure_mlflow("get_last_active_trace_id")(thread_local)
-    return trace_id
+    return _core.last_trace_id_var.get() if thread_local else _core.last_trace_id()
 
 
 def update_current_trace(

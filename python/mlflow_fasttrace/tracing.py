@@ -12,10 +12,11 @@ import contextvars
 import functools
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import locks, log, mlflow_names, patching
+from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.recording import tracing_state
 from mlflow_fasttrace._internal.recording.destination import reset as reset_destination
 from mlflow_fasttrace._internal.recording.destination import set_location
@@ -47,9 +48,29 @@ _OWN = (
 __path__: list[str] = []
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _mlflows_where_it_records(function: _Function) -> _Function:
+    """Has a function lead to MLflow's of that name where MLflow's own code records: it may be held from before that
+    was chosen."""
+
+    @functools.wraps(function)
+    def lead(*args: Any, **kwargs: Any) -> Any:
+        if engine.on_core or engine.why_mlflow() is None:
+            return function(*args, **kwargs)
+        patching.wait_for_mlflow()
+        import mlflow.tracing
+
+        return patching.original(getattr(mlflow.tracing, function.__name__))(*args, **kwargs)
+
+    return cast(_Function, lead)
+
+
 # ---- on and off ----
 
 
+@_mlflows_where_it_records
 def disable() -> None:
     """Stop recording, in the whole process, until ``enable()`` or ``reset()``. Spans that are open go on to their
     end.
@@ -65,6 +86,7 @@ def disable() -> None:
     _core.set_enabled(False)
 
 
+@_mlflows_where_it_records
 def enable() -> None:
     """Record again.
 
@@ -128,6 +150,7 @@ def trace_disabled(f: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+@_mlflows_where_it_records
 @contextlib.contextmanager
 def context(
     metadata: dict[str, str] | None = None,
@@ -202,6 +225,7 @@ class _Configuration:
         tracing_state.use_span_processors(self._previous)
 
 
+@_mlflows_where_it_records
 def configure(span_processors: list[SpanProcessor] | None = None) -> _Configuration:
     """Set the functions that every span passes through before anything of it leaves the process.
 
@@ -236,6 +260,7 @@ def span_processors() -> list[SpanProcessor]:
 # ---- where traces go ----
 
 
+@_mlflows_where_it_records
 def set_destination(
     destination: TraceLocationBase | TraceDestination, *, context_local: bool = False
 ) -> None:
@@ -284,6 +309,7 @@ def set_destination(
     set_location(None if experiment_id is None else str(experiment_id), context_local=context_local)
 
 
+@_mlflows_where_it_records
 def reset() -> None:
     """Forget destinations and span processors, switch tracing on, and read the environment again at the
     next span.

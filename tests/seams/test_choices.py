@@ -56,6 +56,16 @@ mlflow_fasttrace.uninstall()
 recorded("off")
 mlflow.tracing.enable()
 recorded("without processors")
+mlflow.tracing.configure(span_processors=[hide])
+mlflow.tracing.set_destination(MlflowExperimentLocation(mlflow.set_experiment("here").experiment_id))
+assert mlflow_fasttrace.install()
+recorded("what MLflow's functions chose last")
+mlflow_fasttrace.tracing.configure(span_processors=[hide, lambda span: span.set_attribute("n", 1)])
+mlflow_fasttrace.uninstall()
+mlflow.tracing.configure(span_processors=[mark])
+mlflow_fasttrace.tracing.configure(span_processors=[lambda span: span.set_attribute("n", 2)])
+assert mlflow_fasttrace.install()
+recorded("what both chose last")
 print(json.dumps(found))
 """
 
@@ -70,6 +80,8 @@ def test_install_and_uninstall_keep_what_was_chosen(run_program, tmp_path):
         ["mlflow.entities.span", "marked", "there"],
         ["mlflow.entities.span"],
         ["mlflow.entities.span", "secret", "there"],
+        ["mlflow_fasttrace._core", "hidden", "here"],
+        ["mlflow_fasttrace._core", "marked", "here"],
     ]
 
 
@@ -93,6 +105,8 @@ if not {off}:
         update_current_trace(tags={{"by": "a function held from before"}})
     mlflow.flush_trace_async_logging()
     found.append(mlflow.get_trace(span.trace_id).info.tags["by"])
+    configure(span_processors=[mark])
+    recorded("by a function held from before")
 print(json.dumps(found))
 """
 
@@ -100,7 +114,14 @@ print(json.dumps(found))
 @pytest.mark.parametrize(
     ("off", "expected"),
     [
-        (False, [["mlflow.entities.span", "hidden", "there"], "a function held from before"]),
+        (
+            False,
+            [
+                ["mlflow.entities.span", "hidden", "there"],
+                "a function held from before",
+                ["mlflow.entities.span", "marked", "there"],
+            ],
+        ),
         (True, [["mlflow.entities.span"]]),
     ],
     ids=["on", "off"],

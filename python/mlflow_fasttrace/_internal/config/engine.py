@@ -41,11 +41,6 @@ def why_mlflow() -> str | None:
     return environment.not_covered() or _no_core
 
 
-def has_core() -> bool:
-    """Whether the core could be loaded."""
-    return _no_core is None
-
-
 def settle() -> str | None:
     """As ``why_mlflow``, and from now on it stays so. Where MLflow's own code records, one line says why."""
     global on_core, _settled, _reason

@@ -75,6 +75,8 @@ def start() -> bool:
         _begin_anew_after_fork()
     may_wait = not locks.is_held()
     try:
+        engine.settle()
+        engine.say_what_came_late()
         if not _starting.lock.acquire(timeout=_WAIT_SECONDS if may_wait else 0):
             if may_wait:
                 log.warn(
@@ -85,8 +87,6 @@ def start() -> bool:
             return False
         _starting.thread = threading.get_ident()
         try:
-            engine.settle()
-            engine.say_what_came_late()
             _start()
         finally:
             _starting.thread = None
@@ -99,7 +99,7 @@ def start() -> bool:
             _starting.lock.release()
         except RuntimeError as error:  # it was not taken
             let_pass(error)
-    if destination.chosen.in_force:
+    if may_wait and destination.chosen.in_force:
         _core.end_abandoned()  # what started and ended in the meantime
     return False
 

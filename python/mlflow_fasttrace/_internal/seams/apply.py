@@ -159,12 +159,12 @@ def function_of(module: str, name: str) -> types.FunctionType:
 def apply() -> None:
     """Replace what is to be replaced. Call ``table.check()`` first: nothing here looks whether it is there.
     Where it fails halfway, ``patching.undo_all()`` takes back what was done."""
-    chosen = choices.of_mlflow()
+    choices.take_over()
     for module, functions in FUNCTIONS.items():
         for name, target in functions.items():
             replace(function_of(module, name), target)
     replace(reading.store_getter, reading.store)
-    at_undo(provider.restored_once())
+    at_undo(provider.note_own_provider())
     replace_class(mlflow_provider.provider, provider.CoreProviderWrapper)
     replace_class(mlflow_provider.mlflow_runtime_context, current.LinkedMlflowContext)
     replace_attribute(MlflowLiveSpan, "from_immutable_span", classmethod(from_immutable_span))
@@ -188,7 +188,6 @@ def apply() -> None:
     evaluation.count_when_loaded()
     database.guard()
     traces.describe_after_flush()
-    choices.take_over(chosen)
 
 
 def _let_go() -> None:

@@ -60,15 +60,16 @@ def install() -> bool:
 
 def follow() -> None:
     """Have MLflow run on the core when it is loaded, unless the program has called ``uninstall()``: where this
-    package's functions record there, MLflow's would begin traces of their own beside them. Waits for no import."""
+    package's functions record there, MLflow's would begin traces of their own beside them. Does not wait where MLflow
+    is being imported."""
     if not (_left_alone or patching.is_in_force() or why_not()):
         engine.when_mlflow(_give_back)
         patching.when_loaded("mlflow", _apply)
 
 
 def uninstall() -> None:
-    """Give MLflow its own code back, until ``install()`` is called. Spans of the core that are open are recorded to
-    their end.
+    """Give MLflow its own code back, until ``install()`` is called, or a name that is MLflow's is asked for in this
+    package. Spans of the core that are open are recorded to their end.
 
     Example:
         >>> import mlflow_fasttrace
@@ -101,13 +102,16 @@ def why_not() -> str | None:
 
 
 def _give_back() -> None:
+    choices = sys.modules.get(
+        "mlflow_fasttrace._internal.seams.choices"
+    )  # else nothing was chosen here
     was_in_force = patching.is_in_force()
+    if choices is not None and was_in_force:
+        choices.hand_over_processors()  # first: another thread's span may end at any time
     with locks.brief:
         patching.forget_awaited()  # what was to follow with a module of MLflow's
         patching.undo_all()
-    if "mlflow" in sys.modules and engine.has_core():
-        from mlflow_fasttrace._internal.seams import choices
-
+    if choices is not None and "mlflow" in sys.modules:
         choices.hand_over(all_of_it=was_in_force)
 
 

@@ -63,18 +63,26 @@ class CoreProviderWrapper(mlflow_provider._TracerProviderWrapper):
 
     def reset(self) -> None:
         """Work out anew where traces go."""
-        self.once._done = False
+        self.once._done = _OwnProvider.is_current = False
         destination.reset()
 
 
-def restored_once() -> Callable[[], None]:
-    """An action by which MLflow makes a provider of its own at its next span, unless it has one from before, which
-    nothing has reset since: what stood in its place says that there is one."""
+class _OwnProvider:
+    """MLflow's own provider, from before these functions came in its place."""
+
+    is_current = False  # it is there, and nothing has reset it since
+
+
+def note_own_provider() -> Callable[[], None]:
+    """An action by which MLflow makes a provider at its next span, unless it has one from before that is current:
+    what stood in its place says that there is one."""
     once = mlflow_provider.provider.once
-    has_one = once._done
+    _OwnProvider.is_current = once._done
 
     def restore() -> None:
-        once._done = once._done and has_one
+        once._done = _OwnProvider.is_current
+        if (other := mlflow_provider.provider.once) is not once:  # that of the unified mode
+            other._done = False
 
     return restore
 
@@ -87,7 +95,7 @@ def reset() -> None:
 
 def forget() -> None:
     """Answer a new tracking URI, by which MLflow resets tracing: what is off stays off."""
-    mlflow_provider.provider.once._done = False
+    mlflow_provider.provider.once._done = _OwnProvider.is_current = False
     mlflow_provider._MLFLOW_TRACE_USER_DESTINATION.reset()
     destination.follow_tracking_uri()
     tracing.forget()
