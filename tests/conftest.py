@@ -29,6 +29,9 @@ from support.scheduling import FilesThatShare, takes_minutes  # noqa: E402
 from support.servers import MlflowServer  # noqa: E402
 from support.spools import base_environment, clean_up  # noqa: E402
 
+# A function that a test module traces while it is collected would put MLflow on the core.
+mlflow_fasttrace.uninstall()
+
 
 def pytest_xdist_make_scheduler(config, log):
     return FilesThatShare(config, log)
@@ -50,8 +53,7 @@ def spool(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def mlflow_itself():
     """In the tests' own process MLflow is as it is until a test calls install(), or reaches for MLflow through the
-    drop-in namespace."""
-    mlflow_fasttrace.uninstall()
+    drop-in namespace. The next one finds it as it is."""
     yield
     mlflow_fasttrace.uninstall()
 

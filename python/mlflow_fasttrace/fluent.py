@@ -416,11 +416,6 @@ def _usable_time(time_ns: Any) -> int | None:
     return None
 
 
-def _mlflow_records() -> bool:
-    """Whether MLflow's own code records. These functions may be held from before that was chosen."""
-    return not engine.on_core and engine.why_mlflow() is not None
-
-
 def get_current_active_span() -> LiveSpan | None:
     """The span that is current in this context.
 
@@ -437,7 +432,7 @@ def get_current_active_span() -> LiveSpan | None:
         True
     """
     span = _core.current_span()
-    if span is None and _mlflow_records():
+    if span is None and engine.mlflow_records():
         return pure_mlflow("get_current_active_span")()
     return span
 
@@ -474,7 +469,7 @@ def get_last_active_trace_id(thread_local: bool = False) -> str | None:
         >>> mlflow.get_last_active_trace_id() == span.trace_id
         True
     """
-    if _mlflow_records():
+    if engine.mlflow_records():
         return pure_mlflow("get_last_active_trace_id")(thread_local)
     return _core.last_trace_id_var.get() if thread_local else _core.last_trace_id()
 
@@ -516,7 +511,7 @@ def update_current_trace(
         'beta'
     """
     span = _core.current_span()
-    if span is None and _mlflow_records():
+    if span is None and engine.mlflow_records():
         pure_mlflow("update_current_trace")(
             tags,
             metadata,

@@ -57,7 +57,7 @@ def _mlflows_where_it_records(function: _Function) -> _Function:
 
     @functools.wraps(function)
     def lead(*args: Any, **kwargs: Any) -> Any:
-        if engine.on_core or engine.why_mlflow() is None:
+        if not engine.mlflow_records():
             return function(*args, **kwargs)
         patching.wait_for_mlflow()
         import mlflow.tracing

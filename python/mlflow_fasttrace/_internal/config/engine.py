@@ -41,6 +41,11 @@ def why_mlflow() -> str | None:
     return environment.not_covered() or _no_core
 
 
+def mlflow_records() -> bool:
+    """Whether MLflow's own code records. For functions that may be held from before that was chosen."""
+    return not on_core and why_mlflow() is not None
+
+
 def settle() -> str | None:
     """As ``why_mlflow``, and from now on it stays so. Where MLflow's own code records, one line says why."""
     global on_core, _settled, _reason

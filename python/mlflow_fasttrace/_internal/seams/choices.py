@@ -23,9 +23,14 @@ class Choices(NamedTuple):
     enabled: bool
 
 
-class _Known:
-    #: What both went by when one took over from the other last; what the core has else was chosen here since.
-    to_both = Choices([], None, None, True)
+_UNTOUCHED = Choices([], None, None, True)
+
+
+class _Before:
+    """What each went by when one took over from the other last; what it has else was chosen since."""
+
+    core = _UNTOUCHED
+    mlflow = _UNTOUCHED
 
 
 def _of_core() -> Choices:
@@ -43,10 +48,10 @@ def _of_mlflow() -> Choices:
 
     chosen = provider._MLFLOW_TRACE_USER_DESTINATION
     return Choices(
-        list(config.get_config().span_processors),
+        list(patching.original(config.get_config)().span_processors),
         _experiment(chosen._global_value),
         _experiment(chosen._context_local_value.get()),
-        provider.is_tracing_enabled(),
+        patching.original(provider.is_tracing_enabled)(),
     )
 
 
@@ -59,20 +64,25 @@ def _experiment(location: Any) -> str | None:
 def take_over() -> None:
     """Have the core go by what was chosen by MLflow's functions, which are about to lead here, but where this
     package's were told something else since. Span processors of both see the spans of both from now on."""
-    of_mlflow, of_core, known = _of_mlflow(), _of_core(), _Known.to_both
-    processors = of_mlflow.span_processors
-    if of_core.span_processors != known.span_processors:
-        others = [one for one in processors if one not in of_core.span_processors]
-        processors = [*others, *of_core.span_processors]
-    if processors != of_core.span_processors:
-        tracing_state.use_span_processors(processors)
-    if of_core.location == known.location != of_mlflow.location:
-        destination.set_location(of_mlflow.location)
-    if of_core.location_of_context == known.location_of_context != of_mlflow.location_of_context:
-        destination.set_location(of_mlflow.location_of_context, context_local=True)
-    if of_core.enabled == known.enabled != of_mlflow.enabled:
-        _core.set_enabled(of_mlflow.enabled)
-    _Known.to_both = _of_core()
+    of_mlflow, of_core, before = _of_mlflow(), _of_core(), _Before
+    chosen = {
+        field: getattr(of_mlflow, field)
+        for field in Choices._fields
+        if getattr(of_mlflow, field) != getattr(before.mlflow, field)
+        and getattr(of_core, field) == getattr(before.core, field)
+    }
+    if of_core.span_processors != before.core.span_processors:
+        others = [one for one in of_mlflow.span_processors if one not in of_core.span_processors]
+        chosen["span_processors"] = [*others, *of_core.span_processors]
+    if "span_processors" in chosen:
+        tracing_state.use_span_processors(chosen["span_processors"])
+    if "location" in chosen:
+        destination.set_location(chosen["location"])
+    if "location_of_context" in chosen:
+        destination.set_location(chosen["location_of_context"], context_local=True)
+    if "enabled" in chosen:
+        _core.set_enabled(chosen["enabled"])
+    _Before.core, _Before.mlflow = _of_core(), of_mlflow
 
 
 def hand_over_processors() -> None:
@@ -88,32 +98,43 @@ def hand_over(*, all_of_it: bool = False) -> None:
     Args:
         all_of_it: MLflow's functions led here until now: what was not chosen here is not chosen there either.
     """
-    of_core, known = _of_core(), _Known.to_both
-    if of_core == known and not all_of_it:
+    of_core, before = _of_core(), _Before.core
+    changed = {
+        field
+        for field in Choices._fields
+        if all_of_it or getattr(of_core, field) != getattr(before, field)
+    }
+    if not changed:
         return
-    _Known.to_both = of_core
+    _Before.core = of_core
     try:
         patching.wait_for_mlflow()
-        from mlflow.entities import MlflowExperimentLocation
-        from mlflow.tracing import config, provider
-
-        if all_of_it or of_core.span_processors != known.span_processors:
-            patching.original(config.configure)(span_processors=of_core.span_processors)
-        set_destination = patching.original(provider.set_destination)
-        was_enabled = patching.original(provider.is_tracing_enabled)()
-        changed = all_of_it or of_core.location != known.location
-        if changed and (location := of_core.location):
-            set_destination(MlflowExperimentLocation(location))
-        changed = all_of_it or of_core.location_of_context != known.location_of_context
-        if changed and (location := of_core.location_of_context):
-            set_destination(MlflowExperimentLocation(location), context_local=True)
-        # set_destination() has switched it on.
-        wanted = of_core.enabled if all_of_it or of_core.enabled != known.enabled else was_enabled
-        if wanted != patching.original(provider.is_tracing_enabled)():
-            patching.original(provider.enable if wanted else provider.disable)()
+        try:
+            _tell_mlflow(of_core, changed)
+        finally:
+            _Before.mlflow = _of_mlflow()
     except Exception as error:
         let_pass(error)
         log.warn(
             "Not all span processors and destinations that were set before MLflow's own code recorded have an effect: "
             f"{type(error).__name__}: {error}"
         )
+
+
+def _tell_mlflow(choices: Choices, fields: set[str]) -> None:
+    """Have MLflow's own code go by these fields."""
+    from mlflow.entities import MlflowExperimentLocation
+    from mlflow.tracing import config, provider
+
+    is_enabled = patching.original(provider.is_tracing_enabled)
+    set_destination = patching.original(provider.set_destination)
+    wanted = choices.enabled if "enabled" in fields else is_enabled()
+    if "span_processors" in fields:
+        patching.original(config.configure)(span_processors=choices.span_processors)
+    if "location" in fields and choices.location:
+        set_destination(MlflowExperimentLocation(choices.location))
+    if "location_of_context" in fields and choices.location_of_context:
+        location = MlflowExperimentLocation(choices.location_of_context)
+        set_destination(location, context_local=True)
+    if wanted != is_enabled():  # set_destination() has switched it on
+        patching.original(provider.enable if wanted else provider.disable)()
