@@ -34,7 +34,6 @@ from mlflow_fasttrace._internal.recording.root_context import root_context
 from mlflow_fasttrace._internal.seams import (
     bedrock,
     changes,
-    choices,
     current,
     evaluation,
     experiments,
@@ -159,7 +158,6 @@ def function_of(module: str, name: str) -> types.FunctionType:
 def apply() -> None:
     """Replace what is to be replaced. Call ``table.check()`` first: nothing here looks whether it is there.
     Where it fails halfway, ``patching.undo_all()`` takes back what was done."""
-    choices.take_over()
     for module, functions in FUNCTIONS.items():
         for name, target in functions.items():
             replace(function_of(module, name), target)

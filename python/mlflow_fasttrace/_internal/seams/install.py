@@ -102,9 +102,8 @@ def why_not() -> str | None:
 
 
 def _give_back() -> None:
-    choices = sys.modules.get(
-        "mlflow_fasttrace._internal.seams.choices"
-    )  # else nothing was chosen here
+    # Where it is not loaded nothing was chosen here.
+    choices = sys.modules.get("mlflow_fasttrace._internal.seams.choices")
     was_in_force = patching.is_in_force()
     if choices is not None and was_in_force:
         choices.hand_over_processors()  # first: another thread's span may end at any time
@@ -123,8 +122,11 @@ def _apply() -> None:
     try:
         check_version()
         private_names.check()
+        from mlflow_fasttrace._internal.seams import choices
         from mlflow_fasttrace._internal.seams.apply import apply
 
+        if not patching.is_in_force():
+            choices.take_over()
         with locks.brief:
             if not patching.is_in_force():
                 apply()
