@@ -10,19 +10,13 @@ BIN    := $(VENV)/bin
 STAMPS := .stamps
 # The SDKs of tests/seams/test_integrations.py: those of `make test`, and the others.
 INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/integrations-crewai
-# The other releases of MLflow to whose servers traces are sent.
+# The other releases of MLflow that are supported.
 OTHER_MLFLOWS := $(addprefix $(STAMPS)/mlflow-,$(shell cat tests/support/mlflow_releases.txt))
 C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
-# What is run under the newest MLflow besides the one that the tests are made for; not what its dictionary
-# of a span changes (docs/compatibility.md).
-WITH_NEWEST_MLFLOW := $(addprefix tests/,seams/test_install.py seams/test_dropin.py otel/test_otel.py \
-	api/test_programs_equal_to_mlflow.py api/test_trees_equal_to_mlflow.py api/test_tracing_api.py) \
-	-k "not test_size_figures_are_mlflows and not immutable_forms"
-
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-ui sanitize fuzz coverage bench lint format wheel clean
+.PHONY: help demo test test-long moved-seams test-ui sanitize fuzz coverage bench lint format wheel clean
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -31,6 +25,7 @@ help:
 	@echo "make demo       run the example pipeline and show its traces"
 	@echo "make test       build and run the tests (minutes)"
 	@echo "make test-long  the longer proofs, which make test leaves out (an hour or two)"
+	@echo "make moved-seams  which names of MLflow's the newest release has moved"
 	@echo "make test-ui    MLflow's UI in a browser: it shows of traces what it shows of MLflow's (PICTURES)"
 	@echo "make sanitize   the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       a minute of each fuzzer of the core's readers (FUZZ_SECONDS)"
@@ -47,7 +42,11 @@ test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow
 	$(BIN)/python -m pytest -n 3 -m long --timeout 3000 --durations 40
-	.venv-newest-mlflow/bin/python -m pytest -m "not long" $(WITH_NEWEST_MLFLOW)
+	$(BIN)/python .ci/releases.py
+
+# Which names of MLflow's that are used the newest release has moved: to be looked at each week.
+moved-seams: $(STAMPS)/built
+	$(BIN)/python .ci/moved_seams.py
 
 # PICTURES=docs/images takes those of the documentation anew.
 test-ui: $(STAMPS)/built $(STAMPS)/test-browser $(STAMPS)/jupyterlab

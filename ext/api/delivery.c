@@ -208,11 +208,14 @@ static PyObject *attribute_json(const SpanRecord *span, const char *name, const 
     return decode_json_text(&value, false);
 }
 
+/* The release of MLflow whose forms of a span are made. */
+static uint32_t mlflow_of(PyObject *module) { return state_of_module(module)->mlflow; }
+
 /* The bytes that span_json() makes of a record, without making them all at once. */
-static ConvertResult json_size(const SpanRecord *span, size_t *size)
+static ConvertResult json_size(const SpanRecord *span, uint32_t mlflow, size_t *size)
 {
     Sink sink = sink_into(sink_count, NULL);
-    ConvertResult converted = span_json(&sink.buffer, span);
+    ConvertResult converted = span_json(&sink.buffer, span, mlflow);
     sink_count(&sink);
     *size = sink.passed;
     buffer_free(&sink.buffer);
@@ -221,7 +224,6 @@ static ConvertResult json_size(const SpanRecord *span, size_t *size)
 
 static PyObject *core_span_summary(PyObject *module, PyObject *args)
 {
-    (void)module;
     PyObject *record;
     const char *roots_under = NULL;
     Py_ssize_t size_under = 0;
@@ -234,7 +236,7 @@ static PyObject *core_span_summary(PyObject *module, PyObject *args)
         span.parent_id == NULL ||
         (size_under == SPAN_ID_SIZE && memcmp(span.parent_id, roots_under, SPAN_ID_SIZE) == 0);
     size_t size;
-    ConvertResult converted = json_size(&span, &size);
+    ConvertResult converted = json_size(&span, mlflow_of(module), &size);
     if (converted != CONVERT_WHOLE) {
         convert_error(converted, "span record");
         return NULL;
@@ -281,14 +283,13 @@ static PyObject *core_span_head(PyObject *module, PyObject *record)
 
 static PyObject *core_span_json(PyObject *module, PyObject *record)
 {
-    (void)module;
     SpanRecord span;
     if (parse_span(&span, record) < 0) {
         return NULL;
     }
     Buffer json = {0};
     PyObject *text = NULL;
-    ConvertResult converted = span_json(&json, &span);
+    ConvertResult converted = span_json(&json, &span, mlflow_of(module));
     if (converted == CONVERT_WHOLE) {
         text = PyUnicode_DecodeUTF8(json.data, (Py_ssize_t)json.len, NULL);
     }
@@ -318,7 +319,6 @@ static void write_out(Sink *sink)
 
 static PyObject *core_write_span_json(PyObject *module, PyObject *args)
 {
-    (void)module;
     PyObject *record;
     OpenFile file = {0};
     SpanRecord span;
@@ -327,7 +327,7 @@ static PyObject *core_write_span_json(PyObject *module, PyObject *args)
         return NULL;
     }
     Sink sink = sink_into(write_out, &file);
-    ConvertResult converted = span_json(&sink.buffer, &span);
+    ConvertResult converted = span_json(&sink.buffer, &span, mlflow_of(module));
     if (converted == CONVERT_WHOLE) {
         write_out(&sink);
     }
@@ -354,17 +354,17 @@ static bool forget_refusal(void)
     return true;
 }
 
-/* Takes a record apart and appends it as OTLP. *refused: it cannot be encoded. 0, or -1 with an
- * exception. */
-static int append_span(Buffer *out, PyObject *record, const CollectorForm *form, bool *refused,
-                       bool *inexact)
+/* Takes a record apart and appends it as OTLP, see otlp_span(). *refused: it cannot be encoded. 0,
+ * or -1 with an exception. */
+static int append_span(Buffer *out, PyObject *record, const CollectorForm *form, bool with_kind,
+                       bool *refused, bool *inexact)
 {
     SpanRecord span;
     *refused = parse_span(&span, record) < 0;
     if (*refused) {
         return forget_refusal() ? 0 : -1;
     }
-    ConvertResult converted = otlp_span(out, &span, form, inexact);
+    ConvertResult converted = otlp_span(out, &span, form, with_kind, inexact);
     if (converted == CONVERT_NO_MEMORY) {
         PyErr_NoMemory();
         return -1;
@@ -383,7 +383,6 @@ static int append_index(PyObject *list, Py_ssize_t i)
 
 static PyObject *core_otlp_request(PyObject *module, PyObject *records)
 {
-    (void)module;
     if (!PyList_Check(records)) {
         PyErr_SetString(PyExc_TypeError, "otlp_request() takes a list of span records");
         return NULL;
@@ -402,7 +401,8 @@ static PyObject *core_otlp_request(PyObject *module, PyObject *records)
         bool is_refused, is_inexact = false;
         PyObject *record = PyList_GetItem(records, i);
         Py_INCREF(record);
-        int failed = append_span(&out, record, NULL, &is_refused, &is_inexact);
+        int failed = append_span(&out, record, NULL, mlflow_of(module) >= MLFLOW(3, 18),
+                                 &is_refused, &is_inexact);
         Py_DECREF(record);
         if (failed < 0 || (is_refused && append_index(refused, i) < 0) ||
             (!is_refused && is_inexact && append_index(inexact, i) < 0)) {
@@ -447,7 +447,7 @@ static int append_collector_span(Buffer *out, PyObject *item, bool json, bool *r
     form.name_size = (size_t)name_size;
     form.kind = kind;
     form.extra = reader_over(extra, (size_t)extra_size);
-    return append_span(out, record, &form, refused, &inexact);
+    return append_span(out, record, &form, true, refused, &inexact);
 }
 
 static PyObject *core_collector_request(PyObject *module, PyObject *args)
@@ -587,7 +587,8 @@ static PyMethodDef functions[] = {
      "collector_request($module, spans, resource, json_attributes, /)\n--\n\n"
      "An ExportTraceServiceRequest for a collector: (bytes, indexes of the records that cannot be\n"
      "encoded).\n\n"
-     "spans: (record, kind, encoded map of further attributes, name in UTF-8 or None) each."},
+     "spans: (record, kind or 0 for its own, encoded map of further attributes, name in UTF-8 or "
+     "None) each."},
     {"write_segment", core_write_segment, METH_VARARGS,
      "write_segment($module, path, records, level, /)\n--\n\n"
      "Write a segment of records, compressed by zstd at that level; its size in bytes. The file "

@@ -56,6 +56,16 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *core_follow_mlflow(PyObject *module, PyObject *args)
+{
+    unsigned char major, minor;
+    if (!PyArg_ParseTuple(args, "bb:follow_mlflow", &major, &minor)) {
+        return NULL;
+    }
+    state_of_module(module)->mlflow = MLFLOW(major, minor);
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_set_enabled(PyObject *module, PyObject *enabled)
 {
     int truth = PyObject_IsTrue(enabled);
@@ -370,6 +380,10 @@ static PyMethodDef functions[] = {
     {"set_hook", core_set_hook, METH_VARARGS,
      "set_hook($module, name, callable, /)\n--\n\n"
      "Set what answers when the core asks Python; None: nobody does."},
+    {"follow_mlflow", core_follow_mlflow, METH_VARARGS,
+     "follow_mlflow($module, major, minor, /)\n--\n\n"
+     "Do as this release of MLflow does, where releases differ; the newest where it is not "
+     "called."},
     {"set_enabled", core_set_enabled, METH_O,
      "set_enabled($module, enabled, /)\n--\n\n"
      "Record spans, or stop recording. Spans that are open go on to their end."},

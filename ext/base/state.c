@@ -58,6 +58,7 @@ int state_init(PyObject *module)
         keep_context_var(module, "scope_var", "mlflow_fasttrace.scope", get, scope) < 0) {
         return -1;
     }
+    state->mlflow = UINT32_MAX; /* the newest, until follow_mlflow() says otherwise */
     state->sampling_bound = SAMPLE_ALL;
     set_shared(&state->modules, PyImport_GetModuleDict());
     state->runs_module = PyUnicode_InternFromString("mlflow.tracking.fluent");

@@ -76,6 +76,9 @@ typedef struct {
     uintptr_t from, size;
 } StackRoom;
 
+/* A release of MLflow as a number that compares as releases do. */
+#define MLFLOW(major, minor) ((uint32_t)(major) << 16 | (uint32_t)(minor))
+
 typedef struct {
 #define X(name) PyTypeObject *name;
     struct {
@@ -93,6 +96,9 @@ typedef struct {
     struct {
         PyObject *get, *set, *reset;
     } current_span;
+
+    /* The release of MLflow whose behaviour is followed, which differs with it: MLFLOW(3, 17). */
+    uint32_t mlflow;
 
     /* What the program decided about tracing. */
     bool disabled;           /* mlflow.tracing.disable() */

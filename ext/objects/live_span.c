@@ -347,7 +347,7 @@ done:
 
 static PyObject *record_exception(Span *span, PyObject *exception)
 {
-    PyObject *made = NULL;
+    PyObject *made = NULL, *description = NULL, *text = exception;
     if (PyUnicode_Check(exception)) {
         made = PyObject_CallFunctionObjArgs(PyExc_Exception, exception, NULL);
         if (made == NULL) {
@@ -362,6 +362,15 @@ static PyObject *record_exception(Span *span, PyObject *exception)
         return NULL;
     }
     span_record_exception(span, exception, true);
+    if (made != NULL &&
+        span->state->mlflow < MLFLOW(3, 17)) { /* tells the type of what was given */
+        description = PyUnicode_FromFormat("str: %U", text);
+        if (description == NULL) {
+            swallow_exception(span->state);
+        }
+        span_set_status(span, STATUS_ERROR, description);
+    }
+    Py_XDECREF(description);
     Py_XDECREF(made);
     Py_RETURN_NONE;
 }
@@ -790,6 +799,26 @@ static PyObject *get_remote(Span *span, void *unused)
     return PyBool_FromLong(span->remote);
 }
 
+static PyObject *get_kind(Span *span, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(span->kind);
+}
+
+static int set_kind(Span *span, PyObject *value, void *unused)
+{
+    (void)unused;
+    long kind = value != NULL ? PyLong_AsLong(value) : -1;
+    if (kind < SPAN_KIND_INTERNAL || kind > SPAN_KIND_LAST) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "a span's kind is a number from 0 to 4");
+        }
+        return -1;
+    }
+    span->kind = (unsigned char)kind;
+    return 0;
+}
+
 static PyObject *get_otel_trace_id(Span *span, void *unused)
 {
     (void)unused;
@@ -955,6 +984,7 @@ static PyGetSetDef span_getset[] = {
     {"_trace_id", (getter)get_otel_trace_id, NULL, NULL, NULL},
     {"_original_name", (getter)get_name, NULL, NULL, NULL},
     {"_remote", (getter)get_remote, NULL, NULL, NULL},
+    {"_kind", (getter)get_kind, (setter)set_kind, NULL, NULL},
     {"_attribute_texts", (getter)get_attribute_texts, NULL, NULL, NULL},
     {"_status_pair", (getter)get_status_pair, NULL, NULL, NULL},
     {"_event_tuples", (getter)get_event_tuples, NULL, NULL, NULL},

@@ -448,7 +448,7 @@ static void span_status(Buffer *out, const SpanRecord *span)
 }
 
 static bool whole_span(Buffer *out, const SpanRecord *span, const CollectorForm *form,
-                       bool *inexact)
+                       bool with_kind, bool *inexact)
 {
     size_t start = open_message(out, 2);
 
@@ -464,9 +464,9 @@ static bool whole_span(Buffer *out, const SpanRecord *span, const CollectorForm 
     else {
         text_field(out, 5, &span->name);
     }
-    if (form != NULL) {
+    if (form != NULL || with_kind) {
         tag(out, 6, WIRE_VARINT);
-        varint(out, form->kind);
+        varint(out, form != NULL && form->kind ? form->kind : span->kind + 1);
     }
     fixed64(out, 7, span->start_ns);
     fixed64(out, 8, span->end_ns);
@@ -487,10 +487,10 @@ static bool whole_span(Buffer *out, const SpanRecord *span, const CollectorForm 
 }
 
 ConvertResult otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form,
-                        bool *inexact)
+                        bool with_kind, bool *inexact)
 {
     size_t before = out->len;
-    bool whole = whole_span(out, span, form, inexact);
+    bool whole = whole_span(out, span, form, with_kind, inexact);
     ConvertResult result = convert_result(out, whole);
     if (result != CONVERT_WHOLE) {
         out->len = before;

@@ -11,12 +11,13 @@ typedef struct {
 } OtlpMarks;
 
 /* The form of a span for a collector, as OpenTelemetry's SDK sends it: a kind, flags, and
- * attributes as MLflow stores them. An MLflow server gets neither kind nor flags. */
+ * attributes as MLflow stores them. An MLflow server gets no flags, and a kind by MLflow's release.
+ */
 typedef struct {
     bool json_attributes; /* each attribute as its JSON text, not as a value of OTLP */
-    uint64_t kind;
-    Reader extra;     /* an encoded map: attributes besides the record's, as values */
-    const char *name; /* stands, with `extra`, for the record's name and attributes; or NULL */
+    uint64_t kind;        /* as OTLP has it; 0 for the span's own */
+    Reader extra;         /* an encoded map: attributes besides the record's, as values */
+    const char *name;     /* stands, with `extra`, for the record's name and attributes; or NULL */
     size_t name_size;
 } CollectorForm;
 
@@ -24,11 +25,11 @@ typedef struct {
 RUNS_PYTHON ConvertResult otlp_begin(Buffer *out, OtlpMarks *marks, const Reader *resource);
 
 /* Where the record cannot be encoded `out` is as before; without memory it has failed besides.
- * `form` is NULL for an MLflow server. `*inexact` is set where a value travels as text that
- * protobuf cannot carry as it is, and JSON can. Needs the GIL (for values that travel as their JSON
- * text). */
+ * `form` is NULL for an MLflow server, which gets the span's kind if `with_kind`. `*inexact` is set
+ * where a value travels as text that protobuf cannot carry as it is, and JSON can. Needs the GIL
+ * (for values that travel as their JSON text). */
 RUNS_PYTHON ConvertResult otlp_span(Buffer *out, const SpanRecord *span, const CollectorForm *form,
-                                    bool *inexact);
+                                    bool with_kind, bool *inexact);
 
 void otlp_end(Buffer *out, OtlpMarks marks);
 

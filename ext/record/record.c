@@ -74,9 +74,9 @@ int span_record_parse(SpanRecord *span, const void *bytes, size_t size)
     Token head, parent;
     uint64_t kind;
 
-    if (!reader_expect(&r, TOKEN_ARRAY, &head) || head.size != SPAN_FIELDS ||
-        !read_uint(&r, &kind) || kind != RECORD_SPAN ||
-        !read_id(&r, TRACE_ID_SIZE, &span->trace_id) ||
+    if (!reader_expect(&r, TOKEN_ARRAY, &head) ||
+        (head.size != SPAN_FIELDS && head.size != SPAN_FIELDS - 1) || !read_uint(&r, &kind) ||
+        kind != RECORD_SPAN || !read_id(&r, TRACE_ID_SIZE, &span->trace_id) ||
         !read_id(&r, SPAN_ID_SIZE, &span->span_id)) {
         return -1;
     }
@@ -96,6 +96,10 @@ int span_record_parse(SpanRecord *span, const void *bytes, size_t size)
         !read_pairs(&r, &span->attributes, &span->attributes_at) ||
         !read_triples(&r, &span->events, &span->events_at, true) ||
         !read_triples(&r, &span->links, &span->links_at, false)) {
+        return -1;
+    }
+    span->kind = SPAN_KIND_INTERNAL;
+    if (head.size == SPAN_FIELDS && (!read_uint(&r, &span->kind) || span->kind > SPAN_KIND_LAST)) {
         return -1;
     }
     return r.at == r.end ? 0 : -1;

@@ -4,7 +4,8 @@
  *
  *   span    [1, trace id bin16, span id bin8, parent id bin8|nil, name, start ns, end ns,
  *            status 0|1|2, status message, {attribute: value}, [[event, ns, {key: value}]],
- *            [[trace id, span id, {key: value}]]]
+ *            [[trace id, span id, {key: value}]], OpenTelemetry's kind 1 to 4]
+ *           (the kind is left out where it is 0: INTERNAL)
  *   trace   [2, trace id bin16, phase (always uint8), spans so far, start ns, duration ns|nil,
  *            state 1 OK|2 ERROR|3 IN_PROGRESS, {destination}, {info}]
  *
@@ -30,10 +31,13 @@ enum {
     PHASE_INFO_SENT = 0x80, /* set by the sender: the server has acknowledged this info */
 };
 
+/* The numbers of OpenTelemetry's SpanKind; OTLP has each plus one. */
+enum { SPAN_KIND_INTERNAL = 0, SPAN_KIND_LAST = 4 };
+
 /* Where the phase stands in a trace record: array head, kind, bin8 head (2), id (16), uint8 tag. */
 #define RECORD_PHASE_OFFSET 21
 
-enum { SPAN_FIELDS = 12, TRACE_FIELDS = 9, ATTACHMENT_FIELDS = 4, SPAN_ID_SIZE = 8 };
+enum { SPAN_FIELDS = 13, TRACE_FIELDS = 9, ATTACHMENT_FIELDS = 4, SPAN_ID_SIZE = 8 };
 
 /* A span record, taken apart; pointers are borrowed from the record. */
 typedef struct {
@@ -51,6 +55,7 @@ typedef struct {
     Reader events_at; /* that many arrays of three */
     uint32_t links;
     Reader links_at; /* that many arrays of three */
+    uint64_t kind;   /* of OpenTelemetry: SPAN_KIND_* */
 } SpanRecord;
 
 /* 0, or -1 when the bytes are no span record. */

@@ -118,9 +118,11 @@ static bool span_links(Buffer *out, const SpanRecord *span)
     return true;
 }
 
-static bool whole_span(Buffer *out, const SpanRecord *span)
+static bool whole_span(Buffer *out, const SpanRecord *span, uint32_t mlflow)
 {
     static const char *const codes[] = {"STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"};
+    static const char *const kinds[SPAN_KIND_LAST + 1] = {"INTERNAL", "SERVER", "CLIENT",
+                                                          "PRODUCER", "CONSUMER"};
 
     text(out, "{\"trace_id\": \"");
     base64(out, span->trace_id, TRACE_ID_SIZE);
@@ -137,6 +139,11 @@ static bool whole_span(Buffer *out, const SpanRecord *span)
     }
     text(out, ", \"name\": ");
     json_string(out, span->name.bytes, span->name.size, true);
+    if (mlflow >= MLFLOW(3, 18)) {
+        text(out, ", \"kind\": \"SPAN_KIND_");
+        text(out, kinds[span->kind]);
+        buffer_byte(out, '"');
+    }
     text(out, ", \"start_time_unix_nano\": ");
     number(out, span->start_ns);
     text(out, ", \"end_time_unix_nano\": ");
@@ -153,16 +160,20 @@ static bool whole_span(Buffer *out, const SpanRecord *span)
     if (!span_attributes(out, span)) {
         return false;
     }
-    text(out, "}, \"links\": [");
-    if (!span_links(out, span)) {
-        return false;
+    buffer_byte(out, '}');
+    if (mlflow >= MLFLOW(3, 13)) {
+        text(out, ", \"links\": [");
+        if (!span_links(out, span)) {
+            return false;
+        }
+        buffer_byte(out, ']');
     }
-    text(out, "]}");
+    buffer_byte(out, '}');
     return true;
 }
 
-ConvertResult span_json(Buffer *out, const SpanRecord *span)
+ConvertResult span_json(Buffer *out, const SpanRecord *span, uint32_t mlflow)
 {
-    bool whole = whole_span(out, span);
+    bool whole = whole_span(out, span, mlflow);
     return convert_result(out, whole);
 }

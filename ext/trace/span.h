@@ -37,6 +37,7 @@ struct Span {
     PyObject *name;           /* owned str */
     PyObject *status_message; /* owned str, or NULL */
     unsigned char status;     /* STATUS_* */
+    unsigned char kind;       /* SPAN_KIND_* */
     bool ending;              /* span processors are at work */
     bool remote;              /* stands for a span that another process or library records */
     bool has_twin;            /* dict["_twin"] is the span that the program knows it by */

@@ -158,7 +158,7 @@ void span_end(Span *span, uint64_t end_ns)
     if (span->status != STATUS_ERROR) {
         span->status = STATUS_OK;
     }
-    if (!span_find(span, KEY_LOG_LEVEL, &level)) {
+    if (LIKELY(state->mlflow >= MLFLOW(3, 13)) && !span_find(span, KEY_LOG_LEVEL, &level)) {
         char value = (char)default_log_level(span);
         span_set_encoded(span, KEY_LOG_LEVEL, &value, 1);
     }

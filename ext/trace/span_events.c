@@ -47,7 +47,7 @@ bool span_append_event(Span *span, const Buffer *event, bool is_exception)
         return false;
     }
     span->event_count++;
-    if (is_exception) {
+    if (is_exception && LIKELY(span->state->mlflow >= MLFLOW(3, 13))) {
         raise_log_level(span);
     }
     return true;

@@ -21,7 +21,7 @@ size_t span_encode_record(const Span *span, Buffer *out)
 
     Py_INCREF(name);
     Py_XINCREF(message);
-    wire_pack_array(out, SPAN_FIELDS);
+    wire_pack_array(out, span->kind == SPAN_KIND_INTERNAL ? SPAN_FIELDS - 1 : SPAN_FIELDS);
     wire_pack_uint8(out, RECORD_SPAN);
     wire_pack_bin(out, TRACE_ID_SIZE);
     buffer_append(out, span->trace->id, TRACE_ID_SIZE);
@@ -53,6 +53,9 @@ size_t span_encode_record(const Span *span, Buffer *out)
     buffer_append(out, span->events.data, span->events.len);
     wire_pack_array(out, span->link_count);
     buffer_append(out, span->links.data, span->links.len);
+    if (UNLIKELY(span->kind != SPAN_KIND_INTERNAL)) {
+        wire_pack_uint8(out, span->kind);
+    }
     Py_DECREF(name);
     Py_XDECREF(message);
     return left_out;

@@ -174,7 +174,8 @@ bool span_find(const Span *span, KnownKey key, Reader *value)
 void span_default_outputs(Span *span, PyObject *result)
 {
     Reader value;
-    if (span_find(span, KEY_OUTPUTS, &value) && reader_next(&value).kind != TOKEN_NIL) {
+    if (LIKELY(span->state->mlflow >= MLFLOW(3, 16)) && span_find(span, KEY_OUTPUTS, &value) &&
+        reader_next(&value).kind != TOKEN_NIL) {
         return;
     }
     span_set_payload(span, KEY_OUTPUTS, result);

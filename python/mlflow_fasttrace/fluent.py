@@ -16,6 +16,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.base.parameters import given, of_installed_mlflow
 from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.config.uris import why_no_store
 from mlflow_fasttrace._internal.recording import destination, experiments
@@ -106,6 +107,7 @@ def _experiment_of(destination: MlflowExperimentLocation | None) -> str | None:
     return None if experiment_id is None else str(experiment_id)
 
 
+@of_installed_mlflow
 def trace(
     func: Callable[..., Any] | None = None,
     name: str | None = None,
@@ -163,11 +165,13 @@ def trace(
             span_type,
             attributes,
             output_reducer,
-            trace_destination,
-            sampling_ratio_override,
-            log_level,
-            links,
-            description,
+            **given(
+                trace_destination=trace_destination,
+                sampling_ratio_override=sampling_ratio_override,
+                log_level=log_level,
+                links=links,
+                description=description,
+            ),
         )
     if sampling_ratio_override is not None and not 0.0 <= sampling_ratio_override <= 1.0:
         raise entities.invalid(
@@ -222,6 +226,7 @@ def _prepared_attributes(
     return prepared
 
 
+@of_installed_mlflow
 def start_span(
     name: str = "span",
     span_type: str | None = SpanType.UNKNOWN,
@@ -264,11 +269,13 @@ def start_span(
             name,
             span_type,
             attributes,
-            trace_destination,
-            log_level,
-            run_id,
-            links,
-            description,
+            **given(
+                trace_destination=trace_destination,
+                log_level=log_level,
+                run_id=run_id,
+                links=links,
+                description=description,
+            ),
         )
     level = None if log_level is None else _usable_log_level(log_level)
     if name.__class__ is not str:
@@ -279,6 +286,7 @@ def start_span(
     return _core.SpanScope(name, span_type, attributes, description, level, NO_OP_SPAN, options)
 
 
+@of_installed_mlflow
 def start_span_no_context(
     name: str,
     span_type: str = SpanType.UNKNOWN,
@@ -324,21 +332,27 @@ def start_span_no_context(
         >>> step.parent_id == job.span_id
         True
     """
-    if not engine.on_core and engine.settle() is not None:
+
+    def in_mlflow() -> Any:
         return pure_mlflow("start_span_no_context")(
             name,
             span_type,
             parent_span,
             inputs,
-            attributes,
-            tags,
-            metadata,
-            experiment_id,
-            start_time_ns,
-            log_level,
-            links,
-            description,
+            **given(
+                attributes=attributes,
+                tags=tags,
+                metadata=metadata,
+                experiment_id=experiment_id,
+                start_time_ns=start_time_ns,
+                log_level=log_level,
+                links=links,
+                description=description,
+            ),
         )
+
+    if not engine.on_core and engine.settle() is not None:
+        return in_mlflow()
     if type(parent_span) is not _core.LiveSpan:
         parent_span = _live_span(parent_span) or parent_span or None
     if parent_span is not None and type(parent_span) is not _core.LiveSpan:
@@ -346,20 +360,7 @@ def start_span_no_context(
             return NO_OP_SPAN
         if not patching.is_in_force():
             # A span that MLflow itself started: the tree goes on there.
-            return pure_mlflow("start_span_no_context")(
-                name,
-                span_type,
-                parent_span,
-                inputs,
-                attributes,
-                tags,
-                metadata,
-                experiment_id,
-                start_time_ns,
-                log_level,
-                links,
-                description,
-            )
+            return in_mlflow()
         parent_span = _parent_in_core(parent_span)
         if type(parent_span) is _core.NonRecordingSpan:
             return NoOpSpan(parent_span)

@@ -76,7 +76,7 @@ class Tracer(SdkTracer):
         Args:
             name: Name of the span.
             context: Where the parent is looked for.
-            kind: Kept on the returned span only.
+            kind: MLflow has it from 3.18 on; a collector gets it always.
             attributes: Attributes of the span.
             links: Links to other spans.
             start_time: Nanoseconds since the Unix epoch; by default now.
@@ -111,7 +111,7 @@ class Tracer(SdkTracer):
         live.set_span_type(None)
         view = OtelSpanView(live)
         if kind is not SpanKind.INTERNAL:
-            view._kind = kind
+            live._kind = kind.value
         view._instrumentation_scope = self._instrumentation_scope
         view._record_exception = record_exception
         view._set_status_on_exception = set_status_on_exception

@@ -82,6 +82,7 @@ def test_every_function_of_mlflow_that_leads_to_the_core_has_a_case():
     assert functions - last_parts == {
         "_flush_pending_async_trace_writes",  # a wait for the sender
         # These ask the server.
+        "_get_trace_span_ids",
         "TrackingServiceClient.get_experiment_by_name",
         "TracingClient.log_assessment",
         "TracingClient.set_trace_tag",

@@ -8,11 +8,29 @@ that who names a module gets the same programs whatever else is imported.
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 Program = Callable[[Any], None]
+
+#: The release of MLflow under which the programs run.
+MLFLOW = importlib.metadata.version("mlflow")
+
+
+def is_mlflow(release: str) -> bool:
+    """Whether MLflow is of this release, such as ``3.15``, or of a later one."""
+    return _numbers(MLFLOW) >= _numbers(release)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(number) for number in release.split(".")[:2]]
+
+
+def with_mlflow(release: str, **arguments: Any) -> dict[str, Any]:
+    """Arguments that MLflow takes from this release on; none where it is older."""
+    return arguments if is_mlflow(release) else {}
 
 
 class Programs(dict[str, Program]):
@@ -23,6 +41,10 @@ class Programs(dict[str, Program]):
         assert function.__name__ not in self, function.__name__
         self[function.__name__] = function
         return function
+
+    def add_with_mlflow(self, release: str) -> Callable[[Program], Program]:
+        """Decorates a program of the module that MLflow can run from this release on."""
+        return self.add if is_mlflow(release) else lambda function: function
 
 
 def of_modules(*modules: ModuleType) -> Programs:

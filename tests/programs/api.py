@@ -10,7 +10,7 @@ import importlib
 import os
 import threading
 
-from programs import Programs
+from programs import Programs, with_mlflow
 
 PROGRAMS = Programs()
 program = PROGRAMS.add
@@ -56,8 +56,8 @@ def spans_by_hand(mlflow):
         tags={"t": "v", "mlflow.user": "not me"},
         metadata={"m": "v"},
         start_time_ns=1_700_000_000_000_000_000,
-        log_level="WARNING",
-        description="by hand",
+        **with_mlflow("3.13", log_level="WARNING"),
+        **with_mlflow("3.17", description="by hand"),
     )
     assert mlflow.get_current_active_span() is None
     child = mlflow.start_span_no_context("child", parent_span=root)
@@ -110,7 +110,7 @@ def as_decorator(mlflow):
 # ---- links, attachments ----
 
 
-@program
+@PROGRAMS.add_with_mlflow("3.15")
 def links(mlflow):
     from mlflow.entities import Link
 
@@ -366,8 +366,8 @@ def runs(mlflow):
     with mlflow.start_span("after"):
         pass
     run = client.create_run(experiment(mlflow, f"{os.environ['PROGRAM_PREFIX']}-elsewhere"))
-    with mlflow.start_span("of a run", run_id=run.info.run_id):
-        with mlflow.start_span("child", run_id="ignored"):
+    with mlflow.start_span("of a run", **with_mlflow("3.14", run_id=run.info.run_id)):
+        with mlflow.start_span("child", **with_mlflow("3.14", run_id="ignored")):
             pass
     client.set_terminated(run.info.run_id)
 
@@ -449,7 +449,7 @@ def chat_tools(mlflow):
         pass
 
 
-@program
+@PROGRAMS.add_with_mlflow("3.15")  # before, the traces were lost
 def odd_usage(mlflow):
     for usage in ([], "", {}, None):
         with mlflow.start_span("root") as span:

@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections import OrderedDict, namedtuple
 
-from programs import Programs
+from programs import Programs, is_mlflow, with_mlflow
 
 PROGRAMS = Programs()
 program = PROGRAMS.add
@@ -36,7 +36,7 @@ def decorator_arguments(mlflow):
         name="renamed",
         span_type=mlflow.entities.SpanType.RETRIEVER,
         attributes={"top_k": 3, "nested": {"a": [1, 2.5, None, True]}},
-        description="what it does",
+        **with_mlflow("3.17", description="what it does"),
     )
     def find(query):
         return [query]
@@ -441,6 +441,8 @@ def fallbacks(mlflow):
     cycle.append(cycle)
     with mlflow.start_span("cycle") as span:
         span.set_attribute("value", {"list": cycle})
+    if not is_mlflow("3.15"):  # which raises a TypeError in the program
+        return
     with mlflow.start_span("key") as span:
         span.set_inputs({("a", "tuple"): 1})
 
@@ -512,7 +514,7 @@ def outputs_by_hand(mlflow):
 
 @program
 def log_levels(mlflow):
-    with mlflow.start_span("warned", log_level="WARNING"):
+    with mlflow.start_span("warned", **with_mlflow("3.13", log_level="WARNING")):
         pass
     with mlflow.start_span("tool", span_type="TOOL"):
         pass

@@ -12,7 +12,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from programs import Programs
+from programs import Programs, with_mlflow
 
 PROGRAMS = Programs()
 program = PROGRAMS.add
@@ -333,7 +333,12 @@ def more_generators(mlflow):
     def reduced_to_none():
         yield 1
 
-    @mlflow.trace(name="renamed", span_type="LLM", attributes={"a": 1}, description="d")
+    @mlflow.trace(
+        name="renamed",
+        span_type="LLM",
+        attributes={"a": 1},
+        **with_mlflow("3.17", description="d"),
+    )
     def with_options(a, *, b=2):
         yield {"a": a}
 

@@ -32,7 +32,7 @@ def propagation(mlflow):
         api(mlflow).reset()
 
 
-@program
+@PROGRAMS.add_with_mlflow("3.15")
 def bridged_spans(mlflow):
     from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
@@ -56,7 +56,7 @@ def bridged_spans(mlflow):
     )
 
 
-@program
+@PROGRAMS.add_with_mlflow("3.15")
 def bridged_spans_and_mlflows_stay_apart(mlflow):
     tracer = api(mlflow).get_bridged_tracer_provider().get_tracer("library")
     with tracer.start_as_current_span("theirs"):
@@ -65,7 +65,7 @@ def bridged_spans_and_mlflows_stay_apart(mlflow):
                 pass
 
 
-@program
+@PROGRAMS.add_with_mlflow("3.15")
 def libraries_under_mlflow(mlflow):
     """Theirs under ours, by the process-wide context."""
 
@@ -100,7 +100,7 @@ def libraries_under_mlflow(mlflow):
         work("outside")
 
 
-@program
+@PROGRAMS.add_with_mlflow("3.15")
 def an_application_of_its_own(mlflow):
     """The program's own provider keeps its spans; they carry MLflow's ids."""
     from opentelemetry.sdk.trace import TracerProvider
@@ -125,7 +125,7 @@ def context_that_integrations_pass_on(mlflow):
                 pass
 
 
-@program
+@PROGRAMS.add_with_mlflow("3.16")  # before, its integration needs all of LangChain
 def mixed_trees(mlflow):
     """Autologging inside a traced function inside a span inside FastAPI inside a span of
     OpenTelemetry, with threads and tasks."""

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import mlflow_fasttrace
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base.version import mlflow_release
 from mlflow_fasttrace._internal.recording import destination
 from support.records import Recorded
 
@@ -896,9 +897,12 @@ def is_interruption():
 @case(
     *(f"_core.{name}" for name in ("enabled", "set_enabled", "set_sampling", "use_scopes")),
     "_core.after_fork",
+    "_core.follow_mlflow",
     own=True,
 )
 def switches_of_the_core():
+    release = mlflow_release() or (255, 255)
+
     def call():
         for enabled in (False, True):
             _core.set_enabled(enabled)
@@ -906,6 +910,7 @@ def switches_of_the_core():
         _core.set_sampling(1.0)
         _core.use_scopes()
         _core.after_fork()
+        _core.follow_mlflow(*release)
         return _core.enabled(), raised(lambda: _core.set_sampling("no"), TypeError)
 
     outcome = yield call

@@ -20,6 +20,7 @@ from mlflow_fasttrace._internal.cli import doctor
 from mlflow_fasttrace._internal.seams import apply, private_names
 from mlflow_fasttrace._internal.seams.autolog import INTEGRATIONS
 from mlflow_fasttrace._internal.seams.private_names import NAMES, PROGRAM, SENDER, Kind
+from programs import is_mlflow
 
 PACKAGE = Path(mlflow_fasttrace.__file__).parent
 
@@ -296,7 +297,7 @@ def test_every_name_in_the_table_is_used():
         for entry in NAMES
         for layer in entry.needed_by
         if (entry.name.rpartition(".")[2] or entry.module) not in words[layer]
-        and entry.lost != private_names._NOTHING
+        and entry.lost != private_names.NOTHING
     ]
     assert not unused, "\n".join(unused)
 
@@ -312,6 +313,13 @@ def test_this_mlflow_has_them_all():
         if entry.late and "llama_index" not in entry.module:  # which needs the library
             importlib.import_module(entry.module)
     assert list(private_names.missing(PROGRAM)) == list(private_names.missing(SENDER)) == []
+
+
+@pytest.mark.skipif(not is_mlflow("3.17") or is_mlflow("3.18"), reason="other releases lack others")
+def test_what_this_mlflow_does_without(monkeypatch):
+    monkeypatch.setattr(private_names, "NOTHING", "to be listed")
+    absent = [name.path for name, _reason in private_names.missing(PROGRAM)]
+    assert absent == ["mlflow.tracing.assessment._get_trace_span_ids"]  # from 3.18 on
 
 
 # ---- what is replaced ----

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import pytest
+from mlflow.store.tracking.abstract_store import AbstractStore
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow_fasttrace._internal.base.version import mlflow_version
+from support.bench import record
 from support.fault_proxy import FaultProxy, Reply, Request
 from support.servers import MlflowServer
 from support.spools import assert_sender_ends, refusals, sender_pids
@@ -391,3 +396,27 @@ def test_modules_beside_the_program_do_not_reach_the_sender(
     process = run_program(code)
     assert process.returncode == 0, process.err
     assert_all_there(server.uri, "shadowed", 3)
+
+
+@pytest.mark.parametrize("missing", ["a function", "a method"])
+def test_an_mlflow_that_lacks_a_name_is_no_server_that_is_away(
+    missing, bench, tmp_path, experiment, monkeypatch, caplog
+):
+    monkeypatch.delitem(
+        sys.modules, "mlflow_fasttrace._internal.sender.store", raising=False
+    )  # which would hold the function
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    bench.to(uri, experiment)
+    record()
+    with monkeypatch.context() as without:
+        if missing == "a function":
+            without.delattr("mlflow.store.db.utils.create_sqlalchemy_engine")
+        else:
+            for cls in SqlAlchemyStore, AbstractStore:
+                without.delattr(cls, "log_spans")
+        bench.run(until=lambda: "is not as it is known here" in caplog.text)
+        assert f"MLflow {mlflow_version()} is not as it is known here" in caplog.text
+        assert "what is recorded is kept until another release" in caplog.text
+    bench.run()
+    assert len(traces_of(uri, experiment)) == 1
+    assert not bench.dead_letters()

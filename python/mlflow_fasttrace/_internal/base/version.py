@@ -1,12 +1,26 @@
-"""Versions: this package's own, MLflow's, and how they are compared."""
+"""Versions: this package's own, those of MLflow's distributions, and how they are compared.
+
+MLflow's version is read from its files, where it is not loaded: importing it takes seconds, and what the
+metadata of a distribution says is not what is imported where another one lies over it.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import sys
 
+from mlflow_fasttrace._internal.base.interruptions import let_pass
+
 #: This package's version; pyproject.toml has the same.
 VERSION = "0.1.0"
+
+#: The oldest release of MLflow that runs on the core; pyproject.toml asks for the same.
+OLDEST_MLFLOW = (3, 12)
+
+#: The distributions that bring the package ``mlflow``, or a part of it. Each requires its own version of the next.
+MLFLOWS_DISTRIBUTIONS = ("mlflow", "mlflow-skinny", "mlflow-tracing")
 
 
 def release_of(version: str) -> tuple[int, ...] | None:
@@ -16,14 +30,77 @@ def release_of(version: str) -> tuple[int, ...] | None:
 
 
 def mlflow_version() -> str:
-    """The version of the MLflow that is loaded, or else of the one that is installed."""
-    if loaded := getattr(sys.modules.get("mlflow"), "__version__", None):
-        return loaded
-    import importlib.metadata  # slow to import, and the first span of a program does not need it
+    """The version of the MLflow that is loaded, or else of the one that would be."""
+    loaded = getattr(sys.modules.get("mlflow"), "__version__", None)
+    return loaded if isinstance(loaded, str) else _version_in_files() or "unknown"
 
-    for distribution in ("mlflow-tracing", "mlflow-skinny", "mlflow"):
+
+def mlflow_release() -> tuple[int, int] | None:
+    """The release of that MLflow, such as (3, 17); None where that is not known, which counts as the newest."""
+    release = release_of(mlflow_version())
+    return None if release is None or len(release) < 2 else (release[0], release[1])
+
+
+def is_mlflow(major: int, minor: int) -> bool:
+    """Whether MLflow is of this release or of a later one, as far as is known."""
+    return (mlflow_release() or (major, minor)) >= (major, minor)
+
+
+def why_too_old() -> str | None:
+    """Why MLflow runs on its own code, by its version; None where it is new enough."""
+    if is_mlflow(*OLDEST_MLFLOW):
+        return None
+    oldest = ".".join(map(str, OLDEST_MLFLOW))
+    return f"MLflow {mlflow_version()} is older than {oldest}, the oldest that is known here"
+
+
+def mixed_versions() -> str | None:
+    """Which distributions of MLflow lie over one another with different versions, so that the files of one are
+    used by the code of the other; None where they fit."""
+    if (folder := _folder()) is None:
+        return None
+    found: dict[str, str] = {}
+    for name in os.listdir(os.path.dirname(folder)):
+        if name.endswith(".dist-info") and name.startswith("mlflow"):
+            distribution, _, version = name.removesuffix(".dist-info").partition("-")
+            found[distribution.replace("_", "-")] = version
+    versions = {name: found[name] for name in MLFLOWS_DISTRIBUTIONS if name in found}
+    if len(set(versions.values())) < 2:
+        return None
+    wanted = next(iter(versions.values()))
+    return (
+        " and ".join(f"{name} {version}" for name, version in versions.items())
+        + " are installed over one another, which breaks MLflow: pip install --force-reinstall --no-deps "
+        + " ".join(f"{name}=={wanted}" for name in reversed(versions))
+    )
+
+
+@functools.cache
+def _folder() -> str | None:
+    """The folder of the package ``mlflow`` that is imported, or would be."""
+    module = sys.modules.get("mlflow")
+    spec = getattr(module, "__spec__", None)
+    for finder in () if spec is not None else sys.meta_path:
+        find_spec = getattr(finder, "find_spec", None)
         try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+            spec = find_spec("mlflow", None) if find_spec is not None else None
+        except Exception as error:
+            let_pass(error)
+        if spec is not None:
+            break
+    origin = getattr(spec, "origin", None)
+    return os.path.dirname(origin) if isinstance(origin, str) else None
+
+
+@functools.cache
+def _version_in_files() -> str | None:
+    if (folder := _folder()) is None:
+        return None
+    try:
+        with open(os.path.join(folder, "version.py"), encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, ValueError) as error:
+        let_pass(error)
+        return None
+    match = re.search(r'^VERSION = "([^"]+)"', text, re.MULTILINE)
+    return match[1] if match else None

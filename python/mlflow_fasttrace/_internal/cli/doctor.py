@@ -16,7 +16,11 @@ import click
 
 from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.texts import one_line, printable
-from mlflow_fasttrace._internal.base.version import VERSION
+from mlflow_fasttrace._internal.base.version import (
+    MLFLOWS_DISTRIBUTIONS,
+    VERSION,
+    mixed_versions,
+)
 from mlflow_fasttrace._internal.cli.output import (
     ATTENTION,
     Output,
@@ -130,7 +134,9 @@ def _versions(core_error: ImportError | None) -> Iterator[Finding]:
         yield Finding(section, "C core", str(_core.__file__))
     else:
         yield Finding(section, "C core", f"cannot be loaded: {core_error}", BAD)
-    yield Finding(section, "MLflow", _installed("mlflow", "mlflow-skinny", "mlflow-tracing"))
+    mixed = mixed_versions()
+    text = mixed or _installed(*MLFLOWS_DISTRIBUTIONS)
+    yield Finding(section, "MLflow", text, BAD if mixed else _GOOD)
     yield Finding(section, "OpenTelemetry", _installed("opentelemetry-api", "opentelemetry-sdk"))
 
 
@@ -173,7 +179,6 @@ def _seams_that_moved() -> str | None:
     """Why MLflow's code cannot be replaced by the core's; None where it can be."""
     try:
         imported("mlflow.tracing.fluent")
-        install.check_version()
         from mlflow_fasttrace._internal.seams import private_names
 
         private_names.check()

@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from mlflow_fasttrace._internal.base.version import mixed_versions, mlflow_release, why_too_old
 from mlflow_fasttrace._internal.config import environment
 
 # Imported here, not when it is asked for: the import hook of seams/aliases.py asks, and must not import.
 try:
-    import mlflow_fasttrace._core  # noqa: F401  # whether it loads is the question
+    from mlflow_fasttrace import _core
 except ImportError as error:
     _no_core: str | None = f"the C core cannot be loaded ({error})"
 else:
     _no_core = None
+    if (_release := mlflow_release()) is not None:
+        _core.follow_mlflow(*_release)
 
 _logger = logging.getLogger("mlflow_fasttrace")
 
@@ -38,7 +41,7 @@ def why_mlflow() -> str | None:
         return _reason
     if environment.disabled():
         return "MLFLOW_FASTTRACE_DISABLE is set"
-    return environment.not_covered() or _no_core
+    return environment.not_covered() or _no_core or why_too_old()
 
 
 def mlflow_records() -> bool:
@@ -54,6 +57,9 @@ def settle() -> str | None:
         _settled, on_core = True, _reason is None
         if _reason is not None:
             say(_reason)
+        if (mixed := mixed_versions()) is not None and mixed not in _said:
+            _said.add(mixed)
+            _logger.warning("%s.", mixed)
         for action in list(_when_core if on_core else _when_mlflow):
             action()
     return _reason

@@ -136,6 +136,7 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
         "TracingClient.log_assessment": changes.log_assessment,
         "TracingClient.set_trace_tag": changes.set_trace_tag,
     },
+    "mlflow.tracing.assessment": {"_get_trace_span_ids": reading.span_ids},
     "mlflow.tracking.fluent": {
         "set_experiment": set_experiment,
         "flush_trace_async_logging": reading.flush_trace_async_logging,
@@ -147,11 +148,14 @@ FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
 }
 
 
-def function_of(module: str, name: str) -> types.FunctionType:
-    """MLflow's function or method (``Class.method``) of that name, replaced or not."""
+def function_of(module: str, name: str) -> types.FunctionType | None:
+    """MLflow's function or method (``Class.method``) of that name, replaced or not; None where this release has
+    none."""
     holder: Any = imported(module)
     for part in name.split("."):
-        holder = vars(holder)[part]
+        holder = vars(holder).get(part)
+        if holder is None:
+            return None
     return holder
 
 
@@ -160,7 +164,8 @@ def apply() -> None:
     Where it fails halfway, ``patching.undo_all()`` takes back what was done."""
     for module, functions in FUNCTIONS.items():
         for name, target in functions.items():
-            replace(function_of(module, name), target)
+            if (function := function_of(module, name)) is not None:
+                replace(function, target)
     replace(reading.store_getter, reading.store)
     at_undo(provider.note_own_provider())
     replace_class(mlflow_provider.provider, provider.CoreProviderWrapper)

@@ -12,14 +12,11 @@ import functools
 import sys
 
 from mlflow_fasttrace._internal.base import locks, patching
-from mlflow_fasttrace._internal.base.version import mlflow_version, release_of
+from mlflow_fasttrace._internal.base.version import mlflow_version
 from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
 
 __all__ = ["install", "is_installed", "uninstall"]
-
-#: The oldest MLflow whose seams are known.
-_OLDEST = (3, 17)
 
 _refused: str | None = None  # why MLflow runs on its own code
 _left_alone = False  # the program has called uninstall(), and not install() since
@@ -34,7 +31,8 @@ def install() -> bool:
     Returns:
         Whether MLflow runs, or will run, on the core. It does not, with a log line that says why,
         with ``MLFLOW_FASTTRACE_DISABLE=1``, without the C extension, in MLflow's unified mode
-        (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``), and where MLflow's own code has moved.
+        (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``), with an MLflow before 3.12, and where MLflow's own code has
+        moved.
 
     Example:
         >>> import mlflow
@@ -120,7 +118,6 @@ def _apply() -> None:
     from mlflow_fasttrace._internal.seams import private_names
 
     try:
-        check_version()
         private_names.check()
         from mlflow_fasttrace._internal.seams import choices
         from mlflow_fasttrace._internal.seams.apply import apply
@@ -163,13 +160,3 @@ def _refuse(reason: str) -> None:
     _refused = reason
     _give_back()
     engine.say(reason)
-
-
-def check_version() -> None:
-    """Raises:
-    MovedSeam: MLflow is too old.
-    """
-    release = release_of(mlflow_version())
-    if release is not None and release[:2] < _OLDEST:
-        oldest = ".".join(map(str, _OLDEST))
-        raise MovedSeam(f"it is older than {oldest}")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
 
-__all__ = ["NAMES", "Kind", "Name", "check", "check_module", "missing"]
+__all__ = ["NAMES", "NOTHING", "Kind", "Name", "check", "check_module", "missing"]
 
 PROGRAM = "program"
 SENDER = "sender"
@@ -116,8 +116,8 @@ def _called(name: str, parameters: str | None = None, *, lost: str | None = None
     return Name(name, Kind.CALLED, parameters, lost)
 
 
-def _replaced(name: str, parameters: str = "") -> Name:
-    return Name(name, Kind.REPLACED, parameters)
+def _replaced(name: str, parameters: str = "", *, lost: str | None = None) -> Name:
+    return Name(name, Kind.REPLACED, parameters, lost)
 
 
 def _property(name: str) -> Name:
@@ -133,7 +133,7 @@ def _field(name: str, *, lost: str | None = None) -> Name:
 
 
 #: ``lost`` of a member that a class of this package overrides for MLflow's code to find.
-_NOTHING = "nothing: MLflow's code does not ask for it any more"
+NOTHING = "nothing: MLflow's code of this release does not ask for it"
 _AUTOLOG = "autolog() where only mlflow-tracing is installed"
 _TURNS = "turns at a new database, whose tables a program and its sender may make at the same time"
 _CONTEXT = "opentelemetry.context.contextvars_context.ContextVarsRuntimeContext"
@@ -188,8 +188,8 @@ _REPLACED_AND_CALLED = [
         _value("_TracerProviderWrapper.get_or_init_tracer"),
         _value("_TracerProviderWrapper.set"),
         _value("_TracerProviderWrapper.reset"),
-        _value("_TracerProviderWrapper._swap_raw"),
-        _value("_TracerProviderWrapper._retire_current_batch_processors", lost=_NOTHING),
+        _value("_TracerProviderWrapper._swap_raw", lost=NOTHING),
+        _value("_TracerProviderWrapper._retire_current_batch_processors", lost=NOTHING),
         _field("_TracerProviderWrapper.once"),
         _value("provider", of="mlflow.tracing.provider._TracerProviderWrapper"),
         _value("mlflow_runtime_context", of=_CONTEXT),
@@ -225,6 +225,11 @@ _REPLACED_AND_CALLED = [
         _replaced("get_tracing_context_headers_for_http_request"),
         _replaced("set_tracing_context_from_http_request_headers", "headers"),
         _replaced("_get_tracing_headers_from_span", "span"),
+    ),
+    *_in(
+        "mlflow.tracing.assessment",
+        "seams",
+        _replaced("_get_trace_span_ids", "trace_id", lost=NOTHING),
     ),
     *_in(
         "mlflow.tracking.fluent",
@@ -271,11 +276,11 @@ _REPLACED_AND_CALLED = [
     *_in(
         "mlflow.tracing.trace_manager",
         "seams",
-        _called("ManagerTrace", "trace prompts is_remote_trace workspace"),
+        _called("ManagerTrace", "trace prompts is_remote_trace"),
         _called("_Trace", "info span_dict prompts is_remote_trace="),
         _value("_Trace.to_mlflow_trace"),
         _field("_Trace.span_dict"),
-        _field("_Trace.workspace"),
+        _field("_Trace.workspace", lost="the workspace of traces that MLflow's own code has begun"),
         _called("InMemoryTraceManager", ""),
         _value("InMemoryTraceManager._instance"),
         _value("InMemoryTraceManager._instance_lock"),
@@ -287,7 +292,7 @@ _REPLACED_AND_CALLED = [
         _value("InMemoryTraceManager.pop_trace"),
         _value("InMemoryTraceManager.register_span"),
         _value("InMemoryTraceManager.register_trace"),
-        _value("InMemoryTraceManager._check_timeout_update", lost=_NOTHING),
+        _value("InMemoryTraceManager._check_timeout_update", lost=NOTHING),
         _field("InMemoryTraceManager._traces"),
         _field("InMemoryTraceManager._otel_id_to_mlflow_trace_id"),
         _field("InMemoryTraceManager._lock"),
@@ -297,9 +302,9 @@ _REPLACED_AND_CALLED = [
         "seams",
         _value("MlflowV3SpanExporter"),
         _field("MlflowV3SpanExporter._async_queue"),
-        _field("MlflowV3SpanExporter._is_async_enabled", lost=_NOTHING),
-        _field("MlflowV3SpanExporter._client", lost=_NOTHING),
-        _field("MlflowV3SpanExporter._display_handler", lost=_NOTHING),
+        _field("MlflowV3SpanExporter._is_async_enabled", lost=NOTHING),
+        _field("MlflowV3SpanExporter._client", lost=NOTHING),
+        _field("MlflowV3SpanExporter._display_handler", lost=NOTHING),
     ),
     *_in(
         "mlflow.tracing.export.utils",
@@ -310,9 +315,9 @@ _REPLACED_AND_CALLED = [
         "mlflow.tracing.processor.mlflow_v3",
         "seams",
         _value("MlflowV3SpanProcessor"),
-        _field("MlflowV3SpanProcessor._trace_manager", lost=_NOTHING),
-        _field("MlflowV3SpanProcessor._batch_delegate", lost=_NOTHING),
-        _field("MlflowV3SpanProcessor._export_metrics", lost=_NOTHING),
+        _field("MlflowV3SpanProcessor._trace_manager", lost=NOTHING),
+        _field("MlflowV3SpanProcessor._batch_delegate", lost=NOTHING),
+        _field("MlflowV3SpanProcessor._export_metrics", lost=NOTHING),
     ),
     *_in(
         "mlflow.tracing.processor.base_mlflow",
@@ -631,7 +636,7 @@ def late_modules() -> set[str]:
 
 
 def missing(needed_in: str) -> Iterator[tuple[Name, str]]:
-    """Look for all names of a process, the optional ones too. Their modules are imported for it, but for
+    """Look for all names of a process, the optional ones too, but for those that some releases do without. Their modules are imported for it, but for
     the ``late`` ones: a command has time for that, a program does not.
 
     Args:
@@ -641,6 +646,8 @@ def missing(needed_in: str) -> Iterator[tuple[Name, str]]:
         The names that are missing, each with one line that says how.
     """
     for name in NAMES:
+        if name.lost == NOTHING:
+            continue
         if name.needed_in == needed_in and (not name.late or name.module in sys.modules):
             try:
                 _check(name)

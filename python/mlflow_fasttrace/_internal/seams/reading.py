@@ -3,13 +3,16 @@ that waits before something is read."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+from mlflow.tracing import assessment
 from mlflow.tracing.client import TracingClient
 from mlflow.tracing.processor import base_mlflow
 
-from mlflow_fasttrace import traces
+from mlflow_fasttrace import _core, traces
 from mlflow_fasttrace._internal.base.patching import original
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.recording.supervisor import supervisor
@@ -27,6 +30,19 @@ def store(self: TracingClient) -> Any:
     if caller not in _WRITES and not supervisor.is_sender_thread():
         flush.before_reading(self.tracking_uri)
     return original(store_getter)(self)
+
+
+def span_ids(trace_id: str) -> list[str]:
+    """``mlflow.tracing.assessment._get_trace_span_ids``: of a trace in flight, too, all spans that it has so far."""
+    if (trace := _core.live_trace(trace_id)) is None:
+        return original(assessment._get_trace_span_ids)(trace_id)  # type: ignore[attr-defined]  # from 3.18 on
+    found = {
+        span.span_id for span in trace.spans()
+    }  # first: what ends afterwards is delivered by the flush
+    flush.flush()
+    with contextlib.suppress(MlflowException):  # nothing of it is delivered
+        found.update(span.span_id for span in TracingClient().get_trace(trace_id).data.spans)
+    return list(found)
 
 
 def flush_pending(terminate: bool = False) -> None:

@@ -157,15 +157,16 @@ class CoreTraceManager(InMemoryTraceManager):
         if trace is not None:
             handed_out = self._handed_out(trace)
             return ManagerTrace(
-                handed_out.to_mlflow_trace(), handed_out.prompts, handed_out.is_remote_trace, None
+                handed_out.to_mlflow_trace(), handed_out.prompts, handed_out.is_remote_trace
             )
         with self._lock:
             trace_id = self._otel_id_to_mlflow_trace_id.pop(otel_trace_id, None)
             found = self._own.pop(trace_id, None) if trace_id else None
         if found is None:
             return None
+        workspace = [found.workspace] if hasattr(found, "workspace") else []
         return ManagerTrace(
-            found.to_mlflow_trace(), found.prompts, found.is_remote_trace, found.workspace
+            found.to_mlflow_trace(), found.prompts, found.is_remote_trace, *workspace
         )
 
     def _check_timeout_update(self) -> None:

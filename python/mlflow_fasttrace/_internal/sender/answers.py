@@ -13,6 +13,7 @@ from mlflow_fasttrace._internal.base.texts import one_line
 from mlflow_fasttrace._internal.config.uris import without_credentials
 from mlflow_fasttrace._internal.sender.exceptions import (
     Forbidden,
+    InAnotherExperiment,
     Rejected,
     TooLarge,
     TransientError,
@@ -94,7 +95,7 @@ def check(answer: Answer, place: str) -> None:
         Unavailable: Nothing can be delivered now; redirects that are not followed are among it.
         Forbidden: The server does not let the sender in, or not to this experiment.
         TooLarge: 413; the caller makes smaller requests of the same spans.
-        Rejected: The server says that the content is wrong.
+        Rejected: The server says that the content is wrong; or, as ``InAnotherExperiment``, the place.
         TransientError: Whose fault it is shows when other traces are taken, or are not.
     """
     status = answer.status
@@ -111,4 +112,6 @@ def check(answer: Answer, place: str) -> None:
     # A trace is wrong where MLflow itself says so. Whether it is to blame for a page that something
     # else wrote, for an experiment that is not there or for a failure shows when others are taken.
     known = answer.is_of_mlflow() and status < 500 and status != 404
+    if known and InAnotherExperiment.WORDS in reason:
+        raise InAnotherExperiment(reason)
     raise (Rejected if known else TransientError)(reason)

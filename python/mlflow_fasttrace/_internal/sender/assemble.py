@@ -103,6 +103,9 @@ class TraceBuffer:
         self.since = time.monotonic()
         self.info_since = self.since  # when the last trace record came
         self.schedule = Schedule()
+        #: The id of the experiment in which the server has the trace, where it has refused it in that which its record
+        #: names.
+        self.kept_in: str | None = None
         self.sampled_in: bool | None = None  # as tail sampling has decided; None: not decided
         # What the trace's info needs of every span, also of those delivered before.
         self.seen: set[bytes] = set()
@@ -125,6 +128,11 @@ class TraceBuffer:
         """What the trace's record says of where it goes and where it comes from; empty where no
         record is known."""
         return self.info.destination if self.info is not None else {}
+
+    @property
+    def experiment(self) -> dict[str, str]:
+        """The experiment that it goes to, by its name or id."""
+        return self.destination["experiment"] if self.kept_in is None else {"id": self.kept_in}
 
     def entries(self) -> list[Entry]:
         """All that is still to be delivered."""
@@ -185,6 +193,10 @@ class TraceBuffer:
     def costs_something(self) -> bool:
         """Whether a span that was summarized has a cost, which the server adds up."""
         return any(cost is not None for _parent_id, _size, _usage, cost in self.summaries.values())
+
+    def uses_tokens(self) -> bool:
+        """Whether a span that was summarized says how many tokens it used."""
+        return any(usage is not None for _parent_id, _size, usage, _cost in self.summaries.values())
 
     def a_span_lies_outside(self) -> bool:
         """Whether a span that was summarized began before the trace, whose times are its root's, or ended after it:

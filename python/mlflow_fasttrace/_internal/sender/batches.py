@@ -65,6 +65,6 @@ def by_experiment(
     """The traces of each experiment, and how their records name it."""
     groups: dict[tuple, tuple[dict[str, str], list[TraceBuffer]]] = {}
     for trace in traces:
-        named = trace.destination["experiment"]
+        named = trace.experiment
         groups.setdefault(tuple(named.items()), (named, []))[1].append(trace)
     return list(groups.values())

@@ -45,7 +45,7 @@ _LEAST_BYTES = 16 << 10  # that a collector is sent at a time, whatever it has r
 
 _TAG_PREFIX = "mlflow.traceTag."
 _NO_ATTRIBUTES = _core.encode({})
-_KIND_INTERNAL = 1  # of OTLP
+_OWN_KIND = 0  # that of the record
 
 #: A span as collector_request() takes it: record, kind, encoded attributes, name where it is another.
 _Span = tuple[bytes, int, bytes, "bytes | None"]
@@ -228,7 +228,7 @@ def _prepared(trace: TraceBuffer, record: bytes, genai: bool) -> _Span:
     if genai:
         kind, attributes, name = _in_genai_names(record)
         return record, kind, _core.encode({**attributes, **tags}), name
-    return record, _KIND_INTERNAL, _core.encode(tags) if tags else _NO_ATTRIBUTES, None
+    return record, _OWN_KIND, _core.encode(tags) if tags else _NO_ATTRIBUTES, None
 
 
 def _chunks(spans: Iterable[_Item], most_bytes: int) -> list[list[_Item]]:

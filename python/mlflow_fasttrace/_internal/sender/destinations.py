@@ -5,6 +5,7 @@ Collectors are no destinations in this sense, since they know spans only: see co
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mlflow_fasttrace._internal.config.experiments import why_impossible
@@ -17,8 +18,11 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 
 if TYPE_CHECKING:
     from mlflow_fasttrace._internal.sender.artifacts import Artifacts
+    from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
     from mlflow_fasttrace._internal.sender.trace_infos import InfoDict
     from mlflow_fasttrace._internal.spool.changes import Change
+
+logger = logging.getLogger("mlflow_fasttrace.sender")
 
 #: How many infos a tracking server is sent at once, at most. MLflow's client sends 10, from every
 #: process.
@@ -26,11 +30,16 @@ INFOS_AT_ONCE = 4
 
 
 class Destination(Protocol):
-    """Every call may raise `Unavailable`, `Forbidden`, `Rejected`, `TransientError` and `TooLarge`."""
+    """Every call may raise `Unavailable`, `Forbidden`, `Rejected`, `TransientError` and `TooLarge`; those that send
+    a trace, `InAnotherExperiment`."""
 
     @property
     def takes_spans(self) -> bool:
         """False where spans go as files."""
+
+    def adds_up_usage(self) -> bool:
+        """Whether it adds the tokens of spans that come behind their trace's info to those that the info says, as servers
+        of MLflow before 3.12 do."""
 
     @property
     def infos_at_once(self) -> int:
@@ -61,6 +70,9 @@ class Destination(Protocol):
     def make_change(self, change: Change) -> None:
         """Makes a change to a trace. That the trace is not there may be an error of any kind."""
 
+    def experiment_of(self, trace_id: str) -> str:
+        """The id of the experiment of a trace that is there."""
+
     def has_trace(self, trace_id: str) -> bool:
         """Whether there is a trace of that id."""
 
@@ -73,6 +85,24 @@ class Target(NamedTuple):
 
     destination: Destination
     experiment_id: str
+
+    def that_has(self, trace: TraceBuffer) -> Target | None:
+        """Where a trace is that is refused here since it is in another experiment, which is remembered; None where
+        that is no other one.
+
+        Raises:
+            Unavailable, Forbidden, Rejected, TransientError: the destination does not say.
+        """
+        if trace.kept_in is None:
+            trace.kept_in = self.destination.experiment_of(trace.mlflow_id)
+            logger.info(
+                "trace %s is in experiment %s: what comes of it here goes there",
+                trace.mlflow_id,
+                trace.kept_in,
+            )
+        if trace.kept_in == self.experiment_id:
+            return None
+        return self._replace(experiment_id=trace.kept_in)
 
 
 class Experiments:

@@ -6,6 +6,7 @@ DeliveryError
   TransientError     it is there and could not do this, perhaps because of what was sent: what
                      it could not take waits by itself (verdicts.py)
   Rejected           it will never take this: a dead letter, and the rest goes on
+    InAnotherExperiment   it will where the trace is
   TooLarge           it takes less at a time: the request is made smaller
   Unsupported        it takes no spans by OTLP: they go to it as files
   Inexact            OTLP would change values of these spans: the destination has not been asked
@@ -57,6 +58,14 @@ class TransientError(DeliveryError):
 
 class Rejected(DeliveryError):
     """The destination will never take this."""
+
+
+class InAnotherExperiment(Rejected):
+    """The destination has the trace in another experiment: MLflow from 3.18 on keeps a trace where it was first
+    heard of, which is not where a service that continues it sends its own traces."""
+
+    #: What MLflow's message says.
+    WORDS = "already exists in another experiment"
 
 
 class TooLarge(DeliveryError):

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base.texts import one_line
+from mlflow_fasttrace._internal.base.version import release_of
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials
 from mlflow_fasttrace._internal.sender.access import Access, EnvironmentAccess
@@ -65,6 +66,7 @@ class HttpDestination:
         self._name = without_credentials(access.host.uri)  # for log lines
         self._loopback = bool(re.match(r"https?://(127\.0\.0\.1|localhost|\[::1\])", self._name))
         self._files_until = float("-inf")
+        self._adds_up_usage: bool | None = None
 
     @property
     def takes_spans(self) -> bool:
@@ -106,8 +108,20 @@ class HttpDestination:
 
     def _is_mlflow(self) -> bool:
         """Whether MLflow is there now, and not only the proxy before it."""
+        return self._version() is not None
+
+    def _version(self) -> str | None:
+        """The server's version; None where what answers is not MLflow."""
         answer = self._request("/version", None, {}, "GET")
-        return answer.status == 200 and _VERSION.fullmatch(answer.body) is not None
+        if answer.status != 200 or _VERSION.fullmatch(answer.body) is None:
+            return None
+        return answer.body.decode().strip()
+
+    def adds_up_usage(self) -> bool:
+        if self._adds_up_usage is None:
+            release = release_of(self._version() or "")
+            self._adds_up_usage = release is not None and release < (3, 12)
+        return self._adds_up_usage
 
     def _not_of_mlflow(self, path: str, answer: Answer) -> Unavailable:
         text = one_line(answer.body[:100].decode("utf-8", "replace"))
@@ -203,6 +217,15 @@ class HttpDestination:
         content = json.dumps(body).encode()
         answer = self._request(path, content, {"Content-Type": "application/json"}, method)
         self._checked(path, answer)
+
+    def experiment_of(self, trace_id: str) -> str:
+        path = _path_of(trace_id)
+        answer = self._checked(path, self._request(path, None, {}, "GET"))
+        try:
+            location = answer.json()["trace"]["trace_info"]["trace_location"]
+        except (TypeError, LookupError):
+            raise self._not_of_mlflow(path, answer) from None
+        return self._id_in(path, answer, location.get("mlflow_experiment"))
 
     def has_trace(self, trace_id: str) -> bool:
         return self._has(_path_of(trace_id))

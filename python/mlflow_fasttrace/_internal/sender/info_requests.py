@@ -14,6 +14,7 @@ from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.destinations import Destination, Experiments, Target
 from mlflow_fasttrace._internal.sender.exceptions import (
     Forbidden,
+    InAnotherExperiment,
     Rejected,
     TooLarge,
     TransientError,
@@ -81,7 +82,7 @@ class InfoRequests:
 
         def arrived() -> None:
             trace, answer = under_way.popleft()
-            if self._is_taken(trace, answer):
+            if self._is_taken(target, trace, answer):
                 accepted.append(trace)
 
         try:
@@ -97,7 +98,7 @@ class InfoRequests:
         finally:
             for trace, answer in under_way:
                 if answer.exception() is None:
-                    self._is_taken(trace, answer)
+                    self._is_taken(target, trace, answer)
         return accepted
 
     def slow_down(self) -> None:
@@ -162,12 +163,19 @@ class InfoRequests:
         destination.send_info(info)
         self._seconds = time.monotonic() - began
 
-    def _is_taken(self, trace: TraceBuffer, answer: Future[None]) -> bool:
+    def _is_taken(self, target: Target, trace: TraceBuffer, answer: Future[None]) -> bool:
         """Whether the server took an info; waits for its answer."""
         try:
-            answer.result()
+            try:
+                answer.result()
+            except InAnotherExperiment:
+                if (target_that_has := target.that_has(trace)) is None:
+                    raise
+                for _trace, of_place in self._infos([trace], target_that_has.experiment_id):
+                    self._between_requests()
+                    self._send_one(target_that_has.destination, of_place)
         except TransientError as reason:
-            self._experiments.forget(trace.destination["experiment"])
+            self._experiments.forget(trace.experiment)
             self._verdicts.failed(trace, reason)
             return False
         except Forbidden as reason:

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from mlflow_fasttrace._internal.base.version import mlflow_version
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
 from mlflow_fasttrace._internal.sender.assemble import (
     Assembler,
@@ -180,6 +181,8 @@ class ServerDelivery:
         in_one = trace.nothing_is_delivered() and trace.size() <= _SURELY_TAKEN_BYTES
         if trace.may_be_there and trace.costs_something():
             in_one = False  # the sum of a part would be the last one
+        if in_one and trace.uses_tokens() and destination.adds_up_usage():
+            in_one = False  # the info's sum counts, which comes behind all spans
         return not destination.takes_spans or (in_one and not trace.a_span_lies_outside())
 
     def _info_is_due(self, trace: TraceBuffer) -> bool:
@@ -228,8 +231,7 @@ class ServerDelivery:
         destination = self.open()
         if self._info_is_due(trace) and not self._info_goes_first(destination, trace):
             with contextlib.suppress(Forbidden):
-                named = trace.destination["experiment"]
-                experiment_id = self._experiments.id_of(named, destination)
+                experiment_id = self._experiments.id_of(trace.experiment, destination)
                 self._infos.send(Target(destination, experiment_id), [trace])
         if trace.entries():  # else the info is refused, and the trace a dead letter
             self._files.send_or_set_aside(destination, trace, reason)
@@ -244,10 +246,20 @@ class ServerDelivery:
             try:
                 self.destination = _open_destination(self._uri)
             except Exception as error:
-                raise Unavailable(
-                    f"the destination cannot be opened: {error}", kind=("open", type(error))
-                ) from error
+                raise Unavailable(_why_not_opened(error), kind=("open", type(error))) from error
         return self.destination
+
+
+def _why_not_opened(error: Exception) -> str:
+    """One line on a destination that cannot be opened: an MLflow that lacks a name is not a server that is away."""
+    owner = getattr(error, "obj", None)
+    module = error.name if isinstance(error, ImportError) else getattr(owner, "__module__", None)
+    if isinstance(error, (ImportError, AttributeError)) and str(module).startswith("mlflow."):
+        return (
+            f"MLflow {mlflow_version()} is not as it is known here ({error}); what is recorded is kept until "
+            "another release of it, or of mlflow-fasttrace, is installed"
+        )
+    return f"the destination cannot be opened: {error}"
 
 
 def _open_destination(uri: str) -> Destination:

@@ -10,6 +10,7 @@ from mlflow_fasttrace._internal.sender.dead_letters import DeadLetters
 from mlflow_fasttrace._internal.sender.destinations import Target
 from mlflow_fasttrace._internal.sender.exceptions import (
     Forbidden,
+    InAnotherExperiment,
     Inexact,
     Rejected,
     TooLarge,
@@ -94,9 +95,10 @@ class SpanRequests:
                 self._verdicts.failed(traces[0], reason)
             elif isinstance(reason, TooLarge) and len(records) > 1:
                 self._send_in_parts(target, traces[0])
+            elif isinstance(reason, InAnotherExperiment):
+                self._send_where_it_is(target, traces[0], reason, exact=exact)
             else:
-                for trace in self._with_infos(target, traces):
-                    self._files.send_or_set_aside(target.destination, trace, reason)
+                self._send_as_file(target, traces, reason)
         except MemoryError:
             if len(traces) > 1:
                 self._send_halves(target, traces, exact=exact)
@@ -106,6 +108,26 @@ class SpanRequests:
                 wait_for_memory(traces[0])
         else:
             self._arrived(target, traces)
+
+    def _send_as_file(self, target: Target, traces: list[TraceBuffer], reason: Exception) -> None:
+        for trace in self._with_infos(target, traces):
+            self._files.send_or_set_aside(target.destination, trace, reason)
+
+    def _send_where_it_is(
+        self, target: Target, trace: TraceBuffer, reason: Exception, *, exact: bool
+    ) -> None:
+        """Sends the spans of a trace to the experiment in which the server has it."""
+        try:
+            target_that_has = target.that_has(trace)
+        except TransientError as why_unknown:
+            self._verdicts.failed(trace, why_unknown)
+            return
+        except Rejected:
+            target_that_has = None
+        if target_that_has is None:
+            self._send_as_file(target, [trace], reason)
+        else:
+            self.send(target_that_has, [trace], exact=exact)
 
     def _request(
         self, target: Target, traces: list[TraceBuffer], records: list[bytes], *, exact: bool

@@ -20,6 +20,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.sender.artifacts import Artifacts, upload_artifacts
 from mlflow_fasttrace._internal.sender.exceptions import (
     DeliveryError,
+    InAnotherExperiment,
     Rejected,
     TransientError,
     Unavailable,
@@ -30,6 +31,16 @@ from mlflow_fasttrace._internal.spool.changes import Change
 
 #: MLflow's error codes that another try may not see.
 _TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
+
+#: What is called of a store.
+_METHODS = (
+    "create_assessment",
+    "get_assessment",
+    "get_trace_info",
+    "log_spans",
+    "set_trace_tag",
+    "start_trace",
+)
 
 #: What the code of a store raises for a value that it cannot use, never for a database.
 _VALUE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
@@ -42,6 +53,7 @@ class StoreDestination:
         uri: Its URI.
 
     Raises:
+        AttributeError: MLflow's store lacks what is called here.
         Exception: whatever the store's libraries raise where it cannot be opened.
     """
 
@@ -55,6 +67,11 @@ class StoreDestination:
             _connect_once(uri)
         with database.turn(sqlalchemy.make_url(uri)) if is_database else nullcontext():
             self.store = _get_store(uri)
+        for method in _METHODS:
+            getattr(self.store, method)
+
+    def adds_up_usage(self) -> bool:
+        return False  # this MLflow is none of those
 
     def experiment_id(self, name: str) -> str:
         client = MlflowClient(tracking_uri=self.uri)
@@ -85,6 +102,9 @@ class StoreDestination:
         else:
             assert change.tag is not None
             self._call(self.store.set_trace_tag, change.trace_id, *change.tag)
+
+    def experiment_of(self, trace_id: str) -> str:
+        return self._call(self.store.get_trace_info, trace_id).experiment_id
 
     def has_trace(self, trace_id: str) -> bool:
         return self._has(self.store.get_trace_info, trace_id)
@@ -150,6 +170,8 @@ def _judged(error: MlflowException) -> DeliveryError:
         # The database only reads after a failover, say, or a right or a table is missing: one trace
         # does not show which.
         return TransientError(str(error))
+    if InAnotherExperiment.WORDS in str(error):
+        return InAnotherExperiment(str(error))
     if error.error_code in _TRANSIENT_CODES:
         return Unavailable(str(error), kind=(error.error_code, type(cause)))
     return Rejected(str(error))

@@ -136,13 +136,11 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
         "trace_metadata": _metadata(_sendable(metadata)),
         "tags": _tags(_sendable({k: v for k, v in given["tags"].items() if k not in _SERVER_TAGS})),
     }
-    for field, value in (
-        ("client_request_id", given.get("client_request_id")),
-        ("request_preview", request),
-        ("response_preview", response),
-    ):
+    if (own_id := given.get("client_request_id")) is not None:
+        info["client_request_id"] = _sendable(own_id)
+    for field, value in (("request_preview", request), ("response_preview", response)):
         if value is not None:
-            info[field] = _sendable(value)
+            info[field] = _sendable(value).replace("\0", "\ufffd")  # PostgreSQL stores no NUL
     if given.get("assessments"):
         info["assessments"] = given["assessments"]
     if ended:

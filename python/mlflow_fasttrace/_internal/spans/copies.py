@@ -33,7 +33,7 @@ def copy_contents(span: Span, clone: LiveSpan) -> None:
         clone.set_outputs(span.outputs)
     for event in span.events:
         clone.add_event(event)
-    if span.links:
+    if getattr(span, "links", None):  # MLflow has them from 3.13 on
         log.logger.warning(
             "Span links on span '%s' will not be retained when copying to a new trace because link "
             "trace IDs may not resolve in the destination trace context.",

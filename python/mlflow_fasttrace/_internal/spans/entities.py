@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from mlflow_fasttrace._internal.base import log
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.base.version import is_mlflow
 from mlflow_fasttrace._internal.spans.event_attributes import with_tuples
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow_fasttrace._core import LiveSpan
     from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
 
+_KINDS = ("INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")  # by OpenTelemetry's number
 _LOG_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 
@@ -33,12 +35,22 @@ def invalid(message: str) -> MlflowException:
     return MlflowException.invalid_parameter_value(message)
 
 
+def _check_known(member: str) -> None:
+    """Raises:
+    AttributeError: it is a member of spans that MLflow has from 3.13 on, and has not yet.
+    """
+    if not is_mlflow(3, 13):
+        raise AttributeError(f"'LiveSpan' object has no attribute {member!r}")
+
+
 def log_level_number(level: SpanLogLevel | str) -> int:
     """The number of a ``SpanLogLevel`` or of its name.
 
     Raises:
+        AttributeError: MLflow has none yet.
         MlflowException: it is neither.
     """
+    _check_known("set_log_level")
     if isinstance(level, str) and level.strip().upper() in _LOG_LEVELS:
         return _LOG_LEVELS[level.strip().upper()]
     from mlflow.entities import SpanLogLevel
@@ -47,7 +59,7 @@ def log_level_number(level: SpanLogLevel | str) -> int:
 
 
 def session_text(session_id: str | list[str]) -> str:
-    """A session as metadata; one of several levels as a JSON list, as MLflow 3.18 has it.
+    """A session as metadata; from MLflow 3.18 on, one of several levels as a JSON list.
 
     Args:
         session_id: The session, or its levels, the outermost first.
@@ -55,8 +67,8 @@ def session_text(session_id: str | list[str]) -> str:
     Raises:
         MlflowException: a level is no string, or there is none.
     """
-    if not isinstance(session_id, list):
-        return session_id
+    if not isinstance(session_id, list) or not is_mlflow(3, 18):
+        return session_id  # type: ignore[return-value]  # metadata becomes text when it is recorded
     if session_id and all(isinstance(level, str) for level in session_id):
         return json.dumps(session_id, separators=(",", ":"), ensure_ascii=False)
     raise invalid(
@@ -88,6 +100,7 @@ def events(span: LiveSpan) -> list[SpanEvent]:
 
 def log_level(span: LiveSpan) -> SpanLogLevel | None:
     """``LiveSpan.log_level``."""
+    _check_known("log_level")
     from mlflow.entities import SpanLogLevel
 
     level = span.get_attribute("mlflow.spanLogLevel")
@@ -96,6 +109,7 @@ def log_level(span: LiveSpan) -> SpanLogLevel | None:
 
 def links(span: LiveSpan) -> list[Link]:
     """``LiveSpan.links``: copies; a change of one does not change the span."""
+    _check_known("links")
     return [_link(link.trace_id, link.span_id, link.attributes) for link in span._links]
 
 
@@ -122,11 +136,14 @@ def to_dict(span: LiveSpan) -> dict[str, Any]:
             return None
         return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
 
+    kind = {"kind": f"SPAN_KIND_{_KINDS[span._kind]}"} if is_mlflow(3, 18) else {}
+    links = {"links": [link.to_dict() for link in span._links]} if is_mlflow(3, 13) else {}
     return {
         "trace_id": encoded(span._trace_id),
         "span_id": encoded(span.span_id),
         "parent_span_id": encoded(span.parent_id),
         "name": span.name,
+        **kind,
         "start_time_unix_nano": span.start_time_ns,
         "end_time_unix_nano": span.end_time_ns,
         "events": [
@@ -135,7 +152,7 @@ def to_dict(span: LiveSpan) -> dict[str, Any]:
         ],
         "status": {"code": f"STATUS_CODE_{code}", "message": message},
         "attributes": span._attribute_texts,
-        "links": [link.to_dict() for link in span._links],
+        **links,
     }
 
 
@@ -240,8 +257,10 @@ def add_link(span: LiveSpan, link: Link) -> None:
     """``LiveSpan.add_link``. A link to another location of Unity Catalog is left out, with a log line.
 
     Raises:
+        AttributeError: MLflow has no links yet.
         MlflowException: it is no link, or one of its ids is none.
     """
+    _check_known("add_link")
     from mlflow.entities import Link
 
     if not isinstance(link, Link):

@@ -19,6 +19,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from mlflow_fasttrace._internal.base import patching
+from mlflow_fasttrace._internal.base.version import is_mlflow
 from mlflow_fasttrace._internal.config import otlp
 from mlflow_fasttrace._internal.spans.event_attributes import with_tuples
 
@@ -99,7 +100,6 @@ class OtelSpanView(Span):
 
     _record_exception = True
     _set_status_on_exception = True
-    _kind = SpanKind.INTERNAL
     _instrumentation_scope = _SCOPE
     _instrumentation_info = None
 
@@ -108,6 +108,10 @@ class OtelSpanView(Span):
 
     def __init__(self, span: LiveSpan):
         self._live = span
+
+    @property
+    def _kind(self) -> SpanKind:  # type: ignore[override]  # the core's span has it
+        return SpanKind(self._live._kind)
 
     @property
     def _resource(self) -> Resource:  # type: ignore[override]  # every span's is the same
@@ -214,6 +218,8 @@ class OtelSpanView(Span):
     _links = links
 
     def add_link(self, context: SpanContext, attributes: Any = None) -> None:
+        if not is_mlflow(3, 13):  # which keeps no links of spans
+            return
         patching.wait_for_mlflow()
         from mlflow.entities import Link as MlflowLink
 

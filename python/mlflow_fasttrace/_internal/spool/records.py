@@ -79,6 +79,7 @@ class SpanRecord(NamedTuple):
     attributes: dict[str, Any]
     events: list[list[Any]]  # [name, ns, attributes] each
     links: list[list[Any]]  # [trace id, span id, attributes] each
+    otel_kind: int = 0  # OpenTelemetry's SpanKind; left out where it is that of most spans
 
     @classmethod
     def of(cls, record: bytes) -> SpanRecord:
@@ -87,7 +88,8 @@ class SpanRecord(NamedTuple):
         Raises:
             ValueError: The bytes are no record of a span.
         """
-        return cls._make(_fields(record, Kind.SPAN, len(cls._fields)))
+        most = len(cls._fields)
+        return cls(*_fields(record, Kind.SPAN, most - 1, most))
 
 
 class TraceRecord(NamedTuple):
@@ -136,13 +138,13 @@ class AttachmentRecord(NamedTuple):
         return cls._make(_fields(record, Kind.ATTACHMENT, len(cls._fields)))
 
 
-def _fields(record: bytes, kind: Kind, count: int) -> list[Any]:
+def _fields(record: bytes, kind: Kind, *counts: int) -> list[Any]:
     # A MemoryError says nothing of the record, so it stays one.
     try:
         fields = _core.decode(record)
     except (TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"the record cannot be decoded: {error}") from error
-    if not isinstance(fields, list) or len(fields) != count or fields[0] != kind:
+    if not isinstance(fields, list) or len(fields) not in counts or fields[0] != kind:
         raise ValueError(f"the record is not of the kind {kind.name}")
     return fields
 
