@@ -22,7 +22,7 @@ from mlflow_fasttrace._internal.seams import private_names
 
 print(f"MLflow {mlflow.__version__}:")
 required = 0
-for late in private_names.late_modules():
+for late in sorted({name.module for name in private_names.NAMES if name.late}):
     try:
         importlib.import_module(late)
     except ImportError as error:

@@ -58,11 +58,12 @@ static PyObject *core_set_hook(PyObject *module, PyObject *args)
 
 static PyObject *core_follow_mlflow(PyObject *module, PyObject *args)
 {
-    unsigned char major, minor;
-    if (!PyArg_ParseTuple(args, "bb:follow_mlflow", &major, &minor)) {
+    unsigned int major, minor;
+    if (!PyArg_ParseTuple(args, "II:follow_mlflow", &major, &minor)) {
         return NULL;
     }
-    state_of_module(module)->mlflow = MLFLOW(major, minor);
+    state_of_module(module)->mlflow =
+        MLFLOW(major < UINT16_MAX ? major : UINT16_MAX, minor < UINT16_MAX ? minor : UINT16_MAX);
     Py_RETURN_NONE;
 }
 

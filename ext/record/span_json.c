@@ -161,7 +161,7 @@ static bool whole_span(Buffer *out, const SpanRecord *span, uint32_t mlflow)
         return false;
     }
     buffer_byte(out, '}');
-    if (mlflow >= MLFLOW(3, 13)) {
+    if (mlflow >= MLFLOW(3, 13) || span->links > 0) { /* a program's MLflow may be a newer one */
         text(out, ", \"links\": [");
         if (!span_links(out, span)) {
             return false;

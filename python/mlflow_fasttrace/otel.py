@@ -33,7 +33,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import mlflow_names
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans.otel_context import not_sampled_span, parent_of
-from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
+from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView, number_of_kind
 
 _OWN = ("Tracer", "TracerProvider")
 
@@ -110,8 +110,7 @@ class Tracer(SdkTracer):
             live._remove_attribute(_START_TIME)
         live.set_span_type(None)
         view = OtelSpanView(live)
-        if kind is not SpanKind.INTERNAL:
-            live._kind = kind.value
+        live._kind = number_of_kind(kind)
         view._instrumentation_scope = self._instrumentation_scope
         view._record_exception = record_exception
         view._set_status_on_exception = set_status_on_exception

@@ -91,6 +91,7 @@ def record_all() -> None:
         span.set_attribute("mlflow.llm.cost", {"total_cost": 0.5})
         span.add_event(mlflow.entities.SpanEvent("event", attributes={"k": 1, "l": [1, "x"]}))
         span.set_status("ERROR")
+        span._kind = 3
         span.add_link(Link("tr-" + "ab" * 16, "cd" * 8, {"k": "v"}))
         with mlflow.start_span("child"):
             pass

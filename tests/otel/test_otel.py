@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import threading
 
 import mlflow_fasttrace as fasttrace
@@ -12,13 +13,18 @@ import opentelemetry.context
 import opentelemetry.trace as otel
 import pytest
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.config import engine
+from mlflow_fasttrace._internal.seams.sdk_spans import CoreSpanProcessor
+from mlflow_fasttrace._internal.spool.records import SPAN, SpanRecord
 from mlflow_fasttrace.otel import TracerProvider
 from mlflow_fasttrace.tracing import get_bridged_tracer_provider
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from support.records import items_of, spans_in
 
 
 @pytest.fixture
@@ -30,6 +36,59 @@ def linked(recorded):
     yield recorded
     assert link_contexts(False)
     assert type(opentelemetry.context._RUNTIME_CONTEXT) is ContextVarsRuntimeContext
+
+
+@pytest.fixture
+def release():
+    """Has the core follow another release of MLflow for the time of a test."""
+    yield _core.follow_mlflow
+    engine.follow_release()
+
+
+@pytest.mark.parametrize("kind", otel.SpanKind)
+def test_the_kind_of_a_span_travels(kind, recorded, release):
+    tracer = TracerProvider().get_tracer("library")
+    span = tracer.start_span("span", kind=kind)
+    assert span.kind is kind
+    span.end()
+    (record,) = [record for type_, _trace, record in items_of(recorded.reader) if type_ == SPAN]
+    assert SpanRecord.of(record).otel_kind == kind.value
+    assert SpanRecord.of(record).links == []
+    in_otlp = []
+    for minor in (17, 18):
+        release(3, minor)
+        body, refused, inexact = _core.otlp_request([record])
+        assert refused == inexact == []
+        request = ExportTraceServiceRequest.FromString(body)
+        in_otlp.append(request.resource_spans[0].scope_spans[0].spans[0].kind)
+        fields = json.loads(_core.span_json(record))
+        assert fields.get("kind") == (f"SPAN_KIND_{kind.name}" if minor == 18 else None)
+        assert _core.span_summary(record)[2] == len(_core.span_json(record))
+    assert in_otlp == [0, kind.value + 1]
+    nothing = _core.encode({})
+    body, refused = _core.collector_request([(record, 0, nothing, None)], nothing, False)[:2]
+    request = ExportTraceServiceRequest.FromString(body)
+    assert request.resource_spans[0].scope_spans[0].spans[0].kind == kind.value + 1
+    assert not refused
+
+
+@pytest.mark.parametrize("kind", [None, 1, "SERVER"])
+def test_a_kind_that_is_none_is_internal(kind, recorded):
+    span = TracerProvider().get_tracer("library").start_span("span", kind=kind)
+    assert span.kind is otel.SpanKind.INTERNAL
+    span._kind = otel.SpanKind.CLIENT
+    span.end()
+    assert [record.otel_kind for record in spans_in(recorded.reader)] == [2]
+    for wrong in (-1, 5, "no", None):
+        with pytest.raises((ValueError, TypeError)):
+            fasttrace.start_span_no_context("span")._kind = wrong
+
+
+def test_the_kind_of_a_library_s_own_span_is_its_twins(recorded):
+    provider = SdkTracerProvider()
+    provider.add_span_processor(CoreSpanProcessor())
+    provider.get_tracer("library").start_span("theirs", kind=otel.SpanKind.PRODUCER).end()
+    assert [record.otel_kind for record in spans_in(recorded.reader)] == [3]
 
 
 def test_a_provider_by_itself_records_on_the_core(recorded):

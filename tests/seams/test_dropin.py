@@ -146,7 +146,8 @@ def test_mlflows_modules_are_found_under_this_name(tmp_path, monkeypatch):
     assert missing == "mlflow_fasttrace.no_such_module"
 
 
-def test_a_session_may_have_several_levels(recorded):
+def test_a_session_may_have_several_levels_from_3_18_on(recorded, monkeypatch):
+    monkeypatch.setattr(mlflow, "__version__", "3.18.0")
     with mlflow_fasttrace.tracing.context(session_id=["trip", "leg"]):
         with mlflow_fasttrace.start_span("a") as span:
             assert span._trace.metadata["mlflow.trace.session"] == '["trip","leg"]'
@@ -154,6 +155,11 @@ def test_a_session_may_have_several_levels(recorded):
             assert span._trace.metadata["mlflow.trace.session"] == '["trip"]'
             with pytest.raises(mlflow.MlflowException, match="non-empty list of strings"):
                 mlflow_fasttrace.update_current_trace(session_id=[1])
+    monkeypatch.setattr(mlflow, "__version__", "3.17.2")
+    with mlflow_fasttrace.start_span("b") as span:
+        for session in (["trip", "leg"], []):
+            mlflow_fasttrace.update_current_trace(session_id=session)
+            assert span._trace.metadata["mlflow.trace.session"] == session
 
 
 #: Sets the variable after the import, as MLflow's documentation does, and prints what recorded.

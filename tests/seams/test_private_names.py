@@ -16,11 +16,11 @@ from pathlib import Path
 import mlflow_fasttrace
 import pytest
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base import version
 from mlflow_fasttrace._internal.cli import doctor
 from mlflow_fasttrace._internal.seams import apply, private_names
 from mlflow_fasttrace._internal.seams.autolog import INTEGRATIONS
 from mlflow_fasttrace._internal.seams.private_names import NAMES, PROGRAM, SENDER, Kind
-from programs import is_mlflow
 
 PACKAGE = Path(mlflow_fasttrace.__file__).parent
 
@@ -315,13 +315,6 @@ def test_this_mlflow_has_them_all():
     assert list(private_names.missing(PROGRAM)) == list(private_names.missing(SENDER)) == []
 
 
-@pytest.mark.skipif(not is_mlflow("3.17") or is_mlflow("3.18"), reason="other releases lack others")
-def test_what_this_mlflow_does_without(monkeypatch):
-    monkeypatch.setattr(private_names, "NOTHING", "to be listed")
-    absent = [name.path for name, _reason in private_names.missing(PROGRAM)]
-    assert absent == ["mlflow.tracing.assessment._get_trace_span_ids"]  # from 3.18 on
-
-
 # ---- what is replaced ----
 
 
@@ -339,7 +332,7 @@ def test_functions_that_are_replaced_are_those_of_the_table():
 
 # ---- an MLflow that lacks one ----
 
-REQUIRED = [entry for entry in NAMES if entry.required]
+REQUIRED = [entry for entry in NAMES if entry.required and version.is_mlflow(*entry.since)]
 
 
 def take_away(entry: private_names.Name, monkeypatch) -> None:

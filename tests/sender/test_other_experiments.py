@@ -6,11 +6,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mlflow_fasttrace as mlflow
 import pytest
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
+from mlflow_fasttrace.tracing import (
+    get_tracing_context_headers_for_http_request,
+    set_tracing_context_from_http_request_headers,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from support.fault_proxy import INFO, JSON, SPANS, FaultProxy, Reply, Request
+from support.bench import Bench
+from support.fault_proxy import HTML, INFO, JSON, SPANS, FaultProxy, Reply, Request
 from support.lengths import long_but
 from support.servers import MlflowServer, python_of_release
 from support.spools import clean_up
@@ -56,6 +62,7 @@ class KeepsTraces:
 
     def __init__(self):
         self.experiments: dict[str, str] = {}
+        self.most_spans = 1000  # in a request; the proxy before the server refuses more
 
     def __call__(self, request: Request) -> Reply | None:
         sent: list[tuple[str, str]] = []
@@ -65,6 +72,8 @@ class KeepsTraces:
                 ("tr-" + span.trace_id.hex(), request.headers["x-mlflow-experiment-id"])
                 for span in spans.scope_spans[0].spans
             ]
+            if len(sent) > self.most_spans:
+                return Reply(413)
         elif request.method == "POST" and request.path == INFO:
             info = json.loads(request.body)["trace"]["trace_info"]
             place = info["trace_location"]["mlflow_experiment"]["experiment_id"]
@@ -135,3 +144,72 @@ def test_a_part_of_a_trace_goes_where_the_rest_is(
             assert not list(spool.glob("*/refused-*"))
     finally:
         clean_up(other_spool)
+
+
+def begun_elsewhere(count: int, uri: str, experiment: str, folder: Path) -> list[dict[str, str]]:
+    """Traces that another sender has delivered; the headers by which they are continued."""
+    folder = folder / "elsewhere"
+    folder.mkdir()
+    elsewhere = Bench(folder)
+    elsewhere.to(uri, experiment)
+    headers = []
+    for _ in range(count):
+        with mlflow.start_span("start"):
+            headers.append(get_tracing_context_headers_for_http_request())
+    elsewhere.run()
+    return headers
+
+
+@pytest.mark.parametrize("most_spans", [1000, 1], ids=["at once", "in parts"])
+def test_traces_that_another_process_has_begun_are_looked_up_once(
+    server, bench, experiment, most_spans, tmp_path
+):
+    keeps = KeepsTraces()
+    with FaultProxy(server.uri, keeps) as proxy:
+        headers = begun_elsewhere(8, proxy.uri, experiment, tmp_path)
+        bench.to(proxy.uri, f"{experiment}, service")
+        with mlflow.start_span("own"):
+            pass
+        for each in headers:
+            with set_tracing_context_from_http_request_headers(each):
+                for name in "a", "b":
+                    with mlflow.start_span(name):
+                        pass
+        keeps.most_spans = most_spans
+        already = len(proxy.requests)
+        bench.run(seconds=60)
+        asked = [request for request in proxy.requests[already:] if request.method == "GET"]
+        sent = [request for request in proxy.requests[already:] if request.path == SPANS]
+    assert sum("/traces/tr-" in request.path for request in asked) == 8
+    if most_spans > 1:
+        assert len(sent) <= 4
+    traces = traces_of(server.uri, experiment)
+    expected = [("", "start"), ("start", "a"), ("start", "b")]
+    assert [names_of(trace) for trace in traces] == [expected] * 8
+    (own,) = traces_of(server.uri, f"{experiment}, service")
+    assert names_of(own) == [("", "own")]
+    assert not bench.dead_letters()
+
+
+def test_a_trace_that_nobody_lets_it_look_up_waits_and_others_go(
+    server, bench, experiment, tmp_path
+):
+    keeps = KeepsTraces()
+
+    def fault(request: Request) -> Reply | None:
+        if request.method == "GET" and "/traces/tr-" in request.path:
+            return Reply(403, b"not yours", HTML)
+        return keeps(request)
+
+    with FaultProxy(server.uri, fault) as proxy:
+        (headers,) = begun_elsewhere(1, proxy.uri, experiment, tmp_path)
+        bench.to(proxy.uri, f"{experiment}, service")
+        with set_tracing_context_from_http_request_headers(headers):
+            with mlflow.start_span("continued"):
+                pass
+        for _ in range(3):
+            with mlflow.start_span("own"):
+                pass
+        bench.run(until=lambda: bench.left() == 1)
+    assert len(traces_of(server.uri, f"{experiment}, service")) == 3
+    assert not bench.dead_letters()

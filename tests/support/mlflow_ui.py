@@ -449,7 +449,8 @@ XMLHttpRequest.prototype.send = function (...body) {
 """
 
 _WAITING = """
-const frame = () => new Promise(requestAnimationFrame);
+// Until the next frame is drawn and the page has nothing left to do: what it draws later it has asked for by then.
+const frame = () => new Promise(done => requestAnimationFrame(() => requestIdleCallback(done)));
 const until = async (condition, what) => {
     const end = performance.now() + 30000;
     for (;;) {

@@ -35,6 +35,7 @@ class SpanRecord:
     attributes: dict[str, Any]
     events: list[tuple[str, int, dict[str, Any]]]
     size: int = field(compare=False)  # bytes
+    otel_kind: int = 0
 
     @property
     def inputs(self) -> Any:
@@ -62,7 +63,8 @@ def span_record(record: bytes) -> SpanRecord:
         message,
         attributes,
         events,
-        _,
+        _links,
+        *kind,
     ) = _core.decode(record)
     return SpanRecord(
         trace_id.hex(),
@@ -76,6 +78,7 @@ def span_record(record: bytes) -> SpanRecord:
         attributes,
         [tuple(event) for event in events],
         len(record),
+        *kind,
     )
 
 

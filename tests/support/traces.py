@@ -132,6 +132,7 @@ def described(trace: Any) -> dict[str, Any]:
                 }
                 for event in span.events
             ],
+            "kind": span._span.kind.name,
             "links": [plain(link.to_dict(), ids) for link in getattr(span, "links", ())],
             "children": [tree(child) for child in children.get(span.span_id, [])],
         }

@@ -6,12 +6,12 @@ metadata of a distribution says is not what is imported where another one lies o
 
 from __future__ import annotations
 
-import functools
-import os
 import re
 import sys
+from importlib.machinery import PathFinder
 
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.base.system import os
 
 #: This package's version; pyproject.toml has the same.
 VERSION = "0.1.0"
@@ -19,7 +19,7 @@ VERSION = "0.1.0"
 #: The oldest release of MLflow that runs on the core; pyproject.toml asks for the same.
 OLDEST_MLFLOW = (3, 12)
 
-#: The distributions that bring the package ``mlflow``, or a part of it. Each requires its own version of the next.
+#: The distributions that bring the package ``mlflow``, or a part of it. The first requires its own version of the others.
 MLFLOWS_DISTRIBUTIONS = ("mlflow", "mlflow-skinny", "mlflow-tracing")
 
 
@@ -56,14 +56,17 @@ def why_too_old() -> str | None:
 
 def mixed_versions() -> str | None:
     """Which distributions of MLflow lie over one another with different versions, so that the files of one are
-    used by the code of the other; None where they fit."""
+    used by the code of the other; None where they fit, or that cannot be seen."""
     if (folder := _folder()) is None:
         return None
+    try:
+        names = sorted(os.listdir(os.path.dirname(folder)))
+    except OSError as error:
+        let_pass(error)
+        return None
     found: dict[str, str] = {}
-    for name in os.listdir(os.path.dirname(folder)):
-        if name.endswith(".dist-info") and name.startswith("mlflow"):
-            distribution, _, version = name.removesuffix(".dist-info").partition("-")
-            found[distribution.replace("_", "-")] = version
+    for match in filter(None, map(_METADATA.fullmatch, names)):
+        found[match[1].replace("_", "-")] = match[2]
     versions = {name: found[name] for name in MLFLOWS_DISTRIBUTIONS if name in found}
     if len(set(versions.values())) < 2:
         return None
@@ -75,12 +78,16 @@ def mixed_versions() -> str | None:
     )
 
 
-@functools.cache
+#: The folder with the metadata of one of MLflow's distributions.
+_METADATA = re.compile(r"(mlflow|mlflow[-_]skinny|mlflow[-_]tracing)-(\d[^-]*)\.dist-info")
+
+
 def _folder() -> str | None:
     """The folder of the package ``mlflow`` that is imported, or would be."""
-    module = sys.modules.get("mlflow")
-    spec = getattr(module, "__spec__", None)
-    for finder in () if spec is not None else sys.meta_path:
+    spec = getattr(sys.modules.get("mlflow"), "__spec__", None)
+    for finder in () if spec is not None else (PathFinder, *sys.meta_path):
+        if _waits_for_mlflow(finder):
+            continue
         find_spec = getattr(finder, "find_spec", None)
         try:
             spec = find_spec("mlflow", None) if find_spec is not None else None
@@ -92,15 +99,43 @@ def _folder() -> str | None:
     return os.path.dirname(origin) if isinstance(origin, str) else None
 
 
-@functools.cache
+def _waits_for_mlflow(finder: object) -> bool:
+    """Whether a finder is one of this package's, which take being asked for MLflow for its import."""
+    return type(finder).__module__.partition(".")[0] in ("mlflow_fasttrace", "sitecustomize")
+
+
+#: What was found once; what was not is looked for again, since a program may add the place to its path.
+_found_versions: list[str] = []
+
+
 def _version_in_files() -> str | None:
+    if not _found_versions and (version := _read_version() or _version_in_metadata()) is not None:
+        _found_versions.append(version)
+    return _found_versions[0] if _found_versions else None
+
+
+def _read_version() -> str | None:
     if (folder := _folder()) is None:
         return None
     try:
-        with open(os.path.join(folder, "version.py"), encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, ValueError) as error:
+        file = os.open(os.path.join(folder, "version.py"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(file, 1 << 16).decode("utf-8", "replace")
+        finally:
+            os.close(file)
+    except OSError as error:
         let_pass(error)
         return None
     match = re.search(r'^VERSION = "([^"]+)"', text, re.MULTILINE)
     return match[1] if match else None
+
+
+def _version_in_metadata() -> str | None:
+    import importlib.metadata  # slow to import, and most programs do not need it
+
+    for distribution in MLFLOWS_DISTRIBUTIONS:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

@@ -14,13 +14,11 @@ from mlflow_fasttrace._internal.config import environment
 
 # Imported here, not when it is asked for: the import hook of seams/aliases.py asks, and must not import.
 try:
-    from mlflow_fasttrace import _core
+    import mlflow_fasttrace._core
 except ImportError as error:
     _no_core: str | None = f"the C core cannot be loaded ({error})"
 else:
     _no_core = None
-    if (_release := mlflow_release()) is not None:
-        _core.follow_mlflow(*_release)
 
 _logger = logging.getLogger("mlflow_fasttrace")
 
@@ -33,6 +31,12 @@ _said: set[str] = set()
 _when_mlflow: list[Callable[[], None]] = []
 _when_core: list[Callable[[], None]] = []
 _when_unsettled: list[Callable[[], None]] = []
+
+
+def follow_release() -> None:
+    """Have the core do as the release of MLflow does that is installed, as far as is known now."""
+    if _no_core is None and (release := mlflow_release()) is not None:
+        mlflow_fasttrace._core.follow_mlflow(*release)
 
 
 def why_mlflow() -> str | None:
@@ -57,11 +61,12 @@ def settle() -> str | None:
         _settled, on_core = True, _reason is None
         if _reason is not None:
             say(_reason)
-        if (mixed := mixed_versions()) is not None and mixed not in _said:
-            _said.add(mixed)
-            _logger.warning("%s.", mixed)
         for action in list(_when_core if on_core else _when_mlflow):
             action()
+        mixed = None if environment.disabled() else mixed_versions()
+        if mixed is not None and mixed not in _said:
+            _said.add(mixed)
+            _logger.warning("%s.", mixed)
     return _reason
 
 
@@ -111,3 +116,6 @@ def say_what_came_late() -> None:
         _logger.warning(
             "What was set after the first function was traced is ignored: %s. Set it before.", late
         )
+
+
+follow_release()

@@ -43,8 +43,9 @@ def _reset(token: Token[Any], default: Any = None) -> None:
         token.var.set(default if before is Token.MISSING else before)
 
 
-#: The token of ``set_span_in_context``: the core's and None, or the pair that MLflow's own function returned.
-SpanToken = tuple[Any, Any]
+#: The token of ``set_span_in_context``: the core's and None, or what MLflow's own function returned, which is a pair
+#: from MLflow 3.15 on and before that a token.
+SpanToken = Any
 
 
 def set_span_in_context(span: Any) -> SpanToken:
@@ -77,9 +78,9 @@ def detach_span_from_context(token: SpanToken) -> None:
     Args:
         token: What ``set_span_in_context`` returned.
     """
-    own, other = token
+    own = token[0] if isinstance(token, tuple) else token
     if getattr(own, "var", None) is not _core.current_span_var:
-        original(mlflow_provider.detach_span_from_context)((own, other))
+        original(mlflow_provider.detach_span_from_context)(token)
         return
     try:
         _reset(own)

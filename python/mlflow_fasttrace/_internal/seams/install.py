@@ -12,7 +12,7 @@ import functools
 import sys
 
 from mlflow_fasttrace._internal.base import locks, patching
-from mlflow_fasttrace._internal.base.version import mlflow_version
+from mlflow_fasttrace._internal.base.version import mlflow_version, why_too_old
 from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
 
@@ -118,6 +118,10 @@ def _apply() -> None:
     from mlflow_fasttrace._internal.seams import private_names
 
     try:
+        if (reason := why_too_old()) is not None:
+            _refuse(reason)
+            return
+        engine.follow_release()
         private_names.check()
         from mlflow_fasttrace._internal.seams import choices
         from mlflow_fasttrace._internal.seams.apply import apply

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mlflow_fasttrace._internal.base.imports import imported
+from mlflow_fasttrace._internal.base.version import OLDEST_MLFLOW, is_mlflow
 from mlflow_fasttrace._internal.seams.moved import MovedSeam
 
 __all__ = ["NAMES", "NOTHING", "Kind", "Name", "check", "check_module", "missing"]
@@ -65,6 +66,8 @@ class Name(NamedTuple):
     needed_in: str = PROGRAM
     #: Whether importing its module costs too much for a check: the name is checked once that is loaded.
     late: bool = False
+    #: The release of MLflow that brought it; before, it is not looked for.
+    since: tuple[int, int] = OLDEST_MLFLOW
 
     @property
     def path(self) -> str:
@@ -116,8 +119,8 @@ def _called(name: str, parameters: str | None = None, *, lost: str | None = None
     return Name(name, Kind.CALLED, parameters, lost)
 
 
-def _replaced(name: str, parameters: str = "", *, lost: str | None = None) -> Name:
-    return Name(name, Kind.REPLACED, parameters, lost)
+def _replaced(name: str, parameters: str = "") -> Name:
+    return Name(name, Kind.REPLACED, parameters)
 
 
 def _property(name: str) -> Name:
@@ -188,7 +191,7 @@ _REPLACED_AND_CALLED = [
         _value("_TracerProviderWrapper.get_or_init_tracer"),
         _value("_TracerProviderWrapper.set"),
         _value("_TracerProviderWrapper.reset"),
-        _value("_TracerProviderWrapper._swap_raw", lost=NOTHING),
+        _value("_TracerProviderWrapper._swap_raw")._replace(since=(3, 15)),
         _value("_TracerProviderWrapper._retire_current_batch_processors", lost=NOTHING),
         _field("_TracerProviderWrapper.once"),
         _value("provider", of="mlflow.tracing.provider._TracerProviderWrapper"),
@@ -229,7 +232,7 @@ _REPLACED_AND_CALLED = [
     *_in(
         "mlflow.tracing.assessment",
         "seams",
-        _replaced("_get_trace_span_ids", "trace_id", lost=NOTHING),
+        _replaced("_get_trace_span_ids", "trace_id")._replace(since=(3, 18)),
     ),
     *_in(
         "mlflow.tracking.fluent",
@@ -280,7 +283,7 @@ _REPLACED_AND_CALLED = [
         _called("_Trace", "info span_dict prompts is_remote_trace="),
         _value("_Trace.to_mlflow_trace"),
         _field("_Trace.span_dict"),
-        _field("_Trace.workspace", lost="the workspace of traces that MLflow's own code has begun"),
+        _field("_Trace.workspace")._replace(since=(3, 15)),
         _called("InMemoryTraceManager", ""),
         _value("InMemoryTraceManager._instance"),
         _value("InMemoryTraceManager._instance_lock"),
@@ -646,7 +649,7 @@ def missing(needed_in: str) -> Iterator[tuple[Name, str]]:
         The names that are missing, each with one line that says how.
     """
     for name in NAMES:
-        if name.lost == NOTHING:
+        if name.lost == NOTHING or not is_mlflow(*name.since):
             continue
         if name.needed_in == needed_in and (not name.late or name.module in sys.modules):
             try:
@@ -659,6 +662,8 @@ def _check(name: Name) -> None:
     """Raises:
     MovedSeam: the name is missing, or is not what it was.
     """
+    if not is_mlflow(*name.since):
+        return
     try:
         module = imported(name.module)  # waits where another thread imports it
     except Exception as error:

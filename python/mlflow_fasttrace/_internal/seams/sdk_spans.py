@@ -23,7 +23,7 @@ from mlflow_fasttrace import _core, traces
 from mlflow_fasttrace._internal.base.patching import original
 from mlflow_fasttrace._internal.recording import flush
 from mlflow_fasttrace._internal.spans import otel_context
-from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView
+from mlflow_fasttrace._internal.spans.otel_span import OtelSpanView, number_of_kind
 
 if TYPE_CHECKING:
     from mlflow.tracing.display.display_handler import IPythonTraceDisplayHandler
@@ -114,6 +114,7 @@ class CoreSpanProcessor(MlflowV3SpanProcessor):
         if type(twin) is not _core.LiveSpan:
             return
         twin._remove_attribute("mlflow.spanStartTimeNs")
+        twin._kind = number_of_kind(span.kind)
         # MLflow's class makes the span that MLflow's own processor would make.
         twin._set_twin(MlflowLiveSpan(span, twin.trace_id, None))  # type: ignore[arg-type]  # MLflow passes None itself
         otel_context.twins[context.trace_id, context.span_id] = twin

@@ -34,7 +34,7 @@ from mlflow_fasttrace._internal.sender.exceptions import (
 )
 from mlflow_fasttrace._internal.sender.sources import Entry
 from mlflow_fasttrace._internal.sender.verdicts import Verdicts, wait_for_memory
-from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, is_root
+from mlflow_fasttrace._internal.spool.records import PHASE_OPEN, SpanRecord, is_root
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
@@ -202,9 +202,11 @@ def _in_genai_names(record: bytes) -> tuple[int, dict[str, Any], bytes]:
     """
     from mlflow.tracing.export.genai_semconv.translator import translate_span_to_genai
     from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import SpanKind
 
     fields = json.loads(_core.span_json(record))
-    span = ReadableSpan(name=fields["name"], attributes=fields["attributes"])
+    kind = SpanKind(SpanRecord.of(record).otel_kind)
+    span = ReadableSpan(name=fields["name"], attributes=fields["attributes"], kind=kind)
     try:
         span = translate_span_to_genai(span)
     except MemoryError:

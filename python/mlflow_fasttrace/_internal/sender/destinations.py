@@ -70,8 +70,8 @@ class Destination(Protocol):
     def make_change(self, change: Change) -> None:
         """Makes a change to a trace. That the trace is not there may be an error of any kind."""
 
-    def experiment_of(self, trace_id: str) -> str:
-        """The id of the experiment of a trace that is there."""
+    def experiment_of(self, trace_id: str) -> str | None:
+        """The id of the experiment of a trace; None where there is no trace of that id."""
 
     def has_trace(self, trace_id: str) -> bool:
         """Whether there is a trace of that id."""
@@ -86,22 +86,19 @@ class Target(NamedTuple):
     destination: Destination
     experiment_id: str
 
-    def that_has(self, trace: TraceBuffer) -> Target | None:
-        """Where a trace is that is refused here since it is in another experiment, which is remembered; None where
-        that is no other one.
+    def that_has(self, trace: TraceBuffer) -> Target:
+        """Where a trace is that may be in another experiment, which is remembered; this one where it is nowhere yet.
 
         Raises:
             Unavailable, Forbidden, Rejected, TransientError: the destination does not say.
         """
         if trace.kept_in is None:
             trace.kept_in = self.destination.experiment_of(trace.mlflow_id)
+            if trace.kept_in is None:
+                return self
             logger.info(
-                "trace %s is in experiment %s: what comes of it here goes there",
-                trace.mlflow_id,
-                trace.kept_in,
+                "trace %s goes to experiment %s, where it is", trace.mlflow_id, trace.kept_in
             )
-        if trace.kept_in == self.experiment_id:
-            return None
         return self._replace(experiment_id=trace.kept_in)
 
 

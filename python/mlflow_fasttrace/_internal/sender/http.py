@@ -118,10 +118,9 @@ class HttpDestination:
         return answer.body.decode().strip()
 
     def adds_up_usage(self) -> bool:
-        if self._adds_up_usage is None:
-            release = release_of(self._version() or "")
-            self._adds_up_usage = release is not None and release < (3, 12)
-        return self._adds_up_usage
+        if self._adds_up_usage is None and (version := self._version()) is not None:
+            self._adds_up_usage = (release_of(version) or (3, 12)) < (3, 12)
+        return bool(self._adds_up_usage)
 
     def _not_of_mlflow(self, path: str, answer: Answer) -> Unavailable:
         text = one_line(answer.body[:100].decode("utf-8", "replace"))
@@ -218,14 +217,16 @@ class HttpDestination:
         answer = self._request(path, content, {"Content-Type": "application/json"}, method)
         self._checked(path, answer)
 
-    def experiment_of(self, trace_id: str) -> str:
+    def experiment_of(self, trace_id: str) -> str | None:
         path = _path_of(trace_id)
-        answer = self._checked(path, self._request(path, None, {}, "GET"))
+        answer = self._request(path, None, {}, "GET")
+        if answer.error_code() == "RESOURCE_DOES_NOT_EXIST":
+            return None
         try:
-            location = answer.json()["trace"]["trace_info"]["trace_location"]
+            found = self._checked(path, answer).json()["trace"]["trace_info"]["trace_location"]
+            return self._id_in(path, answer, found["mlflow_experiment"])
         except (TypeError, LookupError):
             raise self._not_of_mlflow(path, answer) from None
-        return self._id_in(path, answer, location.get("mlflow_experiment"))
 
     def has_trace(self, trace_id: str) -> bool:
         return self._has(_path_of(trace_id))

@@ -169,11 +169,13 @@ class InfoRequests:
             try:
                 answer.result()
             except InAnotherExperiment:
-                if (target_that_has := target.that_has(trace)) is None:
+                if (place := target.that_has(trace)) == target:
                     raise
-                for _trace, of_place in self._infos([trace], target_that_has.experiment_id):
-                    self._between_requests()
-                    self._send_one(target_that_has.destination, of_place)
+                of_place = list(self._infos([trace], place.experiment_id))
+                if not of_place:
+                    return False  # it waits for memory, or is set aside
+                self._between_requests()
+                self._send_one(place.destination, of_place[0][1])
         except TransientError as reason:
             self._experiments.forget(trace.experiment)
             self._verdicts.failed(trace, reason)

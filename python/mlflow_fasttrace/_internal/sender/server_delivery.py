@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Any
 
 from mlflow_fasttrace._internal.base.version import mlflow_version
 from mlflow_fasttrace._internal.sender.acknowledge import Acknowledgements
@@ -253,7 +254,11 @@ class ServerDelivery:
 def _why_not_opened(error: Exception) -> str:
     """One line on a destination that cannot be opened: an MLflow that lacks a name is not a server that is away."""
     owner = getattr(error, "obj", None)
-    module = error.name if isinstance(error, ImportError) else getattr(owner, "__module__", None)
+    module: Any = getattr(owner, "__module__", None) or getattr(owner, "__name__", None)
+    if isinstance(error, ModuleNotFoundError):
+        module = None  # of a part of MLflow that is not installed, or of a library that it needs
+    elif isinstance(error, ImportError):
+        module = error.name
     if isinstance(error, (ImportError, AttributeError)) and str(module).startswith("mlflow."):
         return (
             f"MLflow {mlflow_version()} is not as it is known here ({error}); what is recorded is kept until "

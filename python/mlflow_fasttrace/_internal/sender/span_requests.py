@@ -87,7 +87,9 @@ class SpanRequests:
                 self._size.was_not_answered()
             raise
         except (Rejected, TransientError, TooLarge) as reason:
-            if len(traces) > 1:
+            if isinstance(reason, InAnotherExperiment):
+                self._send_where_they_are(target, traces, reason, exact=exact)
+            elif len(traces) > 1:
                 if isinstance(reason, TooLarge):
                     self._size.was_too_large(sum(map(len, records)))
                 self._send_halves(target, traces, exact=exact)
@@ -95,8 +97,6 @@ class SpanRequests:
                 self._verdicts.failed(traces[0], reason)
             elif isinstance(reason, TooLarge) and len(records) > 1:
                 self._send_in_parts(target, traces[0])
-            elif isinstance(reason, InAnotherExperiment):
-                self._send_where_it_is(target, traces[0], reason, exact=exact)
             else:
                 self._send_as_file(target, traces, reason)
         except MemoryError:
@@ -113,21 +113,39 @@ class SpanRequests:
         for trace in self._with_infos(target, traces):
             self._files.send_or_set_aside(target.destination, trace, reason)
 
-    def _send_where_it_is(
-        self, target: Target, trace: TraceBuffer, reason: Exception, *, exact: bool
+    def _send_where_they_are(
+        self, target: Target, traces: list[TraceBuffer], reason: Exception, *, exact: bool
     ) -> None:
-        """Sends the spans of a trace to the experiment in which the server has it."""
+        """Sends the spans of traces, some of which are in other experiments: each to that in which its trace is. Those that
+        other processes have begun are likely to be, all of them."""
+        places: dict[Target, list[TraceBuffer]] = {}
+        for trace in traces:
+            place = self._place_of(target, trace) if trace.remote or len(traces) == 1 else target
+            if place is not None:
+                places.setdefault(place, []).append(trace)
+        for place, group in places.items():
+            if place == target and len(group) == len(traces) == 1:
+                self._send_as_file(target, group, reason)
+            elif place == target and len(group) == len(traces):
+                self._send_halves(target, group, exact=exact)
+            else:
+                self.send(place, group, exact=exact)
+
+    def _place_of(self, target: Target, trace: TraceBuffer) -> Target | None:
+        """Where a trace is, by the server; None where that is not known now: the trace is tried again.
+
+        Raises:
+            Unavailable: the server takes nothing.
+        """
         try:
-            target_that_has = target.that_has(trace)
-        except TransientError as why_unknown:
-            self._verdicts.failed(trace, why_unknown)
-            return
+            return target.that_has(trace)
+        except Forbidden as reason:
+            self._verdicts.forbade(trace, reason)
+        except TransientError as reason:
+            self._verdicts.failed(trace, reason)
         except Rejected:
-            target_that_has = None
-        if target_that_has is None:
-            self._send_as_file(target, [trace], reason)
-        else:
-            self.send(target_that_has, [trace], exact=exact)
+            return target
+        return None
 
     def _request(
         self, target: Target, traces: list[TraceBuffer], records: list[bytes], *, exact: bool
@@ -184,6 +202,15 @@ class SpanRequests:
                 target.destination.send_spans(target.experiment_id, records, exact=False)
                 taken += 1
                 self._verdicts.took()
+            except InAnotherExperiment as reason:
+                place = self._place_of(target, trace)
+                if place is None:
+                    return
+                if place == target:
+                    refused = reason
+                else:
+                    target = place
+                    parts.insert(0, records)
             except (Rejected, TooLarge) as reason:
                 half = len(records) // 2
                 if half:

@@ -32,15 +32,8 @@ from mlflow_fasttrace._internal.spool.changes import Change
 #: MLflow's error codes that another try may not see.
 _TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
 
-#: What is called of a store.
-_METHODS = (
-    "create_assessment",
-    "get_assessment",
-    "get_trace_info",
-    "log_spans",
-    "set_trace_tag",
-    "start_trace",
-)
+#: What of a store every trace needs.
+_METHODS = ("start_trace", "log_spans", "get_trace_info")
 
 #: What the code of a store raises for a value that it cannot use, never for a database.
 _VALUE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
@@ -103,8 +96,13 @@ class StoreDestination:
             assert change.tag is not None
             self._call(self.store.set_trace_tag, change.trace_id, *change.tag)
 
-    def experiment_of(self, trace_id: str) -> str:
-        return self._call(self.store.get_trace_info, trace_id).experiment_id
+    def experiment_of(self, trace_id: str) -> str | None:
+        try:
+            return self._call(self.store.get_trace_info, trace_id).experiment_id
+        except Rejected as reason:
+            if _is_not_there(reason):
+                return None
+            raise
 
     def has_trace(self, trace_id: str) -> bool:
         return self._has(self.store.get_trace_info, trace_id)
@@ -117,7 +115,7 @@ class StoreDestination:
         try:
             self._call(function, *ids)
         except Rejected as reason:
-            if getattr(reason.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            if _is_not_there(reason):
                 return False
             raise
         return True
@@ -136,6 +134,10 @@ class StoreDestination:
             raise Rejected(f"{type(error).__name__}: {error}") from error
         except Exception as error:
             raise Unavailable(f"{type(error).__name__}: {error}", kind=type(error)) from error
+
+
+def _is_not_there(reason: Rejected) -> bool:
+    return getattr(reason.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
 
 
 def _connect_once(uri: str) -> None:

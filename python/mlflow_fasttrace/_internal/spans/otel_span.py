@@ -91,6 +91,11 @@ class _AttributeView(MutableMapping[str, Any]):
         return {key: self._as_set(key, text) for key, text in self._live._attribute_texts.items()}
 
 
+def number_of_kind(kind: Any) -> int:
+    """The number of a ``SpanKind``; that of INTERNAL for anything else, which libraries pass, too."""
+    return kind.value if isinstance(kind, SpanKind) else SpanKind.INTERNAL.value
+
+
 class OtelSpanView(Span):
     """A view of a span of the core; it holds nothing of its own but what OpenTelemetry alone knows.
 
@@ -110,8 +115,12 @@ class OtelSpanView(Span):
         self._live = span
 
     @property
-    def _kind(self) -> SpanKind:  # type: ignore[override]  # the core's span has it
+    def _kind(self) -> SpanKind:
         return SpanKind(self._live._kind)
+
+    @_kind.setter
+    def _kind(self, kind: Any) -> None:
+        self._live._kind = number_of_kind(kind)
 
     @property
     def _resource(self) -> Resource:  # type: ignore[override]  # every span's is the same
