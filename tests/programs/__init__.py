@@ -15,13 +15,16 @@ from typing import Any
 
 Program = Callable[[Any], None]
 
-#: The release of MLflow under which the programs run.
-MLFLOW = importlib.metadata.version("mlflow")
+try:
+    #: The release of MLflow under which the programs run; None where there is none.
+    MLFLOW: str | None = importlib.metadata.version("mlflow")
+except importlib.metadata.PackageNotFoundError:
+    MLFLOW = None
 
 
 def is_mlflow(release: str) -> bool:
-    """Whether MLflow is of this release, such as ``3.15``, or of a later one."""
-    return _numbers(MLFLOW) >= _numbers(release)
+    """Whether MLflow is of this release, such as ``3.15``, or of a later one, or not there."""
+    return MLFLOW is None or _numbers(MLFLOW) >= _numbers(release)
 
 
 def _numbers(release: str) -> list[int]:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 
 import pytest
-from support.otlp_receiver import Receiver
+from support.otlp_receiver import Receiver, spans_of
 from support.spools import sender_pids
 from support.texts import without_origin
 
@@ -123,21 +123,43 @@ print(json.dumps([first, recorded, mode, ring.spool.folder]))
     assert lines == []
 
 
-def test_recording_begins_once_there_are_descriptors_again(run, collector):
+def test_without_descriptors_memory_takes_what_is_recorded(run, collector):
     code = """
 import resource
 before = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+recorded = [records() for _ in range(100)]
+resource.setrlimit(resource.RLIMIT_NOFILE, before)
+print(json.dumps([all(recorded), records(), flush(60)]))
+"""
+    result, lines = run(code)
+    assert result == [True, True, True]
+    assert len([line for line in lines if "is kept in memory" in line]) == 1
+    assert all("Too many open files" in line for line in lines)
+    assert sum(len(spans_of(request)) for request in collector.requests) == 101
+
+
+#: Nothing can be recorded until ``destination.describe`` is as it was.
+FAILS = """
+describe = destination.describe
+def fails(*args):
+    raise OSError(24, "Too many open files")
+destination.describe = fails
+"""
+
+
+def test_recording_begins_once_the_cause_is_gone(run, collector):
+    code = """
 began = time.process_time()
 recorded = [records() for _ in range(2000)]
 spent = time.process_time() - began
-resource.setrlimit(resource.RLIMIT_NOFILE, before)
+destination.describe = describe
 deadline = time.monotonic() + 5
 while not records() and time.monotonic() < deadline:
     pass
 print(json.dumps([any(recorded), records(), flush(60), spent < 2000 * 100e-6]))
 """
-    result, lines = run(code)
+    result, lines = run(FAILS + code)
     assert result == [False, True, True, True]
     assert len([line for line in lines if "not recorded" in line]) == 1
     assert "Too many open files" in lines[0]
@@ -146,14 +168,11 @@ print(json.dumps([any(recorded), records(), flush(60), spent < 2000 * 100e-6]))
 
 def test_a_first_failure_is_tried_again_at_the_next_root(run):
     code = """
-import resource
-before = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
 failed = records()
-resource.setrlimit(resource.RLIMIT_NOFILE, before)
+destination.describe = describe
 print(json.dumps([failed, records()]))
 """
-    assert run(code)[0] == [False, True]
+    assert run(FAILS + code)[0] == [False, True]
 
 
 #: No thread's stack finds room from here on.
