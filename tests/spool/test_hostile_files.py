@@ -278,7 +278,9 @@ def test_nothing_is_written_to_folders_that_are_not_ours(server, tmp_path, monke
         for name, (process, says) in started.items():
             process.finish(90)
             assert process.returncode == 0, (name, process.err)
-            assert process.err.count("\n") == (1 if says else 0), (name, process.err)
+            # Ten programs at once may be more than the server answers in time; that is another line.
+            lines = [line for line in process.err.splitlines() if "takes nothing now" not in line]
+            assert len(lines) == (1 if says else 0), (name, process.err)
             assert says in process.err, (name, process.err)
             assert_all_there(server.uri, f"not ours: {name}", 5)
     finally:
