@@ -43,9 +43,8 @@ struct Trace {
     char id_text[TRACE_ID_TEXT_SIZE];
     bool announced; /* a trace record with phase open has been written */
     bool root_ended;
-    bool
-        refused; /* neither place had room for it when its rings were chosen: nothing is recorded */
-    bool remote; /* begun by another process, which sends what is known of it as a whole */
+    bool refused; /* neither place had room when its rings were chosen: nothing is recorded */
+    bool remote;  /* begun by another process, which sends what is known of it as a whole */
     unsigned char trace_state; /* STATE_*; UNSPECIFIED until somebody decides */
     uint32_t open_spans;
     uint32_t ended_spans;

@@ -332,8 +332,14 @@ def start_span_no_context(
         >>> step.parent_id == job.span_id
         True
     """
-
-    def in_mlflow() -> Any:
+    on_core = engine.on_core or engine.settle() is None
+    if on_core and type(parent_span) is not _core.LiveSpan:
+        parent_span = _live_span(parent_span) or parent_span or None
+    foreign = None if type(parent_span) is _core.LiveSpan else parent_span
+    if on_core and foreign is not None and foreign.trace_id == NO_OP_SPAN_TRACE_ID:
+        return NO_OP_SPAN
+    # The tree of a span that MLflow itself started goes on there.
+    if not on_core or (foreign is not None and not patching.is_in_force()):
         return pure_mlflow("start_span_no_context")(
             name,
             span_type,
@@ -350,18 +356,8 @@ def start_span_no_context(
                 description=description,
             ),
         )
-
-    if not engine.on_core and engine.settle() is not None:
-        return in_mlflow()
-    if type(parent_span) is not _core.LiveSpan:
-        parent_span = _live_span(parent_span) or parent_span or None
-    if parent_span is not None and type(parent_span) is not _core.LiveSpan:
-        if parent_span.trace_id == NO_OP_SPAN_TRACE_ID:
-            return NO_OP_SPAN
-        if not patching.is_in_force():
-            # A span that MLflow itself started: the tree goes on there.
-            return in_mlflow()
-        parent_span = _parent_in_core(parent_span)
+    if foreign is not None:
+        parent_span = _parent_in_core(foreign)
         if type(parent_span) is _core.NonRecordingSpan:
             return NoOpSpan(parent_span)
     experiment = None if experiment_id is None else str(experiment_id)

@@ -639,8 +639,8 @@ def late_modules() -> set[str]:
 
 
 def missing(needed_in: str) -> Iterator[tuple[Name, str]]:
-    """Look for all names of a process, the optional ones too, but for those that some releases do without. Their modules are imported for it, but for
-    the ``late`` ones: a command has time for that, a program does not.
+    """Look for all names of a process, the optional ones too, but for those whose absence costs nothing. Their
+    modules are imported for it, but for the ``late`` ones: a command has time for that, a program does not.
 
     Args:
         needed_in: ``PROGRAM`` or ``SENDER``.
@@ -649,7 +649,7 @@ def missing(needed_in: str) -> Iterator[tuple[Name, str]]:
         The names that are missing, each with one line that says how.
     """
     for name in NAMES:
-        if name.lost == NOTHING or not is_mlflow(*name.since):
+        if name.lost == NOTHING:
             continue
         if name.needed_in == needed_in and (not name.late or name.module in sys.modules):
             try:

@@ -36,9 +36,8 @@ def span_ids(trace_id: str) -> list[str]:
     """``mlflow.tracing.assessment._get_trace_span_ids``: of a trace in flight, too, all spans that it has so far."""
     if (trace := _core.live_trace(trace_id)) is None:
         return original(assessment._get_trace_span_ids)(trace_id)  # type: ignore[attr-defined]  # from 3.18 on
-    found = {
-        span.span_id for span in trace.spans()
-    }  # first: what ends afterwards is delivered by the flush
+    # These first: what ends afterwards is delivered by the flush.
+    found = {span.span_id for span in trace.spans()}
     flush.flush()
     with contextlib.suppress(MlflowException):  # nothing of it is delivered
         found.update(span.span_id for span in TracingClient().get_trace(trace_id).data.spans)
