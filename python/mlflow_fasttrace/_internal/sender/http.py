@@ -219,28 +219,27 @@ class HttpDestination:
 
     def experiment_of(self, trace_id: str) -> str | None:
         path = _path_of(trace_id)
-        answer = self._request(path, None, {}, "GET")
-        if answer.error_code() == "RESOURCE_DOES_NOT_EXIST":
+        if (answer := self._found(path)) is None:
             return None
         try:
-            found = self._checked(path, answer).json()["trace"]["trace_info"]["trace_location"]
-            return self._id_in(path, answer, found["mlflow_experiment"])
+            location = answer.json()["trace"]["trace_info"]["trace_location"]
+            return self._id_in(path, answer, location["mlflow_experiment"])
         except (TypeError, LookupError):
             raise self._not_of_mlflow(path, answer) from None
 
     def has_trace(self, trace_id: str) -> bool:
-        return self._has(_path_of(trace_id))
+        return self._found(_path_of(trace_id)) is not None
 
     def has_assessment(self, trace_id: str, assessment_id: str) -> bool:
-        return self._has(f"{_path_of(trace_id)}/assessments/{quote(assessment_id, safe='')}")
+        path = f"{_path_of(trace_id)}/assessments/{quote(assessment_id, safe='')}"
+        return self._found(path) is not None
 
-    def _has(self, path: str) -> bool:
-        """Whether the server has what a path names."""
+    def _found(self, path: str) -> Answer | None:
+        """The server's answer on what a path names; None where it is not there."""
         answer = self._request(path, None, {}, "GET")
         if answer.error_code() == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        self._checked(path, answer)
-        return True
+            return None
+        return self._checked(path, answer)
 
 
 def _path_of(trace_id: str) -> str:

@@ -97,28 +97,23 @@ class StoreDestination:
             self._call(self.store.set_trace_tag, change.trace_id, *change.tag)
 
     def experiment_of(self, trace_id: str) -> str | None:
-        try:
-            return self._call(self.store.get_trace_info, trace_id).experiment_id
-        except Rejected as reason:
-            if _is_not_there(reason):
-                return None
-            raise
+        info = self._found(self.store.get_trace_info, trace_id)
+        return None if info is None else info.experiment_id
 
     def has_trace(self, trace_id: str) -> bool:
-        return self._has(self.store.get_trace_info, trace_id)
+        return self._found(self.store.get_trace_info, trace_id) is not None
 
     def has_assessment(self, trace_id: str, assessment_id: str) -> bool:
-        return self._has(self.store.get_assessment, trace_id, assessment_id)
+        return self._found(self.store.get_assessment, trace_id, assessment_id) is not None
 
-    def _has(self, function: Callable[..., Any], *ids: str) -> bool:
-        """Whether the store has what a function of it finds by ids."""
+    def _found(self, function: Callable[..., Any], *ids: str) -> Any | None:
+        """What a function of the store finds by ids; None where it is not there."""
         try:
-            self._call(function, *ids)
+            return self._call(function, *ids)
         except Rejected as reason:
-            if _is_not_there(reason):
-                return False
+            if getattr(reason.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                return None
             raise
-        return True
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -134,10 +129,6 @@ class StoreDestination:
             raise Rejected(f"{type(error).__name__}: {error}") from error
         except Exception as error:
             raise Unavailable(f"{type(error).__name__}: {error}", kind=type(error)) from error
-
-
-def _is_not_there(reason: Rejected) -> bool:
-    return getattr(reason.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
 
 
 def _connect_once(uri: str) -> None:
