@@ -40,7 +40,7 @@ demo: $(STAMPS)/built
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 3 -m "not long" --durations 25
 
-test-long: $(STAMPS)/built $(STAMPS)/test-system $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow
+test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow
 	$(BIN)/python -m pytest -n 3 -m long --timeout 3000 --durations 40
 	$(BIN)/python .ci/releases.py
 
@@ -102,7 +102,7 @@ $(STAMPS)/test-system: .ci/install-test-system.sh
 	sh .ci/install-test-system.sh
 	@touch $@
 
-# The browser; only tests/ui needs it.
+# The browser, for tests/ui.
 $(STAMPS)/test-browser: .ci/install-browser.sh
 	@mkdir -p $(STAMPS)
 	sh .ci/install-browser.sh

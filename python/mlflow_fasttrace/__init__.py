@@ -63,9 +63,9 @@ _AFTER_FLUSH = frozenset(
 _INSTALL = frozenset({"install", "is_installed", "uninstall"})
 
 #: The modules of this package whose names MLflow has for modules, too.
-_MLFLOWS_TOO = frozenset({"entities", "tracing"})
+_MLFLOWS_TOO = frozenset({"entities", "otel", "tracing"})
 
-_SUBMODULES = frozenset({*_MLFLOWS_TOO, "fluent", "otel", "traces"})
+_SUBMODULES = frozenset({*_MLFLOWS_TOO, "fluent", "traces"})
 
 #: The public names that do not come from MLflow's module as they are.
 _OWN = frozenset(
@@ -130,7 +130,7 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         return _of_mlflow(name)
     reason = engine.why_mlflow()
-    if name in _SUBMODULES and reason is None:
+    if name in _SUBMODULES:
         return imported(f"mlflow_fasttrace.{name}")
     if name in _INSTALL:
         return getattr(imported("mlflow_fasttrace._internal.seams.install"), name)
@@ -139,6 +139,9 @@ def __getattr__(name: str) -> Any:
     if reason is not None:
         if name in _BEGIN:
             engine.settle()
+        if name in ("SpanType", "context"):
+            source = "mlflow.entities" if name == "SpanType" else "mlflow.tracing"
+            return mlflow_names.of_mlflow(__name__, source, name)
         return _of_mlflow(name)
     if name in _BEGIN and _in_notebook():
         # MLflow's code shows the traces of each cell.

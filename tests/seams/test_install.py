@@ -711,32 +711,49 @@ def test_an_mlflow_that_is_imported_later_is_on_the_core(tmp_path):
             "own OpenTelemetry provider",
             marks=pytest.mark.long,
         ),
-        pytest.param({"WITHOUT_CORE": "1"}, "the C core cannot be loaded", marks=pytest.mark.long),
+        ({"WITHOUT": "mlflow_fasttrace._core"}, "this installation has no C core"),
+        pytest.param(
+            # What Windows lacks.
+            {"WITHOUT": "mlflow_fasttrace._core fcntl grp pwd resource termios"},
+            "this installation has no C core",
+            marks=pytest.mark.long,
+        ),
     ],
 )
-def test_pure_mlflow_works_where_the_core_is_not_wanted(tmp_path, environment, line):
+def test_every_name_works_where_mlflows_own_code_records(tmp_path, environment, line):
     program = """
         import logging, os, sys
         logging.basicConfig(level=logging.INFO)
-        if os.environ.get("WITHOUT_CORE"):
-            sys.modules["mlflow_fasttrace._core"] = None
+        for name in os.environ.get("WITHOUT", "").split():
+            sys.modules[name] = None
         import mlflow_fasttrace as mlflow
         installed = mlflow.install(), mlflow.is_installed()
         from mlflow_fasttrace.entities import SpanType
-        with mlflow.start_span("root", span_type=SpanType.TOOL) as span:
+        from mlflow_fasttrace.fluent import start_span
+        from mlflow_fasttrace.traces import get_trace
+        from mlflow_fasttrace.otel import TracerProvider
+        tracer = TracerProvider().get_tracer("library")
+        with start_span("root", span_type=mlflow.SpanType.TOOL) as span:
             made_by = type(span).__module__
-        mlflow.openai.autolog
-        mlflow.flush_trace_async_logging(terminate=True)
-        read_back = mlflow.get_trace(span.trace_id).data.spans[0].name
+            with mlflow.context(tags={"by": "context"}), mlflow.start_span("of a scope"):
+                pass
+        with tracer.start_as_current_span("of a library"):
+            pass
+        for name in dir(mlflow):
+            getattr(mlflow, name)
+        TracerProvider().force_flush()
+        read_back = get_trace(span.trace_id).data.spans
+        ids = [trace.info.experiment_id for trace in mlflow.search_traces(return_type="list")]
         import json
-        print(json.dumps([installed, made_by, read_back]))
+        print(json.dumps([installed, made_by, [span.name for span in read_back], len(ids)]))
     """
     result = run(program, tmp_path, **environment)
-    assert line in result.err
-    installed, made_by, read_back = json.loads(result.out.splitlines()[-1])
+    assert result.err.count(line) == 1
+    installed, made_by, read_back, traces = json.loads(result.out.splitlines()[-1])
     assert installed == [False, False]
     assert made_by == "mlflow.entities.span"
-    assert read_back == "root"
+    assert read_back == ["root", "of a scope"]
+    assert traces == 2
 
 
 def run(program: str, folder: Path, **environment: str) -> Program:

@@ -29,8 +29,10 @@ else:
         return real
 
     def _fcntl() -> types.SimpleNamespace:
-        import fcntl
-
+        try:
+            import fcntl
+        except ImportError:  # Windows, where MLflow itself records
+            return types.SimpleNamespace()
         return _as_it_is(fcntl)
 
     os, fcntl = _os(), _fcntl()

@@ -16,7 +16,13 @@ from mlflow_fasttrace._internal.config import environment
 try:
     import mlflow_fasttrace._core
 except ImportError as error:
-    _no_core: str | None = f"the C core cannot be loaded ({error})"
+    if error.name == "mlflow_fasttrace._core":
+        _no_core: str | None = (
+            "this installation has no C core, which there is for Linux and macOS (a wheel for the platform, or built "
+            "from source)"
+        )
+    else:
+        _no_core = f"the C core cannot be loaded ({error})"
 else:
     _no_core = None
 
@@ -46,6 +52,11 @@ def why_mlflow() -> str | None:
     if environment.disabled():
         return "MLFLOW_FASTTRACE_DISABLE is set"
     return environment.not_covered() or _no_core or why_too_old()
+
+
+def lacks_core() -> bool:
+    """Whether MLflow's own code records whatever the environment says."""
+    return _no_core is not None
 
 
 def mlflow_records() -> bool:

@@ -28,6 +28,12 @@ else:  # importlib.abc takes longer to import than all of this package
 
 _PREFIX = "mlflow_fasttrace."
 
+#: What takes the place of this package's modules where MLflow's own code records, if it is not MLflow's module of
+#: the same name.
+_ON_MLFLOW = {"otel": "mlflow_fasttrace._internal.seams.mlflows_otel"}
+#: The same, of those whose functions lead to MLflow's then, but need the core to be imported.
+_WITHOUT_CORE = {"fluent": "mlflow", "traces": "mlflow"}
+
 
 class _Finder(MetaPathFinder):
     """Finds modules of MLflow under this package's name.
@@ -48,9 +54,12 @@ class _Finder(MetaPathFinder):
         first, _, deeper = rest.partition(".")
         if first.startswith("_"):
             return None
-        if first in self._own and not deeper and engine.why_mlflow() is None:
-            return None
         real = "mlflow." + rest
+        if first in self._own and not deeper:
+            if engine.why_mlflow() is None:
+                return None
+            others = {**_ON_MLFLOW, **(_WITHOUT_CORE if engine.lacks_core() else {})}
+            real = others.get(rest, real)
         if not _exists(real):
             return None
         return importlib.machinery.ModuleSpec(name, _Loader(real))
@@ -105,8 +114,9 @@ class _Loader(Loader):
         sys.modules[module.__name__] = imported(self._real)
         # Modules below it that are loaded are found at once. To import such a module anew would set it as
         # an attribute of the one above, where a function may have that name: mlflow.openai.autolog.
-        for name in [name for name in sys.modules if name.startswith(self._real + ".")]:
-            sys.modules.setdefault(_PREFIX + name.removeprefix("mlflow."), sys.modules[name])
+        if self._real != "mlflow":
+            for name in [name for name in sys.modules if name.startswith(self._real + ".")]:
+                sys.modules.setdefault(_PREFIX + name.removeprefix("mlflow."), sys.modules[name])
 
 
 def enable(own: frozenset[str]) -> None:

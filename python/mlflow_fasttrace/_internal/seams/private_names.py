@@ -195,6 +195,11 @@ _REPLACED_AND_CALLED = [
         _value("_TracerProviderWrapper._retire_current_batch_processors", lost=NOTHING),
         _field("_TracerProviderWrapper.once"),
         _value("provider", of="mlflow.tracing.provider._TracerProviderWrapper"),
+        _called(
+            "_get_tracer",
+            "module_name",
+            lost="a library's spans, with mlflow_fasttrace.otel where MLflow's own code records",
+        ),
         _value("mlflow_runtime_context", of=_CONTEXT),
         _value("_MLFLOW_TRACE_USER_DESTINATION"),
     ),
