@@ -40,7 +40,7 @@ demo: $(STAMPS)/built
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 3 -m "not long" --durations 25
 
-test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow
+test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow $(STAMPS)/newer-pythons
 	$(BIN)/python -m pytest -n 3 -m long --timeout 3000 --durations 40
 	$(BIN)/python .ci/releases.py
 
@@ -86,7 +86,7 @@ wheel: $(STAMPS)/built
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS))) .venv-newest-mlflow python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
+	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS))) .venv-newest-mlflow python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
 
 # ---- what the above need ----
 
@@ -131,6 +131,12 @@ $(STAMPS)/integrations-crewai: tests/programs/integrations/requirements-crewai.t
 $(INTEGRATIONS): .ci/overlay_venv.py $(STAMPS)/venv
 	$(BIN)/python .ci/overlay_venv.py .venv-$(@F) \
 		-r tests/programs/integrations/requirements$(@F:integrations%=%).txt
+	@touch $@
+
+# Pythons that the distribution does not have yet.
+$(STAMPS)/newer-pythons: .ci/newer_pythons.py
+	@mkdir -p $(STAMPS)
+	$(PYTHON) .ci/newer_pythons.py
 	@touch $@
 
 # One release of MLflow, alone, over what the others need.

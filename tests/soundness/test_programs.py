@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import TESTS, run_to_its_end
-from support.pythons import OLDEST_AND_NEWEST, VERSIONS, interpreter, modules_without_mlflow
+from support.pythons import IN_EVERY_RUN, VERSIONS, interpreter, modules_without_mlflow
 
 PROGRAMS = sorted(
     path.stem
@@ -21,7 +21,7 @@ CASES = [
     pytest.param(name, version, marks=pytest.mark.long if is_long else ())
     for name in PROGRAMS
     for version in VERSIONS
-    for is_long in [version not in OLDEST_AND_NEWEST or (name in SLOW and version != VERSIONS[0])]
+    for is_long in [version not in IN_EVERY_RUN or (name in SLOW and version != VERSIONS[0])]
 ]
 
 

@@ -13,12 +13,12 @@ import platformdirs
 import pytest
 
 from support.lengths import long_but
-from support.processes import TESTS
+from support.processes import ROOT, TESTS
 
-VERSIONS = ("3.10", "3.11", "3.12", "3.13")
-OLDEST_AND_NEWEST = (VERSIONS[0], VERSIONS[-1])
-#: Of a test that runs on each: those in between are left to `make test-long`.
-EACH_VERSION = long_but(OLDEST_AND_NEWEST, VERSIONS)
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
+#: Of a test that runs on each: the others are left to `make test-long`.
+IN_EVERY_RUN = ("3.10", "3.13")
+EACH_VERSION = long_but(IN_EVERY_RUN, VERSIONS)
 
 #: Where the package lies that the tests have imported, which may be an instrumented build's.
 PACKAGE = Path(mlflow_fasttrace.__file__).parents[1]
@@ -28,10 +28,13 @@ OWN_VERSION = "{}.{}".format(*sys.version_info)
 
 
 def interpreter(version: str) -> str | None:
-    """A Python of that version: on the PATH, or among pyenv's."""
-    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
-    candidates = [str(found[-1])] if found else [shutil.which(f"python{version}")]
-    for candidate in filter(None, candidates):
+    """A Python of that version: among pyenv's, in .pythons/ (.ci/newer_pythons.py), or on the PATH."""
+    candidates = [
+        *sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))[-1:],
+        *(ROOT / ".pythons").glob(f"usr/bin/python{version}"),
+        shutil.which(f"python{version}"),
+    ]
+    for candidate in map(str, filter(None, candidates)):
         check = [candidate, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
         result = subprocess.run(check, capture_output=True, text=True)
         if result.stdout.strip() == version:
@@ -40,18 +43,19 @@ def interpreter(version: str) -> str | None:
 
 
 def venv_of(version: str, folder: Path) -> str:
-    """A fresh virtual environment's Python; the test is skipped where there is no such version."""
+    """A fresh virtual environment's Python, without pip; the test is skipped where there is no such version."""
     python = interpreter(version)
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
-    subprocess.run([python, "-m", "venv", folder], check=True)
+    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
     return str(folder / "bin/python")
 
 
 def pip_install(python: str, *what: str | Path) -> None:
+    """Has the tests' pip install something for another Python."""
     # Isolated: what PYTHONPATH has is not in the virtual environment.
-    install = [python, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, *what], check=True)
+    pip = [sys.executable, "-I", "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", *what], check=True)
 
 
 def python_without_mlflow(version: str) -> str:
