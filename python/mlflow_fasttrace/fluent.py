@@ -529,7 +529,8 @@ def update_current_trace(
         return
     metadata = _with_metadata_of(metadata, session_id, user, model_id)
     for field, values in (("tags", tags or {}), ("metadata", metadata)):
-        if others := {k: v for k, v in values.items() if not isinstance(v, str)}:
+        # Not .items(), whose iterator CPython frees wrongly, with a crash, where memory ends while it is made.
+        if others := {key: values[key] for key in values if not isinstance(values[key], str)}:
             log.logger.warning(
                 "Found non-string values in %s; they are made strings when the trace is logged: %s",
                 field,
