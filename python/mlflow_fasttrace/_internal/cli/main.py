@@ -6,6 +6,8 @@ core cannot be loaded, and ``--help`` waits for none of the libraries that comma
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from mlflow_fasttrace._internal.base.version import VERSION
@@ -31,6 +33,14 @@ class _Commands(click.Group):
         if cmd_name in _SUMMARIES and cmd_name not in _NEED_NO_CORE:
             _check_core()
         return _imported(cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # rich before 13.8 lets it through, and click would exit with 1
+            from mlflow_fasttrace._internal.cli.output import end_quietly
+
+            end_quietly()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -25,6 +25,7 @@ _ANSWER_BYTES = 8 << 20
 _ANSWER_SECONDS = 60.0  # of a connection without a time limit
 _LARGE_ANSWER_SECONDS = 600.0  # of one that is not ours, such as a storage's, from which files come
 _PART_BYTES = 64 << 10
+_SMALL_PART_BYTES = 1 << 10
 _GZIP = 31  # zlib's way to ask for gzip's format
 
 
@@ -142,7 +143,11 @@ def read_answer(response: urllib3.BaseHTTPResponse, seconds: float) -> bytes:
         OSError: it is too long, or takes too long.
     """
     try:
-        content = read_parts(iter(lambda: response.read1(_PART_BYTES), b""), seconds)
+        if hasattr(response, "read1"):
+            parts = iter(lambda: response.read1(_PART_BYTES), b"")
+        else:  # urllib3 1.26, which waits until a part is whole
+            parts = response.stream(_SMALL_PART_BYTES)
+        content = read_parts(parts, seconds)
     except BaseException:
         response.close()
         raise
