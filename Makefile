@@ -12,11 +12,14 @@ STAMPS := .stamps
 INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/integrations-crewai
 # The other releases of MLflow that are supported.
 OTHER_MLFLOWS := $(addprefix $(STAMPS)/mlflow-,$(shell cat tests/support/mlflow_releases.txt))
+# What runs with the oldest releases of the libraries that pyproject.toml allows.
+OLDEST      := click==8.0.0 platformdirs==3.0.0 rich==12.0.0 urllib3==1.26.0
+WITH_OLDEST := tests/cli $(addprefix tests/sender/test_,collector.py delivery.py faults_answers.py signing_in.py)
 C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long moved-seams test-ui sanitize fuzz coverage bench lint format wheel clean
+.PHONY: help demo test test-long moved-seams test-ui sanitize fuzz coverage bench lint format wheel wheels clean
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -32,6 +35,7 @@ help:
 	@echo "make coverage   which lines of the core its tests run"
 	@echo "make bench      compare with MLflow, one table"
 	@echo "make wheel      the cp310-abi3 wheel, audited"
+	@echo "make wheels     a wheel for every platform, and the source distribution, into dist/"
 	@echo "make lint       style, types, and who may import whom"
 
 demo: $(STAMPS)/built
@@ -40,8 +44,10 @@ demo: $(STAMPS)/built
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 3 -m "not long" --durations 25
 
-test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow $(STAMPS)/newer-pythons
+test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow \
+		$(STAMPS)/oldest $(STAMPS)/other-pythons wheels
 	$(BIN)/python -m pytest -n 3 -m long --timeout 3000 --durations 40
+	.venv-oldest/bin/python -m pytest -n 3 -p no:platformdirs -m "not long" $(WITH_OLDEST)
 	$(BIN)/python .ci/releases.py
 
 # Which names of MLflow's that are used the newest release has moved: to be looked at each week.
@@ -68,6 +74,8 @@ lint: $(STAMPS)/built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/python .ci/check_layers.py
 	$(BIN)/python .ci/check_python_calls.py
 	$(BIN)/python .ci/check_interruptions.py
@@ -80,13 +88,16 @@ format: $(STAMPS)/built
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
+wheels: $(STAMPS)/wheel-tools $(STAMPS)/built
+	.venv-wheels/bin/python .ci/wheels.py
+
 wheel: $(STAMPS)/built
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS))) .venv-newest-mlflow python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
+	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS))) .venv-newest-mlflow .venv-oldest .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
 
 # ---- what the above need ----
 
@@ -116,7 +127,7 @@ $(STAMPS)/jupyterlab: $(STAMPS)/venv
 $(STAMPS)/venv: $(STAMPS)/system pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
-	$(BIN)/python .ci/requirements.py > $(STAMPS)/requirements.txt
+	$(BIN)/python .ci/requirements.py test > $(STAMPS)/requirements.txt
 	$(BIN)/python -m pip install --quiet -r $(STAMPS)/requirements.txt
 	@touch $@
 
@@ -133,10 +144,23 @@ $(INTEGRATIONS): .ci/overlay_venv.py $(STAMPS)/venv
 		-r tests/programs/integrations/requirements$(@F:integrations%=%).txt
 	@touch $@
 
-# Pythons that the distribution does not have yet.
-$(STAMPS)/newer-pythons: .ci/newer_pythons.py
+# The tests call the command by its name, so it is beside this Python, too.
+$(STAMPS)/oldest: .ci/overlay_venv.py $(STAMPS)/built
+	$(BIN)/python .ci/overlay_venv.py .venv-oldest --no-deps $(OLDEST)
+	sed "1s|.*|#!$(CURDIR)/.venv-oldest/bin/python|" $(BIN)/mlflow-fasttrace > .venv-oldest/bin/mlflow-fasttrace
+	chmod +x .venv-oldest/bin/mlflow-fasttrace
+	@touch $@
+
+# What builds wheels for other platforms, and what checks them.
+$(STAMPS)/wheel-tools: .ci/overlay_venv.py $(STAMPS)/venv pyproject.toml
+	$(BIN)/python .ci/requirements.py wheels > $(STAMPS)/wheel-tools.txt
+	$(BIN)/python .ci/overlay_venv.py .venv-wheels -r $(STAMPS)/wheel-tools.txt
+	@touch $@
+
+# Pythons that the distribution does not have.
+$(STAMPS)/other-pythons: .ci/other_pythons.py
 	@mkdir -p $(STAMPS)
-	$(PYTHON) .ci/newer_pythons.py
+	$(PYTHON) .ci/other_pythons.py
 	@touch $@
 
 # One release of MLflow, alone, over what the others need.

@@ -2,6 +2,8 @@
 stubs by which type checkers and editors find MLflow's names in this package.
 
 Environment:
+    FASTTRACE_PURE=1      no extension: MLflow itself records. So it is on Windows, too
+    FASTTRACE_ZSTD=DIR    zstd.c, zstd.h and zstd_errors.h (its one-file form) are compiled in; no zstd is linked
     FASTTRACE_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer, little optimisation
     FASTTRACE_COVERAGE=1  counts which lines run, for gcovr; no optimisation
     FASTTRACE_WERROR=1    warnings are errors (what the tests use)
@@ -10,18 +12,40 @@ Environment:
 import glob
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
+
+#: msgpack-c's headers, which a source distribution has with it.
+WITH_SDIST = Path("ext/msgpack-c")
+#: Those of them that ext/value/wire.h needs, with what they include.
+MSGPACK_HEADERS = (
+    "object.h",
+    "pack_define.h",
+    "pack_template.h",
+    "sysdep.h",
+    "timestamp.h",
+    "zone.h",
+)
 
 INSTALL = (
     "install it with: apt-get install -y pkg-config libmsgpack-dev libzstd-dev "
     "(from Debian 13 and Ubuntu 24.10 on: libmsgpack-c-dev)"
 )
+
+
+def link_time_optimisation():
+    """The flag for it. Zig's compiler (.ci/wheels.py) has another one, and none for macOS."""
+    if not sysconfig.get_platform().startswith("linux"):
+        return []
+    return ["-flto" if "ziglang" in os.environ.get("CC", "") else "-flto=auto"]
 
 
 def pkg_config(*names):
@@ -43,36 +67,81 @@ def pkg_config(*names):
     sys.exit(f"mlflow-fasttrace: the C library {names[0]} is missing; {INSTALL}")
 
 
+#: A CPython without the GIL has no Limited API.
+LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
 def extension():
-    # Packing needs msgpack-c's headers only; zstd is linked.
-    msgpack_cflags, _ = pkg_config("msgpack-c", "msgpack")
-    zstd_cflags, zstd_libs = pkg_config("libzstd")
-    compile_args = ["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden", "-O3", "-flto=auto"]
-    link_args = ["-flto=auto"]
-    if os.environ.get("FASTTRACE_WERROR"):
-        compile_args.append("-Werror")
-    if os.environ.get("FASTTRACE_SANITIZE"):
-        flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-        flags += ["-fno-omit-frame-pointer", "-O1", "-g"]
-        compile_args += flags
-        link_args += flags
-    if os.environ.get("FASTTRACE_COVERAGE"):
-        # Without link-time optimisation, which would put the counts of all files into one.
-        flags = ["--coverage", "-fprofile-update=atomic", "-O0", "-g", "-fno-lto"]
-        compile_args += flags
-        # By this a process that ends by _exit() writes its counts: .ci/counts_at_exit.c.
-        link_args += [*flags, "-Wl,-u,__gcov_dump"]
-    limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
     return Extension(
         "mlflow_fasttrace._core",
         sources=sorted(glob.glob("ext/**/*.c", recursive=True)),
         depends=sorted(glob.glob("ext/**/*.h", recursive=True)),
         include_dirs=["ext"],
-        define_macros=[("Py_LIMITED_API", "0x030a0000")] if limited else [],
-        extra_compile_args=compile_args + msgpack_cflags + zstd_cflags,
-        extra_link_args=link_args + zstd_libs,
-        py_limited_api=limited,
+        define_macros=[("Py_LIMITED_API", "0x030a0000")] if LIMITED else [],
+        py_limited_api=LIMITED,
     )
+
+
+class BuildWithLibraries(build_ext):
+    """Looks for the C libraries when the extension is compiled: the metadata and a source distribution need none."""
+
+    def build_extension(self, ext):
+        link_time = link_time_optimisation()
+        ext.extra_compile_args += ["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden", "-O3"]
+        ext.extra_compile_args += link_time
+        ext.extra_link_args += link_time
+        if WITH_SDIST.exists():
+            ext.extra_compile_args += [f"-isystem{WITH_SDIST}"]
+        else:
+            # Packing needs msgpack-c's headers only.
+            ext.extra_compile_args += pkg_config("msgpack-c", "msgpack")[0]
+        if zstd := os.environ.get("FASTTRACE_ZSTD"):
+            # Nothing of it is seen outside, where another library may have its own.
+            ext.extra_compile_args += [
+                f"-isystem{zstd}",
+                "-DZSTDLIB_VISIBLE=",
+                "-DZSTDERRORLIB_VISIBLE=",
+            ]
+            ext.sources.append(f"{zstd}/zstd.c")
+        else:
+            cflags, libraries = pkg_config("libzstd")
+            ext.extra_compile_args += cflags
+            ext.extra_link_args += libraries
+        if os.environ.get("FASTTRACE_WERROR"):
+            ext.extra_compile_args.append("-Werror")
+        if os.environ.get("FASTTRACE_SANITIZE"):
+            flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+            flags += ["-fno-omit-frame-pointer", "-O1", "-g"]
+            ext.extra_compile_args += flags
+            ext.extra_link_args += flags
+        if os.environ.get("FASTTRACE_COVERAGE"):
+            # Without link-time optimisation, which would put the counts of all files into one.
+            flags = ["--coverage", "-fprofile-update=atomic", "-O0", "-g", "-fno-lto"]
+            ext.extra_compile_args += flags
+            # By this a process that ends by _exit() writes its counts: .ci/counts_at_exit.c.
+            ext.extra_link_args += [*flags, "-Wl,-u,__gcov_dump"]
+        super().build_extension(ext)
+
+
+class SourcesWithHeaders(sdist):
+    """Adds msgpack-c's headers to a source distribution, so that zstd is all that building it needs."""
+
+    def make_release_tree(self, base_dir, files):
+        super().make_release_tree(base_dir, files)
+        if WITH_SDIST.exists():
+            return
+        folders = [flag[2:] for flag in pkg_config("msgpack-c", "msgpack")[0] if flag[:2] == "-I"]
+        found = [
+            path
+            for path in (*folders, "/usr/include")
+            if Path(path, "msgpack/pack_template.h").exists()
+        ]
+        if not found:
+            sys.exit(f"mlflow-fasttrace: msgpack-c's headers are missing; {INSTALL}")
+        to = Path(base_dir, WITH_SDIST, "msgpack")
+        to.mkdir(parents=True)
+        for name in MSGPACK_HEADERS:
+            shutil.copy(Path(found[0], "msgpack", name), to)
 
 
 #: The stub of the package itself: MLflow's own names with MLflow's own types, and what MLflow lacks.
@@ -127,8 +196,13 @@ class BuildWithStubs(build_py):
         )
 
 
+pure = bool(os.environ.get("FASTTRACE_PURE")) or sys.platform == "win32"
 setup(
-    ext_modules=[extension()],
-    cmdclass={"build_py": BuildWithStubs},
-    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    ext_modules=[] if pure else [extension()],
+    cmdclass={
+        "build_ext": BuildWithLibraries,
+        "build_py": BuildWithStubs,
+        "sdist": SourcesWithHeaders,
+    },
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED and not pure else {},
 )

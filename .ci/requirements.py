@@ -1,4 +1,7 @@
-"""Prints what pyproject.toml asks for: the runtime dependencies and the extra ``test``."""
+"""Prints what pyproject.toml asks for: the runtime dependencies and one extra.
+
+python .ci/requirements.py EXTRA
+"""
 
 import sys
 from pathlib import Path
@@ -10,5 +13,5 @@ except ImportError:  # Python 3.10
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 sys.stdout.write(
-    "\n".join(project["dependencies"] + project["optional-dependencies"]["test"]) + "\n"
+    "\n".join(project["dependencies"] + project["optional-dependencies"][sys.argv[1]]) + "\n"
 )

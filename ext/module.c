@@ -56,6 +56,10 @@ static void core_free(void *module)
 
 static PyModuleDef_Slot core_slots[] = {
     {Py_mod_exec, core_exec},
+#if defined(Py_GIL_DISABLED)
+    /* One thread at a time is in a ring, a trace or a scratch buffer. */
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
     {0, NULL},
 };
 

@@ -8,7 +8,9 @@
 #define _GNU_SOURCE
 #endif
 
-#ifndef Py_LIMITED_API
+#include <pyconfig.h>
+/* A build of CPython without the GIL has no Limited API. */
+#if !defined(Py_LIMITED_API) && !defined(Py_GIL_DISABLED)
 #define Py_LIMITED_API 0x030a0000
 #endif
 #define PY_SSIZE_T_CLEAN
@@ -28,6 +30,11 @@
 #include <sys/resource.h>
 #if defined(__linux__)
 #include <sys/random.h>
+#endif
+#if defined(__APPLE__)
+#include <mach/vm_inherit.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #endif
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -72,8 +79,13 @@ static inline void *compat_keep_from_child(void *map, size_t size)
     if (map == MAP_FAILED) {
         return NULL;
     }
+#if defined(MADV_DONTFORK) || defined(__APPLE__)
 #if defined(MADV_DONTFORK)
-    if (madvise(map, size, MADV_DONTFORK) != 0) {
+    int failed = madvise(map, size, MADV_DONTFORK);
+#else
+    int failed = minherit(map, size, VM_INHERIT_NONE);
+#endif
+    if (failed != 0) {
         int saved = errno;
         munmap(map, size);
         errno = saved;
@@ -154,9 +166,29 @@ static inline uint64_t compat_file_limit(void)
 #define COMPAT_RESERVE_PAGE ((uint64_t)4096)
 #define COMPAT_RESERVE_TRIES 1000
 
-/* Makes sure of a file's bytes from `offset` on, in portions: 0, or an errno. tmpfs gives up, and
- * takes back what it has given, when a signal arrives in the middle. Under an interval timer that
- * is quicker than a portion, smaller ones come through; the tries end nevertheless. */
+/* Makes sure of a file's bytes from `offset` on: 0, or an errno. What is there already stays. */
+static inline int compat_allocate(int fd, uint64_t offset, uint64_t size)
+{
+#if defined(__APPLE__)
+    struct stat status;
+    if (fstat(fd, &status) != 0) {
+        return errno;
+    }
+    /* Blocks can be had behind the end only; a file in use here has no holes before it. */
+    uint64_t end = offset + size, has = (uint64_t)status.st_size;
+    if (end <= has) {
+        return 0;
+    }
+    fstore_t store = {F_ALLOCATEALL, F_PEOFPOSMODE, 0, (off_t)(end - has), 0};
+    return fcntl(fd, F_PREALLOCATE, &store) != 0 || ftruncate(fd, (off_t)end) != 0 ? errno : 0;
+#else
+    return posix_fallocate(fd, (off_t)offset, (off_t)size);
+#endif
+}
+
+/* As compat_allocate(), in portions. tmpfs gives up, and takes back what it has given, when a
+ * signal arrives in the middle. Under an interval timer that is quicker than a portion, smaller
+ * ones come through; the tries end nevertheless. */
 static inline int compat_reserve(int fd, uint64_t offset, uint64_t size)
 {
     uint64_t portion = COMPAT_RESERVE_PORTION;
@@ -166,7 +198,7 @@ static inline int compat_reserve(int fd, uint64_t offset, uint64_t size)
     }
     while (size > 0) {
         uint64_t now = size < portion ? size : portion;
-        int failed = posix_fallocate(fd, (off_t)offset, (off_t)now);
+        int failed = compat_allocate(fd, offset, now);
         if (failed == EINTR && tries < COMPAT_RESERVE_TRIES) {
             tries += portion == COMPAT_RESERVE_PAGE;
             portion = portion / 2 > COMPAT_RESERVE_PAGE ? portion / 2 : COMPAT_RESERVE_PAGE;

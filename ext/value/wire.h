@@ -20,6 +20,9 @@ enum {
 #define msgpack_pack_inline_func(name) static inline void wire_pack##name
 #define msgpack_pack_user Buffer *
 #define msgpack_pack_append_buffer(user, bytes, size) buffer_append(user, bytes, size)
+/* Called by this name, whatever the functions are named above: without it there is no declaration.
+ */
+#define msgpack_pack_ext wire_pack_ext
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include <msgpack/sysdep.h>
@@ -27,6 +30,7 @@ enum {
 #include <msgpack/timestamp.h>
 #include <msgpack/pack_template.h>
 #pragma GCC diagnostic pop
+#undef msgpack_pack_ext
 
 typedef enum {
     TOKEN_END,     /* nothing left */

@@ -1,14 +1,20 @@
-"""One wheel for every Python: tagged cp310-abi3, nothing outside the Limited API, run on each."""
+"""One wheel for every Python: tagged cp310-abi3, nothing outside the Limited API, run on each. And those for other
+platforms that `make wheels` builds."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
+from pathlib import Path
 
+import platformdirs
 import pytest
-from support.pythons import EACH_VERSION, pip_install, venv_of
+from support.processes import ROOT, TESTS
+from support.pythons import EACH_VERSION, OWN_VERSION, VERSIONS, pip_install, venv_of
 
 
 def test_the_wheel_is_tagged_for_every_python(wheel):
@@ -27,82 +33,137 @@ def test_the_wheel_has_stubs_for_type_checkers(wheel):
         assert f"mlflow_fasttrace-stubs/{module}__init__.pyi" in names
 
 
-SMOKE = """
-import asyncio, gc, inspect, os, sys
-import mlflow_fasttrace as mlflow
-from mlflow_fasttrace import _core
-from mlflow_fasttrace._internal.recording.rings import rings
-
-assert "mlflow" not in sys.modules
-
-@mlflow.trace
-def leaf(x, *rest, y=2, **others):
-    return x
-
-@mlflow.trace
-def stream(n):
-    for i in range(n):
-        leaf(i)
-        yield i
-
-@mlflow.trace
-async def call(n):
-    await asyncio.sleep(0)
-    return leaf(n)
-
-@mlflow.trace
-async def items(n):
-    for i in range(n):
-        yield i
-
-@mlflow.trace
-def fails():
-    raise ValueError("no")
-
-async def main():
-    await asyncio.gather(*(call(n) for n in range(3)))
-    assert [i async for i in items(2)] == [0, 1]
-
-assert inspect.iscoroutinefunction(call) and inspect.isgeneratorfunction(stream)
-for _ in range(200):
-    with mlflow.start_span("root") as span:
-        span.set_inputs({"deep": [{"a": 1.5, "b": None, "c": b"x"}], "big": 10**30})
-        assert list(stream(2)) == [0, 1]
-        asyncio.run(main())
-        try:
-            fails()
-        except ValueError:
-            pass
-    coroutine = call(1)
-    coroutine.send(None)
-    del coroutine
-    for _ in stream(3):
-        break
-    gc.collect()
-assert mlflow.get_current_active_span() is None
-(ring,) = rings.in_use.values()
-reader = _core.RingReader(ring.path)
-kinds = [kind for _, kind, _, _ in reader.drain(1 << 30)]
-assert kinds.count(1) == 200 * 15, kinds.count(1)
-os.unlink(ring.path)
-print("ran on", sys.version_info[:2])
-"""
-
-
 @pytest.mark.parametrize("version", EACH_VERSION)
 def test_the_wheel_runs_on_this_python(wheel, own_spool, tmp_path, version):
-    python = venv_of(version, tmp_path / "venv")
+    installed_runs(wheel, version, tmp_path)
+
+
+def installed_runs(wheel: Path, version: str, folder: Path) -> None:
+    """Installs a wheel for a Python, and runs a program with nothing else."""
+    python = venv_of(version, folder / "venv")
     pip_install(python, "platformdirs>=4")
     pip_install(python, "--no-deps", wheel)
+    runs([python], folder, "")
+
+
+def runs(python: list[str | Path], folder: Path, modules: str) -> None:
+    """Runs a program that records every kind of span.
+
+    Args:
+        python: The command.
+        folder: Where it runs.
+        modules: Its PYTHONPATH.
+    """
     result = subprocess.run(
-        [python, "-X", "dev", "-c", SMOKE],
+        [*python, "-X", "dev", TESTS / "programs/wheel_smoke.py"],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
-        env={
-            **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-            "MLFLOW_FASTTRACE_SENDER": "none",
-        },
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": modules, "MLFLOW_FASTTRACE_SENDER": "none"},
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("ran on")
+
+
+# ---- what `make wheels` has built ----
+
+
+def built(ending: str) -> Path:
+    """A file in dist/; the test is skipped where `make wheels` has not been called."""
+    found = list((ROOT / "dist").glob(f"*{ending}"))
+    if not found:
+        pytest.skip("make wheels has not been called")
+    assert len(found) == 1
+    return found[0]
+
+
+def core_of(wheel: Path) -> bytes:
+    return zipfile.ZipFile(wheel).read("mlflow_fasttrace/_core.abi3.so")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_manylinux_wheel_runs_on_this_python(own_spool, tmp_path, version):
+    installed_runs(built("manylinux_2_28_x86_64.whl"), version, tmp_path)
+
+
+@pytest.mark.long
+def test_the_wheel_of_another_processor_runs_there(own_spool, tmp_path):
+    wheel = built("manylinux_2_28_aarch64.whl")
+    root = ROOT / ".pythons/aarch64"
+    if not root.exists():
+        pytest.skip("there is no Python for that processor here (.ci/other_pythons.py)")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    (tmp_path / "site/platformdirs").symlink_to(Path(platformdirs.__file__).parent)
+    python = ["qemu-aarch64", "-L", root, root / "usr/bin/python3"]
+    runs(python, tmp_path, str(tmp_path / "site"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("ending", "begins"),
+    [
+        # ELF and its number for the processor, or Mach-O and its.
+        ("manylinux_2_28_x86_64.whl", b"\x7fELF\x02\x01\x01" + bytes(11) + b"\x3e"),
+        ("manylinux_2_28_aarch64.whl", b"\x7fELF\x02\x01\x01" + bytes(11) + b"\xb7"),
+        ("musllinux_1_2_x86_64.whl", b"\x7fELF\x02\x01\x01" + bytes(11) + b"\x3e"),
+        ("musllinux_1_2_aarch64.whl", b"\x7fELF\x02\x01\x01" + bytes(11) + b"\xb7"),
+        ("macosx_11_0_x86_64.whl", b"\xcf\xfa\xed\xfe\x07\0\0\x01"),
+        ("macosx_11_0_arm64.whl", b"\xcf\xfa\xed\xfe\x0c\0\0\x01"),
+    ],
+)
+def test_a_wheel_has_the_core_of_its_platform(ending, begins):
+    core = core_of(built(ending))
+    of_processor = core[:16] + bytes(2) + core[18:19] if core[:4] == b"\x7fELF" else core[:8]
+    assert of_processor == begins
+    assert b"PyInit__core" in core
+    assert b"libzstd" not in core
+    assert (b"GLIBC_2." in core) == ("manylinux" in ending)
+
+
+@pytest.mark.long
+def test_a_wheel_says_what_is_compiled_in():
+    archive = zipfile.ZipFile(built("manylinux_2_28_x86_64.whl"))
+    (bill,) = [name for name in archive.namelist() if name.endswith(".cdx.json")]
+    components = json.loads(archive.read(bill))["components"]
+    assert [component["name"] for component in components] == ["zstd", "msgpack-c"]
+    licenses = {name.rpartition("/")[2] for name in archive.namelist() if "/licenses/" in name}
+    assert licenses >= {"LICENSE", "zstd.txt", "msgpack-c.txt"}
+
+
+@pytest.mark.long
+def test_the_wheel_for_every_platform_runs_on_mlflow_itself(own_spool, tmp_path):
+    zipfile.ZipFile(built("-none-any.whl")).extractall(tmp_path / "site")
+    program = """
+import mlflow_fasttrace as mlflow
+mlflow.set_tracking_uri("sqlite:///mlflow.db")
+with mlflow.start_span("root", span_type=mlflow.SpanType.TOOL) as span:
+    pass
+mlflow.flush_trace_async_logging()
+print(mlflow.__file__, mlflow.get_trace(span.trace_id).data.spans[0].name)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("this installation has no C core") == 1
+    assert result.stdout.split() == [str(tmp_path / "site/mlflow_fasttrace/__init__.py"), "root"]
+
+
+@pytest.mark.long
+def test_the_source_distribution_is_whole_and_builds_by_itself(own_spool, tmp_path):
+    sdist = built(".tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    assert set(kept.stdout.split()) - names == set()
+    assert "ext/msgpack-c/msgpack/pack_template.h" in names
+    # Without --no-build-isolation: with what pyproject.toml says that building needs.
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path]
+    subprocess.run([*pip, sdist], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed_runs(wheel, OWN_VERSION, tmp_path)

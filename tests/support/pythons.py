@@ -28,10 +28,10 @@ OWN_VERSION = "{}.{}".format(*sys.version_info)
 
 
 def interpreter(version: str) -> str | None:
-    """A Python of that version: among pyenv's, in .pythons/ (.ci/newer_pythons.py), or on the PATH."""
+    """A Python of that version: among pyenv's, in .pythons/ (.ci/other_pythons.py), or on the PATH."""
     candidates = [
         *sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))[-1:],
-        *(ROOT / ".pythons").glob(f"usr/bin/python{version}"),
+        *(ROOT / ".pythons").glob(f"newer/usr/bin/python{version}"),
         shutil.which(f"python{version}"),
     ]
     for candidate in map(str, filter(None, candidates)):

@@ -7,6 +7,7 @@ function is traced or the first span starts, and stays: half a trace in each wou
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 
 from mlflow_fasttrace._internal.base.version import mixed_versions, mlflow_release, why_too_old
@@ -24,7 +25,12 @@ except ImportError as error:
     else:
         _no_core = f"the C core cannot be loaded ({error})"
 else:
-    _no_core = None
+    # A build of CPython without the GIL switches it on for the core, unless that was forbidden.
+    _no_core = (
+        None
+        if getattr(sys, "_is_gil_enabled", lambda: True)()
+        else "the C core needs the GIL, which PYTHON_GIL=0 or -X gil=0 switches off"
+    )
 
 _logger = logging.getLogger("mlflow_fasttrace")
 
