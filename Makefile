@@ -12,6 +12,8 @@ STAMPS := .stamps
 INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/integrations-crewai
 # The other releases of MLflow that are supported.
 OTHER_MLFLOWS := $(addprefix $(STAMPS)/mlflow-,$(shell cat tests/support/mlflow_releases.txt))
+# Servers that are older than these.
+OLDER_SERVERS := $(addprefix $(STAMPS)/mlflow-,$(shell cat tests/support/mlflow_servers.txt))
 # What runs with the oldest releases of the libraries that pyproject.toml allows.
 OLDEST      := click==8.0.0 platformdirs==3.0.0 rich==12.0.0 urllib3==1.26.0
 WITH_OLDEST := tests/cli $(addprefix tests/sender/test_,collector.py delivery.py faults_answers.py signing_in.py)
@@ -19,7 +21,7 @@ C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long moved-seams test-ui sanitize fuzz coverage bench lint format wheel wheels clean
+.PHONY: help demo test test-long moved-seams resolver test-ui sanitize fuzz coverage bench lint format wheel wheels clean
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -29,6 +31,7 @@ help:
 	@echo "make test       build and run the tests (minutes)"
 	@echo "make test-long  the longer proofs, which make test leaves out (an hour or two)"
 	@echo "make moved-seams  which names of MLflow's the newest release has moved"
+	@echo "make resolver   whether this package changes what frameworks have installed (ten minutes, and PyPI)"
 	@echo "make test-ui    MLflow's UI in a browser: it shows of traces what it shows of MLflow's (PICTURES)"
 	@echo "make sanitize   the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       a minute of each fuzzer of the core's readers (FUZZ_SECONDS)"
@@ -44,7 +47,7 @@ demo: $(STAMPS)/built
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 3 -m "not long" --durations 25
 
-test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(STAMPS)/newest-mlflow \
+test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(OLDER_SERVERS) $(STAMPS)/newest-mlflow \
 		$(STAMPS)/oldest $(STAMPS)/other-pythons wheels
 	$(BIN)/python -m pytest -n 3 -m long --timeout 3000 --durations 40
 	.venv-oldest/bin/python -m pytest -n 3 -p no:platformdirs -m "not long" $(WITH_OLDEST)
@@ -53,6 +56,10 @@ test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS
 # Which names of MLflow's that are used the newest release has moved: to be looked at each week.
 moved-seams: $(STAMPS)/built
 	$(BIN)/python .ci/moved_seams.py
+
+# Whether this package changes which versions of other packages are installed.
+resolver: $(STAMPS)/wheel-tools
+	.venv-wheels/bin/python .ci/resolver.py
 
 # PICTURES=docs/images takes those of the documentation anew.
 test-ui: $(STAMPS)/built $(STAMPS)/test-browser $(STAMPS)/jupyterlab
@@ -97,7 +104,7 @@ wheel: $(STAMPS)/built
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS))) .venv-newest-mlflow .venv-oldest .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
+	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS) $(OLDER_SERVERS))) .venv-newest-mlflow .venv-oldest .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
 
 # ---- what the above need ----
 
@@ -164,7 +171,7 @@ $(STAMPS)/other-pythons: .ci/other_pythons.py
 	@touch $@
 
 # One release of MLflow, alone, over what the others need.
-$(OTHER_MLFLOWS): .ci/overlay_venv.py $(STAMPS)/venv
+$(OTHER_MLFLOWS) $(OLDER_SERVERS): .ci/overlay_venv.py $(STAMPS)/venv
 	$(BIN)/python .ci/overlay_venv.py .venv-$(@F) --no-deps "mlflow==$(@F:mlflow-%=%)"
 	@touch $@
 
