@@ -3,12 +3,15 @@ and everything that MLflow hands out on the core."""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import json
 import logging
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import mlflow
@@ -93,6 +96,18 @@ def test_an_integration_that_fails_harms_no_other(recorded, monkeypatch, caplog)
     assert "Autologging of pytest failed" in caplog.text
     ask_in_a_trace()
     assert recorded() == TRACED
+
+
+def test_every_integration_of_mlflows_autolog_is_known():
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(mlflow.autolog)))
+    (theirs,) = [
+        ast.literal_eval(node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "GENAI_LIBRARY_TO_AUTOLOG_MODULE"
+    ]
+    assert len(theirs) > 10
+    assert theirs.items() <= autolog.INTEGRATIONS.items()
 
 
 def test_every_integration_exists():

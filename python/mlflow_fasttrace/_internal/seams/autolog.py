@@ -9,6 +9,7 @@ import types
 from typing import Any
 
 from mlflow_fasttrace._internal.base.imports import imported
+from mlflow_fasttrace._internal.base.version import OLDEST_MLFLOW, is_mlflow
 from mlflow_fasttrace._internal.seams import install
 
 __all__ = ["INTEGRATIONS", "autolog"]
@@ -37,7 +38,10 @@ INTEGRATIONS = {
     "semantic_kernel": "mlflow.semantic_kernel",
     "smolagents": "mlflow.smolagents",
     "strands": "mlflow.strands",
+    "typesafe_sdk": "mlflow.typesafe",
 }
+#: From which release on MLflow has an integration that the oldest supported one lacks.
+_SINCE = {"mlflow.typesafe": (3, 17)}
 
 
 def autolog(*args: Any, **kwargs: Any) -> None:
@@ -86,7 +90,7 @@ def _autolog(
         return
     excluded = {f"mlflow.{name}" for name in exclude_flavors or ()}
     for library, integration in INTEGRATIONS.items():
-        if integration in excluded:
+        if integration in excluded or not is_mlflow(*_SINCE.get(integration, OLDEST_MLFLOW)):
             continue
 
         def switch(library_module: types.ModuleType, integration: str = integration) -> None:
