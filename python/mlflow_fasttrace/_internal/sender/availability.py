@@ -102,6 +102,8 @@ class Availability:
         self.backoff.failed(reason.retry_after)
         if self.state is not ServerState.UNAVAILABLE:
             self._since = time.monotonic()
+            # Before programs hear of it by their rings, since they look there for the reason.
+            self._status.write()
         reported = ServerState.FORBIDS if reason.unauthenticated else ServerState.UNAVAILABLE
         self._set(ServerState.UNAVAILABLE, reported)
 

@@ -174,6 +174,10 @@ class Status:
             self._changed = False
             self._write(ended=None)
 
+    def write(self) -> None:
+        """Writes the file at once, with the state of the server that it had."""
+        self._write(ended=None)
+
     def end(self) -> None:
         """Writes the file for the last time."""
         self._write(ended=time.time())
