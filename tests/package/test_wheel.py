@@ -14,7 +14,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 from support.processes import ROOT, TESTS
-from support.pythons import EACH_VERSION, OWN_VERSION, VERSIONS, pip_install, venv_of
+from support.pythons import EACH_VERSION, OWN_VERSION, VERSIONS, interpreter, pip_install, venv_of
 
 
 def test_the_wheel_is_tagged_for_every_python(wheel):
@@ -31,6 +31,26 @@ def test_the_wheel_has_stubs_for_type_checkers(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for module in ("", "entities/", "genai/scorers/", "tracing/fluent/"):
         assert f"mlflow_fasttrace-stubs/{module}__init__.pyi" in names
+
+
+def test_the_core_compiles_for_a_python_without_the_gil():
+    """With the headers of an ordinary one: they are the same but for one macro."""
+    python = interpreter("3.13")
+    if python is None:
+        pytest.skip("Python 3.13 is not installed here")
+    ask = "import sysconfig; print(sysconfig.get_path('include'))"
+    headers = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    compiler = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-Iext"]
+    result = subprocess.run(
+        [
+            *(*compiler, "-DPy_GIL_DISABLED=1", f"-I{headers.stdout.strip()}"),
+            *sorted(ROOT.glob("ext/**/*.c")),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("version", EACH_VERSION)

@@ -718,6 +718,11 @@ def test_an_mlflow_that_is_imported_later_is_on_the_core(tmp_path):
             "this installation has no C core",
             marks=pytest.mark.long,
         ),
+        pytest.param(
+            {"WITHOUT_GIL": "1"},
+            "the C core needs the GIL, which PYTHON_GIL=0",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_every_name_works_where_mlflows_own_code_records(tmp_path, environment, line):
@@ -726,6 +731,8 @@ def test_every_name_works_where_mlflows_own_code_records(tmp_path, environment, 
         logging.basicConfig(level=logging.INFO)
         for name in os.environ.get("WITHOUT", "").split():
             sys.modules[name] = None
+        if os.environ.get("WITHOUT_GIL"):
+            sys._is_gil_enabled = lambda: False  # as builds of CPython have it
         import mlflow_fasttrace as mlflow
         installed = mlflow.install(), mlflow.is_installed()
         from mlflow_fasttrace.entities import SpanType
