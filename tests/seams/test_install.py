@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import json
+import shutil
 import textwrap
 from pathlib import Path
 from unittest import mock
@@ -739,7 +740,7 @@ def test_every_name_works_where_mlflows_own_code_records(tmp_path, environment, 
         from mlflow_fasttrace.fluent import start_span
         from mlflow_fasttrace.traces import get_trace
         from mlflow_fasttrace.otel import TracerProvider
-        tracer = TracerProvider().get_tracer("library")
+        tracer = TracerProvider(resource=None).get_tracer("library")
         with start_span("root", span_type=mlflow.SpanType.TOOL) as span:
             made_by = type(span).__module__
             with mlflow.context(tags={"by": "context"}), mlflow.start_span("of a scope"):
@@ -761,6 +762,22 @@ def test_every_name_works_where_mlflows_own_code_records(tmp_path, environment, 
     assert made_by == "mlflow.entities.span"
     assert read_back == ["root", "of a scope"]
     assert traces == 2
+
+
+def test_the_line_says_why_a_core_that_is_there_cannot_be_loaded(tmp_path):
+    package = Path(mlflow_fasttrace.__file__).parent
+    copy = tmp_path / "site/mlflow_fasttrace"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    (copy / "_core.abi3.so").write_text("no library")
+    program = """
+        import mlflow_fasttrace as mlflow
+        with mlflow.start_span("root") as span:
+            print(type(span).__module__)
+    """
+    result = run(program, tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert result.out.split() == ["mlflow.entities.span"]
+    assert "the C core cannot be loaded" in result.err
+    assert "_core.abi3.so" in result.err
 
 
 def run(program: str, folder: Path, **environment: str) -> Program:

@@ -16,14 +16,13 @@ from mlflow_fasttrace._internal.config import environment
 # Imported here, not when it is asked for: the import hook of seams/aliases.py asks, and must not import.
 try:
     import mlflow_fasttrace._core
+except ModuleNotFoundError:
+    _no_core: str | None = (
+        "this installation has no C core, which there is for Linux and macOS (a wheel for the platform, or built "
+        "from source)"
+    )
 except ImportError as error:
-    if error.name == "mlflow_fasttrace._core":
-        _no_core: str | None = (
-            "this installation has no C core, which there is for Linux and macOS (a wheel for the platform, or built "
-            "from source)"
-        )
-    else:
-        _no_core = f"the C core cannot be loaded ({error})"
+    _no_core = f"the C core cannot be loaded ({error})"
 else:
     # A build of CPython without the GIL switches it on for the core, unless that was forbidden.
     _no_core = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from opentelemetry import trace as trace_api
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace import Tracer as Tracer
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
@@ -17,8 +18,8 @@ class TracerProvider(SdkTracerProvider):
     """A provider whose spans MLflow records. Its tracers are those of MLflow's own provider, so that spans of the
     library and of MLflow are parts of one trace."""
 
-    def __init__(self) -> None:
-        super().__init__(shutdown_on_exit=False)
+    def __init__(self, resource: Resource | None = None):
+        super().__init__(resource=resource, shutdown_on_exit=False)
 
     def get_tracer(
         self,
@@ -33,7 +34,7 @@ class TracerProvider(SdkTracerProvider):
         return provider._get_tracer(instrumenting_module_name)
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Let a processor see MLflow's spans, from the next tracer on."""
+        """Let a processor see all of MLflow's spans that start from now on, whoever starts them."""
         from mlflow.tracing import provider
 
         provider._get_tracer(__name__)
