@@ -1,7 +1,5 @@
-"""Prints what pyproject.toml asks for: the runtime dependencies and one extra.
-
-python .ci/requirements.py EXTRA
-"""
+"""Prints what pyproject.toml asks for: the runtime dependencies and one extra, whose name is
+the argument."""
 
 import sys
 from pathlib import Path

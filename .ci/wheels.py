@@ -4,8 +4,8 @@
 
 Linux and macOS are compiled with Zig's C compiler, which is a package of PyPI, has the symbols of every release of
 glibc, musl and macOS's system library, and so needs neither containers nor other machines. glibc's is 2.28, as in
-the usual containers for wheels; what is called is there from 2.26 on. zstd is compiled in: its one-file form comes with the sources of the package
-zstandard. The pure wheel, for all other platforms, has no core; MLflow itself records there.
+the usual containers for wheels; what is called is there from 2.26 on. zstd is compiled in: its one-file form comes
+with the sources of the package zstandard. The pure wheel, for all other platforms, has no core; MLflow itself records there.
 """
 
 from __future__ import annotations
@@ -57,22 +57,13 @@ def main() -> None:
     shutil.rmtree(DIST, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        run(
-            sys.executable,
-            "-m",
-            "build",
-            "--sdist",
-            "--no-isolation",
-            "--outdir",
-            DIST,
-            ROOT,
-            quiet=True,
-        )
-        (sdist,) = DIST.glob("*.tar.gz")
+        sdist = [sys.executable, "-m", "build", "--sdist", "--no-isolation"]
+        run(*sdist, "--outdir", DIST, ROOT, quiet=True)
+        (sources,) = DIST.glob("*.tar.gz")
         zstd = zstd_source(work)
         for target in TARGETS:
-            build(sdist, work / target.tag, target.tag, environment_for(target, zstd))
-        build(sdist, work / "pure", None, {"FASTTRACE_PURE": "1"})
+            build(sources, work / target.tag, target.tag, environment_for(target, zstd))
+        build(sources, work / "pure", None, {"FASTTRACE_PURE": "1"})
     check()
 
 

@@ -174,7 +174,8 @@ static inline int compat_allocate(int fd, uint64_t offset, uint64_t size)
     if (fstat(fd, &status) != 0) {
         return errno;
     }
-    /* Blocks can be had behind the end only; a file in use here has no holes before it. */
+    /* Blocks can be reserved behind the end of a file only. What lies before it was reserved when
+     * the file got that long: by a call of this function. */
     uint64_t end = offset + size, has = (uint64_t)status.st_size;
     if (end <= has) {
         return 0;

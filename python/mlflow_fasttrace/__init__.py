@@ -139,9 +139,8 @@ def __getattr__(name: str) -> Any:
     if reason is not None:
         if name in _BEGIN:
             engine.settle()
-        if name in ("SpanType", "context"):
-            source = "mlflow.entities" if name == "SpanType" else "mlflow.tracing"
-            return mlflow_names.of_mlflow(__name__, source, name)
+        if name == "SpanType":
+            return imported("mlflow_fasttrace.entities").SpanType
         return _of_mlflow(name)
     if name in _BEGIN and _in_notebook():
         # MLflow's code shows the traces of each cell.

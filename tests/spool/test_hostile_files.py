@@ -360,7 +360,8 @@ def test_a_ring_that_somebody_truncates_costs_its_sender_once(server, experiment
 
 
 def test_nothing_of_the_package_truncates_a_ring():
-    """Only a segment that a program spills is cut off, by that program, and the sender's lock. compat.h makes files longer."""
+    """Only a segment that a program spills is cut off, by that program, and the sender's lock. compat.h
+    makes files longer."""
     sources = [*ROOT.glob("ext/**/*.c"), *ROOT.glob("ext/**/*.h"), *ROOT.glob("python/**/*.py")]
     assert len(sources) > 100
     # The commands cut texts.

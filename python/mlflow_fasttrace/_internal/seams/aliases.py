@@ -114,9 +114,9 @@ class _Loader(Loader):
         sys.modules[module.__name__] = imported(self._real)
         # Modules below it that are loaded are found at once. To import such a module anew would set it as
         # an attribute of the one above, where a function may have that name: mlflow.openai.autolog.
-        if self._real != "mlflow":
-            for name in [name for name in sys.modules if name.startswith(self._real + ".")]:
-                sys.modules.setdefault(_PREFIX + name.removeprefix("mlflow."), sys.modules[name])
+        for name in [name for name in sys.modules if name.startswith(self._real + ".")]:
+            below = name.removeprefix(self._real)
+            sys.modules.setdefault(module.__name__ + below, sys.modules[name])
 
 
 def enable(own: frozenset[str]) -> None:
