@@ -50,6 +50,34 @@ def spool(tmp_path_factory):
     clean_up(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment_after_a_module(spool):
+    """What a module's own fixtures do, too, is undone."""
+    yield from environment_as_before()
+
+
+@pytest.fixture(autouse=True)
+def environment_after_a_test():
+    yield from environment_as_before()
+
+
+def environment_as_before():
+    """Programs of the tests get this process's environment, so who leaves a variable behind sends the next
+    test's traces elsewhere; ``mlflow.set_tracking_uri()`` sets one."""
+    before = dict(os.environ)
+    yield
+    left = {
+        name: os.environ.get(name)
+        for name in before.keys() | os.environ.keys()
+        if os.environ.get(name) != before.get(name) and name != "PYTEST_CURRENT_TEST"
+    }
+    for name in left:
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]
+    assert left == {}, "variables that were left behind"
+
+
 @pytest.fixture(autouse=True)
 def mlflow_itself():
     """In the tests' own process MLflow is as it is until a test calls install(), or reaches for MLflow through the

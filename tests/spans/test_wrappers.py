@@ -45,14 +45,13 @@ def no_traces(tmp_path_factory):
     from support.records import spans_to_ring
 
     folder = tmp_path_factory.mktemp("rings")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.tracing.disable()
-    spans_to_ring(folder)
-    yield
-    destination.reset()
-    mlflow.tracing.enable()
-    mlflow.set_tracking_uri(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        mlflow.tracing.disable()
+        spans_to_ring(folder)
+        yield
+        destination.reset()
+        mlflow.tracing.enable()
 
 
 @pytest.fixture(params=[PURE, CORE])
