@@ -14,6 +14,9 @@ INTEGRATIONS := $(STAMPS)/integrations $(STAMPS)/integrations-more $(STAMPS)/int
 OTHER_MLFLOWS := $(addprefix $(STAMPS)/mlflow-,$(shell cat tests/support/mlflow_releases.txt))
 # Servers that are older than these.
 OLDER_SERVERS := $(addprefix $(STAMPS)/mlflow-,$(shell cat tests/support/mlflow_servers.txt))
+# Other Pythons that MLflow can be installed for.
+PYTHONS := 3.10 3.12 3.13 3.14
+OTHER_PYTHONS := $(addprefix $(STAMPS)/python-,$(PYTHONS))
 # What runs with the oldest releases of the libraries that pyproject.toml allows.
 OLDEST      := click==8.0.0 platformdirs==3.0.0 rich==12.0.0 urllib3==1.26.0
 WITH_OLDEST := tests/cli $(addprefix tests/sender/test_,collector.py delivery.py faults_answers.py signing_in.py)
@@ -21,7 +24,7 @@ C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long moved-seams resolver test-ui sanitize fuzz coverage bench lint format wheel wheels clean
+.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage bench lint format wheel wheels clean
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -30,6 +33,7 @@ help:
 	@echo "make demo       run the example pipeline and show its traces"
 	@echo "make test       build and run the tests (minutes)"
 	@echo "make test-long  the longer proofs, which make test leaves out (an hour or two)"
+	@echo "make matrix     equal to MLflow on the other Pythons, with the wheel (an hour)"
 	@echo "make moved-seams  which names of MLflow's the newest release has moved"
 	@echo "make resolver   whether this package changes what frameworks have installed (ten minutes, and PyPI)"
 	@echo "make test-ui    MLflow's UI in a browser: it shows of traces what it shows of MLflow's (PICTURES)"
@@ -52,6 +56,10 @@ test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS
 	$(BIN)/python -m pytest -n 3 -m long --timeout 3000 --durations 40
 	.venv-oldest/bin/python -m pytest -n 3 -p no:platformdirs -m "not long" $(WITH_OLDEST)
 	$(BIN)/python .ci/releases.py
+
+# With the oldest release of MLflow that is supported, this one and the newest.
+matrix: wheels $(OTHER_PYTHONS) $(STAMPS)/test-system
+	$(BIN)/python .ci/releases.py --python $(PYTHONS)
 
 # Which names of MLflow's that are used the newest release has moved: to be looked at each week.
 moved-seams: $(STAMPS)/built
@@ -104,7 +112,7 @@ wheel: $(STAMPS)/built
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS) $(OLDER_SERVERS))) .venv-newest-mlflow .venv-oldest .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
+	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS) $(OLDER_SERVERS))) .venv-newest-mlflow .venv-oldest .venv-python-* .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
 
 # ---- what the above need ----
 
@@ -173,6 +181,10 @@ $(STAMPS)/other-pythons: .ci/other_pythons.py
 # One release of MLflow, alone, over what the others need.
 $(OTHER_MLFLOWS) $(OLDER_SERVERS): .ci/overlay_venv.py $(STAMPS)/venv
 	$(BIN)/python .ci/overlay_venv.py .venv-$(@F) --no-deps "mlflow==$(@F:mlflow-%=%)"
+	@touch $@
+
+$(OTHER_PYTHONS): .ci/python_venvs.py $(STAMPS)/venv $(STAMPS)/other-pythons
+	$(BIN)/python .ci/python_venvs.py $(@F:python-%=%)
 	@touch $@
 
 # The newest MLflow there is, alone: its parts may not be there yet.

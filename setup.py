@@ -10,7 +10,9 @@ Environment:
 """
 
 import glob
+import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +21,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
@@ -196,13 +199,60 @@ class BuildWithStubs(build_py):
         )
 
 
-pure = bool(os.environ.get("FASTTRACE_PURE")) or sys.platform == "win32"
+def zstd_version(folder):
+    header = Path(folder, "zstd.h").read_text()
+    parts = [
+        re.search(rf"#define ZSTD_VERSION_{part} +(\d+)", header)[1]
+        for part in ("MAJOR", "MINOR", "RELEASE")
+    ]
+    return ".".join(parts)
+
+
+def bill_of_materials(version):
+    """CycloneDX, of what is compiled into the core (PEP 770)."""
+
+    def library(name, number, license, purl):
+        versions = {} if number is None else {"version": number}
+        licenses = [{"license": {"id": license}}]
+        return {"type": "library", "name": name, **versions, "licenses": licenses, "purl": purl}
+
+    components = []
+    if not PURE and (zstd := os.environ.get("FASTTRACE_ZSTD")):
+        number = zstd_version(zstd)
+        purl = f"pkg:github/facebook/zstd@v{number}"
+        components.append(library("zstd", number, "BSD-3-Clause", purl))
+    if not PURE:
+        purl = "pkg:github/msgpack/msgpack-c"
+        components.append(library("msgpack-c", None, "BSL-1.0", purl))
+    purl = f"pkg:pypi/mlflow-fasttrace@{version}"
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": library("mlflow-fasttrace", version, "Apache-2.0", purl)},
+        "components": components,
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+class WheelWithBill(bdist_wheel):
+    """Adds the list of what is compiled in."""
+
+    def write_wheelfile(self, wheelfile_base, *args, **options):
+        super().write_wheelfile(wheelfile_base, *args, **options)
+        bill = Path(wheelfile_base, "sboms/mlflow-fasttrace.cdx.json")
+        bill.parent.mkdir(exist_ok=True)
+        bill.write_text(bill_of_materials(self.distribution.get_version()))
+
+
+PURE = bool(os.environ.get("FASTTRACE_PURE")) or sys.platform == "win32"
 setup(
-    ext_modules=[] if pure else [extension()],
+    ext_modules=[] if PURE else [extension()],
     cmdclass={
+        "bdist_wheel": WheelWithBill,
         "build_ext": BuildWithLibraries,
         "build_py": BuildWithStubs,
         "sdist": SourcesWithHeaders,
     },
-    options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED and not pure else {},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED and not PURE else {},
 )

@@ -1,14 +1,16 @@
 """Runs the programs that are compared with MLflow under each release of it that is supported, and prints the table of
-docs/compatibility.md: what ran, passed and failed.
+docs/compatibility.md: of each release, on each Python, how many tests passed.
 
-    .venv/bin/python .ci/releases.py [RELEASE...]
+    .venv/bin/python .ci/releases.py [--python VERSION...] [RELEASE...]
 
-A release is one of tests/support/mlflow_releases.txt, in its virtual environment of that name (`make test-long` makes
-them); "newest" is the newest that there is. Without any, all of them. Fails where a test does.
+A release is one of tests/support/mlflow_releases.txt, "pinned", which is that of .venv, or "newest", the newest that there
+is; without any, all of them. `make test-long` runs them on the Python of .venv, from this tree, and `make matrix` on the
+others, with the wheel that `make wheels` built; each has its virtual environments. Fails where a test does.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -17,10 +19,11 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+OWN_VERSION = "{}.{}".format(*sys.version_info)
 
 #: What each release is compared with, by the same programs.
 EQUAL = ("tests/api/test_programs_equal_to_mlflow.py", "tests/api/test_trees_equal_to_mlflow.py")
-#: What the newest is tried with besides: it is the one whose seams may have moved.
+#: What the newest is tried with besides, on the Python of .venv: it is the one whose seams may have moved.
 SEAMS = (
     "tests/seams/test_install.py",
     "tests/seams/test_dropin.py",
@@ -29,49 +32,75 @@ SEAMS = (
 )
 
 
-def main(releases: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--python", nargs="+", default=[OWN_VERSION], metavar="VERSION")
+    parser.add_argument("releases", nargs="*", metavar="RELEASE")
+    chosen = parser.parse_args()
     listed = (ROOT / "tests/support/mlflow_releases.txt").read_text().split()
+    cells: dict[str, dict[str, str]] = {}
     failed = False
-    rows = ["| MLflow | tests | passed | skipped | failed |", "|---|---:|---:|---:|---:|"]
-    for release in releases or [*listed, "newest"]:
-        counts = run(release, *EQUAL, *(SEAMS if release == "newest" else ()))
-        total = sum(counts.values())
-        failed |= total == 0 or counts["failed"] > 0
-        rows.append(
-            f"| {version_in(release)} | {total} | {counts['passed']} | {counts['skipped']} | "
-            f"{counts['failed']} |"
-        )
-        print(rows[-1], flush=True)
-    print("\n".join(["", *rows]))
+    for version in chosen.python:
+        if version != OWN_VERSION:
+            install_wheel(venv_of(version, "pinned") / "bin/python")
+        for release in chosen.releases or [*listed, "pinned", "newest"]:
+            python = venv_of(version, release) / "bin/python"
+            if not python.exists():
+                continue
+            more = SEAMS if release == "newest" and version == OWN_VERSION else ()
+            counts = run(python, *EQUAL, *more)
+            failed |= counts["passed"] == 0 or counts["failed"] > 0
+            row = cells.setdefault(mlflow_of(python), {})
+            row[version] = f"{counts['passed']} passed" + "".join(
+                f", {counts[outcome]} {outcome}"
+                for outcome in ("skipped", "failed")
+                if counts[outcome]
+            )
+            print(f"Python {version}, MLflow {mlflow_of(python)}: {row[version]}", flush=True)
+    print("\n| MLflow |" + "".join(f" Python {version} |" for version in chosen.python))
+    print("|---|" + "---|" * len(chosen.python))
+    for release, row in sorted(cells.items(), key=lambda item: in_order(item[0])):
+        print(f"| {release} |" + "".join(f" {row.get(version, '')} |" for version in chosen.python))
     return int(failed)
 
 
-def python_of(release: str) -> Path:
-    name = "newest-mlflow" if release == "newest" else f"mlflow-{release}"
-    return ROOT / f".venv-{name}/bin/python"
+def venv_of(version: str, release: str) -> Path:
+    """The virtual environment of a release of MLflow for a Python."""
+    own = "" if version == OWN_VERSION else f"-python-{version}"
+    names = {"pinned": "", "newest": "-newest-mlflow"}
+    return ROOT / f".venv{own}{names.get(release, f'-mlflow-{release}')}"
 
 
-def version_in(release: str) -> str:
+def install_wheel(python: Path) -> None:
+    (wheel,) = ROOT.glob("dist/*manylinux*_x86_64.whl")
+    pip = [sys.executable, "-I", "-m", "pip", "--python", python, "install", "--quiet"]
+    subprocess.run([*pip, "--force-reinstall", "--no-deps", wheel], check=True)
+
+
+def mlflow_of(python: Path) -> str:
     ask = "from importlib.metadata import version; print(version('mlflow'))"
-    found = subprocess.run([python_of(release), "-c", ask], stdout=subprocess.PIPE, text=True)
-    return found.stdout.strip() or release
+    return subprocess.run([python, "-c", ask], stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def run(release: str, *files: str) -> Counter[str]:
-    """Runs test files under a release; how many tests came out how, none where it could not be run."""
+def in_order(release: str) -> list[str]:
+    return [part.zfill(4) for part in release.split(".")]
+
+
+def run(python: Path, *files: str) -> Counter[str]:
+    """Runs test files; how many tests came out how, none where they could not be run."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as report:
         subprocess.call(
-            [python_of(release), "-m", "pytest", "-n", "3", "-q", "-m", "not long", *files]
+            [python, "-m", "pytest", "-n", "3", "-q", "-m", "not long", *files]
             + ["-p", "no:cacheprovider", "--junitxml", report.name],
             cwd=ROOT,
         )
         try:
-            return Counter(map(outcome, ElementTree.parse(report.name).iter("testcase")))
+            return Counter(map(outcome_of, ElementTree.parse(report.name).iter("testcase")))
         except ElementTree.ParseError:
             return Counter()
 
 
-def outcome(case: ElementTree.Element) -> str:
+def outcome_of(case: ElementTree.Element) -> str:
     found = {child.tag for child in case}
     if found & {"failure", "error"}:
         return "failed"
@@ -79,4 +108,4 @@ def outcome(case: ElementTree.Element) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -4,14 +4,11 @@
 
 Linux and macOS are compiled with Zig's C compiler, which is a package of PyPI, has the symbols of every release of
 glibc, musl and macOS's system library, and so needs neither containers nor other machines. glibc's is 2.28, as in
-the usual containers for wheels; what is called is there from 2.26 on. zstd is compiled in: its one-file form comes
-with the sources of the package zstandard. The pure wheel, for all other platforms, has no core; MLflow itself records there.
+the usual containers for wheels; what is called is there from 2.26 on. zstd is compiled in. The pure wheel, for all other platforms, has no core; MLflow itself records there.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -21,12 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import zstd_source
+
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-
-ZSTANDARD = "0.25.0"
-ZSTANDARD_SHA256 = "7713e1179d162cf5c7906da876ec2ccb9c3a9dcbdffef0cc7f70c3667a205f0b"
-ZSTD = "1.5.7"
 
 
 class Target(NamedTuple):
@@ -60,23 +55,12 @@ def main() -> None:
         sdist = [sys.executable, "-m", "build", "--sdist", "--no-isolation"]
         run(*sdist, "--outdir", DIST, ROOT, quiet=True)
         (sources,) = DIST.glob("*.tar.gz")
-        zstd = zstd_source(work)
+        zstd = work / "zstd"
+        zstd_source.get(zstd)
         for target in TARGETS:
             build(sources, work / target.tag, target.tag, environment_for(target, zstd))
         build(sources, work / "pure", None, {"FASTTRACE_PURE": "1"})
     check()
-
-
-def zstd_source(work: Path) -> Path:
-    """The folder of zstd's one-file form."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
-    run(*pip, "--no-binary", ":all:", "--dest", work, f"zstandard=={ZSTANDARD}")
-    archive = work / f"zstandard-{ZSTANDARD}.tar.gz"
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if digest != ZSTANDARD_SHA256:
-        sys.exit(f"{archive.name} is not what it was: SHA-256 {digest}")
-    unpack(archive, work)
-    return work / f"zstandard-{ZSTANDARD}/zstd"
 
 
 def environment_for(target: Target, zstd: Path) -> dict[str, str]:
@@ -93,7 +77,7 @@ def environment_for(target: Target, zstd: Path) -> dict[str, str]:
 
 
 def build(sdist: Path, work: Path, tag: str | None, environment: dict[str, str]) -> None:
-    """Build one wheel from the source distribution, with a list of what is in it."""
+    """Build one wheel from the source distribution."""
     work.mkdir()
     unpack(sdist, work)
     (source,) = work.iterdir()
@@ -106,52 +90,14 @@ def build(sdist: Path, work: Path, tag: str | None, environment: dict[str, str])
             quiet=True,
         )
         (wheel,) = work.glob("*.whl")
-    run(sys.executable, "-m", "wheel", "unpack", "--dest", work / "open", wheel, quiet=True)
-    (tree,) = (work / "open").iterdir()
-    (info,) = tree.glob("*.dist-info")
-    (info / "sboms").mkdir()
-    version = info.name.removesuffix(".dist-info").rpartition("-")[2]
-    (info / "sboms/mlflow-fasttrace.cdx.json").write_text(
-        bill_of_materials(version, tag is not None)
-    )
-    run(sys.executable, "-m", "wheel", "pack", "--dest-dir", DIST, tree, quiet=True)
-
-
-def bill_of_materials(version: str, with_core: bool) -> str:
-    """CycloneDX, of what is compiled in (PEP 770)."""
-    compiled_in = [
-        ("zstd", ZSTD, "BSD-3-Clause", f"pkg:github/facebook/zstd@v{ZSTD}"),
-        ("msgpack-c", None, "BSL-1.0", "pkg:github/msgpack/msgpack-c"),
-    ]
-    components = [
-        {
-            "type": "library",
-            "name": name,
-            **({} if number is None else {"version": number}),
-            "licenses": [{"license": {"id": license}}],
-            "purl": purl,
-        }
-        for name, number, license, purl in (compiled_in if with_core else [])
-    ]
-    root = {
-        "type": "library",
-        "name": "mlflow-fasttrace",
-        "version": version,
-        "licenses": [{"license": {"id": "Apache-2.0"}}],
-        "purl": f"pkg:pypi/mlflow-fasttrace@{version}",
-    }
-    document = {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {"component": root},
-        "components": components,
-    }
-    return json.dumps(document, indent=2) + "\n"
+    shutil.move(wheel, DIST)
 
 
 def check() -> None:
-    """What tools say of the wheels."""
+    """What tools say of the wheels, and of cibuildwheel's configuration, which builds the same ones elsewhere."""
+    for platform in ("linux", "macos"):
+        cibuildwheel = [sys.executable, "-m", "cibuildwheel", "--platform", platform]
+        run(*cibuildwheel, "--print-build-identifiers", ROOT)
     wheels = sorted(DIST.glob("*.whl"))
     assert len(wheels) == len(TARGETS) + 1, wheels
     run(sys.executable, "-m", "twine", "check", "--strict", *sorted(DIST.iterdir()))

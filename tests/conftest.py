@@ -50,6 +50,10 @@ def spool(tmp_path_factory):
     clean_up(folder)
 
 
+#: Variables of pytest's, and of the telemetry of MLflow, which takes them away when it likes.
+NOT_OF_TESTS = {"PYTEST_CURRENT_TEST", "_MLFLOW_TELEMETRY_SESSION_ID"}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def environment_after_a_module(spool):
     """What a module's own fixtures do, too, is undone."""
@@ -68,8 +72,8 @@ def environment_as_before():
     yield
     left = {
         name: os.environ.get(name)
-        for name in before.keys() | os.environ.keys()
-        if os.environ.get(name) != before.get(name) and name != "PYTEST_CURRENT_TEST"
+        for name in (before.keys() | os.environ.keys()) - NOT_OF_TESTS
+        if os.environ.get(name) != before.get(name)
     }
     for name in left:
         os.environ.pop(name, None)

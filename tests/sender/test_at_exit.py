@@ -53,7 +53,7 @@ NEXT = "delivered by the next program that records for it, or by `mlflow-fasttra
 
 @pytest.mark.parametrize("progress", [NOT_DELIVERED, SPILLED], ids=["in the ring", "spilled"])
 @pytest.mark.parametrize(
-    ("spool", "state", "words"),
+    ("found", "state", "words"),
     [
         (SPOOL, ServerState.UNKNOWN, ["has not been sent anything yet", "is kept (/spool)", NEXT]),
         (SPOOL, ServerState.UNAVAILABLE, ["takes nothing now", "is kept (/spool)", NEXT]),
@@ -64,8 +64,8 @@ NEXT = "delivered by the next program that records for it, or by `mlflow-fasttra
         (None, ServerState.FORBIDS, ["refuses the credentials", "in memory is lost"]),
     ],
 )
-def test_one_line_says_what_becomes_of_it_and_why(progress, spool, state, words, said):
-    (line,) = said(Stopped(spool, state, **progress))
+def test_one_line_says_what_becomes_of_it_and_why(progress, found, state, words, said):
+    (line,) = said(Stopped(found, state, **progress))
     for word in ["http://there ", *words]:
         assert word in line
 
@@ -89,10 +89,10 @@ def test_a_folder_outlives_a_container_in_a_volume_alone():
         assert flush.containers.outlives(point) != passes, (point, kind)
 
 
-@pytest.mark.parametrize("spool", [SPOOL, None])
+@pytest.mark.parametrize("found", [SPOOL, None])
 @pytest.mark.parametrize("state", ServerState)
-def test_nothing_is_said_where_all_is_delivered(spool, state, said):
-    assert said(Stopped(spool, state, **DELIVERED)) == []
+def test_nothing_is_said_where_all_is_delivered(found, state, said):
+    assert said(Stopped(found, state, **DELIVERED)) == []
 
 
 def test_the_line_names_a_sender_that_is_starting(said, monkeypatch):

@@ -1,0 +1,48 @@
+"""Makes virtual environments of another Python, for .ci/releases.py: one with MLflow and what comparing with it needs, and
+over it one each with the oldest release of MLflow that is supported and with the newest that there is.
+
+    .venv/bin/python .ci/python_venvs.py VERSION
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.pythons import interpreter  # noqa: E402
+
+#: Of what .venv has, what the tests need that compare with MLflow.
+NEEDED = """
+    click httpx hypothesis mlflow openai opentelemetry-exporter-otlp-proto-http platformdirs psycopg2-binary
+    pymysql[rsa] pytest pytest-socket pytest-timeout pytest-xdist rich urllib3 uvicorn
+"""
+
+
+def main(version: str) -> None:
+    python = interpreter(version)
+    if python is None:
+        sys.exit(f"Python {version} is not installed here")
+    folder = ROOT / f".venv-python-{version}"
+    run(python, "-m", "venv", "--clear", "--without-pip", folder)
+    own = folder / "bin/python"
+    ask = [sys.executable, ".ci/requirements.py", "test"]
+    listed = subprocess.check_output(ask, cwd=ROOT, text=True).split()
+    needed = [item for item in listed if re.split("[<>=]", item)[0] in NEEDED.split()]
+    pip = [sys.executable, "-I", "-m", "pip", "--python", own, "install", "--quiet"]
+    run(*pip, "pip", *needed)
+    oldest = (ROOT / "tests/support/mlflow_releases.txt").read_text().split()[0]
+    overlay = [own, ROOT / ".ci/overlay_venv.py"]
+    run(*overlay, f"{folder}-mlflow-{oldest}", "--no-deps", f"mlflow=={oldest}")
+    run(*overlay, f"{folder}-newest-mlflow", "--no-deps", "mlflow>3.17.2")
+
+
+def run(*command: object) -> None:
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
