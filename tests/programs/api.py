@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import contextvars
+import functools
 import importlib
 import os
 import threading
@@ -393,6 +394,37 @@ def tags_in_flight(mlflow):
         with contextlib.suppress(Exception):
             mlflow.delete_trace_tag(root.trace_id, "never there")
             raise SystemExit("a missing tag was deleted")
+
+
+@PROGRAMS.add_with_mlflow("3.18")
+def an_issue_with_its_evidence(mlflow):
+    """Of a trace in flight: MLflow knows of one that has ended only once it has been delivered."""
+    from mlflow.tracing.client import TracingClient
+
+    client = TracingClient(mlflow.get_tracking_uri())
+    issue = client._create_issue(active_experiment(mlflow), "wrong", "The answer is wrong.")
+
+    def evidence(*span_ids, **others):
+        steps = [
+            {"span_id": span_id, "text": "here it goes wrong", "highlights": ["wrong"]}
+            for span_id in span_ids
+        ]
+        return {"summary": "It went wrong.", "steps": steps, **others}
+
+    with mlflow.start_span("asked") as root:
+        with mlflow.start_span("searched") as child:
+            pass
+        log = functools.partial(mlflow.log_issue, trace_id=root.trace_id, issue_id=issue.issue_id)
+        log(rationale="As it says.", span_id=root.span_id)
+        log(evidence=evidence(root.span_id, child.span_id, primary_span_id=child.span_id))
+        for refused in (
+            {"evidence": evidence("0123456789abcdef")},
+            {"evidence": evidence(child.span_id), "span_id": root.span_id},
+        ):
+            try:
+                log(**refused)
+            except Exception as error:
+                root.set_attribute(f"refused {', '.join(refused)}", str(error))
 
 
 @program

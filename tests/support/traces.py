@@ -64,6 +64,7 @@ _HEADING = "Traceback (most recent call last):\n"
 
 _CUT_ID = re.compile(r"tr-[0-9a-f]*\.\.\.$")
 _ATTACHMENT = re.compile("mlflow-attachment://[-0-9a-f]{36}")
+_ISSUE = re.compile("iss-[0-9a-f]{32}")
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
@@ -78,6 +79,7 @@ def plain(value: Any, ids: dict[str, str]) -> Any:
             value = value.replace(found, name)
         value = _ATTACHMENT.sub("mlflow-attachment://<id>", value)
         value = _CUT_ID.sub("tr-<cut>...", value)
+        value = _ISSUE.sub("iss-<id>", value)
         return _ADDRESS.sub("0x0", value)
     if isinstance(value, float) and value != value:
         return "NaN"
@@ -159,10 +161,17 @@ def described(trace: Any) -> dict[str, Any]:
         "response_preview": plain(info.response_preview, ids),
         "client_request_id": info.client_request_id,
         "assessments": sorted(
-            (assessed.name, str(assessed.value), plain(assessed.span_id, ids), assessed.rationale)
-            for assessed in info.assessments
+            (plain(of_assessment(assessed), ids) for assessed in info.assessments), key=repr
         ),
     }
+
+
+def of_assessment(assessed: Any) -> dict[str, Any]:
+    """All of an assessment but what is made anew each time."""
+    fields = assessed.to_dictionary()
+    for made_anew in ("assessment_id", "create_time", "last_update_time"):
+        fields.pop(made_anew, None)
+    return fields
 
 
 def in_any_order(description: Any) -> Any:
