@@ -17,8 +17,8 @@ from support.pythons import interpreter  # noqa: E402
 
 #: Of what .venv has, what the tests need that compare with MLflow.
 NEEDED = """
-    click httpx hypothesis mlflow openai opentelemetry-exporter-otlp-proto-http platformdirs psycopg2-binary
-    pymysql[rsa] pytest pytest-socket pytest-timeout pytest-xdist rich urllib3 uvicorn
+    click httpx hypothesis langchain-core mlflow openai opentelemetry-exporter-otlp-proto-http platformdirs
+    psycopg2-binary pymysql[rsa] pytest pytest-socket pytest-timeout pytest-xdist rich urllib3 uvicorn
 """
 
 

@@ -17,6 +17,7 @@ from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.base.imports import imported
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.parameters import given, of_installed_mlflow
+from mlflow_fasttrace._internal.base.version import is_mlflow
 from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.config.uris import why_no_store
 from mlflow_fasttrace._internal.recording import destination, experiments
@@ -38,15 +39,13 @@ if TYPE_CHECKING:
     from mlflow_fasttrace._internal.recording.experiments import FoundExperiment
 
 #: Tags that only MLflow itself sets (``IMMUTABLE_TAGS`` of its store).
-IMMUTABLE_TAGS = frozenset(
-    {
-        "mlflow.artifactLocation",
+IMMUTABLE_TAGS = frozenset({"mlflow.artifactLocation", "mlflow.user"})
+if is_mlflow(3, 13):
+    IMMUTABLE_TAGS |= {
         "mlflow.trace.archivalFailure",
         "mlflow.trace.archiveLocation",
         "mlflow.trace.spansLocation",
-        "mlflow.user",
     }
-)
 
 
 def _usable_log_level(level: SpanLogLevel | str | None) -> int | None:

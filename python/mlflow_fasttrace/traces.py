@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.base import log, patching
 from mlflow_fasttrace._internal.base.interruptions import let_pass
+from mlflow_fasttrace._internal.base.version import is_mlflow
 from mlflow_fasttrace._internal.config import engine
 from mlflow_fasttrace._internal.recording import changes, flush
 from mlflow_fasttrace._internal.spans import entities
@@ -283,7 +284,7 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
             "Received non-string value for trace tag. Please note that non-string tag values will "
             "automatically be stringified when the trace is logged."
         )
-    if key in IMMUTABLE_TAGS:
+    if key in IMMUTABLE_TAGS and is_mlflow(3, 13):  # before, it is one of a trace in flight
         log.logger.warning("Tag '%s' is immutable and cannot be set on a trace.", key)
         return
     trace.tags[key] = str(value)
@@ -312,7 +313,7 @@ def delete_trace_tag(trace_id: str, key: str) -> None:
     if trace is None:
         _mlflow("delete_trace_tag")(trace_id, key)
         return
-    if key in IMMUTABLE_TAGS and key != _ARCHIVAL_FAILURE:
+    if key in IMMUTABLE_TAGS and key != _ARCHIVAL_FAILURE and is_mlflow(3, 13):
         log.logger.warning("Tag '%s' is immutable and cannot be deleted on a trace.", key)
         return
     if key not in trace.tags:
