@@ -2,6 +2,7 @@
 
     .pythons/newer      3.14 and 3.15, of the unstable release
     .pythons/aarch64    the stable release's Python for that processor, which qemu-user runs
+    .pythons/free       its 3.13 without the GIL, compiled from its sources, since nobody packages it
 
 They come by apt with a configuration of their own, so that the system's packages stay as they are. The programs
 get the path of their own C library, so that they run beside the system's.
@@ -29,7 +30,10 @@ def main() -> None:
             "Tests on other Pythons are skipped: these are Debian's packages, got by apt-get, as root."
         )
         return
-    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "patchelf", "qemu-user")
+    run(
+        *("apt-get", "install", "-y", "-qq", "--no-install-recommends", "patchelf", "qemu-user"),
+        *("gcc", "libffi-dev", "libssl-dev", "make", "xz-utils", "zlib1g-dev"),
+    )
     shutil.rmtree(FOLDER, ignore_errors=True)
     newer = unpack(
         "newer",
@@ -56,6 +60,7 @@ def main() -> None:
         "-c",
         "import sys; print(sys.version)",
     )
+    without_gil()
 
 
 def unpack(name: str, release: str, architecture: str, packages: list[str]) -> Path:
@@ -69,26 +74,8 @@ def unpack(name: str, release: str, architecture: str, packages: list[str]) -> P
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        (work / "state/lists/partial").mkdir(parents=True)
-        (work / "cache/archives/partial").mkdir(parents=True)
-        (work / "status").touch()
-        (work / "sources").write_text(
-            f"deb [signed-by={KEYRING}] {debians_place()} {release} main\n"
-        )
-        configuration = work / "apt.conf"
-        configuration.write_text(
-            f'Dir::State "{work}/state";\n'
-            f'Dir::State::status "{work}/status";\n'
-            f'Dir::Cache "{work}/cache";\n'
-            f'Dir::Etc::sourcelist "{work}/sources";\n'
-            'Dir::Etc::sourceparts "-";\n'
-            f'APT::Architecture "{architecture}";\n'
-            f'APT::Architectures {{ "{architecture}"; }};\n'
-            'APT::Install-Recommends "false";\n'
-            'APT::Sandbox::User "root";\n'
-        )
-        for arguments in (["update"], ["-y", "--download-only", "install", *packages]):
-            run("env", f"APT_CONFIG={configuration}", "apt-get", "-qq", *arguments)
+        apt_get = apt_for(work, "deb", release, architecture)
+        run(*apt_get, "-y", "--download-only", "install", *packages)
         (FOLDER / name).mkdir(parents=True)
         for package in sorted(work.glob("cache/archives/*.deb")):
             run("dpkg-deb", "-x", package, FOLDER / name)
@@ -96,6 +83,56 @@ def unpack(name: str, release: str, architecture: str, packages: list[str]) -> P
         # As the package of the base system has it; programs name their loader by it.
         (FOLDER / name / "lib").symlink_to("usr/lib")
     return FOLDER / name
+
+
+def without_gil() -> None:
+    """Compile the stable release's Python without the GIL."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        apt_get = apt_for(work, "deb-src", "stable", "amd64")
+        run(*apt_get, "--download-only", "--tar-only", "source", "python3.13", cwd=work)
+        (sources,) = work.glob("*.orig.tar.*")
+        run("tar", "xf", sources, cwd=work)
+        (tree,) = work.glob("Python-*")
+        configure = ["./configure", "-q", "--disable-gil", "--disable-test-modules"]
+        run(*configure, "--without-ensurepip", f"--prefix={FOLDER}/free", cwd=tree)
+        run("make", "-s", f"-j{os.cpu_count()}", "install", cwd=tree)
+    run(FOLDER / "free/bin/python3.13", "-c", "import ctypes, ssl, sys, zlib; print(sys.version)")
+
+
+def apt_for(work: Path, kind: str, release: str, architecture: str) -> list[str | Path]:
+    """An apt-get of its own.
+
+    Args:
+        work: Where it keeps everything.
+        kind: What it knows: packages (deb) or sources (deb-src).
+        release: Of Debian.
+        architecture: What Debian calls it.
+
+    Returns:
+        The beginning of its command.
+    """
+    (work / "state/lists/partial").mkdir(parents=True)
+    (work / "cache/archives/partial").mkdir(parents=True)
+    (work / "status").touch()
+    (work / "sources").write_text(
+        f"{kind} [signed-by={KEYRING}] {debians_place()} {release} main\n"
+    )
+    configuration = work / "apt.conf"
+    configuration.write_text(
+        f'Dir::State "{work}/state";\n'
+        f'Dir::State::status "{work}/status";\n'
+        f'Dir::Cache "{work}/cache";\n'
+        f'Dir::Etc::sourcelist "{work}/sources";\n'
+        'Dir::Etc::sourceparts "-";\n'
+        f'APT::Architecture "{architecture}";\n'
+        f'APT::Architectures {{ "{architecture}"; }};\n'
+        'APT::Install-Recommends "false";\n'
+        'APT::Sandbox::User "root";\n'
+    )
+    apt_get: list[str | Path] = ["env", f"APT_CONFIG={configuration}", "apt-get", "-qq"]
+    run(*apt_get, "update")
+    return apt_get
 
 
 def debians_place() -> str:
@@ -108,8 +145,8 @@ def debians_place() -> str:
     return places[0]
 
 
-def run(*command: object) -> None:
-    subprocess.run([str(part) for part in command], check=True)
+def run(*command: object, cwd: Path | None = None) -> None:
+    subprocess.run([str(part) for part in command], check=True, cwd=cwd)
 
 
 if __name__ == "__main__":

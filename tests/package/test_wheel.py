@@ -66,8 +66,8 @@ def installed_runs(wheel: Path, version: str, folder: Path) -> None:
     runs([python], folder, "")
 
 
-def runs(python: list[str | Path], folder: Path, modules: str) -> None:
-    """Runs a program that records every kind of span.
+def runs(python: list[str | Path], folder: Path, modules: str) -> str:
+    """Runs a program that records every kind of span; what it wrote to its standard error.
 
     Args:
         python: The command.
@@ -83,6 +83,7 @@ def runs(python: list[str | Path], folder: Path, modules: str) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("ran on")
+    return result.stderr
 
 
 # ---- what `make wheels` has built ----
@@ -149,6 +150,20 @@ def test_a_wheel_says_what_is_compiled_in():
     assert [component["name"] for component in components] == ["zstd", "msgpack-c"]
     licenses = {name.rpartition("/")[2] for name in archive.namelist() if "/licenses/" in name}
     assert licenses >= {"LICENSE", "zstd.txt", "msgpack-c.txt"}
+
+
+@pytest.mark.long
+def test_a_python_without_the_gil_switches_it_on(own_spool, tmp_path):
+    python = ROOT / ".pythons/free/bin/python3.13"
+    if not python.exists():
+        pytest.skip("there is no Python without the GIL here (.ci/other_pythons.py)")
+    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    installed = str(tmp_path / "venv/bin/python")
+    pip_install(installed, "platformdirs>=4")
+    pip_install(installed, "--no-deps", built(".tar.gz"))
+    assert "has been enabled to load module 'mlflow_fasttrace._core'" in runs(
+        [installed], tmp_path, ""
+    )
 
 
 @pytest.mark.long
