@@ -59,7 +59,7 @@ test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS
 
 # With the oldest release of MLflow that is supported, this one and the newest.
 matrix: wheels $(OTHER_PYTHONS) $(STAMPS)/test-system
-	$(BIN)/python .ci/releases.py --python $(PYTHONS)
+	$(BIN)/python .ci/releases.py $(addprefix --python ,$(PYTHONS))
 
 # Which names of MLflow's that are used the newest release has moved: to be looked at each week.
 moved-seams: $(STAMPS)/built

@@ -1,7 +1,7 @@
 """Runs the programs that are compared with MLflow under each release of it that is supported, and prints the table of
 docs/compatibility.md: of each release, on each Python, how many tests passed.
 
-    .venv/bin/python .ci/releases.py [--python VERSION...] [RELEASE...]
+    .venv/bin/python .ci/releases.py [--python VERSION]... [RELEASE...]
 
 A release is one of tests/support/mlflow_releases.txt, "pinned", which is that of .venv, or "newest", the newest that there
 is; without any, all of them. `make test-long` runs them on the Python of .venv, from this tree, and `make matrix` on the
@@ -34,13 +34,14 @@ SEAMS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--python", nargs="+", default=[OWN_VERSION], metavar="VERSION")
+    parser.add_argument("--python", action="append", dest="pythons", metavar="VERSION")
     parser.add_argument("releases", nargs="*", metavar="RELEASE")
     chosen = parser.parse_args()
+    pythons = chosen.pythons or [OWN_VERSION]
     listed = (ROOT / "tests/support/mlflow_releases.txt").read_text().split()
     cells: dict[str, dict[str, str]] = {}
     failed = False
-    for version in chosen.python:
+    for version in pythons:
         if version != OWN_VERSION:
             install_wheel(venv_of(version, "pinned") / "bin/python")
         for release in chosen.releases or [*listed, "pinned", "newest"]:
@@ -57,10 +58,10 @@ def main() -> int:
                 if counts[outcome]
             )
             print(f"Python {version}, MLflow {mlflow_of(python)}: {row[version]}", flush=True)
-    print("\n| MLflow |" + "".join(f" Python {version} |" for version in chosen.python))
-    print("|---|" + "---|" * len(chosen.python))
+    print("\n| MLflow |" + "".join(f" Python {version} |" for version in pythons))
+    print("|---|" + "---|" * len(pythons))
     for release, row in sorted(cells.items(), key=lambda item: in_order(item[0])):
-        print(f"| {release} |" + "".join(f" {row.get(version, '')} |" for version in chosen.python))
+        print(f"| {release} |" + "".join(f" {row.get(version, '')} |" for version in pythons))
     return int(failed)
 
 

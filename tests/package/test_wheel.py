@@ -15,6 +15,7 @@ import platformdirs
 import pytest
 from support.processes import ROOT, TESTS
 from support.pythons import EACH_VERSION, OWN_VERSION, VERSIONS, interpreter, pip_install, venv_of
+from support.servers import OTHER_RELEASES
 
 
 def test_the_wheel_is_tagged_for_every_python(wheel):
@@ -106,6 +107,73 @@ def core_of(wheel: Path) -> bytes:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_manylinux_wheel_runs_on_this_python(own_spool, tmp_path, version):
     installed_runs(built("manylinux_2_28_x86_64.whl"), version, tmp_path)
+
+
+@pytest.mark.long
+def test_the_wheel_leaves_an_older_mlflow_as_it_is(own_spool, tmp_path):
+    """pip changes nothing of it, and what then arrives is what arrives without this package."""
+    python = venv_of(OWN_VERSION, tmp_path / "venv")
+    (oldest, *_) = OTHER_RELEASES
+    pip_install(python, f"mlflow=={oldest}")
+    before = [
+        in_venv(python, tmp_path, VERSIONS_OF_MLFLOW),
+        in_venv(python, tmp_path, TRACES, "mlflow"),
+    ]
+    pip_install(python, built("manylinux_2_28_x86_64.whl"))
+    assert [
+        in_venv(python, tmp_path, VERSIONS_OF_MLFLOW),
+        in_venv(python, tmp_path, TRACES, "mlflow_fasttrace"),
+    ] == before
+    assert f'"mlflow-tracing": "{oldest}"' in before[0]
+    assert '"ERROR"' in before[1]
+
+
+VERSIONS_OF_MLFLOW = """
+import json, mlflow
+from importlib.metadata import version
+print(json.dumps({name: version(name) for name in ("mlflow", "mlflow-tracing", "mlflow-skinny")}))
+"""
+
+TRACES = """
+import importlib, json, sys
+mlflow = importlib.import_module(sys.argv[1])
+mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}.db")
+
+@mlflow.trace(span_type="TOOL")
+def search(question, *, limit=3):
+    with mlflow.start_span("rank", attributes={"k": [1]}) as span:
+        span.set_outputs({"best": question})
+    if limit is None:
+        raise ValueError("no limit")
+    return [question] * limit
+
+search("why")
+try:
+    search("why", limit=None)
+except ValueError:
+    pass
+mlflow.flush_trace_async_logging()
+found = mlflow.search_traces(return_type="list")
+print(json.dumps(sorted(
+    [trace.info.state, trace.info.request_preview, trace.info.response_preview]
+    + [[span.name, span.status.status_code.name, span.inputs, span.outputs, span.span_type]
+       for span in sorted(trace.data.spans, key=lambda span: span.start_time_ns)]
+    for trace in found
+)))
+"""
+
+
+def in_venv(python: str, folder: Path, program: str, *arguments: str) -> str:
+    """What a program prints."""
+    result = subprocess.run(
+        [python, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.mark.long
