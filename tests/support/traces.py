@@ -171,7 +171,15 @@ def of_assessment(assessed: Any) -> dict[str, Any]:
     fields = assessed.to_dictionary()
     for made_anew in ("assessment_id", "create_time", "last_update_time"):
         fields.pop(made_anew, None)
+    if "metadata" in fields:
+        fields["metadata"] = {
+            key: f"<{key}>" if key in _RUNS_OF_ASSESSMENTS else value
+            for key, value in fields["metadata"].items()
+        }
     return fields
+
+
+_RUNS_OF_ASSESSMENTS = {"mlflow.assessment.sourceRunId", "mlflow.assessment.scorerTraceId"}
 
 
 def in_any_order(description: Any) -> Any:
