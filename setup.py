@@ -72,6 +72,8 @@ def pkg_config(*names):
 
 #: A CPython without the GIL has no Limited API.
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
+#: Whether there is no core.
+PURE = bool(os.environ.get("FASTTRACE_PURE")) or sys.platform == "win32"
 
 
 def extension():
@@ -217,11 +219,11 @@ def bill_of_materials(version):
         return {"type": "library", "name": name, **versions, "licenses": licenses, "purl": purl}
 
     components = []
-    if not PURE and (zstd := os.environ.get("FASTTRACE_ZSTD")):
-        number = zstd_version(zstd)
-        purl = f"pkg:github/facebook/zstd@v{number}"
-        components.append(library("zstd", number, "BSD-3-Clause", purl))
     if not PURE:
+        if zstd := os.environ.get("FASTTRACE_ZSTD"):
+            number = zstd_version(zstd)
+            purl = f"pkg:github/facebook/zstd@v{number}"
+            components.append(library("zstd", number, "BSD-3-Clause", purl))
         purl = "pkg:github/msgpack/msgpack-c"
         components.append(library("msgpack-c", None, "BSL-1.0", purl))
     purl = f"pkg:pypi/mlflow-fasttrace@{version}"
@@ -245,7 +247,6 @@ class WheelWithBill(bdist_wheel):
         bill.write_text(bill_of_materials(self.distribution.get_version()))
 
 
-PURE = bool(os.environ.get("FASTTRACE_PURE")) or sys.platform == "win32"
 setup(
     ext_modules=[] if PURE else [extension()],
     cmdclass={

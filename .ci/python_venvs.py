@@ -13,7 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from support.pythons import interpreter  # noqa: E402
+from support.pythons import interpreter, new_venv, pip_install  # noqa: E402
+from support.servers import OTHER_RELEASES  # noqa: E402
 
 #: Of what .venv has, what the tests need that compare with MLflow.
 NEEDED = """
@@ -27,21 +28,18 @@ def main(version: str) -> None:
     if python is None:
         sys.exit(f"Python {version} is not installed here")
     folder = ROOT / f".venv-python-{version}"
-    run(python, "-m", "venv", "--clear", "--without-pip", folder)
-    own = folder / "bin/python"
+    own = new_venv(python, folder)
     ask = [sys.executable, ".ci/requirements.py", "test"]
     listed = subprocess.check_output(ask, cwd=ROOT, text=True).split()
     needed = [item for item in listed if re.split("[<>=]", item)[0] in NEEDED.split()]
-    pip = [sys.executable, "-I", "-m", "pip", "--python", own, "install", "--quiet"]
-    run(*pip, "pip", *needed)
-    oldest = (ROOT / "tests/support/mlflow_releases.txt").read_text().split()[0]
-    overlay = [own, ROOT / ".ci/overlay_venv.py"]
-    run(*overlay, f"{folder}-mlflow-{oldest}", "--no-deps", f"mlflow=={oldest}")
-    run(*overlay, f"{folder}-newest-mlflow", "--no-deps", "mlflow>3.17.2")
-
-
-def run(*command: object) -> None:
-    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+    pip_install(own, "pip", *needed)
+    (pinned,) = [item for item in needed if item.startswith("mlflow==")]
+    for name, release in (
+        (f"mlflow-{OTHER_RELEASES[0]}", f"mlflow=={OTHER_RELEASES[0]}"),
+        ("newest-mlflow", pinned.replace("==", ">")),
+    ):
+        overlay = [own, ROOT / ".ci/overlay_venv.py", f"{folder}-{name}", "--no-deps", release]
+        subprocess.run(overlay, cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ docs/compatibility.md: of each release, on each Python, how many tests passed.
     .venv/bin/python .ci/releases.py [--python VERSION]... [RELEASE...]
 
 A release is one of tests/support/mlflow_releases.txt, "pinned", which is that of .venv, or "newest", the newest that there
-is; without any, all of them. `make test-long` runs them on the Python of .venv, from this tree, and `make matrix` on the
-others, with the wheel that `make wheels` built; each has its virtual environments. Fails where a test does.
+is. `make test-long` runs all of them on the Python of .venv, from this tree; `make matrix` the oldest, the pinned and the
+newest on the others, with the wheel that `make wheels` built. Each has its virtual environment, which those commands
+make. Fails where a test does.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
+from mlflow_fasttrace._internal.base.version import release_of
+
 ROOT = Path(__file__).parents[1]
-OWN_VERSION = "{}.{}".format(*sys.version_info)
+sys.path.insert(0, str(ROOT / "tests"))
+from support.pythons import OWN_VERSION, pip_install  # noqa: E402
+from support.servers import OTHER_RELEASES  # noqa: E402
 
 #: What each release is compared with, by the same programs.
 EQUAL = ("tests/api/test_programs_equal_to_mlflow.py", "tests/api/test_trees_equal_to_mlflow.py")
@@ -38,29 +43,28 @@ def main() -> int:
     parser.add_argument("releases", nargs="*", metavar="RELEASE")
     chosen = parser.parse_args()
     pythons = chosen.pythons or [OWN_VERSION]
-    listed = (ROOT / "tests/support/mlflow_releases.txt").read_text().split()
     cells: dict[str, dict[str, str]] = {}
     failed = False
     for version in pythons:
-        if version != OWN_VERSION:
+        own = version == OWN_VERSION
+        if not own:
             install_wheel(venv_of(version, "pinned") / "bin/python")
+        listed = OTHER_RELEASES if own else OTHER_RELEASES[:1]
         for release in chosen.releases or [*listed, "pinned", "newest"]:
             python = venv_of(version, release) / "bin/python"
-            if not python.exists():
-                continue
-            more = SEAMS if release == "newest" and version == OWN_VERSION else ()
-            counts = run(python, *EQUAL, *more)
+            mlflow = mlflow_of(python)
+            counts = run(python, *EQUAL, *(SEAMS if own and release == "newest" else ()))
             failed |= counts["passed"] == 0 or counts["failed"] > 0
-            row = cells.setdefault(mlflow_of(python), {})
+            row = cells.setdefault(mlflow, {})
             row[version] = f"{counts['passed']} passed" + "".join(
                 f", {counts[outcome]} {outcome}"
                 for outcome in ("skipped", "failed")
                 if counts[outcome]
             )
-            print(f"Python {version}, MLflow {mlflow_of(python)}: {row[version]}", flush=True)
+            print(f"Python {version}, MLflow {mlflow}: {row[version]}", flush=True)
     print("\n| MLflow |" + "".join(f" Python {version} |" for version in pythons))
     print("|---|" + "---|" * len(pythons))
-    for release, row in sorted(cells.items(), key=lambda item: in_order(item[0])):
+    for release, row in sorted(cells.items(), key=lambda item: release_of(item[0])):
         print(f"| {release} |" + "".join(f" {row.get(version, '')} |" for version in pythons))
     return int(failed)
 
@@ -74,17 +78,15 @@ def venv_of(version: str, release: str) -> Path:
 
 def install_wheel(python: Path) -> None:
     (wheel,) = ROOT.glob("dist/*manylinux*_x86_64.whl")
-    pip = [sys.executable, "-I", "-m", "pip", "--python", python, "install", "--quiet"]
-    subprocess.run([*pip, "--force-reinstall", "--no-deps", wheel], check=True)
+    pip_install(str(python), "--force-reinstall", "--no-deps", wheel)
 
 
 def mlflow_of(python: Path) -> str:
+    """The version of MLflow that is installed for a Python."""
+    if not python.exists():
+        sys.exit(f"{python} is missing: make test-long and make matrix make it")
     ask = "from importlib.metadata import version; print(version('mlflow'))"
-    return subprocess.run([python, "-c", ask], stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def in_order(release: str) -> list[str]:
-    return [part.zfill(4) for part in release.split(".")]
+    return subprocess.check_output([python, "-c", ask], text=True).strip()
 
 
 def run(python: Path, *files: str) -> Counter[str]:

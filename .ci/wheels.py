@@ -4,7 +4,8 @@
 
 Linux and macOS are compiled with Zig's C compiler, which is a package of PyPI, has the symbols of every release of
 glibc, musl and macOS's system library, and so needs neither containers nor other machines. glibc's is 2.28, as in
-the usual containers for wheels; what is called is there from 2.26 on. zstd is compiled in. The pure wheel, for all other platforms, has no core; MLflow itself records there.
+the usual containers for wheels; what is called is there from 2.26 on. zstd is compiled in. The pure wheel, for all
+other platforms, has no core; MLflow itself records there.
 """
 
 from __future__ import annotations

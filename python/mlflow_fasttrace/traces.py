@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _ARCHIVAL_FAILURE = "mlflow.trace.archivalFailure"
+#: Those of a trace in flight; before 3.13, MLflow lets a program change them.
+_IMMUTABLE_IN_FLIGHT = IMMUTABLE_TAGS if is_mlflow(3, 13) else frozenset()
 
 
 def _also_as_request_id(function: _Function) -> _Function:
@@ -284,7 +286,7 @@ def set_trace_tag(trace_id: str, key: str, value: str) -> None:
             "Received non-string value for trace tag. Please note that non-string tag values will "
             "automatically be stringified when the trace is logged."
         )
-    if key in IMMUTABLE_TAGS and is_mlflow(3, 13):  # before, it is one of a trace in flight
+    if key in _IMMUTABLE_IN_FLIGHT:
         log.logger.warning("Tag '%s' is immutable and cannot be set on a trace.", key)
         return
     trace.tags[key] = str(value)
@@ -313,7 +315,7 @@ def delete_trace_tag(trace_id: str, key: str) -> None:
     if trace is None:
         _mlflow("delete_trace_tag")(trace_id, key)
         return
-    if key in IMMUTABLE_TAGS and key != _ARCHIVAL_FAILURE and is_mlflow(3, 13):
+    if key in _IMMUTABLE_IN_FLIGHT - {_ARCHIVAL_FAILURE}:
         log.logger.warning("Tag '%s' is immutable and cannot be deleted on a trace.", key)
         return
     if key not in trace.tags:

@@ -14,7 +14,15 @@ from pathlib import Path
 import platformdirs
 import pytest
 from support.processes import ROOT, TESTS
-from support.pythons import EACH_VERSION, OWN_VERSION, VERSIONS, interpreter, pip_install, venv_of
+from support.pythons import (
+    EACH_VERSION,
+    OWN_VERSION,
+    VERSIONS,
+    interpreter,
+    new_venv,
+    pip_install,
+    venv_of,
+)
 from support.servers import OTHER_RELEASES
 
 
@@ -225,8 +233,7 @@ def test_a_python_without_the_gil_switches_it_on(own_spool, tmp_path):
     python = ROOT / ".pythons/free/bin/python3.13"
     if not python.exists():
         pytest.skip("there is no Python without the GIL here (.ci/other_pythons.py)")
-    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    installed = str(tmp_path / "venv/bin/python")
+    installed = new_venv(python, tmp_path / "venv")
     pip_install(installed, "platformdirs>=4")
     pip_install(installed, "--no-deps", built(".tar.gz"))
     assert "has been enabled to load module 'mlflow_fasttrace._core'" in runs(

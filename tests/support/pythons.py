@@ -47,7 +47,12 @@ def venv_of(version: str, folder: Path) -> str:
     python = interpreter(version)
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
-    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+    return new_venv(python, folder)
+
+
+def new_venv(python: str | Path, folder: Path) -> str:
+    """A fresh virtual environment's Python, without pip."""
+    subprocess.run([python, "-m", "venv", "--clear", "--without-pip", folder], check=True)
     return str(folder / "bin/python")
 
 

@@ -143,10 +143,8 @@ def described(trace: Any) -> dict[str, Any]:
     metadata = dict(info.trace_metadata)
     metadata.pop("mlflow.trace.sizeBytes", None)
     tags = plain(dict(info.tags), ids)
-    for made_anew in ("mlflow.sourceRun", "mlflow.modelId", "mlflow.eval.requestId"):
-        for values in (metadata, tags):
-            if made_anew in values:
-                values[made_anew] = f"<{made_anew}>"
+    for values in (metadata, tags):
+        name_made_anew(values, "mlflow.sourceRun", "mlflow.modelId", "mlflow.eval.requestId")
     if (cost := metadata.get("mlflow.trace.cost")) is not None:
         # The server adds in the order in which spans arrive, and the last digit depends on that.
         metadata["mlflow.trace.cost"] = {k: round(v, 12) for k, v in json.loads(cost).items()}
@@ -171,15 +169,15 @@ def of_assessment(assessed: Any) -> dict[str, Any]:
     fields = assessed.to_dictionary()
     for made_anew in ("assessment_id", "create_time", "last_update_time"):
         fields.pop(made_anew, None)
-    if "metadata" in fields:
-        fields["metadata"] = {
-            key: f"<{key}>" if key in _RUNS_OF_ASSESSMENTS else value
-            for key, value in fields["metadata"].items()
-        }
+    name_made_anew(fields.get("metadata", {}), "mlflow.assessment.sourceRunId")
     return fields
 
 
-_RUNS_OF_ASSESSMENTS = {"mlflow.assessment.sourceRunId", "mlflow.assessment.scorerTraceId"}
+def name_made_anew(values: dict[str, Any], *keys: str) -> None:
+    """Puts their names in the place of values that each run makes anew."""
+    for key in keys:
+        if key in values:
+            values[key] = f"<{key}>"
 
 
 def in_any_order(description: Any) -> Any:
