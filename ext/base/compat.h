@@ -40,6 +40,10 @@
 #include <malloc.h>
 #endif
 
+/* Attributes are asked for by attribute_named() and call_method(): getattr.h says why. */
+#undef PyObject_CallMethod
+#pragma GCC poison PyObject_GetAttrString PyObject_HasAttrString PyObject_CallMethod
+
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 

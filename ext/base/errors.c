@@ -1,5 +1,7 @@
 #include "base/errors.h"
 
+#include "base/getattr.h"
+
 void take_exception(PyObject **type, PyObject **value, PyObject **traceback)
 {
     PyErr_Fetch(type, value, traceback);
@@ -26,7 +28,7 @@ bool need_tuple(PyObject *value, const char *name)
 
 static long number_of(PyObject *object, const char *name)
 {
-    PyObject *value = PyObject_GetAttrString(object, name);
+    PyObject *value = attribute_named(object, name);
     long number = value ? PyLong_AsLong(value) : -1;
     Py_XDECREF(value);
     return number;
@@ -35,7 +37,7 @@ static long number_of(PyObject *object, const char *name)
 /* Whether a frame is of a function that may be called with two arguments. */
 static bool may_be_signal_handler(PyObject *frame)
 {
-    PyObject *code = PyObject_GetAttrString(frame, "f_code");
+    PyObject *code = attribute_named(frame, "f_code");
     long flags = code ? number_of(code, "co_flags") : 0;
     bool result = flags > 0 && (flags & CO_OPTIMIZED_FLAG) &&
                   ((flags & CO_VARARGS_FLAG) || number_of(code, "co_argcount") >= 2);
@@ -49,7 +51,7 @@ static bool may_be_signal_handler(PyObject *frame)
  * variables elsewhere and fills the dict anew when it is asked again. */
 static void forget_locals(PyObject *frame, PyObject *locals)
 {
-    PyObject *tracer = PyObject_GetAttrString(frame, "f_trace");
+    PyObject *tracer = attribute_named(frame, "f_trace");
     if (tracer == Py_None && PyDict_Check(locals)) { /* a debugger may have put something there */
         PyDict_Clear(locals);
     }
@@ -66,11 +68,11 @@ static bool is_signal_handler(PyObject *frame)
     if (!may_be_signal_handler(frame)) {
         goto done;
     }
-    interrupted = PyObject_GetAttrString(frame, "f_back");
+    interrupted = attribute_named(frame, "f_back");
     if (interrupted == NULL || interrupted == Py_None) {
         goto done;
     }
-    locals = PyObject_GetAttrString(frame, "f_locals");
+    locals = attribute_named(frame, "f_locals");
     if (locals == NULL) {
         goto done;
     }
@@ -95,8 +97,8 @@ static bool came_from_signal_handler(PyObject *exception)
     bool found = false;
     PyObject *traceback = PyException_GetTraceback(exception);
     while (traceback != NULL && traceback != Py_None && !found) {
-        PyObject *frame = PyObject_GetAttrString(traceback, "tb_frame");
-        PyObject *next = frame ? PyObject_GetAttrString(traceback, "tb_next") : NULL;
+        PyObject *frame = attribute_named(traceback, "tb_frame");
+        PyObject *next = frame ? attribute_named(traceback, "tb_next") : NULL;
         found = frame != NULL && is_signal_handler(frame);
         Py_XDECREF(frame);
         Py_DECREF(traceback);
@@ -140,7 +142,7 @@ static bool is_below(PyObject *frame, PyObject *other)
     PyErr_Fetch(&type, &value, &traceback);
     Py_INCREF(frame);
     do {
-        PyObject *back = PyObject_GetAttrString(frame, "f_back");
+        PyObject *back = attribute_named(frame, "f_back");
         Py_DECREF(frame);
         frame = back;
     } while (frame != NULL && frame != Py_None && frame != other);

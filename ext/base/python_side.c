@@ -1,6 +1,7 @@
 #include "base/python_side.h"
 
 #include "base/errors.h"
+#include "base/getattr.h"
 #include "base/imports.h"
 
 PyObject *ask_hook(PyObject *hook, PyObject *first, PyObject *second)
@@ -52,7 +53,7 @@ static PyObject *function_of(const char *module_name, const char *function)
                             function);
     }
     PyObject *module = import_module(module_name);
-    PyObject *callable = module ? PyObject_GetAttrString(module, function) : NULL;
+    PyObject *callable = module ? attribute_named(module, function) : NULL;
     Py_XDECREF(module);
     return callable;
 }

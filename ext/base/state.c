@@ -1,5 +1,6 @@
 #include "base/state.h"
 
+#include "base/getattr.h"
 #include "base/imports.h"
 
 /* ---- making and unmaking ---- */
@@ -7,7 +8,7 @@
 static PyObject *attribute_of(const char *module_name, const char *name)
 {
     PyObject *module = import_module(module_name);
-    PyObject *result = module ? PyObject_GetAttrString(module, name) : NULL;
+    PyObject *result = module ? attribute_named(module, name) : NULL;
     Py_XDECREF(module);
     return result;
 }
@@ -35,7 +36,7 @@ static int keep_context_var(PyObject *module, const char *attribute, const char 
     PyObject *variable = add_context_var(module, attribute, name);
     int result = variable != NULL ? 0 : -1;
     for (int i = 0; result == 0 && methods[i] != NULL; i++) {
-        *slots[i] = PyObject_GetAttrString(variable, methods[i]);
+        *slots[i] = attribute_named(variable, methods[i]);
         result = *slots[i] != NULL ? 0 : -1;
     }
     Py_XDECREF(variable);

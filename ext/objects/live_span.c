@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/errors.h"
+#include "base/getattr.h"
 #include "base/ids.h"
 #include "base/python_side.h"
 #include "trace/span.h"
@@ -227,11 +228,11 @@ static int apply_status(Span *span, PyObject *status)
         code = status;
     }
     else {
-        code = PyObject_GetAttrString(status, "status_code");
+        code = attribute_named(status, "status_code");
         if (code == NULL) {
             goto done;
         }
-        message = PyObject_GetAttrString(status, "description");
+        message = attribute_named(status, "description");
         if (message == NULL) {
             swallow_exception(span->state);
         }
@@ -292,9 +293,9 @@ static PyObject *add_event(Span *span, PyObject *event)
     PyObject *name = NULL, *time = NULL, *given = NULL, *attributes = NULL, *result = NULL;
     Buffer *out = NULL;
 
-    name = PyObject_GetAttrString(event, "name");
-    time = name ? PyObject_GetAttrString(event, "timestamp") : NULL;
-    given = time ? PyObject_GetAttrString(event, "attributes") : NULL;
+    name = attribute_named(event, "name");
+    time = name ? attribute_named(event, "timestamp") : NULL;
+    given = time ? attribute_named(event, "attributes") : NULL;
     if (given == NULL) {
         goto done;
     }
@@ -642,7 +643,7 @@ static PyObject *get_class(Span *span, void *unused)
     PyObject *modules = span->state->modules;
     PyObject *module = modules ? PyDict_GetItemString(modules, "mlflow.entities.span") : NULL;
     Py_XINCREF(module);
-    PyObject *live = module ? PyObject_GetAttrString(module, "LiveSpan") : NULL;
+    PyObject *live = module ? attribute_named(module, "LiveSpan") : NULL;
     Py_XDECREF(module);
     if (live == NULL) {
         swallow_exception(span->state);

@@ -18,6 +18,7 @@
 #include "objects/stream.h"
 
 #include "base/errors.h"
+#include "base/getattr.h"
 #include "base/python_side.h"
 #include "base/stack.h"
 #include "trace/span_end.h"
@@ -163,7 +164,7 @@ static void end_with_pending(Stream *stream)
  * that was left behind itself is passed over, so that no chain of them grows. */
 static Current *current_before(const CoreState *state, PyObject *token)
 {
-    PyObject *value = PyObject_GetAttrString(token, "old_value");
+    PyObject *value = attribute_named(token, "old_value");
     if (value == NULL) {
         PyErr_Clear();
         return NULL;
@@ -320,7 +321,7 @@ static PyObject *take_returned(void)
 {
     PyObject *type, *value, *traceback;
     take_exception(&type, &value, &traceback);
-    PyObject *result = PyObject_GetAttrString(value, "value");
+    PyObject *result = attribute_named(value, "value");
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
@@ -340,7 +341,7 @@ static PyObject *stream_throw(Stream *stream, PyObject *exception)
     else {
         token = enter_step(stream);
     }
-    PyObject *result = PyObject_CallMethod(stream->iterator, "throw", "O", exception);
+    PyObject *result = call_method(stream->iterator, "throw", exception);
     leave_step_with_pending(stream, token);
     if (result != NULL) {
         result = hand_out(stream, result);

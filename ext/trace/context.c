@@ -23,6 +23,7 @@
 #include "trace/context.h"
 
 #include "base/errors.h"
+#include "base/getattr.h"
 #include "base/imports.h"
 
 CurrentResult context_current(CoreState *state, Current **current)
@@ -128,7 +129,7 @@ static void forget_what_was_read(CoreState *state)
     }
     state->read_in_collection = false;
     PyObject *other = PyObject_CallNoArgs(state->copy_context);
-    PyObject *done = other ? PyObject_CallMethod(other, "run", "O", state->copy_context) : NULL;
+    PyObject *done = other ? call_method(other, "run", state->copy_context) : NULL;
     forget_result(state, done);
     Py_XDECREF(other);
 }
@@ -168,7 +169,7 @@ int context_watch_collections(PyObject *module)
     }
     PyObject *function = PyCFunction_NewEx(&note_collection_function, module, NULL);
     PyObject *gc = function ? import_module("gc") : NULL;
-    PyObject *callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
+    PyObject *callbacks = gc ? attribute_named(gc, "callbacks") : NULL;
     int result = callbacks ? PyList_Append(callbacks, function) : -1;
     Py_XDECREF(function);
     Py_XDECREF(gc);

@@ -2,6 +2,7 @@
 #include "trace/span_record.h"
 
 #include "base/errors.h"
+#include "base/getattr.h"
 #include "trace/trace_record.h"
 #include "value/encode.h"
 
@@ -104,7 +105,7 @@ void span_append_attachments(Span *span)
         char *bytes;
         Py_ssize_t size;
         Buffer *out = scratch_acquire(span->state);
-        PyObject *content = PyObject_GetAttrString(attachment, "content_bytes");
+        PyObject *content = attribute_named(attachment, "content_bytes");
         if (out != NULL && content != NULL &&
             PyBytes_AsStringAndSize(content, &bytes, &size) == 0 && PyUnicode_Check(key) &&
             (uint64_t)size < UINT32_MAX / 2) {

@@ -13,6 +13,7 @@
 #include "value/encode.h"
 
 #include "base/errors.h"
+#include "base/getattr.h"
 #include "base/python_side.h"
 #include "value/content.h"
 
@@ -140,7 +141,7 @@ static void encode_int(CoreState *state, Buffer *out, PyObject *value)
 
 static void encode_unprintable(CoreState *state, Buffer *out, PyObject *value)
 {
-    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__name__");
+    PyObject *name = attribute_named((PyObject *)Py_TYPE(value), "__name__");
     PyObject *text = name ? PyUnicode_FromFormat("<unprintable %S object>", name) : NULL;
     if (text != NULL) {
         encode_str(out, text);

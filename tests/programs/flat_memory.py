@@ -75,7 +75,16 @@ class Held(NamedTuple):
         return Held(*(after - of for after, of in zip(self, before, strict=True)))
 
 
+#: Empties the interpreter's table of type attributes, which keeps up to 4,096 names that something looked up; the
+#: standard library's `match` of a node, in each traceback, leaves a new string there.
+if sys.version_info >= (3, 13):
+    clear_type_cache = sys._clear_internal_caches
+else:
+    clear_type_cache = sys._clear_type_cache
+
+
 def held() -> Held:
+    clear_type_cache()
     gc.collect()
     info = _malloc_info()
     with open("/proc/self/maps") as maps:
