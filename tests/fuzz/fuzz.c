@@ -7,6 +7,7 @@
  * the same to all that read it.
  *
  * A broken promise prints what it is and aborts, so that libFuzzer keeps the input. */
+#define FASTTRACE_TEST_PROGRAM
 #include "record/frame.h"
 #include "record/record.h"
 #include "spool/ring_layout.h"

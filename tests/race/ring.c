@@ -11,6 +11,7 @@
  *
  * Every record holds its number and bytes that follow from it. Each that was taken must be read
  * once, whole, from the ring or from a segment; in either the numbers rise. */
+#define FASTTRACE_TEST_PROGRAM
 #include "base/clock.h"
 #include "record/frame.h"
 #include "spool/ring_writer.h"
