@@ -1,25 +1,19 @@
 #include "value/content.h"
 
-bool content_is_data_uri(const Buffer *out, size_t start)
+bool content_is_base64(const char *utf8, size_t size)
 {
     static const char mark[] = ";base64,";
-    if (out->failed) {
-        return false;
-    }
-    Reader r = reader_over(out->data + start, out->len - start);
-    Token text = reader_next(&r);
-    if (text.kind != TOKEN_STR || text.size < 5 || memcmp(text.bytes, "data:", 5) != 0) {
-        return false;
-    }
-    for (size_t i = 5; i + sizeof mark - 1 <= text.size; i++) {
-        if (text.bytes[i] == ';' && memcmp(text.bytes + i, mark, sizeof mark - 1) == 0) {
+    const char *at = utf8, *end = utf8 + size;
+    while ((at = memchr(at, mark[0], (size_t)(end - at))) != NULL) {
+        if ((size_t)(end - at) >= sizeof mark - 1 && memcmp(at, mark, sizeof mark - 1) == 0) {
             return true;
         }
+        at++;
     }
     return false;
 }
 
-bool content_may_be_in_item(PyObject *dict, PyObject *key, PyObject *value)
+bool content_may_be_in_known_item(PyObject *dict, const char *key, size_t key_size, PyObject *value)
 {
     static const struct {
         const char *key;
@@ -31,13 +25,8 @@ bool content_may_be_in_item(PyObject *dict, PyObject *key, PyObject *value)
         {"b64_json", true, NULL},     {"input_audio", false, NULL},
         {"inline_data", false, NULL},
     };
-    Py_ssize_t size = PyUnicode_GetLength(key);
-    if (LIKELY(size < 5 || size > 11)) {
-        return false;
-    }
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if ((size_t)size != strlen(known[i].key) ||
-            PyUnicode_CompareWithASCIIString(key, known[i].key) != 0) {
+        if (key_size != strlen(known[i].key) || memcmp(key, known[i].key, key_size) != 0) {
             continue;
         }
         if (known[i].text ? !PyUnicode_Check(value) : !PyDict_Check(value)) {

@@ -6,11 +6,31 @@
 
 #include "value/wire.h"
 
-/* Whether the text that was appended at `start` is a data URI with base64 content. */
-bool content_is_data_uri(const Buffer *out, size_t start);
+/* Whether a text that begins as a data URI does has base64 content. */
+bool content_is_base64(const char *utf8, size_t size);
 
-/* Whether an item of a dictionary is one that model providers put binary content into. `key` is a
- * str. May run the __eq__ of other keys of the dictionary. */
-RUNS_PYTHON bool content_may_be_in_item(PyObject *dict, PyObject *key, PyObject *value);
+/* Whether a text is a data URI with base64 content. */
+static inline bool content_is_data_uri(const char *utf8, size_t size)
+{
+    static const char scheme[] = "data:";
+    return UNLIKELY(size > sizeof scheme && memcmp(utf8, scheme, sizeof scheme - 1) == 0) &&
+           content_is_base64(utf8, size);
+}
+
+/* Whether an item of a dictionary, whose key has that UTF-8, is one that model providers put binary
+ * content into. May run the __eq__ of other keys of the dictionary. */
+RUNS_PYTHON bool content_may_be_in_known_item(PyObject *dict, const char *key, size_t key_size,
+                                              PyObject *value);
+
+/* A bit for each length of those keys. */
+#define CONTENT_KEY_SIZES (1u << 5 | 1u << 6 | 1u << 8 | 1u << 11)
+
+/* The same, quicker for most items. */
+RUNS_PYTHON static inline bool content_may_be_in_item(PyObject *dict, const char *key,
+                                                      size_t key_size, PyObject *value)
+{
+    bool has_known_size = key_size < 32 && CONTENT_KEY_SIZES >> key_size & 1;
+    return UNLIKELY(has_known_size) && content_may_be_in_known_item(dict, key, key_size, value);
+}
 
 #endif

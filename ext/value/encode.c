@@ -59,15 +59,32 @@ typedef struct {
     Level inline_levels[INLINE_LEVELS];
 } Encoder;
 
-void encode_str(Buffer *out, PyObject *text)
+/* A text's UTF-8, borrowed from the text; no bytes and NULL for one that has none. */
+typedef struct {
+    const char *bytes;
+    size_t size;
+} Utf8;
+
+static void encode_surrogates(Buffer *out, PyObject *text);
+
+/* encode_str(), and the text's UTF-8. */
+static inline __attribute__((always_inline)) Utf8 encode_utf8(Buffer *out, PyObject *text)
 {
     Py_ssize_t size;
     const char *utf8 = PyUnicode_AsUTF8AndSize(text, &size);
-    if (LIKELY(utf8 != NULL)) {
-        wire_pack_str(out, (size_t)size);
-        buffer_append(out, utf8, (size_t)size);
-        return;
+    if (UNLIKELY(utf8 == NULL)) {
+        encode_surrogates(out, text);
+        return (Utf8){0};
     }
+    encode_text(out, utf8, (size_t)size);
+    return (Utf8){.bytes = utf8, .size = (size_t)size};
+}
+
+void encode_str(Buffer *out, PyObject *text) { (void)encode_utf8(out, text); }
+
+/* A text that UTF-8 cannot hold; the exception that says so is pending. */
+static void encode_surrogates(Buffer *out, PyObject *text)
+{
     PyErr_Clear();
     PyObject *bytes = PyUnicode_AsEncodedString(text, "utf-8", "surrogatepass");
     if (bytes == NULL) {
@@ -75,9 +92,9 @@ void encode_str(Buffer *out, PyObject *text)
         out->failed = true;
         return;
     }
-    size = PyBytes_Size(bytes);
-    wire_pack_ext(out, (size_t)size, EXT_SURROGATES);
-    buffer_append(out, PyBytes_AsString(bytes), (size_t)size);
+    size_t size = (size_t)PyBytes_Size(bytes);
+    wire_pack_ext(out, size, EXT_SURROGATES);
+    buffer_append(out, PyBytes_AsString(bytes), size);
     Py_DECREF(bytes);
 }
 
@@ -172,14 +189,11 @@ static void settle_dicts(Encoder *e)
     }
 }
 
-static EncodeResult encode_key(Encoder *e, PyObject *key)
+/* Encodes a key that is no str. */
+static EncodeResult encode_other_key(Encoder *e, PyObject *key)
 {
     Buffer *out = e->out;
 
-    if (LIKELY(PyUnicode_Check(key))) {
-        encode_str(out, key);
-        return ENCODED;
-    }
     if (PyFloat_Check(key)) {
         double value = PyFloat_AsDouble(key);
         if (value != value) {
@@ -424,9 +438,9 @@ static EncodeResult open_dict_subclass(Encoder *e, PyObject *dict)
 /* A text that is a value, or stands for one. */
 static inline EncodeResult encode_text_value(Encoder *e, PyObject *text)
 {
-    size_t start = e->out->len;
-    encode_str(e->out, text);
-    return UNLIKELY(e->payload && content_is_data_uri(e->out, start)) ? HAS_CONTENT : ENCODED;
+    Utf8 utf8 = encode_utf8(e->out, text);
+    return UNLIKELY(e->payload && content_is_data_uri(utf8.bytes, utf8.size)) ? HAS_CONTENT
+                                                                              : ENCODED;
 }
 
 /* JSONEncoder.default: what the hook returns stands for the value. */
@@ -541,6 +555,9 @@ static EncodeResult encode_one(Encoder *e, PyObject *value)
         wire_pack_false(out);
         return ENCODED;
     }
+    if (PyDict_CheckExact(value) || PyList_CheckExact(value)) { /* PyFloat_Check() is a call */
+        return open_container(e, value);
+    }
     if (PyLong_Check(value)) {
         encode_int(e->state, out, value);
         return ENCODED;
@@ -550,6 +567,17 @@ static EncodeResult encode_one(Encoder *e, PyObject *value)
         return ENCODED;
     }
     return open_container(e, value);
+}
+
+/* Encodes the key of an item of a dictionary. */
+static inline EncodeResult encode_key(Encoder *e, PyObject *dict, PyObject *key, PyObject *value)
+{
+    if (UNLIKELY(!PyUnicode_Check(key))) {
+        return encode_other_key(e, key);
+    }
+    Utf8 utf8 = encode_utf8(e->out, key);
+    bool has_content = e->payload && content_may_be_in_item(dict, utf8.bytes, utf8.size, value);
+    return UNLIKELY(has_content) ? HAS_CONTENT : ENCODED;
 }
 
 /* Takes the next key (of a dict) and value of the innermost level, as new references. False when
@@ -624,11 +652,7 @@ static EncodeResult encode_items(Encoder *e)
             continue;
         }
         if (key != NULL) {
-            result = encode_key(e, key);
-            if (e->payload && PyUnicode_Check(key) &&
-                UNLIKELY(content_may_be_in_item(level->container, key, value))) {
-                result = HAS_CONTENT;
-            }
+            result = encode_key(e, level->container, key, value);
         }
         if (LIKELY(result == ENCODED)) {
             result = encode_one(e, value);

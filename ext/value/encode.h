@@ -33,9 +33,17 @@ RUNS_PYTHON PyObject *encode_to_bytes(CoreState *state, PyObject *value);
 /* Appends a str as such (ext EXT_SURROGATES where UTF-8 cannot hold it). */
 RUNS_PYTHON void encode_str(Buffer *out, PyObject *text);
 
-/* Appends a C string literal's bytes as str. */
-static inline void encode_text(Buffer *out, const char *text, size_t size)
+/* Appends the bytes of a text in UTF-8 as str. */
+static inline __attribute__((always_inline)) void encode_text(Buffer *out, const char *text,
+                                                              size_t size)
 {
+    if (LIKELY(size < WIRE_FIXSTR_END && buffer_reserve(out, 1 + size))) {
+        char *at = out->data + out->len;
+        *at = (char)(WIRE_FIXSTR | size);
+        copy_small(at + 1, text, size);
+        out->len += 1 + size;
+        return;
+    }
     wire_pack_str(out, size);
     buffer_append(out, text, size);
 }

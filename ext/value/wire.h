@@ -32,6 +32,10 @@ enum {
 #pragma GCC diagnostic pop
 #undef msgpack_pack_ext
 
+/* The first byte of a str of fewer bytes than WIRE_FIXSTR_END, to which their number is added. */
+#define WIRE_FIXSTR 0xa0
+#define WIRE_FIXSTR_END 32
+
 typedef enum {
     TOKEN_END,     /* nothing left */
     TOKEN_DAMAGED, /* truncated or not msgpack */
