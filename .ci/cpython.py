@@ -29,6 +29,8 @@ NEVER_RUNS = TAKES_REFERENCE.union(
     """),
     # These compare the type of an exception by its bases, or move the pending one, which stays alive.
     _names("PyErr_Occurred PyErr_ExceptionMatches PyErr_GivenExceptionMatches PyErr_Fetch"),
+    # These are asked of ints and floats: of another object they would call a method.
+    _names("PyLong_AsLongLongAndOverflow PyFloat_AsDouble"),
     # These make objects that the collector does not track.
     _names("""
         PyUnicode_FromString PyUnicode_FromStringAndSize PyUnicode_InternFromString PyUnicode_InternInPlace

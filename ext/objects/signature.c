@@ -3,6 +3,7 @@
 #include "base/errors.h"
 #include "trace/span_values.h"
 #include "value/encode.h"
+#include "value/plain.h"
 
 /* The values of so many parameters are bound on the C stack. */
 #define INLINE_PARAMETERS 16
@@ -179,22 +180,62 @@ static bool encode_inputs(const Signature *s, CoreState *state, Buffer *out, PyO
     return true;
 }
 
-void signature_set_inputs(const Signature *s, Span *span, PyObject *args, PyObject *kwargs)
+/* Writes the arguments where they stay; 0, perhaps with a pending exception, where one is not plain
+ * (plain.h), or all have no room. Runs no Python code, unless it gives 0. */
+static size_t write_plain_inputs(const Signature *s, char *place, size_t room, PyObject **values)
 {
-    PyObject *inline_values[INLINE_PARAMETERS], **values = inline_values;
-    Buffer *out = scratch_acquire(span->state);
+    char *at = place, *end = place + room;
+    size_t shown = 0;
+    if (s->var_positional >= 0 || s->var_keyword >= 0 || room < s->keys.len + WIRE_HEAD_MAX) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < s->parameter_count; i++) {
+        shown += !left_out(s, i, values);
+    }
+    put_map(&at, shown);
+    for (Py_ssize_t i = 0; i < s->parameter_count; i++) {
+        const Parameter *p = &s->parameters[i];
+        if (left_out(s, i, values)) {
+            continue;
+        }
+        if (UNLIKELY((size_t)(end - at) < p->key_size)) {
+            return 0;
+        }
+        memcpy(at, s->keys.data + p->key_start, p->key_size);
+        at += p->key_size;
+        size_t size = encode_plain(at, (size_t)(end - at), values[i], true);
+        if (UNLIKELY(size == 0)) {
+            return 0;
+        }
+        at += size;
+    }
+    return (size_t)(at - place);
+}
 
-    if (s->parameter_count > INLINE_PARAMETERS) {
-        values = malloc((size_t)s->parameter_count * sizeof *values);
+/* Sets the inputs to arguments that are plain; false for others. */
+RUNS_PYTHON static bool set_plain_inputs(const Signature *s, Span *span, PyObject **values)
+{
+    size_t room, size = 0;
+    char *place = span_value_place(span, KEY_INPUTS, &room);
+    if (LIKELY(place != NULL)) {
+        size = write_plain_inputs(s, place, room, values);
+        if (UNLIKELY(size == 0)) {
+            PyErr_Clear();
+            return false;
+        }
+        span_value_written(span, KEY_INPUTS, size);
     }
-    if (out == NULL || values == NULL) {
+    return size > 0;
+}
+
+/* Sets the inputs to arguments of any kind. */
+RUNS_PYTHON static void set_any_inputs(const Signature *s, Span *span, PyObject **values,
+                                       PyObject *args, PyObject *kwargs)
+{
+    Buffer *out = scratch_acquire(span->state);
+    if (out == NULL) {
         value_has_no_room(span->state);
-        goto done;
-    }
-    if (!s->known || !bind_arguments(s, args, kwargs, values)) {
-        wire_pack_nil(out);
-        span_set_from(span, KEY_INPUTS, out);
-        goto done;
+        return;
     }
     if (LIKELY(encode_inputs(s, span->state, out, values, args, kwargs))) {
         span_set_from(span, KEY_INPUTS, out);
@@ -202,12 +243,30 @@ void signature_set_inputs(const Signature *s, Span *span, PyObject *args, PyObje
     else {
         set_inputs_as_dict(s, span, values, args, kwargs);
     }
-    release_values(s, values);
-done:
-    if (out != NULL) {
-        scratch_release(span->state, out);
+    scratch_release(span->state, out);
+}
+
+void signature_set_inputs(const Signature *s, Span *span, PyObject *args, PyObject *kwargs)
+{
+    PyObject *inline_values[INLINE_PARAMETERS], **values = inline_values;
+
+    if (UNLIKELY(s->parameter_count > INLINE_PARAMETERS)) {
+        values = malloc((size_t)s->parameter_count * sizeof *values);
+        if (values == NULL) {
+            value_has_no_room(span->state);
+            return;
+        }
     }
-    if (values != inline_values) {
+    if (LIKELY(s->known && bind_arguments(s, args, kwargs, values))) {
+        if (UNLIKELY(!set_plain_inputs(s, span, values))) {
+            set_any_inputs(s, span, values, args, kwargs);
+        }
+        release_values(s, values);
+    }
+    else {
+        span_set_payload(span, KEY_INPUTS, Py_None);
+    }
+    if (UNLIKELY(values != inline_values)) {
         free(values);
     }
 }

@@ -45,6 +45,20 @@ static SpanScope *scope_make(PyTypeObject *type, PyObject *const *values)
     return scope;
 }
 
+/* Takes the values of the usual call apart, which PyArg_ParseTuple() takes its time for; false for
+ * any other call. */
+static bool take_usual_values(PyObject *args, PyObject **values)
+{
+    if (UNLIKELY(PyTuple_Size(args) != SCOPE_VALUES - 1 ||
+                 !PyUnicode_Check(PyTuple_GetItem(args, 0)))) {
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < SCOPE_VALUES - 1; i++) {
+        values[i] = PyTuple_GetItem(args, i);
+    }
+    return true;
+}
+
 static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *values[SCOPE_VALUES] = {NULL, NULL, NULL, NULL, NULL, NULL, Py_None};
@@ -52,7 +66,8 @@ static PyObject *scope_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "SpanScope takes no keyword arguments");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "UOOOOO|O!:SpanScope", &values[0], &values[1], &values[2],
+    if (UNLIKELY(!take_usual_values(args, values)) &&
+        !PyArg_ParseTuple(args, "UOOOOO|O!:SpanScope", &values[0], &values[1], &values[2],
                           &values[3], &values[4], &values[5], &PyTuple_Type, &values[6])) {
         return NULL;
     }

@@ -25,6 +25,7 @@
 #include "trace/span_events.h"
 #include "trace/span_values.h"
 #include "value/encode.h"
+#include "value/plain.h"
 
 typedef struct {
     PyObject_HEAD CoreState *state;
@@ -66,6 +67,32 @@ PyObject *stream_new(CoreState *state, Current *opened, PyObject *iterator, PyOb
     return (PyObject *)stream;
 }
 
+/* An item of fewer bytes has room in a buffer of outputs that is about to grow. */
+#define ITEM_ROOM ((size_t)256)
+
+/* Takes an item that is plain (plain.h), which is encoded where it stays; false for others. */
+static bool take_plain_item(Stream *stream, PyObject *item)
+{
+    Buffer *outputs = &stream->outputs;
+    bool payload = stream->reducer == Py_None;
+    if (UNLIKELY(outputs->failed)) {
+        return false;
+    }
+    if (UNLIKELY(!buffer_reserve(outputs, ITEM_ROOM))) {
+        outputs->failed = outputs->too_large = false; /* the item itself may have room */
+        return false;
+    }
+    size_t start = outputs->len;
+    size_t size = encode_plain(outputs->data + start, outputs->cap - start, item, payload);
+    if (UNLIKELY(size == 0)) {
+        PyErr_Clear();
+        return false;
+    }
+    outputs->len += size;
+    span_add_item(stream->span, stream->count++, outputs->data + start, size);
+    return true;
+}
+
 static void take_item(Stream *stream, PyObject *item)
 {
     CoreState *state = stream->state;
@@ -77,6 +104,9 @@ static void take_item(Stream *stream, PyObject *item)
         if (items == NULL || PyList_Append(items, item) < 0) {
             swallow_exception(state);
         }
+    }
+    if (LIKELY(take_plain_item(stream, item))) {
+        return;
     }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {

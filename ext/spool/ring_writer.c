@@ -44,6 +44,7 @@ struct Ring {
     char *data;
     uint64_t capacity;
     uint64_t head;
+    uint64_t at;         /* where `head` is in `data` */
     uint64_t known_tail; /* never ahead of the header's */
     int fd;              /* holds the flock; -1 where the ring is no file */
     unsigned generation;
@@ -123,15 +124,26 @@ bool ring_is_ours(const Ring *ring)
     return ring != NULL && ring->header != NULL && ring->generation == fork_generation;
 }
 
-static void ring_copy_in(Ring *ring, uint64_t position, const void *bytes, size_t size)
+/* Copies the bytes of a record to its place behind the record's head, around the ring's end. */
+static void ring_copy_in(Ring *ring, const void *bytes, size_t size)
 {
-    uint64_t at = position % ring->capacity;
-    size_t first = size;
-    if (first > ring->capacity - at) {
-        first = ring->capacity - at;
-    }
+    uint64_t at = ring->at + sizeof(RecordHead), behind = ring->capacity - at;
+    size_t first = size < behind ? size : behind;
     memcpy(ring->data + at, bytes, first);
     memcpy(ring->data, (const char *)bytes + first, size - first);
+}
+
+/* Adds the record that lies behind its head's place. A head, of 8 bytes as all is padded to, is
+ * never cut in two by the ring's end. */
+static inline void ring_add(Ring *ring, RecordHead head)
+{
+    memcpy(ring->data + ring->at, &head, sizeof head);
+    uint64_t size = RECORD_FRAME_SIZE((uint64_t)head.length);
+    ring->head += size;
+    ring->at += size;
+    if (UNLIKELY(ring->at >= ring->capacity)) {
+        ring->at -= ring->capacity;
+    }
 }
 
 static uint64_t ring_room(const Ring *ring)
@@ -182,12 +194,24 @@ bool ring_put(Ring *ring, const Buffer *record)
     else if (UNLIKELY(spill_is_open(&ring->spill))) {
         spill_end(&ring->spill, &header->spill_sequence);
     }
-    RecordHead head = {.length = (uint32_t)record->len,
-                       .checksum = checksum32(record->data, record->len)};
-    ring_copy_in(ring, ring->head, &head, sizeof head);
-    ring_copy_in(ring, ring->head + sizeof head, record->data, record->len);
-    ring->head += size;
+    ring_copy_in(ring, record->data, record->len);
+    ring_add(ring, record_head(record->data, record->len));
     return true;
+}
+
+char *ring_place(Ring *ring, size_t size)
+{
+    uint64_t frame = RECORD_FRAME_SIZE((uint64_t)size);
+    if (UNLIKELY(!ring_is_ours(ring) || frame > ring->capacity - ring->at ||
+                 spill_is_open(&ring->spill) || must_spill(ring, frame))) {
+        return NULL;
+    }
+    return ring->data + ring->at + sizeof(RecordHead);
+}
+
+void ring_add_written(Ring *ring, size_t size)
+{
+    ring_add(ring, record_head(ring->data + ring->at + sizeof(RecordHead), size));
 }
 
 void ring_publish(Ring *ring)

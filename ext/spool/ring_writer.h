@@ -12,6 +12,12 @@
  * put into the ring nor spilled (counted in the header). */
 bool ring_put(Ring *ring, const Buffer *record);
 
+/* Where a record of up to so many bytes can be written in place; NULL where it has to be handed to
+ * ring_put(). The place is the ring's, and good until the ring is given another record.
+ * ring_add_written() makes a record of what was written there, as ring_put() does. */
+char *ring_place(Ring *ring, size_t size);
+void ring_add_written(Ring *ring, size_t size);
+
 /* Shows the sender all that was put: records that belong together appear together, or, when the
  * program is killed before, not at all. */
 void ring_publish(Ring *ring);

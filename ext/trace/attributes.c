@@ -270,6 +270,15 @@ static inline __attribute__((always_inline)) bool set(Attributes *a, Attribute *
     return true;
 }
 
+void attributes_add_written(Attributes *a, Key key, size_t value_size)
+{
+    add_entry(a, (Attribute){.hash = key.hash,
+                             .start = (uint32_t)a->values.len,
+                             .key_size = key.size,
+                             .value_size = (uint32_t)value_size});
+    a->values.len += key.size + value_size;
+}
+
 bool attributes_try_set(Attributes *a, Attribute *inline_entries, Key key, const char *value,
                         size_t value_size)
 {
@@ -353,18 +362,29 @@ bool attributes_add_all(Attributes *a, Attribute *inline_entries, const Attribut
     return true;
 }
 
-void attributes_append(const Attributes *a, Buffer *out)
+char *attributes_write(const Attributes *a, char *at)
 {
     if (LIKELY(a->removed_bytes == 0)) {
-        buffer_append(out, a->values.data, a->values.len);
-        return;
+        if (LIKELY(a->values.len > 0)) { /* without attributes the data may be NULL */
+            memcpy(at, a->values.data, a->values.len);
+        }
+        return at + a->values.len;
     }
     for (uint32_t i = 0; i < a->used; i++) {
         const Attribute *entry = &a->entries[i];
+        size_t size = (size_t)entry->key_size + entry->value_size;
         if (entry->key_size != 0) {
-            buffer_append(out, a->values.data + entry->start,
-                          (size_t)entry->key_size + entry->value_size);
+            memcpy(at, a->values.data + entry->start, size);
+            at += size;
         }
+    }
+    return at;
+}
+
+void attributes_append(const Attributes *a, Buffer *out)
+{
+    if (buffer_reserve(out, a->values.len)) {
+        out->len = (size_t)(attributes_write(a, out->data + out->len) - out->data);
     }
 }
 

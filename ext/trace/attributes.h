@@ -87,6 +87,18 @@ bool attributes_try_set(Attributes *attributes, Attribute *inline_entries, Key k
 bool attributes_take(Attributes *attributes, Attribute *inline_entries, Key key, Buffer *from,
                      size_t start);
 
+/* Where an attribute that is about to be added may be written in place, its encoded key and its
+ * value behind that, in *room bytes; NULL where there is no room for one. The place is good until
+ * anything else is done to the attributes, and stays theirs: attributes_add_written() makes an
+ * attribute of what was written there, whose name may not be set. */
+static inline char *attributes_place(const Attributes *a, size_t *room)
+{
+    *room = a->values.cap - a->values.len;
+    return LIKELY(a->used < a->room && *room > 0) ? a->values.data + a->values.len : NULL;
+}
+
+void attributes_add_written(Attributes *attributes, Key key, size_t value_size);
+
 /* Moves the attributes together, over what was removed, as attributes_add_all() wants them. */
 void attributes_compact(Attributes *attributes);
 
@@ -99,6 +111,9 @@ bool attributes_remove(Attributes *attributes, Key key);
 
 /* Appends the attributes as the pairs of a map of `count` entries. */
 void attributes_append(const Attributes *attributes, Buffer *out);
+
+/* Writes them to a place that has room for all values; gives what lies behind. */
+char *attributes_write(const Attributes *attributes, char *at);
 
 static inline Reader attribute_value(const Attributes *a, const Attribute *entry)
 {

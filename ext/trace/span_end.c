@@ -5,7 +5,6 @@
 #include "base/python_side.h"
 #include "trace/span_record.h"
 #include "trace/span_values.h"
-#include "trace/trace_record.h"
 
 /* DEBUG unless the type is one that users look for; see MLflow's default_log_level. */
 static int default_log_level(const Span *span)
@@ -98,17 +97,9 @@ static void finish(Span *span, uint64_t end_ns)
             trace->trace_state = span->status == STATUS_ERROR ? STATE_ERROR : STATE_OK;
         }
     }
-    Buffer *out = scratch_acquire(state);
-    if (out != NULL) {
-        size_t left_out = span_encode_record(span, out);
-        if (LIKELY(left_out == 0)) {
-            trace_span_ended(state, trace, out, is_root);
-        }
-        else {
-            span_put_large(span, out, left_out, is_root);
-        }
-        scratch_release(state, out);
-    }
+    trace_span_ends(state, trace, is_root);
+    PutResult result = span_put_record(span);
+    trace_span_was_put(state, trace, result, is_root);
     if (UNLIKELY(trace->whole_spans != NULL)) {
         add_to_whole_trace(state, trace, span);
     }

@@ -6,8 +6,6 @@
 #include "trace/span_values.h"
 #include "value/encode.h"
 
-#include <stdio.h>
-
 static void event_head(Buffer *out, const char *name, size_t size, uint64_t time_ns)
 {
     wire_pack_array(out, 3);
@@ -53,24 +51,47 @@ bool span_append_event(Span *span, const Buffer *event, bool is_exception)
     return true;
 }
 
+/* Writes a number's decimal digits; gives what lies behind. */
+static char *write_decimal(char *at, uint32_t number)
+{
+    char digits[10];
+    size_t count = 0;
+    do {
+        digits[sizeof digits - ++count] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    memcpy(at, digits + sizeof digits - count, count);
+    return at + count;
+}
+
+/* An item's event is its value and no more than this. */
+#define ITEM_EVENT_MAX 96
+
 void span_add_item(Span *span, uint32_t index, const char *item, size_t size)
 {
-    char name[48];
-    int n = snprintf(name, sizeof name, "mlflow.chunk.item.%u", index);
-    Buffer *out = scratch_acquire(span->state);
-    if (out == NULL) {
+    static const char prefix[] = "mlflow.chunk.item.", key[] = "mlflow.chunk.value";
+    char name[sizeof prefix + 10];
+    Buffer *events = &span->events;
+    if (UNLIKELY(span->end_ns != 0)) {
+        return;
+    }
+    if (UNLIKELY(!buffer_reserve(events, ITEM_EVENT_MAX + size))) {
+        events->failed = events->too_large = false;
         value_has_no_room(span->state);
         return;
     }
-    event_head(out, name, (size_t)n, clock_ns());
-    wire_pack_map(out, 1);
-    encode_text(out, SIZED("mlflow.chunk.value"));
-    wire_pack_ext(out, size, EXT_JSON_TEXT);
-    buffer_append(out, item, size);
-    if (UNLIKELY(!span_append_event(span, out, false))) {
-        value_has_no_room(span->state);
-    }
-    scratch_release(span->state, out);
+    memcpy(name, prefix, sizeof prefix - 1);
+    size_t name_size = (size_t)(write_decimal(name + sizeof prefix - 1, index) - name);
+    char *at = events->data + events->len;
+    put_array(&at, 3);
+    at = put_text(at, name, name_size);
+    put_uint64(&at, clock_ns());
+    put_map(&at, 1);
+    at = put_text(at, key, sizeof key - 1);
+    put_ext(&at, size, EXT_JSON_TEXT);
+    memcpy(at, item, size);
+    events->len = (size_t)(at + size - events->data);
+    span->event_count++;
 }
 
 void span_set_status(Span *span, int status, PyObject *message)

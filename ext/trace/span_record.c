@@ -6,89 +6,191 @@
 #include "trace/trace_record.h"
 #include "value/encode.h"
 
-static void encode_span_id(Buffer *out, uint64_t id)
+/* ---- the record ---- */
+
+/* A text of the record: UTF-8, borrowed from the str, or what stands for it. */
+typedef struct {
+    const char *bytes;
+    size_t size;
+    PyObject *surrogates; /* owned bytes: the text has no UTF-8; NULL for most */
+} Text;
+
+/* What is not text, attribute, event or link takes no more bytes than this. */
+#define FIXED_MAX 128
+
+/* Reads a text (NULL: an empty one); false without memory. */
+RUNS_PYTHON static bool read_text(PyObject *str, Text *text)
 {
-    char bytes[SPAN_ID_SIZE];
-    compat_store_big_endian(bytes, id);
-    wire_pack_bin(out, sizeof bytes);
-    buffer_append(out, bytes, sizeof bytes);
+    Py_ssize_t size = 0;
+    *text = (Text){.bytes = ""};
+    if (str == NULL) {
+        return true;
+    }
+    text->bytes = PyUnicode_AsUTF8AndSize(str, &size);
+    if (UNLIKELY(text->bytes == NULL)) {
+        PyErr_Clear();
+        text->surrogates = encode_surrogates(str);
+        if (text->surrogates == NULL) {
+            return false;
+        }
+        text->bytes = PyBytes_AsString(text->surrogates);
+        size = PyBytes_Size(text->surrogates);
+    }
+    text->size = (size_t)size;
+    return true;
 }
 
-size_t span_encode_record(const Span *span, Buffer *out)
+static inline char *write_text(char *at, const Text *text)
+{
+    if (LIKELY(text->surrogates == NULL)) {
+        return put_text(at, text->bytes, text->size);
+    }
+    put_ext(&at, text->size, EXT_SURROGATES);
+    memcpy(at, text->bytes, text->size);
+    return at + text->size;
+}
+
+static inline char *write_bytes(char *at, const void *bytes, size_t size)
+{
+    if (size > 0) { /* an empty run may come as a NULL pointer */
+        memcpy(at, bytes, size);
+    }
+    return at + size;
+}
+
+static inline char *write_id(char *at, uint64_t id)
+{
+    put_bin(&at, SPAN_ID_SIZE);
+    compat_store_big_endian(at, id);
+    return at + SPAN_ID_SIZE;
+}
+
+/* More bytes than the record has without its attributes. */
+static size_t size_without_attributes(const Span *span, const Text *name, const Text *message)
+{
+    return FIXED_MAX + name->size + message->size + span->events.len + span->links.len;
+}
+
+/* What stands before the attributes. */
+static inline char *write_head(const Span *span, const Text *name, const Text *message, char *at)
+{
+    put_array(&at, span->kind == SPAN_KIND_INTERNAL ? SPAN_FIELDS - 1 : SPAN_FIELDS);
+    put_uint8(&at, RECORD_SPAN);
+    put_bin(&at, TRACE_ID_SIZE);
+    at = write_bytes(at, span->trace->id, TRACE_ID_SIZE);
+    at = write_id(at, span->id);
+    if (span->parent_id) {
+        at = write_id(at, span->parent_id);
+    }
+    else {
+        put_nil(&at);
+    }
+    at = write_text(at, name);
+    put_uint64(&at, span->start_ns);
+    put_uint64(&at, span->end_ns);
+    put_uint8(&at, span->status);
+    at = write_text(at, message);
+    put_map(&at, span->attributes.count);
+    return at;
+}
+
+/* What stands behind the attributes. */
+static inline char *write_tail(const Span *span, char *at)
+{
+    put_array(&at, span->event_count);
+    at = write_bytes(at, span->events.data, span->events.len);
+    put_array(&at, span->link_count);
+    at = write_bytes(at, span->links.data, span->links.len);
+    if (UNLIKELY(span->kind != SPAN_KIND_INTERNAL)) {
+        put_uint8(&at, span->kind);
+    }
+    return at;
+}
+
+/* ---- putting it into the rings ---- */
+
+/* Writes the record where it stays, in the ring; false where it cannot stand in one piece there. */
+static bool put_in_place(Span *span, const Text *name, const Text *message)
 {
     const Attributes *a = &span->attributes;
-    size_t left_out = 0;
-    PyObject *name = span->name, *message = span->status_message;
-
-    Py_INCREF(name);
-    Py_XINCREF(message);
-    wire_pack_array(out, span->kind == SPAN_KIND_INTERNAL ? SPAN_FIELDS - 1 : SPAN_FIELDS);
-    wire_pack_uint8(out, RECORD_SPAN);
-    wire_pack_bin(out, TRACE_ID_SIZE);
-    buffer_append(out, span->trace->id, TRACE_ID_SIZE);
-    encode_span_id(out, span->id);
-    if (span->parent_id) {
-        encode_span_id(out, span->parent_id);
+    size_t size = size_without_attributes(span, name, message) + a->values.len;
+    char *place = trace_record_place(span->trace, size);
+    if (UNLIKELY(place == NULL)) {
+        return false;
     }
-    else {
-        wire_pack_nil(out);
-    }
-    encode_str(out, name);
-    wire_pack_uint64(out, span->start_ns);
-    wire_pack_uint64(out, span->end_ns);
-    wire_pack_uint8(out, span->status);
-    if (message != NULL) {
-        encode_str(out, message);
-    }
-    else {
-        wire_pack_str(out, 0);
-    }
-    wire_pack_map(out, a->count);
-    if (LIKELY(a->values.len <= BUFFER_LARGE)) {
-        attributes_append(a, out);
-    }
-    else {
-        left_out = out->len;
-    }
-    wire_pack_array(out, span->event_count);
-    buffer_append(out, span->events.data, span->events.len);
-    wire_pack_array(out, span->link_count);
-    buffer_append(out, span->links.data, span->links.len);
-    if (UNLIKELY(span->kind != SPAN_KIND_INTERNAL)) {
-        wire_pack_uint8(out, span->kind);
-    }
-    Py_DECREF(name);
-    Py_XDECREF(message);
-    return left_out;
+    char *at = write_head(span, name, message, place);
+    at = attributes_write(a, at);
+    at = write_tail(span, at);
+    trace_record_written(span->trace, (size_t)(at - place));
+    return true;
 }
 
-/* Puts a record into the rings whose attributes were left out at `at`: it is made where these lie,
- * in the span's memory, which nobody sees, since no Python code runs before they are as they were.
- */
-static PutResult put_around_attributes(Span *span, const Buffer *record, size_t at)
+/* Copies the record into the rings. */
+static PutResult put_copy(Span *span, const Text *name, const Text *message, Buffer *out)
+{
+    const Attributes *a = &span->attributes;
+    if (!buffer_reserve(out, size_without_attributes(span, name, message) + a->values.len)) {
+        return PUT_FAILED_RECORD;
+    }
+    char *at = write_head(span, name, message, out->data);
+    at = attributes_write(a, at);
+    out->len = (size_t)(write_tail(span, at) - out->data);
+    return trace_put_span(span->trace, out);
+}
+
+/* Copies a record of large attributes into the rings: it is made where these lie, in the span's
+ * memory, which nobody sees, since no Python code runs before they are as they were. */
+static PutResult put_around_attributes(Span *span, const Text *name, const Text *message,
+                                       Buffer *around)
 {
     Buffer *values = &span->attributes.values;
     attributes_compact(&span->attributes);
-    size_t size = values->len;
-    if (record->failed || !buffer_reserve(values, record->len)) {
+    size_t size = values->len, room = size_without_attributes(span, name, message);
+    if (!buffer_reserve(around, room) || !buffer_reserve(values, room)) {
         values->failed = values->too_large = false;
         return PUT_FAILED_RECORD;
     }
-    memmove(values->data + at, values->data, size);
-    memcpy(values->data, record->data, at);
-    values->len += at;
-    buffer_append(values, record->data + at, record->len - at);
+    size_t before = (size_t)(write_head(span, name, message, around->data) - around->data);
+    memmove(values->data + before, values->data, size);
+    memcpy(values->data, around->data, before);
+    values->len = (size_t)(write_tail(span, values->data + before + size) - values->data);
     PutResult result = trace_put_span(span->trace, values);
-    memmove(values->data, values->data + at, size);
+    memmove(values->data, values->data + before, size);
     values->len = size;
     return result;
 }
 
-void span_put_large(Span *span, const Buffer *record, size_t at, bool is_root)
+static PutResult put_by_scratch(Span *span, const Text *name, const Text *message)
 {
-    trace_span_ends(span->state, span->trace, is_root);
-    PutResult result = put_around_attributes(span, record, at);
-    trace_span_was_put(span->state, span->trace, result, is_root);
+    Buffer *out = scratch_acquire(span->state);
+    if (out == NULL) {
+        return PUT_FAILED_RECORD;
+    }
+    PutResult result = span->attributes.values.len <= BUFFER_LARGE
+                           ? put_copy(span, name, message, out)
+                           : put_around_attributes(span, name, message, out);
+    scratch_release(span->state, out);
+    return result;
+}
+
+PutResult span_put_record(Span *span)
+{
+    PutResult result = PUT_FAILED_RECORD;
+    PyObject *name_str = span->name, *message_str = span->status_message;
+    Text name = {0}, message = {0};
+
+    Py_INCREF(name_str);
+    Py_XINCREF(message_str);
+    if (LIKELY(read_text(name_str, &name) && read_text(message_str, &message))) {
+        result = LIKELY(put_in_place(span, &name, &message))
+                     ? PUT_DONE
+                     : put_by_scratch(span, &name, &message);
+    }
+    Py_XDECREF(name.surrogates);
+    Py_XDECREF(message.surrogates);
+    Py_DECREF(name_str);
+    Py_XDECREF(message_str);
+    return result;
 }
 
 void span_append_attachments(Span *span)

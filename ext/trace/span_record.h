@@ -3,14 +3,11 @@
 #define FASTTRACE_SPAN_RECORD_H
 
 #include "trace/span.h"
+#include "trace/trace_record.h"
 
-/* Appends the record (record/record.h) of a span that has ended. Large attributes are left out:
- * where they belong is returned then, and otherwise 0. */
-RUNS_PYTHON size_t span_encode_record(const Span *span, Buffer *out);
-
-/* Does what trace_span_ended() does, with a record whose attributes were left out at `at`: they are
- * not copied for it. */
-RUNS_PYTHON void span_put_large(Span *span, const Buffer *record, size_t at, bool is_root);
+/* Puts the record (record/record.h) of a span that has ended into its trace's rings, between
+ * trace_span_ends() and trace_span_was_put(). */
+RUNS_PYTHON PutResult span_put_record(Span *span);
 
 /* Appends the records of the span's attachments to its trace's rings, ahead of the span's own. Runs
  * Python code. */

@@ -8,6 +8,34 @@
 #include "trace/span_values.h"
 #include "value/encode.h"
 
+static void set_optional_first_attributes(Span *span, const SpanOptions *options, bool is_root)
+{
+    if (options->start_ns) {
+        char value[WIRE_HEAD_MAX], *end = value;
+        put_uint64(&end, options->start_ns);
+        span_set_encoded(span, KEY_START_TIME, value, (size_t)(end - value));
+    }
+    if (options->root.experiment != NULL && is_root) {
+        span_set(span, KEY_EXPERIMENT, options->root.experiment);
+    }
+}
+
+/* Sets the attribute that holds the trace's id; false without memory. */
+static inline bool set_trace_id(Span *span)
+{
+    const char *id_text = span->trace->id_text;
+    size_t room;
+    char *place = span_value_place(span, KEY_TRACE_ID, &room);
+    if (LIKELY(place != NULL && room >= WIRE_HEAD_MAX + TRACE_ID_TEXT_SIZE)) {
+        char *end = put_text(place, id_text, TRACE_ID_TEXT_SIZE);
+        span_value_written(span, KEY_TRACE_ID, (size_t)(end - place));
+        return true;
+    }
+    char value[WIRE_HEAD_MAX + TRACE_ID_TEXT_SIZE];
+    size_t size = (size_t)(put_text(value, id_text, TRACE_ID_TEXT_SIZE) - value);
+    return span_set_encoded(span, KEY_TRACE_ID, value, size);
+}
+
 StartResult span_start(CoreState *state, PyObject *name, Span *parent, const SpanOptions *options,
                        Span **made)
 {
@@ -45,18 +73,10 @@ StartResult span_start(CoreState *state, PyObject *name, Span *parent, const Spa
     }
     trace->open_spans++;
 
-    char value_bytes[TRACE_ID_TEXT_SIZE + 2];
-    Buffer value = {.data = value_bytes, .cap = sizeof value_bytes};
-    if (UNLIKELY(options != NULL) && options->start_ns) {
-        wire_pack_uint64(&value, options->start_ns);
-        span_set_encoded(span, KEY_START_TIME, value.data, value.len);
-        value.len = 0;
+    if (UNLIKELY(options != NULL)) {
+        set_optional_first_attributes(span, options, parent == NULL);
     }
-    if (UNLIKELY(options != NULL) && options->root.experiment != NULL && parent == NULL) {
-        span_set(span, KEY_EXPERIMENT, options->root.experiment);
-    }
-    encode_text(&value, trace->id_text, TRACE_ID_TEXT_SIZE);
-    if (UNLIKELY(!span_set_encoded(span, KEY_TRACE_ID, value.data, value.len))) {
+    if (UNLIKELY(!set_trace_id(span))) {
         /* One span without this attribute, and MLflow cannot read the whole trace. */
         Py_DECREF((PyObject *)span);
         return START_NOT_RECORDED;

@@ -3,6 +3,7 @@
 #include "base/errors.h"
 #include "base/python_side.h"
 #include "value/encode.h"
+#include "value/plain.h"
 
 void value_has_no_room(CoreState *state)
 {
@@ -37,8 +38,46 @@ void span_set_from(Span *span, KnownKey key, Buffer *value)
     }
 }
 
+char *span_value_place(Span *span, KnownKey key, size_t *room)
+{
+    const Attributes *a = &span->attributes;
+    Key known = known_keys[key];
+    char *place = attributes_place(a, room);
+    if (UNLIKELY(place == NULL || *room <= known.size || span->end_ns != 0 ||
+                 attributes_find(a, known) != NULL)) {
+        return NULL;
+    }
+    memcpy(place, known.bytes, known.size);
+    *room -= known.size;
+    return place + known.size;
+}
+
+void span_value_written(Span *span, KnownKey key, size_t size)
+{
+    attributes_add_written(&span->attributes, known_keys[key], size);
+}
+
+/* Sets an attribute to a plain value (plain.h); false for others. */
+static bool set_plain(Span *span, KnownKey key, PyObject *value, bool payload)
+{
+    size_t room, size = 0;
+    char *place = span_value_place(span, key, &room);
+    if (LIKELY(place != NULL)) {
+        size = encode_plain(place, room, value, payload);
+        if (UNLIKELY(size == 0)) {
+            PyErr_Clear();
+            return false;
+        }
+        span_value_written(span, key, size);
+    }
+    return size > 0;
+}
+
 void span_set(Span *span, KnownKey key, PyObject *value)
 {
+    if (LIKELY(set_plain(span, key, value, false))) {
+        return;
+    }
     Buffer *out = scratch_acquire(span->state);
     if (out == NULL) {
         value_has_no_room(span->state);
@@ -74,6 +113,9 @@ bool span_encode_payload(Span *span, Buffer *out, PyObject *value, PyObject *rep
 void span_set_payload(Span *span, KnownKey key, PyObject *value)
 {
     CoreState *state = span->state;
+    if (LIKELY(set_plain(span, key, value, true))) {
+        return;
+    }
     Buffer *out = scratch_acquire(state);
     if (out == NULL) {
         value_has_no_room(state);
@@ -87,6 +129,28 @@ void span_set_payload(Span *span, KnownKey key, PyObject *value)
     scratch_release(state, out);
 }
 
+/* Sets an attribute of any name to a plain value; false for others, and where it is set already. */
+static bool set_plain_attribute(Span *span, PyObject *name, PyObject *value)
+{
+    Attributes *a = &span->attributes;
+    size_t room, size = 0;
+    char *place = attributes_place(a, &room);
+    size_t key_size = place != NULL ? encode_plain_str(place, room, name) : 0;
+    if (key_size > 0) {
+        Key key = key_of(place, key_size);
+        if (UNLIKELY(attributes_find(a, key) != NULL)) {
+            return false;
+        }
+        size = encode_plain(place + key_size, room - key_size, value, false);
+        if (LIKELY(size > 0)) {
+            attributes_add_written(a, key, size);
+            return true;
+        }
+    }
+    PyErr_Clear();
+    return false;
+}
+
 void span_set_attribute(Span *span, PyObject *key, PyObject *value)
 {
     CoreState *state = span->state;
@@ -96,6 +160,9 @@ void span_set_attribute(Span *span, PyObject *key, PyObject *value)
     }
     if (span->end_ns != 0) {
         warn(state, "An attribute was set on a span that has ended; it is not recorded.");
+        return;
+    }
+    if (LIKELY(set_plain_attribute(span, key, value))) {
         return;
     }
     Buffer *out = scratch_acquire(state);

@@ -198,9 +198,7 @@ static void write_trace_record(CoreState *state, Trace *trace, int phase)
     scratch_release(state, out);
 }
 
-/* What comes before the record of a span that has ended. */
-static inline __attribute__((always_inline)) void before_span(CoreState *state, Trace *trace,
-                                                              bool is_root)
+void trace_span_ends(CoreState *state, Trace *trace, bool is_root)
 {
     get_ring(state, trace);
     if (!trace->announced && !(is_root && trace->open_spans == 1)) {
@@ -209,10 +207,11 @@ static inline __attribute__((always_inline)) void before_span(CoreState *state, 
     }
 }
 
-/* What comes behind the record of a span that has ended. */
-static inline __attribute__((always_inline)) void behind_span(CoreState *state, Trace *trace,
-                                                              bool is_root)
+void trace_span_was_put(CoreState *state, Trace *trace, PutResult result, bool is_root)
 {
+    if (UNLIKELY(result != PUT_DONE)) {
+        report_put(state, result);
+    }
     trace->ended_spans++;
     trace->open_spans--;
     if (trace_is_complete(trace)) {
@@ -231,30 +230,17 @@ static inline __attribute__((always_inline)) void behind_span(CoreState *state, 
     }
 }
 
-void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record, bool is_root)
-{
-    before_span(state, trace, is_root);
-    trace_put(state, trace, span_record);
-    behind_span(state, trace, is_root);
-}
-
-void trace_span_ends(CoreState *state, Trace *trace, bool is_root)
-{
-    before_span(state, trace, is_root);
-}
-
 PutResult trace_put_span(Trace *trace, const Buffer *span_record)
 {
     return put_record(trace, span_record);
 }
 
-void trace_span_was_put(CoreState *state, Trace *trace, PutResult result, bool is_root)
+char *trace_record_place(Trace *trace, size_t size)
 {
-    if (result != PUT_DONE) {
-        report_put(state, result);
-    }
-    behind_span(state, trace, is_root);
+    return LIKELY(trace->second_ring == NULL) ? ring_place(trace->ring, size) : NULL;
 }
+
+void trace_record_written(Trace *trace, size_t size) { ring_add_written(trace->ring, size); }
 
 void trace_rewrite(CoreState *state, Trace *trace)
 {

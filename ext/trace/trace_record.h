@@ -8,11 +8,6 @@
  * about to begin. */
 RUNS_PYTHON bool trace_waits_for_ring(CoreState *state, Trace *trace);
 
-/* Appends the record of a span that has ended, with the trace's own records around it. Runs Python
- * code where the trace's record is written. */
-RUNS_PYTHON void trace_span_ended(CoreState *state, Trace *trace, const Buffer *span_record,
-                                  bool is_root);
-
 /* Whether a record is in the rings, and why not. */
 typedef enum {
     PUT_DONE,
@@ -21,11 +16,19 @@ typedef enum {
     PUT_WITHOUT_ROOM,
 } PutResult;
 
-/* The three steps of trace_span_ended(), for a record that may only exist while no Python code
- * runs: the middle one runs none. */
+/* What a span's end writes: the trace's own records around the span's, which is put in between, by
+ * trace_put_span() or in place. */
 RUNS_PYTHON void trace_span_ends(CoreState *state, Trace *trace, bool is_root);
-PutResult trace_put_span(Trace *trace, const Buffer *span_record);
 RUNS_PYTHON void trace_span_was_put(CoreState *state, Trace *trace, PutResult result, bool is_root);
+
+/* Puts the record of a span into the rings; runs no Python code. */
+PutResult trace_put_span(Trace *trace, const Buffer *span_record);
+
+/* Where a record of up to so many bytes can be written that goes to one ring, in one piece; NULL
+ * where there is no such place. Good until any Python code runs. trace_record_written() makes a
+ * record of what was written there. These run no Python code. */
+char *trace_record_place(Trace *trace, size_t size);
+void trace_record_written(Trace *trace, size_t size);
 
 /* Appends a record that belongs to the trace, and shows it to the sender. */
 RUNS_PYTHON void trace_append(CoreState *state, Trace *trace, const Buffer *record);

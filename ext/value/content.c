@@ -13,6 +13,19 @@ bool content_is_base64(const char *utf8, size_t size)
     return false;
 }
 
+/* The item of that name, borrowed; NULL where there is none. */
+static PyObject *item_named(PyObject *dict, const char *name)
+{
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(dict, &at, &key, &value)) {
+        if (PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, name) == 0) {
+            return value;
+        }
+    }
+    return NULL;
+}
+
 bool content_may_be_in_known_item(PyObject *dict, const char *key, size_t key_size, PyObject *value)
 {
     static const struct {
@@ -35,7 +48,7 @@ bool content_may_be_in_known_item(PyObject *dict, const char *key, size_t key_si
         if (known[i].kind == NULL) {
             return true;
         }
-        PyObject *kind = PyDict_GetItemString(known[i].text ? dict : value, "type");
+        PyObject *kind = item_named(known[i].text ? dict : value, "type");
         return kind != NULL && PyUnicode_Check(kind) &&
                PyUnicode_CompareWithASCIIString(kind, known[i].kind) == 0;
     }

@@ -65,30 +65,21 @@ typedef struct {
     size_t size;
 } Utf8;
 
-static void encode_surrogates(Buffer *out, PyObject *text);
-
-/* encode_str(), and the text's UTF-8. */
-static inline __attribute__((always_inline)) Utf8 encode_utf8(Buffer *out, PyObject *text)
+PyObject *encode_surrogates(PyObject *text)
 {
-    Py_ssize_t size;
-    const char *utf8 = PyUnicode_AsUTF8AndSize(text, &size);
-    if (UNLIKELY(utf8 == NULL)) {
-        encode_surrogates(out, text);
-        return (Utf8){0};
-    }
-    encode_text(out, utf8, (size_t)size);
-    return (Utf8){.bytes = utf8, .size = (size_t)size};
-}
-
-void encode_str(Buffer *out, PyObject *text) { (void)encode_utf8(out, text); }
-
-/* A text that UTF-8 cannot hold; the exception that says so is pending. */
-static void encode_surrogates(Buffer *out, PyObject *text)
-{
-    PyErr_Clear();
     PyObject *bytes = PyUnicode_AsEncodedString(text, "utf-8", "surrogatepass");
     if (bytes == NULL) {
         PyErr_Clear();
+    }
+    return bytes;
+}
+
+/* Appends a text that UTF-8 cannot hold; the exception that says so is pending. */
+static void append_surrogates(Buffer *out, PyObject *text)
+{
+    PyErr_Clear();
+    PyObject *bytes = encode_surrogates(text);
+    if (bytes == NULL) {
         out->failed = true;
         return;
     }
@@ -97,6 +88,21 @@ static void encode_surrogates(Buffer *out, PyObject *text)
     buffer_append(out, PyBytes_AsString(bytes), size);
     Py_DECREF(bytes);
 }
+
+/* encode_str(), and the text's UTF-8. */
+static inline __attribute__((always_inline)) Utf8 encode_utf8(Buffer *out, PyObject *text)
+{
+    Py_ssize_t size;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(text, &size);
+    if (UNLIKELY(utf8 == NULL)) {
+        append_surrogates(out, text);
+        return (Utf8){0};
+    }
+    encode_text(out, utf8, (size_t)size);
+    return (Utf8){.bytes = utf8, .size = (size_t)size};
+}
+
+void encode_str(Buffer *out, PyObject *text) { (void)encode_utf8(out, text); }
 
 /* The digits of any int; int's own, whatever a subclass says. Hexadecimal ones where there are more
  * than Python converts (sys.get_int_max_str_digits()). `decimal` may be NULL. NULL, without an

@@ -33,19 +33,17 @@ RUNS_PYTHON PyObject *encode_to_bytes(CoreState *state, PyObject *value);
 /* Appends a str as such (ext EXT_SURROGATES where UTF-8 cannot hold it). */
 RUNS_PYTHON void encode_str(Buffer *out, PyObject *text);
 
+/* The bytes that stand for a text that UTF-8 cannot hold (EXT_SURROGATES), as a new bytes object;
+ * NULL, without an exception, where there is no memory. */
+RUNS_PYTHON PyObject *encode_surrogates(PyObject *text);
+
 /* Appends the bytes of a text in UTF-8 as str. */
 static inline __attribute__((always_inline)) void encode_text(Buffer *out, const char *text,
                                                               size_t size)
 {
-    if (LIKELY(size < WIRE_FIXSTR_END && buffer_reserve(out, 1 + size))) {
-        char *at = out->data + out->len;
-        *at = (char)(WIRE_FIXSTR | size);
-        copy_small(at + 1, text, size);
-        out->len += 1 + size;
-        return;
+    if (LIKELY(buffer_reserve(out, WIRE_HEAD_MAX + size))) {
+        out->len = (size_t)(put_text(out->data + out->len, text, size) - out->data);
     }
-    wire_pack_str(out, size);
-    buffer_append(out, text, size);
 }
 
 /* The arguments of encode_text() for a string literal. */

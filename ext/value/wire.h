@@ -29,12 +29,41 @@ enum {
 #include <msgpack/pack_define.h>
 #include <msgpack/timestamp.h>
 #include <msgpack/pack_template.h>
-#pragma GCC diagnostic pop
 #undef msgpack_pack_ext
+
+/* A second time, for a place that has room: put_str(&at, size) and the like. */
+#define msgpack_pack_inline_func(name) static inline void put##name
+#define msgpack_pack_user char **
+#define msgpack_pack_append_buffer(at, bytes, size)                                                \
+    do {                                                                                           \
+        memcpy(*(at), bytes, size);                                                                \
+        *(at) += (size);                                                                           \
+    } while (0)
+#define msgpack_pack_ext put_ext
+#include <msgpack/pack_template.h>
+#undef msgpack_pack_ext
+#pragma GCC diagnostic pop
+
+/* The head of a text or container, or a number, is no longer than this. */
+#define WIRE_HEAD_MAX 9
 
 /* The first byte of a str of fewer bytes than WIRE_FIXSTR_END, to which their number is added. */
 #define WIRE_FIXSTR 0xa0
 #define WIRE_FIXSTR_END 32
+
+/* Writes the bytes of a text as str to a place that has room; gives what lies behind. */
+static inline __attribute__((always_inline)) char *put_text(char *at, const char *utf8, size_t size)
+{
+    if (LIKELY(size < WIRE_FIXSTR_END)) {
+        *at++ = (char)(WIRE_FIXSTR | size);
+        copy_small(at, utf8, size);
+    }
+    else {
+        put_str(&at, size);
+        memcpy(at, utf8, size);
+    }
+    return at + size;
+}
 
 typedef enum {
     TOKEN_END,     /* nothing left */

@@ -40,6 +40,13 @@ class Reversed(list):
         return super().__reversed__()
 
 
+def nested_list(depth: int) -> list:
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 scalars = (
     st.none()
     | st.booleans()
@@ -91,6 +98,28 @@ def test_the_text_is_mlflows(value):
     assert repr(_core.decode(encoded)) == repr(json.loads(text))
 
 
+#: Of values as most are, long texts and deep nesting among them.
+plain_values = st.recursive(
+    scalars | st.sampled_from(["x" * 5000, "data:image/png;base64,aGk=", nested_list(40)]),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(), inner, max_size=8),
+    max_leaves=30,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(plain_values | values, min_size=1, max_size=4))
+def test_a_span_encodes_values_where_they_stay_as_elsewhere(given_values):
+    for _ in range(2):  # the second span has the memory of the first
+        span = mlflow.start_span_no_context("span")
+        for number, value in enumerate(given_values):
+            span.set_attribute(f"key {number}", value)
+        texts = span._attribute_texts
+        span.end()
+        del span
+    for number, value in enumerate(given_values):
+        assert texts[f"key {number}"] == _core.json_text(_core.encode(value))
+
+
 def test_what_is_encoded_is_a_snapshot():
     value = {"list": [1]}
     encoded = _core.encode(value)
@@ -98,16 +127,9 @@ def test_what_is_encoded_is_a_snapshot():
     assert _core.decode(encoded) == {"list": [1]}
 
 
-def nested(depth: int):
-    value: list = []
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
 def test_values_are_kept_900_levels_deep():
-    assert _core.json_text(_core.encode(nested(850))) == json.dumps(nested(850))
-    text = _core.json_text(_core.encode(nested(10_000)))
+    assert _core.json_text(_core.encode(nested_list(850))) == json.dumps(nested_list(850))
+    text = _core.json_text(_core.encode(nested_list(10_000)))
     assert text.startswith("[" * 900 + '"<list nested more than 900 levels deep>"')
 
 
@@ -116,7 +138,7 @@ def test_depth_costs_no_stack():
     results = []
 
     def run():
-        encoded = _core.encode(nested(10_000))
+        encoded = _core.encode(nested_list(10_000))
         results.append((_core.json_text(encoded), _core.decode(encoded)))
 
     before = threading.stack_size(64 * 1024)
