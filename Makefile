@@ -24,7 +24,7 @@ C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage bench lint format wheel wheels clean
+.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage instructions bench lint format wheel wheels clean
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -40,6 +40,7 @@ help:
 	@echo "make sanitize   the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz       a minute of each fuzzer of the core's readers (FUZZ_SECONDS)"
 	@echo "make coverage   which lines of the core its tests run"
+	@echo "make instructions  whether a traced call takes more instructions than before"
 	@echo "make bench      compare with MLflow, one table"
 	@echo "make wheel      the cp310-abi3 wheel, audited"
 	@echo "make wheels     a wheel for every platform, and the source distribution, into dist/"
@@ -81,6 +82,10 @@ fuzz: $(STAMPS)/built $(STAMPS)/test-system
 
 coverage: $(STAMPS)/built $(STAMPS)/test-system
 	.ci/coverage
+
+# Fails where a traced call takes more than 3 % more instructions than before.
+instructions: $(STAMPS)/built $(STAMPS)/test-system
+	$(BIN)/python benchmarks/instructions.py --check
 
 bench: $(STAMPS)/built
 	$(BIN)/python benchmarks/compare.py

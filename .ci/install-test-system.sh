@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what only tests need from the distribution: PostgreSQL and MariaDB, which tests start
-# themselves on loopback, openssl, and clang with its sanitizers and fuzzer. Without them (and without root) these tests are skipped.
+# themselves on loopback, openssl, clang with its sanitizers and fuzzer, and valgrind, which counts
+# instructions. Without them (and without root) these tests are skipped.
 set -u
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -12,6 +13,7 @@ have openssl || missing="$missing openssl"
 have_fuzzer() { ls "$(clang -print-runtime-dir)"/*fuzzer* >/dev/null 2>&1; }
 # llvm has what turns addresses in reports into lines.
 have clang && have_fuzzer || missing="$missing clang llvm"
+have valgrind || missing="$missing valgrind"
 [ -n "$missing" ] || exit 0
 
 if ! have apt-get || [ "$(id -u)" != 0 ]; then

@@ -2,9 +2,10 @@
  *
  * A ring is a file that program and sender map, on tmpfs where there is one. The file belongs to
  * the kernel, not to either process: what was appended outlives `kill -9` of both. The program
- * appends with two memcpys and a release store: no system call, no lock, no wake-up. The GIL makes
- * the producer single; the sender that holds the spool folder's lock is the only consumer. A record
- * that was being copied when the program died is not visible, and costs nothing.
+ * writes records in place, or copies them there, and shows them with a release store: no system
+ * call, no lock, no wake-up. The GIL makes the producer single; the sender that holds the spool
+ * folder's lock is the only consumer. A record that was being copied when the program died is not
+ * visible, and costs nothing.
  *
  * When the ring is full the record goes to a spill segment of the program's own (spill_segments.c).
  * The first append that finds a quarter of the ring free again ends that segment. Where nothing can
