@@ -44,7 +44,8 @@ def instructions() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         "instructions", ROOT / "benchmarks/instructions.py"
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
