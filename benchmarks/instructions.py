@@ -26,6 +26,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.spools import clean_up  # noqa: E402
+
 KEPT = HERE / "instructions.json"
 
 PROGRAM = """
@@ -152,7 +156,7 @@ def costs(profile: Path) -> collections.Counter[str]:
 
 def run(program: str, calls: int, folder: Path, package: Path) -> collections.Counter[str]:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        profile = Path(scratch, "callgrind.out")
+        profile, spool = Path(scratch, "callgrind.out"), Path(scratch, "spool")
         result = subprocess.run(
             [
                 "valgrind",
@@ -171,11 +175,12 @@ def run(program: str, calls: int, folder: Path, package: Path) -> collections.Co
                 "PYTHONHASHSEED": "0",
                 "PYTHONPATH": str(package),
                 "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
-                "MLFLOW_FASTTRACE_SPOOL_DIR": os.path.join(scratch, "spool"),
+                "MLFLOW_FASTTRACE_SPOOL_DIR": str(spool),
                 "MLFLOW_FASTTRACE_SENDER": "none",
                 "MLFLOW_FASTTRACE_RING_BYTES": str(256 << 20),
             },
         )
+        clean_up(spool)
         if result.returncode != 0:
             sys.exit(result.stderr)
         return costs(profile)
