@@ -75,7 +75,7 @@ static bool take_plain_item(Stream *stream, PyObject *item)
 {
     Buffer *outputs = &stream->outputs;
     bool payload = stream->reducer == Py_None;
-    if (UNLIKELY(outputs->failed)) {
+    if (UNLIKELY(outputs->failed || stream->span == NULL)) {
         return false;
     }
     if (UNLIKELY(!buffer_reserve(outputs, ITEM_ROOM))) {
@@ -106,6 +106,9 @@ static void take_item(Stream *stream, PyObject *item)
         }
     }
     if (LIKELY(take_plain_item(stream, item))) {
+        return;
+    }
+    if (UNLIKELY(stream->span == NULL)) { /* a finalizer has ended it */
         return;
     }
     Buffer *out = scratch_acquire(state);
