@@ -105,7 +105,7 @@ CASES = {
     "chat-sized": ("talk(chat)", 1),
     "start_span": ("scope()", 1),
     "root": ("noop()", 1),
-    "async": ("asyncio.run(many())", 100),
+    "async": ("asyncio.run(many())", 1000),
     "generator's item": ("list(items())", 100),
 }
 

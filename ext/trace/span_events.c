@@ -70,7 +70,7 @@ static char *write_decimal(char *at, uint32_t number)
 void span_add_item(Span *span, uint32_t index, const char *item, size_t size)
 {
     static const char prefix[] = "mlflow.chunk.item.", key[] = "mlflow.chunk.value";
-    char name[sizeof prefix + 10];
+    char name[WIRE_FIXSTR_END]; /* the prefix and ten digits */
     Buffer *events = &span->events;
     if (UNLIKELY(span->end_ns != 0)) {
         return;
