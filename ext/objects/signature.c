@@ -181,7 +181,7 @@ static bool encode_inputs(const Signature *s, CoreState *state, Buffer *out, PyO
 }
 
 /* Writes the arguments where they stay; 0, perhaps with a pending exception, where one is not plain
- * (plain.h), or all have no room. Runs no Python code, unless it gives 0. */
+ * (plain.h), or all have no room. Runs no Python code. */
 static size_t write_plain_inputs(const Signature *s, char *place, size_t room, PyObject **values)
 {
     char *at = place, *end = place + room;
@@ -213,24 +213,17 @@ static size_t write_plain_inputs(const Signature *s, char *place, size_t room, P
 }
 
 /* Sets the inputs to arguments that are plain; false for others. */
-RUNS_PYTHON static bool set_plain_inputs(const Signature *s, Span *span, PyObject **values)
+static bool set_plain_inputs(const Signature *s, Span *span, PyObject **values)
 {
-    size_t room, size = 0;
+    size_t room;
     char *place = span_value_place(span, KEY_INPUTS, &room);
-    if (LIKELY(place != NULL)) {
-        size = write_plain_inputs(s, place, room, values);
-        if (UNLIKELY(size == 0)) {
-            PyErr_Clear();
-            return false;
-        }
-        span_value_written(span, KEY_INPUTS, size);
-    }
-    return size > 0;
+    return LIKELY(place != NULL) &&
+           span_value_written(span, KEY_INPUTS, write_plain_inputs(s, place, room, values));
 }
 
 /* Sets the inputs to arguments of any kind. */
-RUNS_PYTHON static void set_any_inputs(const Signature *s, Span *span, PyObject **values,
-                                       PyObject *args, PyObject *kwargs)
+static void set_any_inputs(const Signature *s, Span *span, PyObject **values, PyObject *args,
+                           PyObject *kwargs)
 {
     Buffer *out = scratch_acquire(span->state);
     if (out == NULL) {

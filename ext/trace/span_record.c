@@ -19,7 +19,7 @@ typedef struct {
 #define FIXED_MAX 128
 
 /* Reads a text (NULL: an empty one); false without memory. */
-RUNS_PYTHON static bool read_text(PyObject *str, Text *text)
+static bool read_text(PyObject *str, Text *text)
 {
     Py_ssize_t size = 0;
     *text = (Text){.bytes = ""};

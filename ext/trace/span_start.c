@@ -28,8 +28,7 @@ static inline bool set_trace_id(Span *span)
     char *place = span_value_place(span, KEY_TRACE_ID, &room);
     if (LIKELY(place != NULL && room >= WIRE_HEAD_MAX + TRACE_ID_TEXT_SIZE)) {
         char *end = put_text(place, id_text, TRACE_ID_TEXT_SIZE);
-        span_value_written(span, KEY_TRACE_ID, (size_t)(end - place));
-        return true;
+        return span_value_written(span, KEY_TRACE_ID, (size_t)(end - place));
     }
     char value[WIRE_HEAD_MAX + TRACE_ID_TEXT_SIZE];
     size_t size = (size_t)(put_text(value, id_text, TRACE_ID_TEXT_SIZE) - value);

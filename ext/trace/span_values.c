@@ -52,25 +52,23 @@ char *span_value_place(Span *span, KnownKey key, size_t *room)
     return place + known.size;
 }
 
-void span_value_written(Span *span, KnownKey key, size_t size)
+bool span_value_written(Span *span, KnownKey key, size_t size)
 {
+    if (UNLIKELY(size == 0)) {
+        PyErr_Clear();
+        return false;
+    }
     attributes_add_written(&span->attributes, known_keys[key], size);
+    return true;
 }
 
 /* Sets an attribute to a plain value (plain.h); false for others. */
 static bool set_plain(Span *span, KnownKey key, PyObject *value, bool payload)
 {
-    size_t room, size = 0;
+    size_t room;
     char *place = span_value_place(span, key, &room);
-    if (LIKELY(place != NULL)) {
-        size = encode_plain(place, room, value, payload);
-        if (UNLIKELY(size == 0)) {
-            PyErr_Clear();
-            return false;
-        }
-        span_value_written(span, key, size);
-    }
-    return size > 0;
+    return LIKELY(place != NULL) &&
+           span_value_written(span, key, encode_plain(place, room, value, payload));
 }
 
 void span_set(Span *span, KnownKey key, PyObject *value)

@@ -21,10 +21,12 @@ bool span_set_encoded(Span *span, KnownKey key, const char *value, size_t value_
 RUNS_PYTHON void span_set_from(Span *span, KnownKey key, Buffer *value);
 
 /* Where the value of an attribute that is not set yet may be written in place, in *room bytes; NULL
- * where it may not. Good until any Python code runs. span_value_written() sets the attribute to
- * what was written. These run no Python code. */
+ * where it may not. Good until any Python code runs. Runs none itself. */
 char *span_value_place(Span *span, KnownKey key, size_t *room);
-void span_value_written(Span *span, KnownKey key, size_t size);
+
+/* Sets the attribute to what was written there. False where nothing of use was, 0 bytes: a pending
+ * exception, which says why, is forgotten then. */
+RUNS_PYTHON bool span_value_written(Span *span, KnownKey key, size_t size);
 
 /* Encodes a value and sets an attribute to it. */
 RUNS_PYTHON void span_set(Span *span, KnownKey key, PyObject *value);

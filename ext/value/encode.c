@@ -59,7 +59,7 @@ typedef struct {
     Level inline_levels[INLINE_LEVELS];
 } Encoder;
 
-/* A text's UTF-8, borrowed from the text; no bytes and NULL for one that has none. */
+/* A text's UTF-8, borrowed from the text; NULL, and 0 bytes of it, where the text has none. */
 typedef struct {
     const char *bytes;
     size_t size;
