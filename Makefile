@@ -24,7 +24,7 @@ C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage instructions bench lint format wheel wheels clean
+.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage instructions bench bench-quick bench-compare lint format wheel wheels clean
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -41,7 +41,9 @@ help:
 	@echo "make fuzz       a minute of each fuzzer of the core's readers (FUZZ_SECONDS)"
 	@echo "make coverage   which lines of the core its tests run"
 	@echo "make instructions  whether a traced call takes more instructions than before"
-	@echo "make bench      compare with MLflow, one table"
+	@echo "make bench      compare with MLflow and other tracers; makes docs/benchmarks.md anew (five minutes)"
+	@echo "make bench-quick  some of them once, one table (a minute)"
+	@echo "make bench-compare  two runs of make bench, A and B: files of results, or commits"
 	@echo "make wheel      the cp310-abi3 wheel, audited"
 	@echo "make wheels     a wheel for every platform, and the source distribution, into dist/"
 	@echo "make lint       style, types, and who may import whom"
@@ -87,8 +89,17 @@ coverage: $(STAMPS)/built $(STAMPS)/test-system
 instructions: $(STAMPS)/built $(STAMPS)/test-system
 	$(BIN)/python benchmarks/instructions.py --check
 
-bench: $(STAMPS)/built
-	$(BIN)/python benchmarks/compare.py
+bench: $(STAMPS)/built $(STAMPS)/peers
+	$(BIN)/python benchmarks/run.py
+
+bench-quick: $(STAMPS)/built $(STAMPS)/peers
+	$(BIN)/python benchmarks/run.py --quick
+
+# What two runs differ in, beyond the spread of their rounds.
+A ?= HEAD
+B ?= benchmarks/results.json
+bench-compare: $(STAMPS)/venv
+	$(BIN)/python benchmarks/bench_compare.py $(A) $(B)
 
 lint: $(STAMPS)/built
 	$(BIN)/ruff check .
@@ -117,7 +128,7 @@ wheel: $(STAMPS)/built
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS) $(OLDER_SERVERS))) .venv-newest-mlflow .venv-oldest .venv-python-* .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
+	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS) $(OLDER_SERVERS))) .venv-newest-mlflow .venv-oldest .venv-peers .venv-python-* .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
 
 # ---- what the above need ----
 
@@ -169,6 +180,12 @@ $(STAMPS)/oldest: .ci/overlay_venv.py $(STAMPS)/built
 	$(BIN)/python .ci/overlay_venv.py .venv-oldest --no-deps $(OLDEST)
 	sed "1s|.*|#!$(CURDIR)/.venv-oldest/bin/python|" $(BIN)/mlflow-fasttrace > .venv-oldest/bin/mlflow-fasttrace
 	chmod +x .venv-oldest/bin/mlflow-fasttrace
+	@touch $@
+
+# The tracers that the benchmark compares with, in an environment that nothing else is in.
+$(STAMPS)/peers: benchmarks/peers.txt $(STAMPS)/venv
+	$(BIN)/python -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers.txt
 	@touch $@
 
 # What builds wheels for other platforms, and what checks them.
