@@ -164,7 +164,7 @@ TABLES = (
         "Bursts, until they are delivered",
         "2,000 calls in a row: the caller's time of a call, the processors' time of a span until a flush has "
         "returned (of the program, and of the process that delivers for it), and how long that took. *Arrived* "
-        "is the least of all rows on this page.",
+        "is the least of all rows but that of the text of 5 MB, which some refuse.",
         (
             Column("burst_noop.us", "no-op"),
             Column("burst_noop.program_cpu", "program's CPU"),
@@ -174,6 +174,7 @@ TABLES = (
             Column("burst_chat.sender_cpu", "sender's CPU"),
             Column("burst_chat.delivered", "chat, delivered", seconds),
             Column("arrived", "arrived", percent),
+            Column("text_5_mb.arrived", "5 MB, arrived", percent),
         ),
     ),
     Table(
@@ -216,10 +217,10 @@ TABLES = (
         OWN,
     ),
     Table(
-        "The server is down",
-        "100 traces of two spans while nothing listens: the caller's time of a span, how long the exit takes "
+        "The server goes away",
+        "100 traces of two spans once nothing listens any more: the caller's time of a span, how long the exit takes "
         "(a program is killed after ten seconds), and what arrives when another program records with the server "
-        "there again.",
+        "back.",
         (
             Column("down.us", "caller"),
             Column("down.exit", "exit", seconds),
@@ -242,12 +243,12 @@ FLOORED = (
 
 
 def arrived(results: Results, name: str) -> float | None:
-    """The least share of all rows."""
+    """The least share of all rows, but of that of the text of 5 MB."""
     rows = results["figures"].get(name, {})
     shares = [
         statistics.median(values)
         for key, values in rows.items()
-        if key.endswith(".arrived") and not key.startswith(("live.", "sqlite."))
+        if key.endswith(".arrived") and not key.startswith(("live.", "sqlite.", "text_5_mb."))
     ]
     return min(shares, default=None)
 

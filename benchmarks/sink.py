@@ -300,7 +300,7 @@ def _serve(connection: Any, log: str | None) -> None:
         def _answer(self) -> None:
             body = self._body()
             if self.path == COUNT:
-                status, content = 200, counted()
+                status, content = 200, str(counted())
             else:
                 status, content = answer_to(self.command, self.path, body)
                 headers = {name.lower(): value for name, value in self.headers.items()}

@@ -15,18 +15,20 @@ class Adapter(Tracer):
     imports = ("mlflow",)
     records = "`@mlflow.trace` and `mlflow.start_span`: arguments and results by name; to an MLflow server."
     calls = 400  # its queue holds 2,048 spans, and it takes seconds to deliver them
-    pending = 1200
+    pending = 1500
     peer = False
 
     @classmethod
     def environment(cls, uri: str, mode: str) -> dict[str, str]:
-        variables = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_ID": "0"}
+        variables = {"MLFLOW_TRACKING_URI": uri}
         if mode == "unsampled":
             variables["MLFLOW_TRACE_SAMPLING_RATIO"] = "0"
         return variables
 
     def __init__(self, uri: str, mode: str):
         self.mlflow: Any = importlib.import_module(self.imports[0])
+        # Not by a variable: MLflow would ask the server for it in the call, and wait where that is down.
+        self.mlflow.set_experiment(experiment_id="0")
         if mode == "off":
             self.mlflow.tracing.disable()
 
