@@ -179,7 +179,8 @@ TABLES = (
     ),
     Table(
         "What it takes besides",
-        "The import, the set-up and the first span of a program. Memory at its peak, after all rows but the "
+        "The import, the set-up (of the first three with `set_experiment`, which asks the server) and the first "
+        "span of a program. Memory at its peak, after all rows but the "
         "large texts and after those, too. Files on disk, of the package and of all that it needs.",
         (
             Column("first.ms", "import and first span", ms),
@@ -377,6 +378,7 @@ PANELS = (
     ("root.us", "Root: a trace of one span"),
 )
 STYLE = """
+  .page { fill: #ffffff }
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
   .title { font-weight: 600; font-size: 15px }
   .axis, .value { fill: #59636e }
@@ -386,6 +388,7 @@ STYLE = """
   .mlflow { fill: #54aeff }
   .ours { fill: #1a7f37 }
   @media (prefers-color-scheme: dark) {
+    .page { fill: #0d1117 }
     text { fill: #f0f6fc }
     .axis, .value { fill: #9198a1 }
     .line { stroke: #3d444d }
@@ -443,7 +446,9 @@ def chart(results: Results) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
         f'height="{height}" role="img" aria-label="What a traced call costs its caller, by tracer">\n'
-        f"<style>{STYLE}</style>\n" + "\n".join(parts) + "\n</svg>\n"
+        f'<style>{STYLE}</style>\n<rect class="page" width="{WIDTH}" height="{height}"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
     )
 
 

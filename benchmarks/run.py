@@ -185,7 +185,14 @@ class Machine:
 
         try:
             with contextlib.ExitStack() as ending:
-                exits: dict[str, tuple[subprocess.Popen[str], float]] = {}
+                waiting = []
+
+                def wait_for_exit(name: str, process: subprocess.Popen[str]) -> None:
+                    since = time.monotonic()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(EXIT_SECONDS)
+                    self.note(name, {"down.exit": time.monotonic() - since})
+
                 for name in names:
                     with Sink(ports[name]):
                         process = ending.enter_context(program(name, "down"))
@@ -194,14 +201,10 @@ class Machine:
                     process.stdin.write("\n")
                     process.stdin.flush()
                     self.note(name, self.result(process))
-                    exits[name] = process, time.monotonic()
-                while exits:
-                    for name, (process, since) in list(exits.items()):
-                        took = time.monotonic() - since
-                        if process.poll() is not None or took > EXIT_SECONDS:
-                            self.note(name, {"down.exit": took})
-                            del exits[name]
-                    time.sleep(0.01)
+                    waiting.append(threading.Thread(target=wait_for_exit, args=(name, process)))
+                    waiting[-1].start()
+                for thread in waiting:
+                    thread.join()
             for name in names:
                 with Sink(ports[name]), program(name, "later") as process:
                     arrived = self.result(process).get("arrived", 0)

@@ -180,7 +180,8 @@ def test_a_report_is_made_of_the_medians():
 
 def test_the_chart_has_a_bar_for_each_figure():
     chart = report.chart(small_results())
-    assert chart.count("<rect") == 3
+    assert chart.count('<rect class="page"') == 1
+    assert chart.count("<rect") == 1 + 3
     assert ">0.50 µs<" in chart
     assert "prefers-color-scheme: dark" in chart
 
