@@ -19,7 +19,7 @@ PYTHONS := 3.10 3.12 3.13 3.14
 OTHER_PYTHONS := $(addprefix $(STAMPS)/python-,$(PYTHONS))
 # What runs with the oldest releases of the libraries that pyproject.toml allows.
 OLDEST      := click==8.0.0 platformdirs==3.0.0 rich==12.0.0 urllib3==1.26.0
-WITH_OLDEST := tests/cli $(addprefix tests/sender/test_,collector.py delivery.py faults_answers.py signing_in.py)
+WITH_OLDEST := tests/cli $(addprefix tests/sender/test_,collector.py delivery.py exchange.py faults_answers.py signing_in.py)
 C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 

@@ -222,6 +222,40 @@ static ConvertResult json_size(const SpanRecord *span, uint32_t mlflow, size_t *
     return converted == CONVERT_WHOLE && *size > BUFFER_MAX ? CONVERT_TOO_LARGE : converted;
 }
 
+/* What core_span_summary() returns, of these parts. */
+static PyObject *summary(const SpanRecord *span, size_t size, PyObject *usage, PyObject *cost,
+                         PyObject *inputs, PyObject *outputs)
+{
+    PyObject *const fields[] = {
+        PyBytes_FromStringAndSize(span->span_id, SPAN_ID_SIZE),
+        span->parent_id ? PyBytes_FromStringAndSize(span->parent_id, SPAN_ID_SIZE)
+                        : Py_NewRef(Py_None),
+        PyLong_FromSize_t(size),
+        Py_NewRef(usage),
+        Py_NewRef(cost),
+        Py_NewRef(inputs),
+        Py_NewRef(outputs),
+        PyLong_FromUnsignedLongLong(span->start_ns),
+        PyLong_FromUnsignedLongLong(span->end_ns),
+    };
+    const size_t count = sizeof fields / sizeof fields[0];
+    PyObject *result = PyTuple_New((Py_ssize_t)count);
+    bool whole = result != NULL;
+    for (size_t i = 0; i < count; i++) {
+        whole = whole && fields[i] != NULL;
+        if (result != NULL) {
+            PyTuple_SetItem(result, (Py_ssize_t)i, fields[i]); /* steals it, NULL too */
+        }
+        else {
+            Py_XDECREF(fields[i]);
+        }
+    }
+    if (!whole) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
 static PyObject *core_span_summary(PyObject *module, PyObject *args)
 {
     PyObject *record;
@@ -258,10 +292,7 @@ static PyObject *core_span_summary(PyObject *module, PyObject *args)
         }
     }
     result =
-        Py_BuildValue("(y#y#nOOOOKK)", span.span_id, (Py_ssize_t)SPAN_ID_SIZE, span.parent_id,
-                      span.parent_id ? (Py_ssize_t)SPAN_ID_SIZE : (Py_ssize_t)0, (Py_ssize_t)size,
-                      usage, cost, inputs ? inputs : Py_None, outputs ? outputs : Py_None,
-                      (unsigned long long)span.start_ns, (unsigned long long)span.end_ns);
+        summary(&span, size, usage, cost, inputs ? inputs : Py_None, outputs ? outputs : Py_None);
 done:
     Py_XDECREF(usage);
     Py_XDECREF(cost);

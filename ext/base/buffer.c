@@ -50,6 +50,17 @@ void buffer_shrink(Buffer *b)
     }
 }
 
+void buffer_decimal(Buffer *b, uint64_t value)
+{
+    char digits[20]; /* of 2^64 - 1 */
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    buffer_append(b, digits + at, sizeof digits - at);
+}
+
 void *array_grow(void *items, const void *first, size_t *room, size_t size)
 {
     void *grown = malloc(2 * *room * size);

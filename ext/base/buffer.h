@@ -126,4 +126,7 @@ static inline void buffer_byte(Buffer *b, unsigned char byte)
     }
 }
 
+/* Appends a number's decimal digits. */
+void buffer_decimal(Buffer *b, uint64_t value);
+
 #endif

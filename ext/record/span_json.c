@@ -3,8 +3,6 @@
 
 #include "value/json.h"
 
-#include <stdio.h>
-
 static void text(Buffer *out, const char *literal) { buffer_append(out, literal, strlen(literal)); }
 
 static void base64(Buffer *out, const char *bytes, size_t size)
@@ -20,13 +18,6 @@ static void base64(Buffer *out, const char *bytes, size_t size)
         buffer_byte(out, n > 1 ? digits[word >> 6 & 63] : '=');
         buffer_byte(out, n > 2 ? digits[word & 63] : '=');
     }
-}
-
-static void number(Buffer *out, uint64_t value)
-{
-    char digits[24];
-    snprintf(digits, sizeof digits, "%llu", (unsigned long long)value);
-    text(out, digits);
 }
 
 /* The functions below stop with false where the record is damaged, or a value of it cannot be
@@ -53,7 +44,7 @@ static bool span_events(Buffer *out, const SpanRecord *span)
         text(out, i ? ", {\"name\": " : "{\"name\": ");
         json_string(out, name.bytes, name.size, true);
         text(out, ", \"time_unix_nano\": ");
-        number(out, time.u);
+        buffer_decimal(out, time.u);
         text(out, ", \"attributes\": ");
         if (!attributes_or_null(out, &r)) {
             return false;
@@ -145,9 +136,9 @@ static bool whole_span(Buffer *out, const SpanRecord *span, uint32_t mlflow)
         buffer_byte(out, '"');
     }
     text(out, ", \"start_time_unix_nano\": ");
-    number(out, span->start_ns);
+    buffer_decimal(out, span->start_ns);
     text(out, ", \"end_time_unix_nano\": ");
-    number(out, span->end_ns);
+    buffer_decimal(out, span->end_ns);
     text(out, ", \"events\": [");
     if (!span_events(out, span)) {
         return false;

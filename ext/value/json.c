@@ -1,7 +1,6 @@
 /* json.c: the text that json.dumps makes of an encoded value. */
 #include "value/json.h"
 
-#include <stdio.h>
 
 static void text(Buffer *out, const char *literal) { buffer_append(out, literal, strlen(literal)); }
 
@@ -24,15 +23,50 @@ static void append_run(Buffer *out, const unsigned char *run, size_t size)
     buffer_append(out, run, size);
 }
 
+/* Whether a character, or a byte of one, stands in JSON as it is. */
+static bool is_plain(unsigned char c, bool ascii)
+{
+    return c >= 0x20 && c != '"' && c != '\\' && (c < 0x7f || !ascii);
+}
+
+/* Each of eight bytes of a word. */
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+/* Whether is_plain() holds for eight bytes. A byte that is zero borrows from its high bit when one
+ * is subtracted, as does one below 0x20 when that is; of what is not plain the lowest is always
+ * seen. */
+static bool eight_are_plain(const unsigned char *bytes, bool ascii)
+{
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    uint64_t quote = word ^ EACH('"'), backslash = word ^ EACH('\\');
+    uint64_t special = ((word - EACH(0x20)) & ~word) | ((quote - EACH(1)) & ~quote) |
+                       ((backslash - EACH(1)) & ~backslash);
+    if (ascii) {
+        special |= word | (word + EACH(1));
+    }
+    return (special & EACH(0x80)) == 0;
+}
+
+static const unsigned char *end_of_plain(const unsigned char *at, const unsigned char *end,
+                                         bool ascii)
+{
+    while (end - at >= 8 && eight_are_plain(at, ascii)) {
+        at += 8;
+    }
+    while (at < end && is_plain(*at, ascii)) {
+        at++;
+    }
+    return at;
+}
+
 size_t json_escape(Buffer *out, const char *bytes, size_t size, bool ascii, bool more_follows)
 {
     const unsigned char *at = (const unsigned char *)bytes, *end = at + size;
 
     while (at < end) {
         const unsigned char *plain = at;
-        while (at < end && *at >= 0x20 && *at != '"' && *at != '\\' && (*at < 0x7f || !ascii)) {
-            at++;
-        }
+        at = end_of_plain(at, end, ascii);
         append_run(out, plain, (size_t)(at - plain));
         if (at == end) {
             break;
@@ -166,7 +200,6 @@ static bool write_ext(Buffer *out, const Token *token, bool ascii, bool embedded
 /* A value that is no container. */
 static bool write_scalar(Buffer *out, const Token *token, bool ascii, bool embedded)
 {
-    char number[32];
     switch (token->kind) {
     case TOKEN_NIL:
         text(out, "null");
@@ -175,12 +208,13 @@ static bool write_scalar(Buffer *out, const Token *token, bool ascii, bool embed
         text(out, token->boolean ? "true" : "false");
         return true;
     case TOKEN_UINT:
-        snprintf(number, sizeof number, "%llu", (unsigned long long)token->u);
-        text(out, number);
+        buffer_decimal(out, token->u);
         return true;
     case TOKEN_INT:
-        snprintf(number, sizeof number, "%lld", (long long)token->i);
-        text(out, number);
+        if (token->i < 0) {
+            buffer_byte(out, '-');
+        }
+        buffer_decimal(out, token->i < 0 ? 0 - (uint64_t)token->i : (uint64_t)token->i);
         return true;
     case TOKEN_FLOAT:
         float_text(out, token->d);

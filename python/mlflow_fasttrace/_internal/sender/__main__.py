@@ -1,5 +1,6 @@
 """``python -m mlflow_fasttrace._internal.sender SPOOL_FOLDER RINGS_FOLDER``; a program starts it."""
 
+import gc
 import logging
 import logging.handlers
 import os
@@ -21,6 +22,9 @@ LOG_BYTES = 1 << 20  # and as much again in sender.log.1
 #: costs nothing: what is not acknowledged is sent again.
 _LAST_SECONDS = 10
 _OOM_SCORE = 500  # of 1000; a program has 0 unless somebody says otherwise
+#: New objects after which the collector looks at the youngest: it would find none of the records that wait here to be
+#: garbage, again and again.
+_NEW_OBJECTS = 50_000
 _NICENESS = 5  # where processors are scarce the program comes first
 
 
@@ -93,6 +97,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment.stop_retries_of_mlflow()
     bound_every_answer()
+    gc.set_threshold(_NEW_OBJECTS)
+    gc.freeze()
     stop: list[int] = []
 
     def end(number: int, frame: object) -> None:

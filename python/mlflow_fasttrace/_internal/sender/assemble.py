@@ -158,7 +158,8 @@ class TraceBuffer:
                 self.info_since = time.monotonic()
         elif entry.kind == SPAN:
             self.spans.append(entry)
-            self.may_be_there |= entry.source.was_tried(entry.position)
+            if not self.may_be_there:
+                self.may_be_there = entry.source.was_tried(entry.position)
             self.seen.add(span_id_of(entry.record))
         else:
             self.attachments.append(entry)
@@ -209,7 +210,7 @@ class TraceBuffer:
 
     def size(self) -> int:
         """The bytes of the spans that are still to be delivered."""
-        return sum(len(entry.record) for entry in self.spans)
+        return sum([len(entry.record) for entry in self.spans])
 
     def info_was_sent(self) -> bool:
         """Whether the server has the last info that is known of the trace."""
@@ -224,34 +225,40 @@ class TraceBuffer:
         """Takes from the undelivered spans what the trace's info needs of them."""
         under = self.info.info.get("roots_under") if self.info is not None else None
         roots_under = bytes.fromhex(under) if under else None
+        summary_of, summaries = _core.span_summary, self.summaries
+        first_start_ns, last_end_ns = self._first_start_ns, self._last_end_ns
         for entry in self.spans:
-            span_id, parent_id, size, usage, cost, inputs, outputs, start_ns, end_ns = (
-                _core.span_summary(entry.record, roots_under)
+            span_id, parent_id, size, usage, cost, inputs, outputs, start_ns, end_ns = summary_of(
+                entry.record, roots_under
             )
-            self._first_start_ns = min(self._first_start_ns, start_ns)
-            self._last_end_ns = max(self._last_end_ns, end_ns)
-            self.summaries[span_id] = (parent_id, size, usage, cost)
+            if start_ns < first_start_ns:
+                first_start_ns = start_ns
+            if end_ns > last_end_ns:
+                last_end_ns = end_ns
+            summaries[span_id] = (parent_id, size, usage, cost)
             if parent_id is None or parent_id == roots_under:
                 self.root_seen = True
                 self.root_inputs, self.root_outputs = inputs, outputs
+        self._first_start_ns, self._last_end_ns = first_start_ns, last_end_ns
 
 
 def _usable(entry: Entry) -> TraceInfoRecord | None:
-    """What a trace record holds; None for the other kinds.
+    """What a trace record holds; None for an attachment's.
 
     Raises:
         ValueError, TypeError, OverflowError: it is no record that can be used.
     """
     if entry.kind == TRACE:
         return TraceInfoRecord(entry.record)
-    if entry.kind not in (SPAN, ATTACHMENT):
+    if entry.kind != ATTACHMENT:
         raise ValueError("it is not one of this release")
     return None
 
 
 def _memory_bytes(trace: TraceBuffer) -> int:
     """The bytes, about, that the undelivered records of a trace need."""
-    return sum(_ENTRY_BYTES + len(entry.record) for entry in trace.entries())
+    entries = trace.entries()
+    return _ENTRY_BYTES * len(entries) + sum([len(entry.record) for entry in entries])
 
 
 class RememberedTraces:
@@ -325,16 +332,18 @@ class Assembler:
     def add(self, entries: list[Entry]) -> None:
         """Takes records that were read."""
         for entry in entries:
-            if self._infos_again:
-                entry.info_sent = False
-            try:
-                info = _usable(entry)
-            except (ValueError, TypeError, OverflowError) as reason:
-                self.unusable.append((entry, str(reason)))
-                continue
-            except MemoryError:
-                self._defer(entry)
-                continue
+            info = None
+            if entry.kind != SPAN:  # as most are
+                if self._infos_again:
+                    entry.info_sent = False
+                try:
+                    info = _usable(entry)
+                except (ValueError, TypeError, OverflowError) as reason:
+                    self.unusable.append((entry, str(reason)))
+                    continue
+                except MemoryError:
+                    self._defer(entry)
+                    continue
             trace = self.open.get(entry.trace_id)
             if trace is None:
                 trace = self.remembered.take(entry.trace_id) or TraceBuffer(entry.trace_id)

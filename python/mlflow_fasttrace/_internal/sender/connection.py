@@ -18,6 +18,7 @@ from mlflow_fasttrace._internal.config.uris import without_credentials
 from mlflow_fasttrace._internal.sender.access import Access
 from mlflow_fasttrace._internal.sender.answers import Answer
 from mlflow_fasttrace._internal.sender.exceptions import Rejected, Unavailable
+from mlflow_fasttrace._internal.sender.exchange import MOST_BYTES, OpenConnections
 from mlflow_fasttrace._internal.sender.transport import (
     REDIRECTS,
     Body,
@@ -77,6 +78,7 @@ class Connection:
         self._session = requests.Session()
         self._adapter = _Adapter(pool_connections=4, pool_maxsize=at_once)
         self._pool: urllib3.HTTPConnectionPool | None = None
+        self._connections: OpenConnections | None = None  # of that pool
         self._prefix = ""  # goes before every path
         self._known_headers: dict[str, str] = {}
         self._headers_asked = float("-inf")
@@ -153,6 +155,13 @@ class Connection:
         body: Body | None,
         headers: dict[str, str],
     ) -> Answer:
+        if pool is self._pool and self._connections is not None:
+            if isinstance(body, bytes) and len(body) <= MOST_BYTES:
+                answer = self._connections.exchange(method, place, body, headers)
+                if answer is not None:
+                    return answer
+            else:
+                self._connections.give_back()
         response = pool.urlopen(
             method,
             place,
@@ -181,7 +190,7 @@ class Connection:
                 reason = f"{self._name} cannot be connected to: {type(error).__name__}: {error}"
                 raise Unavailable(reason, kind=("open", type(error))) from error
             self._prefix = prefix.rstrip("/")
-            self._pool = pool
+            self._pool, self._connections = pool, OpenConnections(pool, self._seconds)
         return self._pool
 
     def _pool_of(self, url: str) -> tuple[urllib3.HTTPConnectionPool, str]:
@@ -248,8 +257,10 @@ def _check_sendable(path: str, headers: dict[str, str]) -> None:
 
 def _unfit(text: str) -> str | None:
     """What of a text keeps it out of the head of a request; None: nothing."""
-    if any(character in text for character in "\r\n\0"):
+    if "\r" in text or "\n" in text or "\0" in text:
         return "a line break or a null character"
+    if text.isascii():
+        return None
     try:
         text.encode("latin-1")
     except UnicodeEncodeError:

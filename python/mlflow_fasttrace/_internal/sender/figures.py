@@ -31,15 +31,13 @@ def size_stats(trace: TraceBuffer, info: dict[str, Any]) -> dict[str, str]:
     # The JSON of the trace without its spans, as MLflow's client measures it.
     metadata_size = len(json.dumps({"info": info, "data": {"spans": []}}))
     total = sum(sizes) + metadata_size + (len(sizes) - 1) * 2
-    stats = {
-        "total_size_bytes": total,
-        "num_spans": len(sizes),
-        "max": sizes[-1],
-        "p25": _percentile(sizes, 0.25),
-        "p50": _percentile(sizes, 0.50),
-        "p75": _percentile(sizes, 0.75),
-    }
-    return {"mlflow.trace.sizeStats": json.dumps(stats), "mlflow.trace.sizeBytes": str(total)}
+    quarter, half, three = (_percentile(sizes, share) for share in (0.25, 0.50, 0.75))
+    # What json.dumps() makes of a dictionary of these.
+    stats = (
+        f'{{"total_size_bytes": {total}, "num_spans": {len(sizes)}, "max": {sizes[-1]}, '
+        f'"p25": {quarter}, "p50": {half}, "p75": {three}}}'
+    )
+    return {"mlflow.trace.sizeStats": stats, "mlflow.trace.sizeBytes": str(total)}
 
 
 def _percentile(numbers: list[int], share: float) -> int:
@@ -57,7 +55,7 @@ def token_usage(trace: TraceBuffer) -> dict[str, str]:
     earlier sender has delivered some of them."""
     if not trace.all_spans_were_seen():
         return {}
-    counted = _highest(trace)
+    counted = _highest(trace) if trace.uses_tokens() else []
     if not counted:
         return {}
     try:

@@ -86,7 +86,8 @@ class InfoRequests:
                 accepted.append(trace)
 
         try:
-            for trace, info in self._infos(traces, target.experiment_id):
+            # All are made first: between two requests the processor has forgotten how.
+            for trace, info in list(self._infos(traces, target.experiment_id)):
                 self._between_requests()
                 under_way.append((trace, self._start(target.destination, info)))
                 if len(under_way) >= self._at_once:

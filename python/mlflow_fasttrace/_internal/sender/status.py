@@ -112,7 +112,7 @@ class Status:
         """Counts the spans of a trace that is not done."""
         self._changed = True
         self.spans += len(trace.spans)
-        self.bytes += sum(len(entry.record) for entry in (*trace.attachments, *trace.spans))
+        self.bytes += sum([len(entry.record) for entry in (*trace.attachments, *trace.spans)])
 
     def done(self, trace: TraceBuffer, disposition: Disposition) -> None:
         """Counts a trace of which nothing is left to deliver."""
@@ -129,7 +129,7 @@ class Status:
         if known is None:
             self.traces += 1
         self.spans += len(trace.spans)
-        self.bytes += sum(len(entry.record) for entry in trace.entries())
+        self.bytes += sum([len(entry.record) for entry in trace.entries()])
         info = trace.info
         self._recent[trace.mlflow_id] = {
             "trace_id": trace.mlflow_id,

@@ -3,6 +3,7 @@ inputs and outputs, previews, token usage, size figures."""
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
 from datetime import datetime, timezone
@@ -43,7 +44,7 @@ InfoDict = dict[str, Any]
 def _sendable(value: Any) -> Any:
     """A value with "?" for each lone surrogate, which cannot travel, as in MLflow's own spans."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):
         return {_sendable(key): _sendable(item) for key, item in value.items()}
     return value
@@ -57,16 +58,32 @@ def _shortened(value: str | tuple[str, str | None] | None) -> str:
     return value or ""
 
 
-def _metadata(values: dict[str, Any]) -> dict[str, str]:
+def _metadata(values: dict[str, Any] | None) -> dict[str, str]:
     """Metadata as texts, as long as the server keeps them."""
     most = _METADATA_CHARACTERS
-    return {key[:most]: str(value)[:most] for key, value in values.items()}
+    found = (values or {}).items()
+    return {_sendable(key)[:most]: str(_sendable(value))[:most] for key, value in found}
+
+
+@functools.lru_cache(maxsize=16)
+def _of_program(user: str, source: str, folder: str) -> dict[str, str]:
+    """Metadata on the program that recorded a trace."""
+    return _metadata(
+        {
+            "mlflow.user": user,
+            "mlflow.source.name": source,
+            "mlflow.source.type": "LOCAL",
+            **git_metadata(folder),
+            "mlflow.trace_schema.version": _SCHEMA_VERSION,
+        }
+    )
 
 
 def _tags(values: dict[str, Any]) -> dict[str, str]:
     """Tags as texts, as long as the server keeps them."""
     return {
-        key[:_TAG_KEY_CHARACTERS]: str(value)[:_TAG_CHARACTERS] for key, value in values.items()
+        _sendable(key)[:_TAG_KEY_CHARACTERS]: str(_sendable(value))[:_TAG_CHARACTERS]
+        for key, value in values.items()
     }
 
 
@@ -83,10 +100,15 @@ def _with_ids(trace: TraceBuffer, assessments: list[dict[str, Any]]) -> list[dic
     ]
 
 
+@functools.lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def _timestamp(milliseconds: int) -> str:
     """A time as protobuf prints it (RFC 3339)."""
     seconds, rest = divmod(milliseconds, 1000)
-    text = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    text = _second(seconds)
     return f"{text}.{rest:03d}Z" if rest else f"{text}Z"
 
 
@@ -106,25 +128,21 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
     assert record is not None
     origin, given = record.destination, record.info
     ended = record.phase != PHASE_OPEN
-    metadata: dict[str, Any] = {
-        **given.get("inherited", {}),
-        "mlflow.user": origin["user"],
-        "mlflow.source.name": origin["source"],
-        "mlflow.source.type": "LOCAL",
-        **git_metadata(origin["cwd"]),
-        "mlflow.trace_schema.version": _SCHEMA_VERSION,
-        **given.get("metadata", {}),
+    metadata = {
+        **_metadata(given.get("inherited")),
+        **_of_program(origin["user"], origin["source"], origin["cwd"]),
+        **_metadata(given.get("metadata")),
     }
     request, response = given.get("request_preview"), given.get("response_preview")
     if ended and trace.root_seen:
-        metadata["mlflow.traceInputs"] = _shortened(trace.root_inputs)
-        metadata["mlflow.traceOutputs"] = _shortened(trace.root_outputs)
+        metadata["mlflow.traceInputs"] = _sendable(_shortened(trace.root_inputs))
+        metadata["mlflow.traceOutputs"] = _sendable(_shortened(trace.root_outputs))
         if request is None:
             request = preview_of(trace.root_inputs, "user")
         if response is None:
             response = preview_of(trace.root_outputs, "assistant")
     if ended:
-        metadata.update(token_usage(trace))
+        metadata.update(_metadata(token_usage(trace)))
     info: InfoDict = {
         "trace_id": trace.mlflow_id,
         "trace_location": {
@@ -133,8 +151,8 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
         },
         "request_time": _timestamp(record.start_ns // 1_000_000),
         "state": TraceState(record.state).name if ended else "IN_PROGRESS",
-        "trace_metadata": _metadata(_sendable(metadata)),
-        "tags": _tags(_sendable({k: v for k, v in given["tags"].items() if k not in _SERVER_TAGS})),
+        "trace_metadata": metadata,
+        "tags": _tags({k: v for k, v in given["tags"].items() if k not in _SERVER_TAGS}),
     }
     if (own_id := given.get("client_request_id")) is not None:
         info["client_request_id"] = _sendable(own_id)
@@ -146,7 +164,7 @@ def trace_info(trace: TraceBuffer, experiment_id: str) -> InfoDict:
     if ended:
         info["execution_duration_ms"] = record.duration_ns // 1_000_000
     if ended and trace.all_spans_were_seen():
-        info["trace_metadata"].update(_metadata(size_stats(trace, info)))
+        metadata.update(size_stats(trace, info))
     if given.get("assessments"):  # behind the sizes, which are MLflow's: without ids
         info["assessments"] = _with_ids(trace, given["assessments"])
     return info

@@ -21,7 +21,7 @@ Body = bytes | list[bytes]
 #: Redirects that are followed one after another.
 REDIRECTS = 10
 
-_ANSWER_BYTES = 8 << 20
+ANSWER_BYTES = 8 << 20  # that are read of one
 _ANSWER_SECONDS = 60.0  # of a connection without a time limit
 _LARGE_ANSWER_SECONDS = 600.0  # of one that is not ours, such as a storage's, from which files come
 _PART_BYTES = 64 << 10
@@ -36,17 +36,25 @@ class _UntilDeadline(io.RawIOBase):
         connection: The socket.
         arriving: Reads it, unbuffered.
         deadline: Of ``time.monotonic()``.
+        arrived: What was read before.
     """
 
-    def __init__(self, connection: socket.socket, arriving: io.RawIOBase, deadline: float):
+    def __init__(
+        self, connection: socket.socket, arriving: io.RawIOBase, deadline: float, arrived: bytes
+    ):
         self._connection = connection
         self._arriving = arriving
         self._deadline = deadline
+        self._arrived = arrived
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self._arrived:
+            size = min(len(buffer), len(self._arrived))
+            buffer[:size], self._arrived = self._arrived[:size], self._arrived[size:]
+            return size
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the answer takes too long")
@@ -62,21 +70,34 @@ class _UntilDeadline(io.RawIOBase):
         super().close()
 
 
-class _BoundedResponse(http.client.HTTPResponse):
+class BoundedResponse(http.client.HTTPResponse):
     """An answer that has arrived within the connection's time limit. Each part that came would begin that
-    anew: a server could say "100 Continue" for ever."""
+    anew: a server could say "100 Continue" for ever.
+
+    Args:
+        arrived: What was read of it before.
+        deadline: Of ``time.monotonic()``; None: what the connection allows from now on.
+    """
 
     seconds = _ANSWER_SECONDS  # where there is no limit
 
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any):
+    def __init__(
+        self,
+        sock: socket.socket,
+        *args: Any,
+        arrived: bytes = b"",
+        deadline: float | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(sock, *args, **kwargs)
-        deadline = time.monotonic() + (sock.gettimeout() or self.seconds)
+        if deadline is None:
+            deadline = time.monotonic() + (sock.gettimeout() or self.seconds)
         self.fp.close()
         arriving: Any = sock.makefile("rb", buffering=0)
-        self.fp = io.BufferedReader(_UntilDeadline(sock, arriving, deadline))
+        self.fp = io.BufferedReader(_UntilDeadline(sock, arriving, deadline, arrived))
 
 
-class _BoundedResponseOfOthers(_BoundedResponse):
+class _BoundedResponseOfOthers(BoundedResponse):
     """An answer to a request that is not ours, which may be a file."""
 
     seconds = _LARGE_ANSWER_SECONDS
@@ -104,8 +125,8 @@ def compressed(body: Body) -> Body:
 def bound_answers(pool: urllib3.HTTPConnectionPool) -> urllib3.HTTPConnectionPool:
     """Has the connections of a pool bound the time of an answer as a whole."""
     usual: Any = pool.ConnectionCls
-    if getattr(usual, "response_class", None) is not _BoundedResponse:
-        bounded: Any = type(usual.__name__, (usual,), {"response_class": _BoundedResponse})
+    if getattr(usual, "response_class", None) is not BoundedResponse:
+        bounded: Any = type(usual.__name__, (usual,), {"response_class": BoundedResponse})
         pool.ConnectionCls = bounded
     return pool
 
@@ -131,7 +152,7 @@ def read_parts(parts: Iterable[bytes], seconds: float) -> bytes:
     content = bytearray()
     for part in parts:
         content += part
-        if len(content) > _ANSWER_BYTES or time.monotonic() > deadline:
+        if len(content) > ANSWER_BYTES or time.monotonic() > deadline:
             raise OSError("its answer has no end")
     return bytes(content)
 
