@@ -1,7 +1,6 @@
 /* json.c: the text that json.dumps makes of an encoded value. */
 #include "value/json.h"
 
-
 static void text(Buffer *out, const char *literal) { buffer_append(out, literal, strlen(literal)); }
 
 static void unicode_escape(Buffer *out, unsigned code)
