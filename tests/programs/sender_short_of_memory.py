@@ -44,6 +44,11 @@ class Kept:
         body = trace_infos.start_trace_body(info)
         self.infos.add(json.loads(body)["trace"]["trace_info"]["trace_id"])
 
+    def send_new_infos(self, infos: list[dict]) -> bool:
+        for info in infos:
+            self.send_info(info)
+        return True
+
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
         body, refused, inexact = _core.otlp_request(records)
         if exact and inexact:

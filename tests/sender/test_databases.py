@@ -3,11 +3,14 @@ the URI, which has a password in it: it is in their environment."""
 
 from __future__ import annotations
 
+import random
 import time
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
+from mlflow_fasttrace._internal.sender.store import StoreDestination
 from support.databases import PASSWORD, Database
 from support.processes import run_programs
 from support.texts import assert_all_there, program_text, says_that_it_waits
@@ -173,3 +176,69 @@ def test_a_uri_is_written_without_credentials(uri, written):
     assert without_credentials(uri) == written
     if uri.startswith("http"):
         assert "s3cret" not in without_secrets(f"trying {uri}/api: '{uri}'")
+
+
+def an_info(number: int) -> dict:
+    return {
+        "trace_id": f"tr-{number:032x}",
+        "trace_location": {
+            "type": "MLFLOW_EXPERIMENT",
+            "mlflow_experiment": {"experiment_id": "0"},
+        },
+        "request_time": "2026-01-02T03:04:05.678Z",
+        "state": "OK",
+        "trace_metadata": {"mlflow.user": "somebody", "mlflow.traceInputs": "{}"},
+        "tags": {"mlflow.traceName": "step", "team": "a"},
+        "request_preview": "why",
+        "response_preview": "because",
+        "client_request_id": f"request {number}",
+        "execution_duration_ms": 12,
+    }
+
+
+def kept(destination: StoreDestination, info: dict) -> dict:
+    """What the store has of a trace, without what is its own."""
+    found = destination.store.get_trace_info(info["trace_id"]).to_dict()
+    assert found.pop("trace_id") == info["trace_id"]
+    assert found.pop("client_request_id") == info["client_request_id"]
+    found["tags"].pop("mlflow.artifactLocation")
+    return found
+
+
+@pytest.fixture(params=["sqlite", "postgres", pytest.param("mysql", marks=pytest.mark.long)])
+def store(request, targets, tmp_path, monkeypatch):
+    """A database that is opened as the sender opens it."""
+    monkeypatch.chdir(tmp_path)  # where this store keeps artifacts
+    if request.param == "sqlite":
+        uri = f"sqlite:///{tmp_path}/traces.db"
+    else:
+        uri = targets(request.param).uri
+    return StoreDestination(uri)
+
+
+def test_new_traces_are_written_many_a_transaction(store):
+    first = random.getrandbits(100)
+    infos = [an_info(first + number) for number in range(60)]
+    alone = an_info(first + 60)
+    store.send_info(alone)
+    commits: list[object] = []
+    listener = store.store.engine, "commit", commits.append
+    sqlalchemy.event.listen(*listener)
+    try:
+        assert store.send_new_infos(infos)
+    finally:
+        sqlalchemy.event.remove(*listener)
+    assert len(commits) == 3  # of 25, 25 and 10
+    wanted = kept(store, alone)
+    assert [kept(store, info) for info in infos] == [wanted] * 60
+
+
+def test_a_trace_that_is_there_already_leaves_the_others_to_be_sent_one_by_one(store):
+    first = random.getrandbits(100)
+    infos = [an_info(first + number) for number in range(10)]
+    store.send_info(infos[7])
+    assert not store.send_new_infos(infos)
+    assert [store.has_trace(info["trace_id"]) for info in infos] == [n == 7 for n in range(10)]
+    for info in infos:
+        store.send_info(info)
+    assert [kept(store, info) for info in infos] == [kept(store, infos[7])] * 10

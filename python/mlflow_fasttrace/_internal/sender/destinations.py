@@ -51,6 +51,13 @@ class Destination(Protocol):
     def send_info(self, info: InfoDict) -> None:
         """Makes the trace of this info known."""
 
+    def send_new_infos(self, infos: list[InfoDict]) -> bool:
+        """Makes many traces known at once, of which none is there.
+
+        Returns:
+            False where that cannot be, as they are or here: each of them is to be sent by itself.
+        """
+
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
         """Sends spans of traces whose infos are known.
 

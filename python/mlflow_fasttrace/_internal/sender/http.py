@@ -177,6 +177,9 @@ class HttpDestination:
         if taken != info["trace_id"]:
             raise self._not_of_mlflow(_TRACES_PATH, answer)
 
+    def send_new_infos(self, infos: list[InfoDict]) -> bool:
+        return False  # a request has one
+
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
         body, refused, inexact = _core.otlp_request(records)
         if exact and inexact:

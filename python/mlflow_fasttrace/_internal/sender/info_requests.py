@@ -87,7 +87,10 @@ class InfoRequests:
 
         try:
             # All are made first: between two requests the processor has forgotten how.
-            for trace, info in list(self._infos(traces, target.experiment_id)):
+            infos = list(self._infos(traces, target.experiment_id))
+            new, infos = self._send_new(target.destination, infos)
+            accepted += new
+            for trace, info in infos:
                 self._between_requests()
                 under_way.append((trace, self._start(target.destination, info)))
                 if len(under_way) >= self._at_once:
@@ -101,6 +104,27 @@ class InfoRequests:
                 if answer.exception() is None:
                     self._is_taken(target, trace, answer)
         return accepted
+
+    def _send_new(
+        self, destination: Destination, infos: list[tuple[TraceBuffer, InfoDict]]
+    ) -> tuple[list[TraceBuffer], list[tuple[TraceBuffer, InfoDict]]]:
+        """Sends those of traces of which the server has nothing, all at once where it takes them so.
+
+        Returns:
+            The traces that it has taken, and what is left.
+        """
+        new = [
+            trace for trace, _ in infos if trace.nothing_is_delivered() and not trace.may_be_there
+        ]
+        if len(new) < 2:
+            return [], infos
+        chosen = {trace.trace_id for trace in new}
+        self._between_requests()
+        if not destination.send_new_infos([i for trace, i in infos if trace.trace_id in chosen]):
+            return [], infos
+        for trace in new:
+            self._took(trace)
+        return new, [(trace, info) for trace, info in infos if trace.trace_id not in chosen]
 
     def slow_down(self) -> None:
         """Sends one info at a time again: the server has trouble."""
@@ -190,8 +214,12 @@ class InfoRequests:
         except MemoryError:
             wait_for_memory(trace)
             return False
+        self._took(trace)
+        return True
+
+    def _took(self, trace: TraceBuffer) -> None:
+        """The server took an info."""
         self._verdicts.took()
         self._verdicts.is_let_in()
         for info in trace.infos:
             info.info_sent = True
-        return True

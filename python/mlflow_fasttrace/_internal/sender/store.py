@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -17,6 +20,7 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from mlflow.utils.uri import get_uri_scheme
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base.version import is_mlflow
 from mlflow_fasttrace._internal.sender.artifacts import Artifacts, upload_artifacts
 from mlflow_fasttrace._internal.sender.exceptions import (
     DeliveryError,
@@ -29,6 +33,8 @@ from mlflow_fasttrace._internal.sender.trace_infos import InfoDict
 from mlflow_fasttrace._internal.spool import database
 from mlflow_fasttrace._internal.spool.changes import Change
 
+logger = logging.getLogger("mlflow_fasttrace.sender")
+
 #: MLflow's error codes that another try may not see.
 _TRANSIENT_CODES = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"})
 
@@ -37,6 +43,30 @@ _METHODS = ("start_trace", "log_spans", "get_trace_info")
 
 #: What the code of a store raises for a value that it cannot use, never for a database.
 _VALUE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+
+
+#: That many traces are made known in one transaction: others wait meanwhile who want to write to a SQLite file.
+_INFOS_A_TRANSACTION = 25
+
+#: How a store's session is asked for that writes.
+_WRITES: dict[str, Any] = {"read_only": False} if is_mlflow(3, 13) else {}
+
+
+class _Joined:
+    """A session that several calls of a store share. What one of them rolls back would be the others', too.
+
+    Args:
+        session: SQLAlchemy's.
+    """
+
+    def __init__(self, session: Any):
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def rollback(self) -> None:
+        raise RuntimeError("a trace is there already, or cannot be written")
 
 
 class StoreDestination:
@@ -79,6 +109,27 @@ class StoreDestination:
 
     def send_info(self, info: InfoDict) -> None:
         self._call(self.store.start_trace, TraceInfo.from_dict(info))
+
+    def send_new_infos(self, infos: list[InfoDict]) -> bool:
+        if not hasattr(self.store, "ManagedSessionMaker"):  # no database
+            return False
+        try:
+            for start in range(0, len(infos), _INFOS_A_TRANSACTION):
+                self._send_in_one(infos[start : start + _INFOS_A_TRANSACTION])
+        except MemoryError:
+            raise
+        except Exception as error:  # what is to be said of it, one of them will say
+            logger.debug("traces are sent one by one: %s: %s", type(error).__name__, error)
+            return False
+        return True
+
+    def _send_in_one(self, infos: list[InfoDict]) -> None:
+        with self.store.ManagedSessionMaker(**_WRITES) as session:
+            joined = copy.copy(self.store)
+            joined.ManagedSessionMaker = lambda **_: nullcontext(_Joined(session))
+            joined.get_experiment = functools.cache(joined.get_experiment)
+            for info in infos:
+                joined.start_trace(TraceInfo.from_dict(info))
 
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
         spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]
