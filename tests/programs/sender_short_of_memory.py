@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from mlflow_fasttrace import _core
@@ -40,13 +41,13 @@ class Kept:
     def experiment_id(self, name: str) -> str:
         return name
 
-    def send_info(self, info: dict) -> None:
+    def send_info(self, info: dict) -> Callable[[], None]:
         body = trace_infos.start_trace_body(info)
-        self.infos.add(json.loads(body)["trace"]["trace_info"]["trace_id"])
+        return lambda: self.infos.add(json.loads(body)["trace"]["trace_info"]["trace_id"])
 
     def send_new_infos(self, infos: list[dict]) -> bool:
         for info in infos:
-            self.send_info(info)
+            self.send_info(info)()
         return True
 
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:

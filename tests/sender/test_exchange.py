@@ -15,6 +15,7 @@ from mlflow_fasttrace._internal.sender.answers import Answer
 from mlflow_fasttrace._internal.sender.connection import Connection
 from mlflow_fasttrace._internal.sender.exceptions import Unavailable
 from mlflow_fasttrace._internal.sender.exchange import MOST_BYTES
+from support.waiting import wait_until
 
 USUAL = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
 PATH = "/some/path?with=1"
@@ -77,7 +78,7 @@ def serving(*answers: bytes, closes: bool = False) -> Iterator[tuple[RawServer, 
 
 
 def ask(connection: Connection, body: bytes = b"{}") -> Answer:
-    return connection.request("POST", PATH, body, HEADERS)
+    return connection.begin("POST", PATH, body, HEADERS)()
 
 
 def head(*fields: str, status: str = "200 OK") -> bytes:
@@ -218,6 +219,23 @@ def test_an_answer_that_never_ends_is_given_up(monkeypatch):
         ask(connection)
         with pytest.raises(Unavailable, match="time"):
             ask(connection)
+
+
+def test_answers_are_read_in_any_order():
+    bodies = [b"1", b"22", b"333"]
+    answers = [head(f"Content-Length: {len(body)}") + body for body in bodies]
+    with serving(USUAL, *answers) as (server, connection):
+        ask(connection)
+        first = connection.begin("POST", PATH, b"{}", HEADERS)
+        wait_until(lambda: len(server.requests) == 2, what="the first request")
+        second = connection.begin(
+            "POST", PATH, b"{}", HEADERS
+        )  # over another, which is opened for it
+        assert second().body == b"22"
+        third = connection.begin("POST", PATH, b"{}", HEADERS)
+        assert third().body == b"333"
+        assert first().body == b"1"
+        assert server.connections == 2
 
 
 def test_threads_have_connections_of_their_own():

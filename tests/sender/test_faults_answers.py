@@ -257,14 +257,17 @@ def test_an_error_of_this_package_ends_up_with_the_one_trace_that_causes_it(
     record(1, "first")
     bench.run()
     destination = bench.sender.delivery.destination
-    own = getattr(destination, method)
 
-    def fail(*args, **kwargs):
-        if "poison" in repr(args):
-            raise ZeroDivisionError("of this package")
-        return own(*args, **kwargs)
+    def failing(own):
+        def fail(*args, **kwargs):
+            if "poison" in repr(args):
+                raise ZeroDivisionError("of this package")
+            return own(*args, **kwargs)
 
-    monkeypatch.setattr(destination, method, fail)
+        return fail
+
+    for name in (method, "send_new_infos") if method == "send_info" else (method,):
+        monkeypatch.setattr(destination, name, failing(getattr(destination, name)))
     record(4, "good", children=1)
     record(1, "poison", inputs="poison")
     record(4, "good", children=1)

@@ -6,13 +6,11 @@ import logging.handlers
 import os
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from io import TextIOWrapper
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.config.uris import without_credentials, without_secrets
-from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
 from mlflow_fasttrace._internal.sender.life import run_sender
 from mlflow_fasttrace._internal.sender.transport import bound_every_answer
 from mlflow_fasttrace._internal.spool.private_files import open_private
@@ -106,17 +104,15 @@ def main() -> int:
         signal.alarm(_LAST_SECONDS)
 
     signal.signal(signal.SIGTERM, end)
-    with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
-        # What a burst took is given back: a container's limit counts it.
-        run_sender(
-            sys.argv[1],
-            sys.argv[2],
-            uri,
-            lambda: bool(stop),
-            executor,
-            at_rest=_core.give_memory_back,
-            patience_seconds=environment.lock_patience_seconds(),
-        )
+    # What a burst took is given back: a container's limit counts it.
+    run_sender(
+        sys.argv[1],
+        sys.argv[2],
+        uri,
+        lambda: bool(stop),
+        at_rest=_core.give_memory_back,
+        patience_seconds=environment.lock_patience_seconds(),
+    )
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urljoin
 
@@ -64,7 +65,7 @@ class Connection:
 
     Args:
         access: Who the server is, and how one signs in.
-        at_once: How many requests may be under way, in threads.
+        at_once: How many requests may be under way.
     """
 
     def __init__(self, access: Access, at_once: int):
@@ -84,11 +85,16 @@ class Connection:
         self._headers_asked = float("-inf")
         self._moved = False
 
-    def request(self, method: str, path: str, body: Body | None, headers: dict[str, str]) -> Answer:
-        """Makes a request, and reads the whole answer. Where the server sends it on, that is followed.
+    def begin(
+        self, method: str, path: str, body: Body | None, headers: dict[str, str]
+    ) -> Callable[[], Answer]:
+        """Makes a request. Where the server sends it on, that is followed.
 
         Args:
             path: Below the server's URI.
+
+        Returns:
+            What reads the whole answer. It is called once, and raises `Unavailable` where there is none.
 
         Raises:
             Unavailable: nothing answers, or nobody can sign in.
@@ -98,23 +104,37 @@ class Connection:
         try:
             if self._access.signed_request is not None:
                 body = b"".join(body) if isinstance(body, list) else body
-                return self._access.signed_request(method, path, body, headers, self._seconds)
+                signed = self._access.signed_request(method, path, body, headers, self._seconds)
+                return lambda: signed
             pool = self._open()
             headers = {**self._headers(), **headers}
             if isinstance(body, list):  # or its end would be marked in another way
                 headers["Content-Length"] = str(size_of(body))
-            answer = self._ask(pool, method, self._prefix + path, body, headers)
-            if answer.status in _REDIRECT_STATUS and environment.follows_redirects():
-                answer = self._follow(answer, method, path, body, headers)
-            return answer
+            answer_of_server = self._send(pool, method, self._prefix + path, body, headers)
         except (Unavailable, MemoryError):
             raise
         except Exception as error:
-            raise Unavailable(
-                f"{self._name} does not answer: {type(error).__name__}: {error}",
-                kind=type(error),
-                unanswered=not isinstance(error, urllib3.exceptions.NewConnectionError),
-            ) from error
+            raise self._unanswered(error) from error
+
+        def wait() -> Answer:
+            try:
+                answer = answer_of_server()
+                if answer.status in _REDIRECT_STATUS and environment.follows_redirects():
+                    answer = self._follow(answer, method, path, body, headers)
+                return answer
+            except (Unavailable, MemoryError):
+                raise
+            except Exception as error:
+                raise self._unanswered(error) from error
+
+        return wait
+
+    def _unanswered(self, error: Exception) -> Unavailable:
+        return Unavailable(
+            f"{self._name} does not answer: {type(error).__name__}: {error}",
+            kind=type(error),
+            unanswered=not isinstance(error, urllib3.exceptions.NewConnectionError),
+        )
 
     def sign_in_anew(self) -> None:
         """Asks for the headers again before the next request."""
@@ -147,6 +167,26 @@ class Connection:
             answer = self._ask(pool, method, place, body, headers)
         return answer
 
+    def _send(
+        self,
+        pool: urllib3.HTTPConnectionPool,
+        method: str,
+        place: str,
+        body: Body | None,
+        headers: dict[str, str],
+    ) -> Callable[[], Answer]:
+        """Sends a request to the server itself; what is returned reads its answer. Large ones, and those for which no
+        connection is open, are answered already."""
+        assert self._connections is not None
+        if isinstance(body, bytes) and len(body) <= MOST_BYTES:
+            begun = self._connections.begin(method, place, body, headers)
+            if begun is not None:
+                return begun
+        else:
+            self._connections.give_back()
+        answer = self._ask(pool, method, place, body, headers)
+        return lambda: answer
+
     def _ask(
         self,
         pool: urllib3.HTTPConnectionPool,
@@ -155,13 +195,6 @@ class Connection:
         body: Body | None,
         headers: dict[str, str],
     ) -> Answer:
-        if pool is self._pool and self._connections is not None:
-            if isinstance(body, bytes) and len(body) <= MOST_BYTES:
-                answer = self._connections.exchange(method, place, body, headers)
-                if answer is not None:
-                    return answer
-            else:
-                self._connections.give_back()
         response = pool.urlopen(
             method,
             place,

@@ -6,6 +6,7 @@ Collectors are no destinations in this sense, since they know spans only: see co
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mlflow_fasttrace._internal.config.experiments import why_impossible
@@ -43,13 +44,14 @@ class Destination(Protocol):
 
     @property
     def infos_at_once(self) -> int:
-        """How many calls of `send_info` may be under way, in threads."""
+        """How many infos that were sent may be without an answer."""
 
     def experiment_id(self, name: str) -> str:
         """The id of the experiment of that name, which is made where it is missing."""
 
-    def send_info(self, info: InfoDict) -> None:
-        """Makes the trace of this info known."""
+    def send_info(self, info: InfoDict) -> Callable[[], None]:
+        """Makes the trace of this info known. What is returned waits until it is: it is called once, and may raise
+        what every call may."""
 
     def send_new_infos(self, infos: list[InfoDict]) -> bool:
         """Makes many traces known at once, of which none is there.

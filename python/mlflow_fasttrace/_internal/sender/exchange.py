@@ -9,7 +9,7 @@ import functools
 import queue
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,9 +54,9 @@ class OpenConnections:
         self._borrowed: list[Any] = []  # that no request is under way on; threads share it
         self._head: tuple[tuple[str, str, dict[str, str]], str] | None = None
 
-    def exchange(
+    def begin(
         self, method: str, place: str, body: bytes, headers: dict[str, str]
-    ) -> Answer | None:
+    ) -> Callable[[], Answer] | None:
         """Makes a request over one of them.
 
         Args:
@@ -65,15 +65,16 @@ class OpenConnections:
             headers: All but ``Host`` and ``Content-Length``. They can be put into a request.
 
         Returns:
-            None where no connection is open: nothing was sent.
+            What waits for the answer, in any order, and once. It raises OSError, http.client.HTTPException or
+            urllib3.exceptions.HTTPError where there is none. None where no connection is open: nothing was sent.
 
         Raises:
-            OSError, http.client.HTTPException, urllib3.exceptions.HTTPError: there is no answer.
+            OSError: the same, known already.
         """
         connection = self._one()
         if connection is None:
             return None
-        is_left_open = False
+        is_under_way = False
         try:
             request = f"{self._head_of(method, place, headers)}{len(body)}\r\n\r\n"
             sock = connection.sock
@@ -84,14 +85,26 @@ class OpenConnections:
                 sock.sendall(request.encode("latin-1") + body)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # a server may refuse what it has not read to its end
-            answer, is_left_open = _answer(sock, method, deadline, self._seconds)
+            is_under_way = True
+        finally:
+            if not is_under_way:
+                self._close(connection)
+        return functools.partial(self._wait, connection, method, deadline)
+
+    def _wait(self, connection: Any, method: str, deadline: float) -> Answer:
+        is_left_open = False
+        try:
+            answer, is_left_open = _answer(connection.sock, method, deadline, self._seconds)
             return answer
         finally:
             if is_left_open:
                 self._borrowed.append(connection)
             else:
-                connection.close()
-                self._give_back(connection)
+                self._close(connection)
+
+    def _close(self, connection: Any) -> None:
+        connection.close()
+        self._give_back(connection)
 
     def give_back(self) -> None:
         """Gives the pool what is borrowed, for a request that it makes itself."""

@@ -10,11 +10,9 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
-from mlflow_fasttrace._internal.sender.destinations import INFOS_AT_ONCE
 from mlflow_fasttrace._internal.sender.life import (
     POLL_BUSY_SECONDS,
     POLL_IDLE_SECONDS,
@@ -147,8 +145,7 @@ def deliver(
                 return Outcome(progress, False, _last_error(status))
             time.sleep(_WATCH_SECONDS)
         try:
-            with ThreadPoolExecutor(INFOS_AT_ONCE) as executor:
-                return _deliver(spool, uri, executor, report, patience, instead_of, before)
+            return _deliver(spool, uri, report, patience, instead_of, before)
         except MemoryError:
             progress = _since(before, _numbers(read_status(spool.folder)))
             return Outcome(progress, False, "there is no memory to send what is left")
@@ -175,13 +172,12 @@ def _last_account(spool: Spool) -> dict[str, Any] | None:
 def _deliver(
     spool: Spool,
     uri: str,
-    executor: Executor,
     report: Callable[[Progress], None],
     patience: _Patience,
     instead_of: str | None,
     before: Progress,
 ) -> Outcome:
-    sender = sender_for(spool.folder, spool.rings, uri, executor, instead_of=instead_of)
+    sender = sender_for(spool.folder, spool.rings, uri, instead_of=instead_of)
     began = time.time()
     sender.scan()
     goals = {path: ring.reader.head for path, ring in sender.intake.rings.items()}

@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import quote
@@ -76,10 +77,16 @@ class HttpDestination:
     def _request(
         self, path: str, body: Body | None, headers: dict[str, str], method: str = "POST"
     ) -> Answer:
+        return self._begin(path, body, headers, method)()
+
+    def _begin(
+        self, path: str, body: Body | None, headers: dict[str, str], method: str = "POST"
+    ) -> Callable[[], Answer]:
+        """Makes a request; what is returned waits for the answer."""
         if body and not self._loopback and size_of(body) >= _COMPRESS_FROM:
             body = compressed(body)
             headers = {**headers, "Content-Encoding": "gzip"}
-        return self._connection.request(method, path, body, headers)
+        return self._connection.begin(method, path, body, headers)
 
     def _checked(self, path: str, answer: Answer) -> Answer:
         """Gives an answer back whose status is 200.
@@ -167,15 +174,22 @@ class HttpDestination:
 
     # ---- what is sent ----
 
-    def send_info(self, info: InfoDict) -> None:
+    def send_info(self, info: InfoDict) -> Callable[[], None]:
         body = start_trace_body(info)
-        answer = self._request(_TRACES_PATH, body, {"Content-Type": "application/json"})
-        try:
-            taken = self._checked(_TRACES_PATH, answer).json()["trace"]["trace_info"]["trace_id"]
-        except (TypeError, LookupError):
-            taken = None
-        if taken != info["trace_id"]:
-            raise self._not_of_mlflow(_TRACES_PATH, answer)
+        answer_of_server = self._begin(_TRACES_PATH, body, {"Content-Type": "application/json"})
+
+        def wait() -> None:
+            answer = answer_of_server()
+            try:
+                found = self._checked(_TRACES_PATH, answer).json()["trace"]["trace_info"][
+                    "trace_id"
+                ]
+            except (TypeError, LookupError):
+                found = None
+            if found != info["trace_id"]:
+                raise self._not_of_mlflow(_TRACES_PATH, answer)
+
+        return wait
 
     def send_new_infos(self, infos: list[InfoDict]) -> bool:
         return False  # a request has one

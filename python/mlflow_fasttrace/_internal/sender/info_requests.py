@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
@@ -36,6 +37,13 @@ def _summarize(trace: TraceBuffer) -> bool:
     return True
 
 
+def _raise(error: Exception) -> None:
+    try:
+        raise error
+    finally:
+        del error  # or its traceback and it would keep one another
+
+
 class InfoRequests:
     """Sends infos, several at once where a server is slow.
 
@@ -44,7 +52,6 @@ class InfoRequests:
         dead_letters: Take the traces whose infos are refused.
         experiments: Whose ids are asked for again where an info fails.
         between_requests: Called before each request.
-        executor: For several requests at once; None: one after another.
     """
 
     def __init__(
@@ -53,13 +60,11 @@ class InfoRequests:
         dead_letters: DeadLetters,
         experiments: Experiments,
         between_requests: Callable[[], None],
-        executor: Executor | None = None,
     ):
         self._verdicts = verdicts
         self._dead_letters = dead_letters
         self._experiments = experiments
         self._between_requests = between_requests
-        self._executor = executor
         self._at_once = 1
         self._seconds = 0.0  # that the last request took
 
@@ -78,11 +83,11 @@ class InfoRequests:
             Unavailable, Forbidden: the others wait.
         """
         accepted: list[TraceBuffer] = []
-        under_way: deque[tuple[TraceBuffer, Future[None]]] = deque()
+        under_way: deque[tuple[TraceBuffer, Callable[[], None]]] = deque()
 
         def arrived() -> None:
-            trace, answer = under_way.popleft()
-            if self._is_taken(target, trace, answer):
+            trace, wait = under_way.popleft()
+            if self._is_taken(target, trace, wait):
                 accepted.append(trace)
 
         try:
@@ -92,7 +97,7 @@ class InfoRequests:
             accepted += new
             for trace, info in infos:
                 self._between_requests()
-                under_way.append((trace, self._start(target.destination, info)))
+                under_way.append((trace, self._begin(target.destination, info)))
                 if len(under_way) >= self._at_once:
                     arrived()
             while under_way:
@@ -100,9 +105,10 @@ class InfoRequests:
             if accepted:
                 self._quicken(target.destination)
         finally:
-            for trace, answer in under_way:
-                if answer.exception() is None:
-                    self._is_taken(target, trace, answer)
+            for trace, wait in under_way:
+                with contextlib.suppress(Exception):
+                    wait()
+                    self._took(trace)
         return accepted
 
     def _send_new(
@@ -132,9 +138,8 @@ class InfoRequests:
 
     def _quicken(self, destination: Destination) -> None:
         """Sends more at once, slowly, until a request fails: many senders may have one server, which
-        has few connections to its database. A server that is quick is sent one at a time: threads
-        would cost more than they gain."""
-        most = destination.infos_at_once if self._executor is not None else 1
+        has few connections to its database. A server that is quick is sent one at a time."""
+        most = destination.infos_at_once
         quick = self._seconds < _QUICK_SECONDS
         self._at_once = 1 if quick else min(self._at_once + 1, most)
 
@@ -171,28 +176,25 @@ class InfoRequests:
             self._dead_letters.set_aside(trace, error)
         return None
 
-    def _start(self, destination: Destination, info: InfoDict) -> Future[None]:
-        if self._executor is not None and self._at_once > 1:
-            return self._executor.submit(self._send_one, destination, info)
-        done: Future[None] = Future()
-        try:
-            self._send_one(destination, info)
-        except Exception as error:
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-        return done
-
-    def _send_one(self, destination: Destination, info: InfoDict) -> None:
+    def _begin(self, destination: Destination, info: InfoDict) -> Callable[[], None]:
+        """Sends an info; what is returned waits until the server has it, and raises what that raises."""
         began = time.monotonic()
-        destination.send_info(info)
-        self._seconds = time.monotonic() - began
+        try:
+            arrives = destination.send_info(info)
+        except Exception as error:
+            return functools.partial(_raise, error)
 
-    def _is_taken(self, target: Target, trace: TraceBuffer, answer: Future[None]) -> bool:
-        """Whether the server took an info; waits for its answer."""
+        def wait() -> None:
+            arrives()
+            self._seconds = time.monotonic() - began
+
+        return wait
+
+    def _is_taken(self, target: Target, trace: TraceBuffer, wait: Callable[[], None]) -> bool:
+        """Whether the server took an info."""
         try:
             try:
-                answer.result()
+                wait()
             except InAnotherExperiment:
                 if (place := target.that_has(trace)) == target:
                     raise
@@ -200,7 +202,7 @@ class InfoRequests:
                 if not of_place:
                     return False  # it waits for memory, or is set aside
                 self._between_requests()
-                self._send_one(place.destination, of_place[0][1])
+                place.destination.send_info(of_place[0][1])()
         except TransientError as reason:
             self._experiments.forget(trace.experiment)
             self._verdicts.failed(trace, reason)

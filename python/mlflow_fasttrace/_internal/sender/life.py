@@ -7,7 +7,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.config import otlp
@@ -45,7 +44,6 @@ def sender_for(
     folder: str | None,
     rings_folder: str | None,
     uri: str,
-    executor: Executor | None = None,
     *,
     instead_of: str | None = None,
 ) -> Sender:
@@ -55,7 +53,6 @@ def sender_for(
         folder: The spool's folder of segments; None: there are no folders, and rings are adopted.
         rings_folder: The folder of the spool's rings.
         uri: The tracking URI, or a collector's, with its credentials.
-        executor: For several requests at once.
         instead_of: The destination that the records name, where ``uri`` is another one.
     """
     collector = otlp.is_collector(uri)
@@ -90,7 +87,6 @@ def sender_for(
             between_requests,
             intake.is_abandoned,
             intake.is_whole,
-            executor,
         )
         open_server = server.open
     return Sender(
@@ -125,7 +121,6 @@ def run_sender(
     rings: str,
     uri: str,
     should_stop: Callable[[], bool] | None = None,
-    executor: Executor | None = None,
     at_rest: Callable[[], None] | None = None,
     patience_seconds: float = 0.0,
 ) -> None:
@@ -137,8 +132,6 @@ def run_sender(
         uri: The tracking URI, with its credentials.
         should_stop: Asked between rounds; what is not delivered stays where it is. None: it does not
             end before its time.
-        executor: For several requests at once. A thread of the program has none: most of what it
-            delivers it delivers while its interpreter ends, and starts no threads any more.
         at_rest: Called when nothing has been left to do for a moment after something was, and from time to time.
         patience_seconds: That another sender has at least to give the lock back.
     """
@@ -147,7 +140,7 @@ def run_sender(
     should_stop = should_stop or (lambda: False)
     try:
         while lock.take():
-            sender = _serve(lambda: sender_for(folder, rings, uri, executor), should_stop, at_rest)
+            sender = _serve(lambda: sender_for(folder, rings, uri), should_stop, at_rest)
             if sender is None:
                 return
             # A program that made its ring before this release relied on this sender; one that makes

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
 from typing import Any
 
 from mlflow_fasttrace._internal.base.version import mlflow_version
@@ -60,7 +59,6 @@ class ServerDelivery:
         between_requests: Is called before each request.
         is_abandoned: Whether nothing of a trace will come any more.
         is_whole: Whether no span of a trace that has ended can lie unread.
-        executor: For several requests at once; None: one after another.
     """
 
     def __init__(
@@ -72,7 +70,6 @@ class ServerDelivery:
         between_requests: Callable[[], None],
         is_abandoned: Callable[[TraceBuffer], bool],
         is_whole: Callable[[TraceBuffer], bool],
-        executor: Executor | None = None,
     ):
         self.destination: Destination | None = None
         self.size = BatchSize()
@@ -93,9 +90,7 @@ class ServerDelivery:
             is_abandoned,
             between_requests,
         )
-        self._infos = InfoRequests(
-            self.verdicts, dead_letters, self._experiments, between_requests, executor
-        )
+        self._infos = InfoRequests(self.verdicts, dead_letters, self._experiments, between_requests)
         self._spans = SpanRequests(
             self.verdicts,
             canary,

@@ -107,8 +107,9 @@ class StoreDestination:
                     raise
         return found.experiment_id
 
-    def send_info(self, info: InfoDict) -> None:
+    def send_info(self, info: InfoDict) -> Callable[[], None]:
         self._call(self.store.start_trace, TraceInfo.from_dict(info))
+        return lambda: None
 
     def send_new_infos(self, infos: list[InfoDict]) -> bool:
         if not hasattr(self.store, "ManagedSessionMaker"):  # no database
