@@ -2,7 +2,7 @@
 
     python benchmarks/instructions.py [--calls 2000] [CASE ...]
     python benchmarks/instructions.py --check     fails where a case has grown by more than 3 %
-    python benchmarks/instructions.py --write     keeps the figures in instructions.json
+    python benchmarks/instructions.py --write     keeps the figures in instructions.json and docs/performance.md
 
 Each case is run for N calls and for 2 N; the difference is divided by N. The traces lie in a ring that is large
 enough for all of them; nothing delivers them. What is kept was counted with one Python, C library and compiler.
@@ -23,18 +23,28 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(ROOT / "tests"))
 
+import floor  # noqa: E402
 from support.spools import clean_up  # noqa: E402
 
 KEPT = HERE / "instructions.json"
+DOCUMENT = ROOT / "docs/performance.md"
+BEGIN, END = (
+    "<!-- instructions: made by `benchmarks/instructions.py --write` -->",
+    "<!-- instructions: end -->",
+)
 
 PROGRAM = """
 import asyncio
+import contextvars
 import sys
+import floor_core
 import mlflow_fasttrace as mlflow
 
 calls = int(sys.argv[1])
@@ -43,6 +53,14 @@ calls = int(sys.argv[1])
 @mlflow.trace
 def noop():
     return None
+
+
+def nothing():
+    return None
+
+
+variable = contextvars.ContextVar("floor")
+floor = floor_core.Floor(nothing, variable.set, variable.reset)
 
 
 @mlflow.trace
@@ -100,6 +118,7 @@ else:
 
 #: By name: what is called, and how many calls that is.
 CASES = {
+    "floor": ("floor()", 1),
     "no-op": ("noop()", 1),
     "two arguments": ("two(1, b='x')", 1),
     "chat-sized": ("talk(chat)", 1),
@@ -111,6 +130,15 @@ CASES = {
 
 #: By how much a case may grow.
 TOLERANCE = 0.03
+
+#: What the functions of a call belong to, by what is in their names; the first counts.
+PARTS = {
+    "the core": r"_core\.abi3\.so",
+    "context variable": r"[Hh]amt|[Cc]ontext|[Tt]oken|popcount",
+    "objects": r"[Mm]alloc|[Ff]ree|GC_|gc_|_New\b|GenericNew|GenericAlloc|[Dd]ealloc|_NewReference",
+    "calls": r"Eval|Frame|[Vv]ectorcall|vacall|_Call|call|initialize_locals|method|PyArg|ArgParse|Arguments",
+    "the rest": "",
+}
 
 #: Functions of fewer instructions a call are not kept.
 LEAST = 15
@@ -173,7 +201,7 @@ def run(program: str, calls: int, folder: Path, package: Path) -> collections.Co
             env={
                 **os.environ,
                 "PYTHONHASHSEED": "0",
-                "PYTHONPATH": str(package),
+                "PYTHONPATH": os.pathsep.join([str(package), str(folder)]),
                 "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
                 "MLFLOW_FASTTRACE_SPOOL_DIR": str(spool),
                 "MLFLOW_FASTTRACE_SENDER": "none",
@@ -197,6 +225,7 @@ def count(case: str, calls: int, folder: Path, package: Path) -> Figures:
 def count_all(cases: list[str], calls: int, package: Path) -> dict[str, Figures]:
     """The figures of each case, two counted at a time."""
     with tempfile.TemporaryDirectory(prefix="fasttrace-instructions-") as folder:
+        floor.build(Path(folder))
         with ThreadPoolExecutor(2) as pool:
             return dict(
                 zip(
@@ -277,6 +306,35 @@ def check(figures: dict[str, Figures], calls: int) -> None:
         )
 
 
+def parts(figures: Figures) -> Figures:
+    """The instructions of a call by what they are spent on."""
+    found = dict.fromkeys(PARTS, 0.0)
+    for name, number in figures.items():
+        found[next(part for part, words in PARTS.items() if re.search(words, name))] += number
+    return found
+
+
+def table(cases: dict[str, Figures]) -> str:
+    """The table of docs/performance.md."""
+    lines = [
+        "| | instructions | " + " | ".join(PARTS) + " |",
+        "|---|" + "---:|" * (len(PARTS) + 1),
+    ]
+    for case, found in cases.items():
+        numbers = [sum(found.values()), *parts(found).values()]
+        lines.append(f"| {case} | " + " | ".join(f"{number:,.0f}" for number in numbers) + " |")
+    return "\n".join(lines)
+
+
+def document(text: str, kept: dict[str, Any]) -> str:
+    """The text of docs/performance.md with the table of kept figures."""
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    about = kept["environment"]
+    counted = f"Python {about['python']}, {about['libc']}, {about['compiler']}"
+    return f"{before}{BEGIN}\n\n{table(kept['cases'])}\n\n{counted}.\n\n{END}{after}"
+
+
 def write(figures: dict[str, Figures]) -> None:
     cases = {
         case: {
@@ -289,7 +347,9 @@ def write(figures: dict[str, Figures]) -> None:
     for case, found in figures.items():
         rest = sum(found.values()) - sum(cases[case].values())
         cases[case]["all others"] = round(rest, 1)
-    KEPT.write_text(json.dumps({"environment": environment(), "cases": cases}, indent=1) + "\n")
+    kept = {"environment": environment(), "cases": cases}
+    KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+    DOCUMENT.write_text(document(DOCUMENT.read_text(), kept))
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(ROOT / "tests"))
 
+import floor  # noqa: E402
 import report  # noqa: E402
 from sink import Sink  # noqa: E402
 from support.servers import MlflowServer  # noqa: E402
@@ -42,7 +43,7 @@ from tracers import NAMES, adapter  # noqa: E402
 
 OWN = ("mlflow", "mlflow_512", "fasttrace")
 #: Fewer where delivery takes long, so that all is done in five minutes.
-ROUNDS = {"mlflow_512": 1, "fasttrace": 4, "msgspec": 4, "opik": 1, "weave": 1}
+ROUNDS = {"mlflow": 1, "mlflow_512": 1, "fasttrace": 4, "msgspec": 4, "opik": 1, "weave": 1}
 OTHER_ROUNDS = 2
 #: What `--quick` measures.
 QUICK = ("mlflow", "fasttrace", "opentelemetry", "ddtrace", "msgspec")
@@ -68,9 +69,7 @@ class Machine:
     def __init__(self, folder: Path, peers: Path | None, seconds: float):
         self.folder, self.peers, self.seconds = folder, peers, seconds
         self.figures: Figures = {}
-        command = ["cc", "-O3", "-shared", "-fPIC", "-I", sysconfig.get_paths()["include"]]
-        target = folder / "floor_core.abi3.so"
-        subprocess.run([*command, str(HERE / "floor.c"), "-o", str(target)], check=True)
+        floor.build(folder)
 
     def note(self, name: str, figures: dict[str, float], prefix: str = "") -> None:
         for key, value in figures.items():
@@ -183,6 +182,10 @@ class Machine:
             variables = {"HOME": str(spools[name]), "MLFLOW_FASTTRACE_EXIT_TIMEOUT": "5"}
             return self.program(name, "on", what, uri, spools[name], **variables)
 
+        def found_later(name: str) -> float:
+            with Sink(ports[name]), program(name, "later") as process:
+                return self.result(process).get("arrived", 0)
+
         try:
             with contextlib.ExitStack() as ending:
                 waiting = []
@@ -205,11 +208,10 @@ class Machine:
                     waiting[-1].start()
                 for thread in waiting:
                     thread.join()
-            for name in names:
-                with Sink(ports[name]), program(name, "later") as process:
-                    arrived = self.result(process).get("arrived", 0)
-                self.note(name, {"down.kept": max(0, arrived - 1) / 2})
-                progress(f"  {name} down: {arrived:.0f} arrived")
+            with ThreadPoolExecutor(len(names)) as pool:
+                for name, arrived in zip(names, pool.map(found_later, names), strict=True):
+                    self.note(name, {"down.kept": max(0, arrived - 1) / 2})
+                    progress(f"  {name} down: {arrived:.0f} arrived")
         finally:
             for spool in spools.values():
                 clean_up(spool)

@@ -75,3 +75,19 @@ def test_a_case_that_grows_is_named_with_the_functions_that_grew(instructions):
 def test_the_kept_figures_are_of_all_cases(instructions):
     kept = json.loads(instructions.KEPT.read_text())
     assert kept["cases"].keys() == instructions.CASES.keys()
+
+
+def test_the_document_says_what_is_kept(instructions):
+    text = instructions.DOCUMENT.read_text()
+    assert instructions.document(text, json.loads(instructions.KEPT.read_text())) == text
+
+
+def test_every_instruction_belongs_to_one_part(instructions):
+    figures = {
+        "_core.abi3.so: traced_call": 50.0,
+        "libpython3.11.so.1.0: hamt_node_assoc": 40.0,
+        "libpython3.11.so.1.0: _PyObject_Malloc": 30.0,
+        "libpython3.11.so.1.0: _PyEval_EvalFrameDefault": 20.0,
+        "libc.so.6: memcpy": 10.0,
+    }
+    assert list(instructions.parts(figures).values()) == [50, 40, 30, 20, 10]
