@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -236,6 +237,22 @@ def test_answers_are_read_in_any_order():
         assert third().body == b"333"
         assert first().body == b"1"
         assert server.connections == 2
+
+
+def test_the_time_of_an_answer_begins_with_its_request(monkeypatch):
+    """However many are waited for one after the other."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with serving(*[USUAL] * 4, b"") as (server, connection):
+        opened = [connection.begin("POST", PATH, b"{}", HEADERS) for _ in range(4)]
+        for wait in opened:
+            wait()
+        silent = [connection.begin("POST", PATH, b"{}", HEADERS) for _ in range(server.connections)]
+        assert len(silent) > 1
+        began = time.monotonic()
+        for wait in silent:
+            with pytest.raises(Unavailable, match="time"):
+                wait()
+        assert time.monotonic() - began < 2 * len(silent) - 1
 
 
 def test_threads_have_connections_of_their_own():

@@ -17,6 +17,7 @@ from mlflow_fasttrace._internal.sender import (
     assemble,
     dead_letters,
     foreground,
+    life,
     span_requests,
     verdicts,
 )
@@ -1140,3 +1141,23 @@ def test_an_info_that_is_too_large_is_a_dead_letter_and_holds_up_no_other(
     assert len(traces_of(server.uri, experiment)) == 4
     (reason,) = bench.dead_letters()
     assert "413" in reason
+
+
+def test_what_a_failed_delivery_leaves_in_memory_is_given_back(bench, monkeypatch):
+    """Exceptions and frames that keep one another, with requests of megabytes in them: those, too, of which nothing was
+    delivered, and after which there was nothing to do."""
+    monkeypatch.setattr(life, "_REST_SECONDS", 0.05)
+    with FaultProxy("http://127.0.0.1:9", lambda request: Reply(500)) as proxy:
+        bench.to(proxy.uri, {"id": "0"})
+        record(1)
+        rests: list[int] = []
+        deadline = time.monotonic() + 60
+        life.run_sender(
+            str(bench.folder),
+            bench.rings,
+            proxy.uri,
+            should_stop=lambda: len(rests) > 2 or time.monotonic() > deadline,
+            at_rest=lambda: rests.append(len(proxy.requests)),
+        )
+    assert len(rests) > 2, "the first is that behind what was read"
+    assert rests == sorted(set(rests)), "a failed request lies before each"

@@ -20,8 +20,8 @@ LOG_BYTES = 1 << 20  # and as much again in sender.log.1
 #: costs nothing: what is not acknowledged is sent again.
 _LAST_SECONDS = 10
 _OOM_SCORE = 500  # of 1000; a program has 0 unless somebody says otherwise
-#: New objects after which the collector looks at the youngest: it would find none of the records that wait here to be
-#: garbage, again and again.
+#: New objects after which the collector looks at the youngest: again and again it would find none of the records that
+#: wait here to be garbage. It looks at all when there is nothing to do.
 _NEW_OBJECTS = 50_000
 _NICENESS = 5  # where processors are scarce the program comes first
 
@@ -72,6 +72,13 @@ def _go_first_when_memory_ends() -> None:
         pass
 
 
+def _rest() -> None:
+    """Gives back what a burst took, and what failed requests have left behind, whose exceptions and frames keep one
+    another: a container's limit counts it."""
+    gc.collect()
+    _core.give_memory_back()
+
+
 def main() -> int:
     """Serves the spool of the command line until it is stopped or not needed; the exit code."""
     if len(sys.argv) != 3:
@@ -104,13 +111,12 @@ def main() -> int:
         signal.alarm(_LAST_SECONDS)
 
     signal.signal(signal.SIGTERM, end)
-    # What a burst took is given back: a container's limit counts it.
     run_sender(
         sys.argv[1],
         sys.argv[2],
         uri,
         lambda: bool(stop),
-        at_rest=_core.give_memory_back,
+        at_rest=_rest,
         patience_seconds=environment.lock_patience_seconds(),
     )
     return 0

@@ -28,6 +28,7 @@ from mlflow_fasttrace._internal.sender.transport import (
 MOST_BYTES = 64 << 10
 
 _PART_BYTES = 8 << 10
+_LEAST_SECONDS = 0.05
 _END_OF_HEAD = b"\r\n\r\n"
 _FIELD = rb"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*(?=\r\n|$)"
 _FIELDS = re.compile(_FIELD)
@@ -78,8 +79,7 @@ class OpenConnections:
         try:
             request = f"{self._head_of(method, place, headers)}{len(body)}\r\n\r\n"
             sock = connection.sock
-            if sock.gettimeout() != self._seconds:
-                sock.settimeout(self._seconds)
+            sock.settimeout(self._seconds)
             deadline = time.monotonic() + self._seconds
             try:
                 sock.sendall(request.encode("latin-1") + body)
@@ -94,6 +94,8 @@ class OpenConnections:
     def _wait(self, connection: Any, method: str, deadline: float) -> Answer:
         is_left_open = False
         try:
+            # One that has arrived meanwhile is read, however late that is.
+            connection.sock.settimeout(max(deadline - time.monotonic(), _LEAST_SECONDS))
             answer, is_left_open = _answer(connection.sock, method, deadline, self._seconds)
             return answer
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import time
@@ -196,7 +197,9 @@ def _serve(
             return _serve_once(make(), should_stop, at_rest or (lambda: None))
         except MemoryError:
             pass
-        # Here the frames are gone that held what the sender had read, which is memory, too.
+        # Here the frames are gone that held what the sender had read, which is memory, too. Its parts refer to
+        # one another.
+        gc.collect()
         with contextlib.suppress(MemoryError):
             logger.error("no memory: the sender begins again with what is not delivered")
         time.sleep(_WITHOUT_MEMORY_SECONDS)
@@ -219,12 +222,12 @@ def _rounds(sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[
     pause = POLL_BUSY_SECONDS
     while not should_stop():
         sender.bursts.let_pass()
-        if sender.step():
-            pause = POLL_BUSY_SECONDS
-            rests, worked_at = False, time.monotonic()
-        else:
-            pause = min(pause * 1.25, POLL_IDLE_SECONDS)
+        worked = sender.step()
+        pause = POLL_BUSY_SECONDS if worked else min(pause * 1.25, POLL_IDLE_SECONDS)
         now = time.monotonic()
+        if worked or sender.has_failed:
+            sender.has_failed = False
+            rests, worked_at = False, now
         if not rests and (
             now - worked_at >= _REST_SECONDS or now - rested_at >= _REST_AT_LEAST_SECONDS
         ):

@@ -78,6 +78,7 @@ class Sender:
     changes: Changes
     status: Status
     waits_for_spans: bool = False  # of traces that have ended
+    has_failed: bool = False  # at delivering: what that leaves behind is still in memory
 
     def step(self) -> bool:
         """One round; whether there was anything to do."""
@@ -217,6 +218,7 @@ class Sender:
         return sent
 
     def _interrupted(self, reason: Unavailable) -> None:
+        self.has_failed = True
         self.delivery.interrupted()
         took_some = self.delivery.verdicts.accepted > 0
         self.availability.takes_nothing(reason, took_some=took_some)
