@@ -146,9 +146,11 @@ TABLES = (
             Column("noop_single.p50", "no-op, median"),
             Column("noop_single.p99", "p99"),
             Column("noop_single.p999", "p99.9"),
+            Column("noop_single.p9999", "p99.99"),
             Column("root_of_5.p50", "trace of 5, median"),
             Column("root_of_5.p99", "p99"),
             Column("root_of_5.p999", "p99.9"),
+            Column("root_of_5.p9999", "p99.99"),
         ),
     ),
     Table(

@@ -284,3 +284,14 @@ def test_what_this_package_needs_is_measured():
     sizes = json.loads(result.stdout)
     assert 0.5 < sizes["size.own"] < 20
     assert sizes["size.needed"] > sizes["size.own"]
+
+
+@pytest.mark.parametrize("place", ["sink", "sqlite"])
+def test_the_delivery_of_a_backlog_is_measured(place):
+    command = [sys.executable, Path(ROOT) / "benchmarks/delivery.py", "--to", place]
+    command += ["--traces", "3", "--leaves", "2"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    figures = json.loads(result.stdout)
+    assert figures["arrived"] == figures["spans"] == 9
+    assert figures["cpu_us_a_span"] > 0
+    assert figures["peak_mb"] >= figures["memory_mb"] > 0
