@@ -160,6 +160,17 @@ def test_an_answer_over_an_open_connection_is_read_as_urllib3_reads_it(form):
         assert (connections == 1) == stays_open
 
 
+def test_an_unusual_head_of_many_lines_is_read_at_once():
+    """Not by trying all ways in which its lines might be usual."""
+    fields = [f"X-{n}:  with  spaces  " for n in range(60)]
+    answer = head(*fields, "Content-Length: 2", "Content-Type: text/plain", " folded") + b"ok"
+    with serving(USUAL, answer) as (_, connection):
+        ask(connection)
+        found = ask(connection)
+    assert found.body == b"ok"
+    assert len(found.headers) == 62
+
+
 def test_a_request_over_an_open_connection_is_the_same():
     with serving(USUAL) as (server, connection):
         ask(connection, b'{"a": 1}')

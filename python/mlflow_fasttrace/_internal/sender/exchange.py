@@ -30,10 +30,11 @@ MOST_BYTES = 64 << 10
 _PART_BYTES = 8 << 10
 _LEAST_SECONDS = 0.05
 _END_OF_HEAD = b"\r\n\r\n"
-_FIELD = rb"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*(?=\r\n|$)"
+# A line can be matched in one way only: another would be tried for each line of a head that is unusual.
+_FIELD = rb"\r\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)"
 _FIELDS = re.compile(_FIELD)
 _USUAL = re.compile(rb"HTTP/1\.1 ([2-5]\d\d)(?: [^\r\n]*)?(?:" + _FIELD + rb")*")
-_LENGTH = re.compile(rb"(?i)\r\nContent-Length:[ \t]*([^\r]*)")
+_LENGTH = re.compile(rb"(?i)\r\nContent-Length:([^\r\n]*)")
 #: What ends an answer in another way, or says that it is not as it was.
 _UNUSUAL = re.compile(
     rb"(?i)\r\n(?:Transfer-Encoding:|Content-Encoding:|Connection:(?![ \t]*keep-alive[ \t]*(?:\r|$)))"
@@ -200,7 +201,7 @@ class _Headers(Mapping[str, str]):
     def _fields(self) -> HTTPHeaderDict:
         found = HTTPHeaderDict()
         for name, value in _FIELDS.findall(self._head):
-            found.add(name.decode("latin-1"), value.decode("latin-1"))
+            found.add(name.decode("latin-1"), value.strip(b" \t").decode("latin-1"))
         return found
 
     def __getitem__(self, name: str) -> str:
@@ -221,7 +222,7 @@ def _usual_head(head: bytes) -> tuple[int, Mapping[str, str], int] | None:
         usual is None
         or usual[1] in _WITHOUT_BODY
         or len(lengths) != 1
-        or not (length := lengths[0].rstrip()).isdigit()
+        or not (length := lengths[0].strip(b" \t")).isdigit()
         or len(length) > len(str(ANSWER_BYTES))
         or int(length) > ANSWER_BYTES
         or _UNUSUAL.search(head) is not None

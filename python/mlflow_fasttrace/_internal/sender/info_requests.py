@@ -126,7 +126,11 @@ class InfoRequests:
             return [], infos
         chosen = {trace.trace_id for trace in new}
         self._between_requests()
-        if not destination.send_new_infos([i for trace, i in infos if trace.trace_id in chosen]):
+        try:
+            taken = destination.send_new_infos([i for t, i in infos if t.trace_id in chosen])
+        except MemoryError:  # one needs less
+            taken = False
+        if not taken:
             return [], infos
         for trace in new:
             self._took(trace)

@@ -117,8 +117,6 @@ class StoreDestination:
         try:
             for start in range(0, len(infos), _INFOS_A_TRANSACTION):
                 self._send_in_one(infos[start : start + _INFOS_A_TRANSACTION])
-        except MemoryError:
-            raise
         except Exception as error:  # what is to be said of it, one of them will say
             logger.debug("traces are sent one by one: %s: %s", type(error).__name__, error)
             return False
