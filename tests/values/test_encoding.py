@@ -318,6 +318,18 @@ def test_whole_values_that_no_program_writes_are_damaged(value):
         _core.decode(value)
 
 
+def test_every_character_is_escaped_wherever_it_stands():
+    """Eight bytes at a time are looked at together."""
+    characters = [chr(code) for code in range(0x180)] + ["\u20ac", "\uffff", "\U0001f600"]
+    for character in characters:
+        for before in range(18):
+            text = "x" * before + character + "y" * (17 - before)
+            for whole in text, text + character, character + text:
+                encoded = _core.encode(whole)
+                assert _core.json_text(encoded, True) == json.dumps(whole)
+                assert _core.json_text(encoded) == json.dumps(whole, ensure_ascii=False)
+
+
 @pytest.mark.parametrize("value", [b"\xd4\x09x", b"\xc4\x01x", b"\xc1", b"\x91"])
 def test_what_json_does_not_have_is_no_json_text(value):
     with pytest.raises(ValueError, match="damaged value"):
