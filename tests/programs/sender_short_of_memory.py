@@ -33,6 +33,7 @@ class Kept:
 
     takes_spans = True
     infos_at_once = 1
+    new_infos_at_once = 25
 
     def __init__(self) -> None:
         self.infos: set[str] = set()

@@ -225,7 +225,8 @@ def test_new_traces_are_written_many_a_transaction(store):
     listener = store.store.engine, "commit", commits.append
     sqlalchemy.event.listen(*listener)
     try:
-        assert store.send_new_infos(infos)
+        for start in range(0, 60, store.new_infos_at_once):
+            assert store.send_new_infos(infos[start : start + store.new_infos_at_once])
     finally:
         sqlalchemy.event.remove(*listener)
     assert len(commits) == 3  # of 25, 25 and 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import re
 import socket
 import threading
 import time
@@ -184,6 +185,27 @@ def test_a_request_over_an_open_connection_is_the_same():
 
     assert fields(second) == fields(first)
     assert server.connections == 1
+
+
+def test_the_dot_behind_a_name_is_never_said(monkeypatch):
+    """Fully qualified names in Kubernetes have one; servers compare the header with those that they know."""
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *args, **kwargs: look_up(host.rstrip("."), *args, **kwargs),
+    )
+    server = RawServer(USUAL)
+    try:
+        port = server.uri.rpartition(":")[2]
+        connection = Connection(EnvironmentAccess(f"http://localhost.:{port}"), 4)
+        ask(connection)
+        ask(connection)
+    finally:
+        server.close()
+    assert [re.findall(rb"Host: (\S+)", request) for request in server.requests] == [
+        [f"localhost:{port}".encode()]
+    ] * 2
 
 
 def test_large_requests_use_the_same_connection():

@@ -21,7 +21,7 @@ LOG_BYTES = 1 << 20  # and as much again in sender.log.1
 _LAST_SECONDS = 10
 _OOM_SCORE = 500  # of 1000; a program has 0 unless somebody says otherwise
 #: New objects after which the collector looks at the youngest: again and again it would find none of the records that
-#: wait here to be garbage. It looks at all when there is nothing to do.
+#: wait here to be garbage. It looks at all of them behind a delivery that has failed.
 _NEW_OBJECTS = 50_000
 _NICENESS = 5  # where processors are scarce the program comes first
 
@@ -72,10 +72,11 @@ def _go_first_when_memory_ends() -> None:
         pass
 
 
-def _rest() -> None:
+def _rest(failed: bool) -> None:
     """Gives back what a burst took, and what failed requests have left behind, whose exceptions and frames keep one
     another: a container's limit counts it."""
-    gc.collect()
+    if failed:
+        gc.collect()
     _core.give_memory_back()
 
 

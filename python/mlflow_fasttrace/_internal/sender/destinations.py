@@ -53,8 +53,12 @@ class Destination(Protocol):
         """Makes the trace of this info known. What is returned waits until it is: it is called once, and may raise
         what every call may."""
 
+    @property
+    def new_infos_at_once(self) -> int:
+        """How many infos `send_new_infos` takes; 0 where there is no such way."""
+
     def send_new_infos(self, infos: list[InfoDict]) -> bool:
-        """Makes many traces known at once, of which none is there.
+        """Makes many traces known at once, of which none is there: all of them, or none.
 
         Returns:
             False where that cannot be, as they are or here: each of them is to be sent by itself.

@@ -95,7 +95,7 @@ class OpenConnections:
     def _wait(self, connection: Any, method: str, deadline: float) -> Answer:
         is_left_open = False
         try:
-            # One that has arrived meanwhile is read, however late that is.
+            # One that has arrived meanwhile is read, however late that is, if it is short.
             connection.sock.settimeout(max(deadline - time.monotonic(), _LEAST_SECONDS))
             answer, is_left_open = _answer(connection.sock, method, deadline, self._seconds)
             return answer
@@ -168,6 +168,10 @@ def _host(pool: urllib3.HTTPConnectionPool, place: str) -> str:
     if place.startswith("http"):
         return urlsplit(place).netloc.rpartition("@")[2]
     host = pool.host.strip("[]")
+    if (
+        pool.proxy is None
+    ):  # as urllib3 says it, who looks a name up with its dot and says it without
+        host = host.rstrip(".")
     if ":" in host:
         host = f"[{host.partition('%')[0]}]"  # without the zone, which means something here only
     usual = urllib3.connection.port_by_scheme[pool.scheme]
@@ -184,7 +188,10 @@ def _answer(sock: Any, method: str, deadline: float, seconds: float) -> tuple[An
     body = arrived[end + len(_END_OF_HEAD) :]
     if len(body) < length:
         body = _rest(sock, body, length, deadline)
-    return Answer(status, headers, body[:length]), len(body) == length
+    more = (
+        len(body) > length or getattr(sock, "pending", int)() > 0
+    )  # decrypted, and read by nobody
+    return Answer(status, headers, body[:length]), not more
 
 
 class _Headers(Mapping[str, str]):
@@ -259,6 +266,7 @@ def _unusual_answer(
         reason=raw.reason,
         preload_content=False,
         original_response=raw,
+        enforce_content_length=True,
         request_method=method,
     )
     content = read_answer(response, seconds)

@@ -59,6 +59,7 @@ class HttpDestination:
     """
 
     infos_at_once = INFOS_AT_ONCE
+    new_infos_at_once = 0
 
     def __init__(self, uri: str):
         self._uri = uri
@@ -192,7 +193,7 @@ class HttpDestination:
         return wait
 
     def send_new_infos(self, infos: list[InfoDict]) -> bool:
-        return False  # a request has one
+        raise NotImplementedError("a request has one")
 
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
         body, refused, inexact = _core.otlp_request(records)

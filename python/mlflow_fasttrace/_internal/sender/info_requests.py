@@ -66,7 +66,7 @@ class InfoRequests:
         self._experiments = experiments
         self._between_requests = between_requests
         self._at_once = 1
-        self._seconds = 0.0  # that the last request took
+        self._seconds = 0.0  # that the last request took which waited for no other
 
     def send(self, target: Target, traces: list[TraceBuffer]) -> list[TraceBuffer]:
         """Sends the infos of traces. Where this ends early, what the server took of those that were on
@@ -97,8 +97,9 @@ class InfoRequests:
             accepted += new
             for trace, info in infos:
                 self._between_requests()
-                under_way.append((trace, self._begin(target.destination, info)))
-                if len(under_way) >= self._at_once:
+                alone = not under_way
+                under_way.append((trace, self._begin(target.destination, info, alone=alone)))
+                while len(under_way) >= self._at_once:  # 1 where one cannot even be begun
                     arrived()
             while under_way:
                 arrived()
@@ -119,22 +120,28 @@ class InfoRequests:
         Returns:
             The traces that it has taken, and what is left.
         """
+        at_once = destination.new_infos_at_once
         new = [
-            trace for trace, _ in infos if trace.nothing_is_delivered() and not trace.may_be_there
+            (trace, info)
+            for trace, info in infos
+            if trace.nothing_is_delivered() and not trace.may_be_there
         ]
-        if len(new) < 2:
+        if at_once == 0 or len(new) < 2:
             return [], infos
-        chosen = {trace.trace_id for trace in new}
-        self._between_requests()
-        try:
-            taken = destination.send_new_infos([i for t, i in infos if t.trace_id in chosen])
-        except MemoryError:  # one needs less
-            taken = False
-        if not taken:
-            return [], infos
-        for trace in new:
-            self._took(trace)
-        return new, [(trace, info) for trace, info in infos if trace.trace_id not in chosen]
+        taken: dict[bytes, TraceBuffer] = {}
+        for start in range(0, len(new), at_once):
+            some = new[start : start + at_once]
+            self._between_requests()
+            try:
+                if not destination.send_new_infos([info for _trace, info in some]):
+                    break
+            except MemoryError:  # one needs less
+                break
+            for trace, _info in some:
+                self._took(trace)
+                taken[trace.trace_id] = trace
+        left = [(trace, info) for trace, info in infos if trace.trace_id not in taken]
+        return list(taken.values()), left
 
     def slow_down(self) -> None:
         """Sends one info at a time again: the server has trouble."""
@@ -180,17 +187,25 @@ class InfoRequests:
             self._dead_letters.set_aside(trace, error)
         return None
 
-    def _begin(self, destination: Destination, info: InfoDict) -> Callable[[], None]:
-        """Sends an info; what is returned waits until the server has it, and raises what that raises."""
+    def _begin(
+        self, destination: Destination, info: InfoDict, *, alone: bool
+    ) -> Callable[[], None]:
+        """Sends an info; what is returned waits until the server has it, and raises what that raises.
+
+        Args:
+            alone: Nothing that was sent before waits for its answer.
+        """
         began = time.monotonic()
         try:
             arrives = destination.send_info(info)
         except Exception as error:
+            self.slow_down()
             return functools.partial(_raise, error)
 
         def wait() -> None:
             arrives()
-            self._seconds = time.monotonic() - began
+            if alone:
+                self._seconds = time.monotonic() - began
 
         return wait
 

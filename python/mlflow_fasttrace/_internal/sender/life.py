@@ -122,7 +122,7 @@ def run_sender(
     rings: str,
     uri: str,
     should_stop: Callable[[], bool] | None = None,
-    at_rest: Callable[[], None] | None = None,
+    at_rest: Callable[[bool], None] | None = None,
     patience_seconds: float = 0.0,
 ) -> None:
     """Serves a spool until no program has needed it for a while.
@@ -133,7 +133,8 @@ def run_sender(
         uri: The tracking URI, with its credentials.
         should_stop: Asked between rounds; what is not delivered stays where it is. None: it does not
             end before its time.
-        at_rest: Called when nothing has been left to do for a moment after something was, and from time to time.
+        at_rest: Called when nothing has been left to do for a moment after something was, and from time to time; with
+            whether a delivery has failed since.
         patience_seconds: That another sender has at least to give the lock back.
     """
     path = os.path.join(folder, "sender.lock")
@@ -176,7 +177,7 @@ def run_sender_in_memory(ring: _core.RingWriter, uri: str) -> None:
 def _serve(
     make: Callable[[], Sender],
     should_stop: Callable[[], bool],
-    at_rest: Callable[[], None] | None = None,
+    at_rest: Callable[[bool], None] | None = None,
 ) -> Sender | None:
     """Serves until nobody needs it, or until it is to stop.
 
@@ -194,7 +195,7 @@ def _serve(
     """
     while not should_stop():
         try:
-            return _serve_once(make(), should_stop, at_rest or (lambda: None))
+            return _serve_once(make(), should_stop, at_rest or (lambda failed: None))
         except MemoryError:
             pass
         # Here the frames are gone that held what the sender had read, which is memory, too. Its parts refer to
@@ -207,7 +208,7 @@ def _serve(
 
 
 def _serve_once(
-    sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[], None]
+    sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[bool], None]
 ) -> Sender:
     try:
         _rounds(sender, should_stop, at_rest)
@@ -216,9 +217,11 @@ def _serve_once(
     return sender
 
 
-def _rounds(sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[], None]) -> None:
+def _rounds(
+    sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[bool], None]
+) -> None:
     idle_since = worked_at = rested_at = time.monotonic()
-    rests = True
+    rests, failed = True, False
     pause = POLL_BUSY_SECONDS
     while not should_stop():
         sender.bursts.let_pass()
@@ -226,13 +229,15 @@ def _rounds(sender: Sender, should_stop: Callable[[], bool], at_rest: Callable[[
         pause = POLL_BUSY_SECONDS if worked else min(pause * 1.25, POLL_IDLE_SECONDS)
         now = time.monotonic()
         if worked or sender.has_failed:
+            failed |= sender.has_failed
             sender.has_failed = False
             rests, worked_at = False, now
         if not rests and (
             now - worked_at >= _REST_SECONDS or now - rested_at >= _REST_AT_LEAST_SECONDS
         ):
             rests, rested_at = True, now
-            at_rest()
+            at_rest(failed)
+            failed = False
         if idle(sender):
             if time.monotonic() - idle_since >= _LINGER_SECONDS:
                 sender.forget_open_traces()

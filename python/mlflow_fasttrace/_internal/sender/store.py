@@ -45,9 +45,6 @@ _METHODS = ("start_trace", "log_spans", "get_trace_info")
 _VALUE_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
-#: That many traces are made known in one transaction: others wait meanwhile who want to write to a SQLite file.
-_INFOS_A_TRANSACTION = 25
-
 #: How a store's session is asked for that writes.
 _WRITES: dict[str, Any] = {"read_only": False} if is_mlflow(3, 13) else {}
 
@@ -92,6 +89,8 @@ class StoreDestination:
             self.store = _get_store(uri)
         for method in _METHODS:
             getattr(self.store, method)
+        #: Others wait meanwhile who want to write to a SQLite file.
+        self.new_infos_at_once = 25 if hasattr(self.store, "ManagedSessionMaker") else 0
 
     def adds_up_usage(self) -> bool:
         return False  # this MLflow is none of those
@@ -112,23 +111,18 @@ class StoreDestination:
         return lambda: None
 
     def send_new_infos(self, infos: list[InfoDict]) -> bool:
-        if not hasattr(self.store, "ManagedSessionMaker"):  # no database
-            return False
         try:
-            for start in range(0, len(infos), _INFOS_A_TRANSACTION):
-                self._send_in_one(infos[start : start + _INFOS_A_TRANSACTION])
+            with self.store.ManagedSessionMaker(**_WRITES) as session:
+                joined = copy.copy(self.store)
+                joined.ManagedSessionMaker = lambda **_: nullcontext(_Joined(session))
+                joined.get_experiment = functools.cache(joined.get_experiment)
+                # In the order in which others lock what belongs to a day.
+                for info in sorted(infos, key=lambda info: info["request_time"]):
+                    joined.start_trace(TraceInfo.from_dict(info))
         except Exception as error:  # what is to be said of it, one of them will say
             logger.debug("traces are sent one by one: %s: %s", type(error).__name__, error)
             return False
         return True
-
-    def _send_in_one(self, infos: list[InfoDict]) -> None:
-        with self.store.ManagedSessionMaker(**_WRITES) as session:
-            joined = copy.copy(self.store)
-            joined.ManagedSessionMaker = lambda **_: nullcontext(_Joined(session))
-            joined.get_experiment = functools.cache(joined.get_experiment)
-            for info in infos:
-                joined.start_trace(TraceInfo.from_dict(info))
 
     def send_spans(self, experiment_id: str, records: list[bytes], *, exact: bool) -> None:
         spans = [Span.from_dict(json.loads(_core.span_json(record))) for record in records]
