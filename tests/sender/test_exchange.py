@@ -32,6 +32,7 @@ class RawServer:
         self._closes = closes
         self.requests: list[bytes] = []
         self.connections = 0
+        self.closed = 0  # of them, by the server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: list[socket.socket] = []
@@ -63,6 +64,7 @@ class RawServer:
                 connection.sendall(answer)
                 if self._closes:
                     connection.shutdown(socket.SHUT_RDWR)
+                    self.closed += 1
                     return
 
     def close(self) -> None:
@@ -224,8 +226,9 @@ def test_large_requests_use_the_same_connection():
 
 def test_a_connection_that_was_closed_meanwhile_is_opened_again():
     with serving(USUAL, closes=True) as (server, connection):
-        for _ in range(4):
+        for number in range(1, 5):
             assert ask(connection).body == b"ok"
+            wait_until(lambda n=number: server.closed == n, what="the connection's end")
         assert server.connections == 4
 
 
