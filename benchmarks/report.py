@@ -106,6 +106,18 @@ class Table:
 
 OWN = ("mlflow", "mlflow_512", "fasttrace")
 
+
+def of_delivery(place: str) -> tuple[Column, ...]:
+    """What is measured of the delivery to a real server, or a database."""
+    return (
+        Column(f"{place}.us", "caller"),
+        Column(f"{place}.program_cpu", "program's CPU"),
+        Column(f"{place}.sender_cpu", "sender's CPU"),
+        Column(f"{place}.delivered", "all there after", seconds),
+        Column(f"{place}.arrived", "arrived", percent),
+    )
+
+
 TABLES = (
     Table(
         "What a call costs its caller",
@@ -198,25 +210,13 @@ TABLES = (
         "A real MLflow server",
         "100 traces of 11 spans to `mlflow server` with one worker on SQLite: the caller's time and the "
         "processors' time of a span, and when a search finds them all.",
-        (
-            Column("live.us", "caller"),
-            Column("live.program_cpu", "program's CPU"),
-            Column("live.sender_cpu", "sender's CPU"),
-            Column("live.delivered", "all there after", seconds),
-            Column("live.arrived", "arrived", percent),
-        ),
+        of_delivery("live"),
         OWN,
     ),
     Table(
         "A database without a server",
         "The same to a tracking URI `sqlite:///...`.",
-        (
-            Column("sqlite.us", "caller"),
-            Column("sqlite.program_cpu", "program's CPU"),
-            Column("sqlite.sender_cpu", "sender's CPU"),
-            Column("sqlite.delivered", "all there after", seconds),
-            Column("sqlite.arrived", "arrived", percent),
-        ),
+        of_delivery("sqlite"),
         OWN,
     ),
     Table(

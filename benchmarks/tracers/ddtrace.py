@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 from collections.abc import Callable
 from typing import Any
+
+from by_hand import recorded
 
 from tracers import Tracer
 
@@ -44,30 +45,7 @@ class Adapter(Tracer):
         if inspect.isgeneratorfunction(function):
             wrapped: Callable[..., Any] = self.tracer.wrap()(function)
             return wrapped
-        name = function.__name__
-        start = self.tracer.trace
-
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def coroutine(*args: Any, **kwargs: Any) -> Any:
-                with start(name) as span:
-                    span.set_tag("input", json.dumps([args, kwargs]))
-                    result = await function(*args, **kwargs)
-                    span.set_tag("output", json.dumps(result))
-                    return result
-
-            return coroutine
-
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with start(name) as span:
-                span.set_tag("input", json.dumps([args, kwargs]))
-                result = function(*args, **kwargs)
-                span.set_tag("output", json.dumps(result))
-                return result
-
-        return call
+        return recorded(function, self.tracer.trace, "set_tag")
 
     def step(self, inputs: dict[str, Any], output: str, key: str, value: float) -> None:
         with self.tracer.trace("step") as span:

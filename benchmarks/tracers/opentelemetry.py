@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 from collections.abc import Callable
 from typing import Any
+
+from by_hand import recorded
 
 from tracers import Tracer
 
@@ -46,44 +46,7 @@ class Adapter(Tracer):
         self.tracer = trace.get_tracer("benchmark")
 
     def traced(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__name__
-        start = self.tracer.start_as_current_span
-
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def coroutine(*args: Any, **kwargs: Any) -> Any:
-                with start(name) as span:
-                    span.set_attribute("input", json.dumps([args, kwargs]))
-                    result = await function(*args, **kwargs)
-                    span.set_attribute("output", json.dumps(result))
-                    return result
-
-            return coroutine
-
-        if inspect.isgeneratorfunction(function):
-
-            @functools.wraps(function)
-            def generator(*args: Any, **kwargs: Any) -> Any:
-                with start(name) as span:
-                    span.set_attribute("input", json.dumps([args, kwargs]))
-                    items = []
-                    for item in function(*args, **kwargs):
-                        items.append(item)
-                        yield item
-                    span.set_attribute("output", json.dumps(items))
-
-            return generator
-
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with start(name) as span:
-                span.set_attribute("input", json.dumps([args, kwargs]))
-                result = function(*args, **kwargs)
-                span.set_attribute("output", json.dumps(result))
-                return result
-
-        return call
+        return recorded(function, self.tracer.start_as_current_span, "set_attribute")
 
     def step(self, inputs: dict[str, Any], output: str, key: str, value: float) -> None:
         with self.tracer.start_as_current_span("step") as span:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin
 
 import requests
@@ -30,6 +31,8 @@ from mlflow_fasttrace._internal.sender.transport import (
 )
 
 logger = logging.getLogger("mlflow_fasttrace.sender")
+
+Result = TypeVar("Result")
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 60.0  # where MLFLOW_HTTP_REQUEST_TIMEOUT does not say
@@ -101,46 +104,43 @@ class Connection:
             Rejected: these headers or this path cannot be put into a request.
         """
         _check_sendable(path, headers)
-        try:
+
+        def start() -> Callable[[], Answer]:
             if self._access.signed_request is not None:
-                body = b"".join(body) if isinstance(body, list) else body
-                signed = self._access.signed_request(method, path, body, headers, self._seconds)
+                whole = b"".join(body) if isinstance(body, list) else body
+                signed = self._access.signed_request(method, path, whole, headers, self._seconds)
                 return lambda: signed
             pool = self._open()
-            headers = {**self._headers(), **headers}
+            sent = {**self._headers(), **headers}
             if isinstance(body, list):  # or its end would be marked in another way
-                headers["Content-Length"] = str(size_of(body))
-            answer_of_server = self._send(pool, method, self._prefix + path, body, headers)
+                sent["Content-Length"] = str(size_of(body))
+            answer_of_server = self._send(pool, method, self._prefix + path, body, sent)
+            return lambda: self._followed(answer_of_server(), method, path, body, sent)
+
+        return functools.partial(self._or_unavailable, self._or_unavailable(start))
+
+    def _or_unavailable(self, function: Callable[[], Result]) -> Result:
+        """What a function returns that talks to the server.
+
+        Raises:
+            Unavailable: it fails.
+        """
+        try:
+            return function()
         except (Unavailable, MemoryError):
             raise
         except Exception as error:
-            raise self._unanswered(error) from error
-
-        def wait() -> Answer:
-            try:
-                answer = answer_of_server()
-                if answer.status in _REDIRECT_STATUS and environment.follows_redirects():
-                    answer = self._follow(answer, method, path, body, headers)
-                return answer
-            except (Unavailable, MemoryError):
-                raise
-            except Exception as error:
-                raise self._unanswered(error) from error
-
-        return wait
-
-    def _unanswered(self, error: Exception) -> Unavailable:
-        return Unavailable(
-            f"{self._name} does not answer: {type(error).__name__}: {error}",
-            kind=type(error),
-            unanswered=not isinstance(error, urllib3.exceptions.NewConnectionError),
-        )
+            raise Unavailable(
+                f"{self._name} does not answer: {type(error).__name__}: {error}",
+                kind=type(error),
+                unanswered=not isinstance(error, urllib3.exceptions.NewConnectionError),
+            ) from error
 
     def sign_in_anew(self) -> None:
         """Asks for the headers again before the next request."""
         self._headers_asked = float("-inf")
 
-    def _follow(
+    def _followed(
         self,
         answer: Answer,
         method: str,
@@ -148,8 +148,10 @@ class Connection:
         body: Body | None,
         headers: dict[str, str],
     ) -> Answer:
-        """Follows a server that has moved, with the same request. What signs in goes to its host alone, by
-        the rules of requests."""
+        """An answer, or where it says that the server has moved, what that answers to the same request. What signs in
+        goes to its host alone, by the rules of requests."""
+        if answer.status not in _REDIRECT_STATUS or not environment.follows_redirects():
+            return answer
         url = self._host + path
         for _ in range(REDIRECTS):
             target = urljoin(url, answer.headers.get("Location", ""))

@@ -168,10 +168,8 @@ def _host(pool: urllib3.HTTPConnectionPool, place: str) -> str:
     if place.startswith("http"):
         return urlsplit(place).netloc.rpartition("@")[2]
     host = pool.host.strip("[]")
-    if (
-        pool.proxy is None
-    ):  # as urllib3 says it, who looks a name up with its dot and says it without
-        host = host.rstrip(".")
+    if pool.proxy is None:
+        host = host.rstrip(".")  # with which urllib3 looks a name up, and without which it says it
     if ":" in host:
         host = f"[{host.partition('%')[0]}]"  # without the zone, which means something here only
     usual = urllib3.connection.port_by_scheme[pool.scheme]
@@ -188,9 +186,8 @@ def _answer(sock: Any, method: str, deadline: float, seconds: float) -> tuple[An
     body = arrived[end + len(_END_OF_HEAD) :]
     if len(body) < length:
         body = _rest(sock, body, length, deadline)
-    more = (
-        len(body) > length or getattr(sock, "pending", int)() > 0
-    )  # decrypted, and read by nobody
+    # What TLS has decrypted already would be taken for the next answer, as would what was read.
+    more = len(body) > length or getattr(sock, "pending", int)() > 0
     return Answer(status, headers, body[:length]), not more
 
 

@@ -91,7 +91,7 @@ class InfoRequests:
                 accepted.append(trace)
 
         try:
-            # All are made first: between two requests the processor has forgotten how.
+            # All are made before one is sent: behind each answer the processor's caches are cold.
             infos = list(self._infos(traces, target.experiment_id))
             new, infos = self._send_new(target.destination, infos)
             accepted += new
