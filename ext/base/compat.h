@@ -222,6 +222,19 @@ static inline int compat_reserve(int fd, uint64_t offset, uint64_t size)
     return 0;
 }
 
+/* Has pages of a shared mapping made and mapped before they are touched, where the system can do so
+ * at once. */
+static inline void compat_populate(void *map, size_t size)
+{
+#if defined(MADV_POPULATE_WRITE)
+    int unused = madvise(map, size, MADV_POPULATE_WRITE); /* Linux before 5.14 does not know it */
+    (void)unused;
+#else
+    (void)map;
+    (void)size;
+#endif
+}
+
 /* Fills `size` bytes from the system's generator; 0 on success. */
 static inline int compat_random_bytes(void *bytes, size_t size)
 {

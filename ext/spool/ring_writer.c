@@ -47,6 +47,7 @@ struct Ring {
     uint64_t head;
     uint64_t at;         /* where `head` is in `data` */
     uint64_t known_tail; /* never ahead of the header's */
+    uint64_t unchecked;  /* `head` may grow up to here, whatever the sender does meanwhile */
     int fd;              /* holds the flock; -1 where the ring is no file */
     unsigned generation;
     uint64_t heartbeat_looked_ns;     /* when the heartbeat was last looked at */
@@ -167,12 +168,19 @@ static void ring_refresh_room(Ring *ring)
 static bool must_spill(Ring *ring, uint64_t size)
 {
     bool spilling = spill_is_open(&ring->spill);
-    uint64_t needed = size + ring_reserve(ring);
-    if (LIKELY(!spilling && needed <= ring_room(ring))) {
+    if (LIKELY(!spilling && ring->head + size <= ring->unchecked)) {
         return false;
     }
     ring_refresh_room(ring);
-    return needed > ring_room(ring) || (spilling && ring_room(ring) < ring->capacity / 4);
+    uint64_t room = ring_room(ring), half = ring->capacity / 2, kept = ring_reserve(ring);
+    if (room > half) {
+        kept = half; /* at which it is looked at again */
+    }
+    else if (!spilling) {
+        spill_prepare(&ring->spill);
+    }
+    ring->unchecked = ring->head + (room > kept ? room - kept : 0);
+    return size + ring_reserve(ring) > room || (spilling && room < ring->capacity / 4);
 }
 
 bool ring_put(Ring *ring, const Buffer *record)
@@ -264,6 +272,7 @@ bool ring_lacks_sender(Ring *ring, uint64_t now_ns)
 /* Fills the memory of a new ring, all of it, so that no append ever faults. */
 static void ring_begin(Ring *ring, void *map, uint64_t capacity)
 {
+    compat_populate(map, RING_HEADER_SIZE + (size_t)capacity);
     memset(map, 0, RING_HEADER_SIZE + (size_t)capacity);
     RingHeader *header = map;
     memcpy(header->magic, RING_MAGIC, RING_MAGIC_SIZE);
@@ -341,7 +350,7 @@ error:
 static void ring_close(Ring *ring)
 {
     if (ring_is_ours(ring)) {
-        spill_end(&ring->spill, &ring->header->spill_sequence);
+        spill_close(&ring->spill, &ring->header->spill_sequence);
         store_release(&ring->header->closed, 1);
         munmap(ring->header, RING_HEADER_SIZE + (size_t)ring->capacity);
     }

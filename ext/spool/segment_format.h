@@ -1,7 +1,7 @@
 /* segment_format.h: the layout of a segment file, also in docs/spool-format.md.
  *
  *   segment  head, then frames
- *   head     "MFTSEG1\0", u32 version, u32 zero
+ *   head     "MFTSEG1\0", u32 version, u32 generation: how often its pages were used before
  *   frame    SegmentFrame, then the stored bytes
  *   content  records, each behind its 8-byte head (record/frame.h)
  *
@@ -16,6 +16,7 @@
 #include <assert.h>
 
 #define SEGMENT_HEAD_SIZE 16
+#define SEGMENT_GENERATION_AT 12
 
 enum { CODEC_RAW = 0, CODEC_ZSTD = 1 };
 
@@ -33,7 +34,7 @@ static_assert(offsetof(SegmentFrame, stored_size) == 4 && offsetof(SegmentFrame,
                   sizeof(SegmentFrame) == 24,
               "the head of a frame");
 
-/* Fills the SEGMENT_HEAD_SIZE bytes that every segment begins with. */
+/* Fills the SEGMENT_HEAD_SIZE bytes that every new segment begins with. */
 void segment_head(char *head);
 
 /* write(), all of it; false with errno set. */

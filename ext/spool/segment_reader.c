@@ -15,8 +15,10 @@
 
 typedef struct {
     PyObject_HEAD int fd;
-    uint64_t offset; /* of the next frame */
+    uint64_t offset;     /* of the next frame */
+    uint32_t generation; /* of the segment when its head was read */
     bool damaged;
+    bool reused; /* the pages have become another segment */
 } SegmentReader;
 
 static PyObject *segment_reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -62,13 +64,18 @@ static ReadResult checked(ReadResult result)
     return result;
 }
 
-/* Bytes of the file behind `offset`; 0 where all of them are zeros, which are room for frames to
- * come. -1 with an exception. */
-static int64_t bytes_that_follow(int fd, uint64_t offset, uint64_t file_size)
+/* Bytes of the file behind the last whole frame; 0 where all of them are zeros, which are room for
+ * frames to come, or the first eight in pages that were used before. -1 with an exception. */
+static int64_t bytes_that_follow(const SegmentReader *reader, uint64_t file_size)
 {
     char bytes[4096];
-    for (uint64_t at = offset; at < file_size;) {
-        ssize_t n = pread(fd, bytes, sizeof bytes, (off_t)at);
+    uint64_t offset = reader->offset, end = file_size;
+    if (reader->generation > 0 && offset + 8 < end) {
+        end = offset + 8; /* behind them is what the pages held before */
+    }
+    for (uint64_t at = offset; at < end;) {
+        size_t wanted = end - at < sizeof bytes ? end - at : sizeof bytes;
+        ssize_t n = pread(reader->fd, bytes, wanted, (off_t)at);
         if (n < 0 && errno == EINTR) {
             continue;
         }
@@ -260,8 +267,8 @@ static FrameResult read_frame(SegmentReader *reader, PyObject *list)
     return result;
 }
 
-/* Reads the segment's own head. */
-static FrameResult read_segment_head(SegmentReader *reader)
+/* Reads the segment's own head; its generation into *generation. */
+static FrameResult read_segment_head(SegmentReader *reader, uint32_t *generation)
 {
     char head[SEGMENT_HEAD_SIZE], expected[SEGMENT_HEAD_SIZE];
     segment_head(expected);
@@ -269,11 +276,38 @@ static FrameResult read_segment_head(SegmentReader *reader)
     if (got != READ_WHOLE) {
         return got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
     }
-    if (memcmp(head, expected, sizeof head) != 0) {
-        reader->damaged = true;
+    if (memcmp(head, expected, SEGMENT_GENERATION_AT) != 0) {
         return FRAME_DAMAGED;
     }
-    reader->offset = sizeof head;
+    memcpy(generation, head + SEGMENT_GENERATION_AT, sizeof *generation);
+    return FRAME_READ;
+}
+
+/* Begins to read, where that has not been done. */
+static FrameResult begin(SegmentReader *reader)
+{
+    if (reader->offset > 0) {
+        return FRAME_READ;
+    }
+    FrameResult result = read_segment_head(reader, &reader->generation);
+    reader->damaged = result == FRAME_DAMAGED;
+    if (result == FRAME_READ) {
+        reader->offset = SEGMENT_HEAD_SIZE;
+    }
+    return result;
+}
+
+/* Looks whether what was read before this call belongs to the segment: a sender was done with it,
+ * and its program writes another one to its pages (mapped.c). */
+static FrameResult look_at_generation(SegmentReader *reader)
+{
+    uint32_t now;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the generation was raised before all else */
+    FrameResult result = read_segment_head(reader, &now);
+    if (result == FRAME_FAILED) {
+        return result;
+    }
+    reader->reused = result != FRAME_READ || now != reader->generation;
     return FRAME_READ;
 }
 
@@ -287,27 +321,24 @@ static PyObject *segment_reader_read(SegmentReader *reader, PyObject *arg)
     if (list == NULL) {
         return NULL;
     }
-    if (reader->offset == 0 && !reader->damaged) {
-        FrameResult head = read_segment_head(reader);
-        if (head == FRAME_FAILED) {
-            Py_DECREF(list);
-            return NULL;
-        }
-        if (head != FRAME_READ) {
-            return list;
-        }
+    if (reader->damaged || reader->reused) {
+        return list;
     }
+    FrameResult result = begin(reader);
     uint64_t start = reader->offset;
-    while (!reader->damaged && reader->offset - start < limit) {
-        FrameResult result = read_frame(reader, list);
-        if (result == FRAME_FAILED) {
-            reader->offset = start; /* what the list held is read again */
-            Py_DECREF(list);
-            return NULL;
-        }
-        if (result != FRAME_READ) {
-            break;
-        }
+    while (result == FRAME_READ && !reader->damaged && reader->offset - start < limit) {
+        result = read_frame(reader, list);
+    }
+    if (result != FRAME_FAILED && start > 0) {
+        result = look_at_generation(reader);
+    }
+    if (result != FRAME_FAILED && reader->reused) {
+        reader->damaged = false;
+        result = PyList_SetSlice(list, 0, PyList_Size(list), NULL) == 0 ? FRAME_READ : FRAME_FAILED;
+    }
+    if (result == FRAME_FAILED) {
+        reader->offset = start; /* what the list held is read again */
+        Py_CLEAR(list);
     }
     return list;
 }
@@ -334,6 +365,12 @@ static PyObject *segment_reader_get_damaged(SegmentReader *reader, void *unused)
     return PyBool_FromLong(reader->damaged);
 }
 
+static PyObject *segment_reader_get_reused(SegmentReader *reader, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(reader->reused);
+}
+
 static PyObject *segment_reader_get_offset(SegmentReader *reader, void *unused)
 {
     (void)unused;
@@ -347,7 +384,7 @@ static PyObject *segment_reader_get_rest(SegmentReader *reader, void *unused)
     if (fstat(reader->fd, &info) != 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    int64_t rest = bytes_that_follow(reader->fd, reader->offset, (uint64_t)info.st_size);
+    int64_t rest = bytes_that_follow(reader, (uint64_t)info.st_size);
     return rest < 0 ? NULL : PyLong_FromLongLong(rest);
 }
 
@@ -385,6 +422,8 @@ static PyMethodDef segment_reader_methods[] = {
 
 static PyGetSetDef segment_reader_getset[] = {
     {"damaged", (getter)segment_reader_get_damaged, NULL, "Whether damage was found.", NULL},
+    {"reused", (getter)segment_reader_get_reused, NULL,
+     "Whether the pages have become another segment: all of this one is delivered.", NULL},
     {"offset", (getter)segment_reader_get_offset, NULL, "Bytes read so far.", NULL},
     {"rest", (getter)segment_reader_get_rest, NULL,
      "Bytes of the file behind the last whole frame; 0 where all of them are zeros.", NULL},

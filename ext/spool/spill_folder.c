@@ -10,6 +10,7 @@
  * forgets the task, whose memory it loses. */
 #include "spool/spill_folder.h"
 
+#include "base/background.h"
 #include "base/clock.h"
 #include "spool/segment_format.h"
 
@@ -17,14 +18,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-
-#define THREAD_STACK ((size_t)256 << 10)
 
 #define LOOK_NS 50000u
 
@@ -151,27 +149,6 @@ static void *work_close(void *argument)
 
 /* ---- in the program ---- */
 
-/* Starts a thread that nobody waits for, and that gets none of the program's signals. */
-static bool start(void *(*function)(void *), void *argument)
-{
-    pthread_attr_t attributes;
-    pthread_t thread;
-    sigset_t all, before;
-    if (pthread_attr_init(&attributes) != 0) {
-        return false;
-    }
-    bool started = false;
-    sigfillset(&all);
-    if (pthread_attr_setstacksize(&attributes, THREAD_STACK) == 0 &&
-        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) == 0 &&
-        pthread_sigmask(SIG_SETMASK, &all, &before) == 0) {
-        started = pthread_create(&thread, &attributes, function, argument) == 0;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-    }
-    pthread_attr_destroy(&attributes);
-    return started;
-}
-
 void folder_ask(FolderTask **task, const char *prefix, uint64_t sequence, uint64_t max_bytes,
                 uint64_t needed)
 {
@@ -190,7 +167,7 @@ void folder_ask(FolderTask **task, const char *prefix, uint64_t sequence, uint64
     fresh->fd = -1;
     memcpy(fresh->prefix, prefix, size);
     *task = fresh;
-    if (!start(work, fresh)) {
+    if (!background_start(work, fresh)) {
         work(fresh); /* a program that may have no more threads waits for its folder itself */
     }
 }
@@ -255,7 +232,7 @@ void folder_after_fork(FolderTask *task)
 
 void folder_close(int fd)
 {
-    if (!start(work_close, (void *)(intptr_t)fd)) {
+    if (!background_start(work_close, (void *)(intptr_t)fd)) {
         close(fd);
     }
 }

@@ -28,9 +28,6 @@
 /* How long for what the folder holds, which the next trace may hear of as well. */
 #define MEASURE_WAIT_NS ((uint64_t)20000000u)
 
-/* What may be spilled to memory: so many rings, and no more than an eighth of the spool's bound. */
-#define MEMORY_RINGS 8u
-
 bool spill_init(Spill *spill, const char *prefix, uint64_t max_bytes, const char *memory_prefix,
                 uint64_t ring_bytes)
 {
@@ -46,12 +43,13 @@ bool spill_init(Spill *spill, const char *prefix, uint64_t max_bytes, const char
     return spill->memory_prefix != NULL;
 }
 
-/* Closes the descriptor of the open segment, which is not ended by that. */
-static void close_segment(Spill *spill)
+/* Closes the descriptors of segments, which are not ended by that. */
+static void close_segments(Spill *spill)
 {
     if (spill_is_in_memory(spill)) {
         mapped_forget(&spill->memory);
     }
+    spares_after_fork(&spill->spares);
     if (spill->fd >= 0) {
         close(spill->fd);
         spill->fd = -1;
@@ -60,7 +58,7 @@ static void close_segment(Spill *spill)
 
 void spill_free(Spill *spill)
 {
-    close_segment(spill);
+    close_segments(spill);
     folder_forget(&spill->opening);
     folder_forget(&spill->measuring);
     free(spill->prefix);
@@ -70,7 +68,7 @@ void spill_free(Spill *spill)
 
 void spill_after_fork(Spill *spill)
 {
-    close_segment(spill);
+    close_segments(spill);
     folder_after_fork(spill->opening);
 }
 
@@ -107,22 +105,39 @@ static bool disk_rests(const Spill *spill)
     return spill->failing && steady_ns() < spill->not_before_ns;
 }
 
-/* Opens a segment in memory where that has room: half of the tmpfs is for others. */
-static bool memory_open(Spill *spill, uint64_t sequence)
+/* Whether there is memory for another segment: half of the tmpfs is for others. */
+static bool memory_has_room(const Spill *spill)
 {
-    char path[4096], folder[4096];
+    char folder[4096];
     struct statvfs tmpfs;
     uint64_t needed = spill->memory_segment_bytes;
-    spill->memory_not_before_ns = steady_ns() + RETRY_NS;
-    if (!folder_of(spill->memory_prefix, folder, sizeof folder) || statvfs(folder, &tmpfs) != 0 ||
-        (uint64_t)tmpfs.f_bavail * tmpfs.f_frsize <
-            (uint64_t)tmpfs.f_blocks * tmpfs.f_frsize / 2 + needed ||
-        folder_bytes(folder, "spill-") + needed > spill->memory_max_bytes ||
-        !segment_path(path, sizeof path, spill->memory_prefix, sequence) ||
-        !mapped_open(&spill->memory, path, needed)) {
+    return folder_of(spill->memory_prefix, folder, sizeof folder) && statvfs(folder, &tmpfs) == 0 &&
+           (uint64_t)tmpfs.f_bavail * tmpfs.f_frsize >=
+               (uint64_t)tmpfs.f_blocks * tmpfs.f_frsize / 2 + needed &&
+           folder_bytes(folder, "spill-") + needed <= spill->memory_max_bytes;
+}
+
+void spill_prepare(Spill *spill)
+{
+    if (spill->max_bytes > 0 && !memory_rests(spill) &&
+        !spares_have_one(&spill->spares, spill->memory_prefix) && memory_has_room(spill)) {
+        spares_make(&spill->spares, spill->memory_prefix, spill->memory_segment_bytes);
+    }
+}
+
+/* Opens a segment in memory where that has room. */
+static bool memory_open(Spill *spill, uint64_t sequence)
+{
+    char path[4096];
+    bool taken = spares_take(&spill->spares, spill->memory_prefix, sequence, &spill->memory);
+    if (!taken && (!memory_has_room(spill) ||
+                   !segment_path(path, sizeof path, spill->memory_prefix, sequence) ||
+                   !mapped_make(&spill->memory, path, spill->memory_segment_bytes))) {
+        spill->memory_not_before_ns = steady_ns() + RETRY_NS;
         return false;
     }
     spill->memory_not_before_ns = 0;
+    spill_prepare(spill);
     return true;
 }
 
@@ -191,13 +206,21 @@ void spill_end(Spill *spill, uint64_t *sequence)
         return;
     }
     if (spill_is_in_memory(spill)) {
-        mapped_end(&spill->memory);
+        spares_keep(&spill->spares, &spill->memory, *sequence);
     }
     else {
         folder_close(spill->fd);
         spill->fd = -1;
     }
     store_release(sequence, *sequence + 1);
+}
+
+void spill_close(Spill *spill, uint64_t *sequence)
+{
+    spill_end(spill, sequence);
+    if (spill->memory_prefix != NULL) {
+        spares_close(&spill->spares, spill->memory_prefix);
+    }
 }
 
 static bool spill_failed(Spill *spill)

@@ -2,7 +2,7 @@
 #ifndef FASTTRACE_SPILL_SEGMENTS_H
 #define FASTTRACE_SPILL_SEGMENTS_H
 
-#include "spool/mapped.h"
+#include "spool/spare_segments.h"
 #include "spool/spill_folder.h"
 
 typedef struct {
@@ -24,16 +24,20 @@ typedef struct {
     uint64_t memory_max_bytes;     /* of all segments of all programs of the spool */
     uint64_t memory_not_before_ns; /* steady_ns: memory that was full is tried again then */
     MappedSegment memory;          /* while it is open there is no open segment on disk */
+    Spares spares;                 /* for the next ones */
 } Spill;
 
 /* `memory_prefix` may be NULL. False when out of memory. */
 bool spill_init(Spill *spill, const char *prefix, uint64_t max_bytes, const char *memory_prefix,
                 uint64_t ring_bytes);
 
-/* Lets go of everything; an open segment is only ended by spill_end. */
+/* Lets go of everything; an open segment is only ended by spill_end or spill_close. */
 void spill_free(Spill *spill);
 
-static inline bool spill_is_in_memory(const Spill *spill) { return mapped_is_open(&spill->memory); }
+static inline bool spill_is_in_memory(const Spill *spill)
+{
+    return mapped_is_there(&spill->memory);
+}
 
 static inline bool spill_is_open(const Spill *spill)
 {
@@ -50,6 +54,12 @@ bool spill_write(Spill *spill, uint64_t *sequence, const Buffer *record);
 
 /* Ends the open segment, if there is one. */
 void spill_end(Spill *spill, uint64_t *sequence);
+
+/* The same, and nothing is written any more. */
+void spill_close(Spill *spill, uint64_t *sequence);
+
+/* Has memory made for the next segment, if there is none yet: the ring is filling up. */
+void spill_prepare(Spill *spill);
 
 /* Whether the folder holds nearly what it may; measured anew, once a second. */
 bool spill_is_nearly_full(Spill *spill);

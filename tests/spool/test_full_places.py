@@ -177,7 +177,7 @@ def test_memory_that_takes_no_segment_is_passed_over(ring_at, tmp_path, memory, 
         record_number(n, size=500)
     (segment,) = tmp_path.glob("*.seg")
     assert numbers_in(reader) + numbers_in(segment) == list(range(300))
-    for path in memory.iterdir():
+    for path in memory.glob("*.seg"):
         assert path.read_bytes() == b"another program's"
 
 

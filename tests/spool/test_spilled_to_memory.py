@@ -13,8 +13,15 @@ import pytest
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.sender import bursts as burst_watch
-from mlflow_fasttrace._internal.sender import life
-from mlflow_fasttrace._internal.spool.files import remove_moved, segment_paths
+from mlflow_fasttrace._internal.sender import intake, life
+from mlflow_fasttrace._internal.spool.files import (
+    free_spare,
+    give_back,
+    remove_moved,
+    segment_paths,
+    spares,
+    spill_sequence,
+)
 from support.records import numbers_in, record_number, spans_to_ring
 from support.spools import assert_sender_ends, files_up_to, rings_of
 from support.texts import (
@@ -39,6 +46,10 @@ def ring(tmp_path, memory):
 
 def spilled(folder: Path) -> list[Path]:
     return sorted(folder.glob("spill-*.seg"))
+
+
+def inodes(folder: Path) -> list[int]:
+    return [path.stat().st_ino for path in spilled(folder)]
 
 
 def read(path: Path) -> list[int]:
@@ -109,14 +120,143 @@ def test_a_flush_ends_the_segment(ring, memory):
     assert reader.spill_sequence == 0
     writer.request_flush()
     assert reader.spill_sequence == 1
-    assert path.stat().st_size == _size_of_frames(path)
+    assert not _core.SegmentReader(str(path)).is_written()
 
 
-def _size_of_frames(path: Path) -> int:
-    reader = _core.SegmentReader(str(path))
-    while reader.read(1 << 30):
-        pass
-    return reader.offset
+def record_until(count: int, memory: Path, begin: int = 0) -> int:
+    """Records numbers until so many segments are there; the next number."""
+    while len(spilled(memory)) < count:
+        record_number(begin, size=500)
+        begin += 1
+    return begin
+
+
+def read_and_give_back(reader: _core.RingReader, memory: Path) -> list[int]:
+    """What a sender does that has delivered all that is there; the numbers."""
+    found = numbers_in(reader)
+    ended = [path for path in spilled(memory) if spill_sequence(path.name) < reader.spill_sequence]
+    for path in spilled(memory):
+        found += read(path)
+    for path in ended:
+        give_back(str(path))
+    reader.release(reader.cursor)
+    return found
+
+
+def test_memory_is_used_again(ring, memory):
+    """The pages of segments that are delivered become those of later ones, under their names; nothing of
+    what they held before is found."""
+    _writer, reader = ring
+    n = record_until(3, memory)
+    first = inodes(memory)
+    found = read_and_give_back(reader, memory)
+    assert len(spares(str(memory))) >= 2
+    for _ in range(4):
+        n = record_until(len(spilled(memory)) + 1, memory, n)
+        assert set(inodes(memory)) & set(first)
+        found += [number for number in read_and_give_back(reader, memory) if number not in found]
+    assert found == list(range(found[-1] + 1))
+    assert len({*inodes(memory), *first}) <= 5, "no new memory for each segment"
+
+
+def test_a_segment_in_memory_that_is_used_again_is_read_while_it_is_written(ring, memory):
+    """Behind each frame there are zeros, and not what the pages held before."""
+    _writer, reader = ring
+    n = record_until(3, memory)
+    first = inodes(memory)[0]
+    found = read_and_give_back(reader, memory)
+    n = record_until(len(spilled(memory)) + 1, memory, n)
+    path = spilled(memory)[-1]
+    assert path.stat().st_ino == first
+    assert path.stat().st_size > CAPACITY // 2, "what it held before"
+    segment = _core.SegmentReader(str(path))
+    numbers = numbers_in(segment)
+    while len(spilled(memory)) == 2:
+        assert segment.rest == 0
+        assert numbers == list(range(numbers[0], n))
+        record_number(n, size=500)
+        n += 1
+        numbers += numbers_in(segment)
+    assert not segment.damaged
+    assert found[-1] < numbers[0]
+
+
+def test_who_reads_memory_that_is_used_again_is_told(ring, memory):
+    _writer, reader = ring
+    n = record_until(3, memory)
+    behind, whole = (_core.SegmentReader(str(spilled(memory)[0])) for _ in range(2))
+    assert behind.read(1), "a part"
+    assert numbers_in(whole)
+    read_and_give_back(reader, memory)
+    assert behind.read(1), "the rest is still there"
+    assert not behind.reused
+    record_until(len(spilled(memory)) + 1, memory, n)
+    for late in behind, whole:
+        assert late.read(1 << 20) == []
+        assert late.reused
+        assert not late.damaged
+        assert late.read(1 << 20) == []
+
+
+def test_memory_that_a_sender_has_freed_is_left_alone(ring, memory):
+    """The program still maps it: to write there would end it."""
+    _writer, reader = ring
+    n = record_until(4, memory)
+    found = read_and_give_back(reader, memory)
+    for path, _stem in spares(str(memory)):
+        free_spare(path)
+    assert [path.name for path in memory.iterdir() if path not in spilled(memory)] == []
+    n = record_until(len(spilled(memory)) + 2, memory, n)
+    assert sorted({*found, *numbers_in(reader), *read_and_give_back(reader, memory)}) == list(
+        range(n)
+    )
+
+
+def test_memory_is_made_while_the_ring_fills_up(ring, memory):
+    def made() -> list[Path]:
+        return list(memory.glob("*-next.seg.spare"))
+
+    writer, reader = ring
+    n = 0
+    while not made():
+        assert spilled(memory) == []
+        record_number(n, size=500)
+        n += 1
+    assert CAPACITY // 2 - 2000 < reader.head < CAPACITY // 2 + 2000
+    (path,) = made()
+    inode = path.stat().st_ino
+    wait_until(lambda: path.stat().st_size == CAPACITY, 10, "all its pages")
+    record_until(1, memory, n)
+    assert inodes(memory) == [inode]
+    assert made(), "and the next"
+    writer.close()
+    assert not made(), "the program takes it along when it ends"
+
+
+def test_a_sender_gives_memory_back_and_frees_it_later(tmp_path, memory, monkeypatch):
+    spans_to_ring(memory, CAPACITY, str(memory))
+    sender = life.sender_for(str(tmp_path), str(memory), "test")
+    try:
+        n = record_until(3, memory)
+        sender.intake.scan()
+        sender.intake.read()
+        for segment in sender.intake.segments.values():
+            segment.left = 0  # all of it is delivered
+        sender.intake.settle()
+        assert len(spilled(memory)) == 1, "the one that is being written"
+        used = [path for path, _stem in spares(str(memory)) if "next" not in path]
+        assert len(used) == 2
+        inode = os.stat(used[0]).st_ino
+        n = record_until(2, memory, n)
+        assert inode in inodes(memory)
+        monkeypatch.setattr(intake, "SPARE_SECONDS", -1.0)
+        monkeypatch.setattr(intake, "_SPARES_LOOKED_AT_SECONDS", 0.0)
+        sender.intake.scan()
+        assert spares(str(memory)) == []
+        record_until(3, memory, n)
+        assert spares(str(memory))
+    finally:
+        destination.reset()
 
 
 def test_a_record_larger_than_a_segment_goes_to_disk(ring, memory, tmp_path):
@@ -194,14 +334,17 @@ def test_a_forked_child_leaves_the_segment_to_its_parent(memory, tmp_path, place
         for n in range(120):
             record_number(n, size=500)
         (path,) = spilled(memory if in_memory else tmp_path)
-        before = path.stat().st_size
+        before = read(path)
         parents = open_files()
+        folder = str(memory if in_memory else tmp_path)
+        names = {name for name in parents if name.startswith(f"{folder}/spill-")}
+        names.add(str(tmp_path / "1-00000000.ring"))
+        assert len(names) == 2 + in_memory, "the ring, a segment, and memory for another"
         pid = os.fork()
         if pid == 0:
-            closed = parents - open_files()
-            os._exit(not {str(path), str(tmp_path / "1-00000000.ring")} <= set(closed))
+            os._exit(not names <= set(parents - open_files()))
         assert os.waitpid(pid, 0)[1] == 0
-        assert path.stat().st_size == before
+        assert read(path) == before
         assert reader.alive()
         assert _core.SegmentReader(path).is_written()
         record_number(120, size=500)

@@ -13,7 +13,7 @@ from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.base.system import os
 from mlflow_fasttrace._internal.config import environment
 from mlflow_fasttrace._internal.spool import places
-from mlflow_fasttrace._internal.spool.files import ring_stem
+from mlflow_fasttrace._internal.spool.files import is_spilled, ring_stem, spill_stem
 from mlflow_fasttrace._internal.spool.folder import (
     Spool,
     remove_if_empty,
@@ -129,9 +129,9 @@ class Ring:
         _, prefix = self.spool.spill_prefixes(stem)
         if prefix is None:
             return False
-        folder, name = os.path.split(prefix)
         try:
-            return any(found.startswith(name) for found in os.listdir(folder))
+            found = filter(is_spilled, os.listdir(os.path.dirname(prefix)))
+            return any(spill_stem(name) == stem for name in found)
         except OSError as error:
             let_pass(error)
             return False

@@ -13,9 +13,12 @@ from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace._internal.sender.sources import PackedSegment, RingSource, SpillSegment
 from mlflow_fasttrace._internal.sender.status import Status
 from mlflow_fasttrace._internal.spool.files import (
+    free_spare,
     remove_moved,
     ring_paths,
     segment_paths,
+    spare_since,
+    spares,
     spill_stem,
     written_at,
 )
@@ -25,6 +28,8 @@ logger = logging.getLogger("mlflow_fasttrace.sender")
 
 SCAN_SECONDS = 0.05  # between looks for rings of new programs
 MEMORY_BYTES = 32 << 20  # that records take, above which no segment is read
+SPARE_SECONDS = 10.0  # that a program may keep memory which it spilled to before
+_SPARES_LOOKED_AT_SECONDS = 1.0
 RETRY_SECONDS = 60.0  # after which a file that could not be read is tried again
 #: Errors that say nothing of the file itself.
 _PASSING = frozenset(
@@ -64,6 +69,7 @@ class Intake:
         self._living: frozenset[int] | None = None
         self._some_have_ended = False  # programs, since somebody asked
         self._beat_at = 0.0
+        self._spares_looked_at = 0.0
         self._spool_is_full = False
         self._folder = folder
         self._rings_folder = rings_folder
@@ -98,6 +104,8 @@ class Intake:
         self.beat()
         if self._folder is None:
             return
+        if self.scanned_at >= self._spares_looked_at + _SPARES_LOOKED_AT_SECONDS:
+            self._free_spares()
         known = len(self.segments)
         packed, spilled = segment_paths(self._folder, self._rings_folder)
         for path in packed:
@@ -124,6 +132,16 @@ class Intake:
             # The order is nearly that of their records: fewer traces are delivered in parts.
             in_order = sorted(self.segments.items(), key=lambda item: written_at(item[0]))
             self.segments = dict(in_order)
+
+    def _free_spares(self) -> None:
+        """Frees the memory of delivered segments that its program is not likely to need soon."""
+        if self._rings_folder is None:
+            return
+        self._spares_looked_at = time.monotonic()
+        stems = {ring.stem for ring in self.rings.values()}
+        for path, stem in spares(self._rings_folder):
+            if stem not in stems or spare_since(path) < time.time() - SPARE_SECONDS:
+                free_spare(path)
 
     def beat(self) -> None:
         """Tells all programs that their sender is at work. It is called between any two requests: who has not
@@ -291,6 +309,8 @@ class Intake:
                 ring.remove()
                 del self.rings[path]
         swept = len(self.rings) < before
+        if swept:
+            self._free_spares()
         self._some_have_ended |= swept
         return swept
 

@@ -20,6 +20,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.spool.files import (
     COMPRESSION_LEVEL,
     damaged_copy_of,
+    give_back,
     remove,
     ring_stem,
     spill_sequence,
@@ -419,6 +420,7 @@ class SpillSegment:
             with open(self.path, "rb", opener=open_private) as source:
                 with open(fresh, "wb", opener=open_private) as target:
                     shutil.copyfileobj(source, target, _COPIED_AT_ONCE)
+                    target.truncate(_end_of_frames(self.path))
             os.utime(fresh, ns=(written, written))
             os.rename(fresh, there)
         except (OSError, MemoryError):
@@ -436,9 +438,27 @@ class SpillSegment:
         return self._found_at_start
 
     def settle(self) -> None:
-        """Removes the file when all of it is delivered."""
+        """Removes the file when all of it is delivered, or leaves its memory to the program."""
         if self.loaded and self.left == 0:
-            remove(self.path)
+            if self._can_be_used_again():
+                give_back(self.path)
+            else:
+                remove(self.path)
+
+    def _can_be_used_again(self) -> bool:
+        """Whether it is memory that the program may want for its next segments."""
+        if self.ring is None or self.ring.path is None or not self.ring.reader.alive():
+            return False
+        return os.path.dirname(self.ring.path) == os.path.dirname(self.path)
+
+
+def _end_of_frames(path: str) -> int | None:
+    """Where the last frame of a segment in memory ends, behind which there may be more memory; None where
+    it is damaged."""
+    reader = _core.SegmentReader(path)
+    while reader.read(READ_BYTES):
+        pass
+    return None if reader.damaged else reader.offset
 
 
 def _copy_damaged(path: str) -> None:

@@ -11,12 +11,16 @@ import re
 import time
 from collections.abc import Callable
 
+from mlflow_fasttrace._internal.base.interruptions import let_pass
+
 logger = logging.getLogger("mlflow_fasttrace.sender")
 
 COMPRESSION_LEVEL = 3  # of zstd, for segments
 
 _RING_NAME = re.compile(r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$")
 _SPILL_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$")
+_SPARE_SUFFIX = ".spare"
+_SPARE_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(\d+|next)\.seg\.(spare|taken|freed)$")
 DEAD_LETTER_SUFFIX = ".seg.refused"
 _DEAD_LETTER_PREFIX = "refused-"
 _NOTE_SUFFIX = ".txt"
@@ -149,6 +153,44 @@ def remove_moved(folder: str, rings: str) -> None:
 def _spilled_in(folder: str) -> list[str]:
     """The names of a folder's segments that programs spilled."""
     return list(filter(is_spilled, _names_in(folder)))
+
+
+def give_back(path: str) -> None:
+    """Leave the memory of a spilled segment, all of which is delivered, to the program for its next one.
+
+    ``ext/spool/spare_segments.c`` is the program's side.
+    """
+    try:
+        os.rename(path, path + _SPARE_SUFFIX)
+    except OSError:
+        remove(path)
+
+
+def spares(rings: str) -> list[tuple[str, str]]:
+    """The memory in the rings' folder that programs may use again: (path, stem of the ring's name)."""
+    matches = map(_SPARE_NAME.match, _names_in(rings))
+    return [(os.path.join(rings, match.string), match["stem"]) for match in matches if match]
+
+
+def spare_since(path: str) -> float:
+    """When such memory got its name (seconds since the epoch); 0 where it is gone."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_ctime
+    except OSError:
+        return 0.0
+
+
+def free_spare(path: str) -> None:
+    """Free memory that a program may use again, also where that still maps it; nothing where the
+    program takes it at the same time."""
+    freed = path.removesuffix(_SPARE_SUFFIX) + ".freed"
+    try:
+        os.rename(path, freed)
+        os.truncate(freed, 0)
+    except OSError as error:
+        let_pass(error)
+        return
+    remove(freed)
 
 
 def spill_stem(path: str) -> str:

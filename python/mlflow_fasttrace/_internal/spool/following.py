@@ -18,6 +18,7 @@ from mlflow_fasttrace._internal.spool.files import (
     dead_letter_paths,
     ring_stem,
     segment_paths,
+    spill_sequence,
     spill_stem,
 )
 from mlflow_fasttrace._internal.spool.folder import Spool
@@ -79,6 +80,8 @@ class _Spilled:
     def __init__(self, spool: str, path: str):
         self.spool = spool
         self.stem = spill_stem(path)
+        self.number = spill_sequence(path)
+        self.pid = self.stem.partition("-")[0]
         # The reader keeps the file, which a sender may move or remove.
         self.reader: _core.SegmentReader | None = _core.SegmentReader(path)
 
@@ -197,7 +200,10 @@ class Follower:
                 self.ended.add(ring.stem)
 
     def _from_spilled(self) -> Iterator[Batch]:
-        living = {ring.stem for ring in self._rings.values() if not ring.ended}
+        # Asked before reading: nothing is added to these after the read.
+        ended = {
+            ring.stem: ring.reader.spill_sequence for ring in self._rings.values() if not ring.ended
+        }
         for name, segment in self._spilled.items():
             if segment.reader is None:
                 continue
@@ -207,6 +213,14 @@ class Follower:
             except OSError as error:
                 self.notes.append(f"{name} cannot be read: {error.strerror or error}")
                 segment.reader = None
-            if segment.stem not in living:
+            if segment.reader is not None and segment.reader.reused:
+                self.notes.append(
+                    f"what process {segment.pid} spilled to {name} was delivered before all of it "
+                    "was read here"
+                )
+                segment.reader = None
+            if segment.stem not in ended:
                 self.ended.add(segment.stem)
                 segment.reader = None
+            elif segment.number < ended[segment.stem]:
+                segment.reader = None  # all of it is read, and its memory may be used again
