@@ -24,7 +24,7 @@ C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage instructions bench bench-quick bench-compare lint format wheel wheels clean
+.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage instructions bench bench-quick bench-compare docs lint format wheel wheels clean
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -46,7 +46,10 @@ help:
 	@echo "make bench-compare  two runs of make bench, A and B: files of results, or commits"
 	@echo "make wheel      the cp310-abi3 wheel, audited"
 	@echo "make wheels     a wheel for every platform, and the source distribution, into dist/"
-	@echo "make lint       style, types, and who may import whom"
+	@echo "make docs       the documentation as a site, into build/site; its links are checked"
+	@echo "make lint       style, types, who may import whom, and make docs"
+	@echo "make format     mends what make lint says of style"
+	@echo "make clean      removes what these have made and installed"
 
 demo: $(STAMPS)/built
 	$(BIN)/python examples/rag_pipeline.py
@@ -101,7 +104,10 @@ B ?= benchmarks/results.json
 bench-compare: $(STAMPS)/venv
 	$(BIN)/python benchmarks/bench_compare.py $(A) $(B)
 
-lint: $(STAMPS)/built
+docs: $(STAMPS)/docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --config-file docs/site/mkdocs.yml
+
+lint: $(STAMPS)/built docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
@@ -128,7 +134,7 @@ wheel: $(STAMPS)/built
 	$(BIN)/abi3audit --strict dist/*.whl
 
 clean:
-	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS) $(OLDER_SERVERS))) .venv-newest-mlflow .venv-oldest .venv-peers .venv-python-* .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
+	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS) $(OLDER_SERVERS))) .venv-docs .venv-newest-mlflow .venv-oldest .venv-peers .venv-python-* .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
 
 # ---- what the above need ----
 
@@ -186,6 +192,12 @@ $(STAMPS)/oldest: .ci/overlay_venv.py $(STAMPS)/built
 $(STAMPS)/peers: benchmarks/peers.txt $(STAMPS)/venv
 	$(BIN)/python -m venv --clear .venv-peers
 	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers.txt
+	@touch $@
+
+# MkDocs and what it needs, alone: they hold back nothing that the tests need.
+$(STAMPS)/docs: docs/site/requirements.txt $(STAMPS)/system
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet -r docs/site/requirements.txt
 	@touch $@
 
 # What builds wheels for other platforms, and what checks them.

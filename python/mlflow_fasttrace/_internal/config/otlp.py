@@ -35,13 +35,6 @@ _VARIABLES = tuple(
 )
 
 
-def variable(name: str) -> str | None:
-    """``OTEL_EXPORTER_OTLP_TRACES_<name>``, or else the variable for all signals."""
-    return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or os.environ.get(
-        f"OTEL_EXPORTER_OTLP_{name}"
-    )
-
-
 def credentials() -> list[str]:
     """``NAME=value`` of all that decides how a sender reaches a collector. Secrets: they go into a
     hash and nowhere else."""
@@ -54,7 +47,15 @@ def is_collector(uri: str) -> bool:
 
 
 def collector_uri() -> str | None:
-    """The collector that traces go to; None where MLflow would send them to none."""
+    """The collector that traces go to; None where MLflow would send them to none.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``: the collector that traces go to, in the place of the tracking URI.
+
+    ``OTEL_EXPORTER_OTLP_ENDPOINT``: the collector of all signals; ``/v1/traces`` is added for traces.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_PROTOCOL``, ``OTEL_EXPORTER_OTLP_PROTOCOL``: ``grpc``, or ``http/protobuf``; not set:
+    ``grpc``.
+    """
     if not environment.exports_otlp():
         return None
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -76,6 +77,11 @@ def collector_uri() -> str | None:
 
 
 def _grpc_uri(endpoint: str) -> str:
+    """The URI of a collector that takes gRPC.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_INSECURE``, ``OTEL_EXPORTER_OTLP_INSECURE``: ``true``: gRPC without TLS, where the
+    endpoint does not say ``https://``.
+    """
     import importlib.util  # slow to import, and seldom needed
 
     if importlib.util.find_spec("grpc") is None:
@@ -94,14 +100,46 @@ def _grpc_uri(endpoint: str) -> str:
     return f"{SCHEME}{'grpc' if plain else 'grpcs'}://{target.partition('/')[0]}"
 
 
+def variable(name: str) -> str | None:
+    """``OTEL_EXPORTER_OTLP_TRACES_<name>``, or else the variable for all signals.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_HEADERS``, ``OTEL_EXPORTER_OTLP_HEADERS``: headers of each request to a collector,
+    ``name=value`` with commas between them.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_TIMEOUT``, ``OTEL_EXPORTER_OTLP_TIMEOUT``: seconds that a collector has for an answer;
+    not set: 10.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_COMPRESSION``, ``OTEL_EXPORTER_OTLP_COMPRESSION``: ``gzip`` or ``none``; over HTTP
+    also ``deflate``. Not set: ``none``.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE``, ``OTEL_EXPORTER_OTLP_CERTIFICATE``: a file of the authorities whose
+    certificates are trusted.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE``, ``OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE``: a file with the
+    certificate that a collector is shown.
+
+    ``OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY``, ``OTEL_EXPORTER_OTLP_CLIENT_KEY``: a file with its key.
+    """
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or os.environ.get(
+        f"OTEL_EXPORTER_OTLP_{name}"
+    )
+
+
 def exports_metrics() -> bool:
-    """Whether MLflow would also export a histogram of the spans' durations; here nothing does."""
+    """Whether MLflow would also export a histogram of the spans' durations; here nothing does.
+
+    ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT``: MLflow exports durations of spans as metrics there. Here that is not done
+    yet, and one log line says so.
+    """
     return bool(os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"))
 
 
 def resource() -> dict[str, Any]:
-    """OpenTelemetry's resource: what a collector is told of this process. Without OTEL_SERVICE_NAME
-    and OTEL_RESOURCE_ATTRIBUTES it names the library alone, as from MLflow."""
+    """OpenTelemetry's resource: what a collector is told of this process. Without either variable it names the
+    library alone, as from MLflow.
+
+    ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES``: what a collector is told of this process.
+    """
     sdk = {
         "telemetry.sdk.language": "python",
         "telemetry.sdk.name": "mlflow",
