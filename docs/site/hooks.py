@@ -39,11 +39,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return _UPWARDS.sub(replace, markdown)
 
 
-def on_page_content(html: str, **_: Any) -> str:
-    """A page's HTML without the roles of docstrings, which name a kind of name."""
-    return re.sub(r":py:\w+:(?=<code)", "", html)
-
-
 def on_post_page(output: str, page: Any, **_: Any) -> str:
     """The page as it is.
 
