@@ -104,8 +104,9 @@ B ?= benchmarks/results.json
 bench-compare: $(STAMPS)/venv
 	$(BIN)/python benchmarks/bench_compare.py $(A) $(B)
 
+# Not --quiet, with which warnings of links do not count.
 docs: $(STAMPS)/docs
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --config-file docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --config-file docs/site/mkdocs.yml
 
 lint: $(STAMPS)/built docs
 	$(BIN)/ruff check .

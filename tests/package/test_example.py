@@ -9,7 +9,8 @@ from pathlib import Path
 
 from support.traces import traces_of
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "rag_pipeline.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / "rag_pipeline.py"
 
 
 def test_the_pipeline_runs_and_records_its_traces(server, own_spool):
@@ -44,3 +45,19 @@ def test_the_pipeline_runs_and_records_its_traces(server, own_spool):
             "chat": ("CHAT_MODEL", root.span_id),
         }
     assert "grapes are sour" in traces[1].data.spans[0].outputs
+
+
+def test_the_first_program_of_the_documents_records_its_trace(server, own_spool):
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / "first_trace.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "MLFLOW_TRACKING_URI": server.uri},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "Tea is a drink.\n"
+    (trace,) = traces_of(server.uri, "First traces")
+    spans = {span.name: span for span in trace.data.spans}
+    assert spans["answer"].inputs == {"question": "What is tea?"}
+    assert spans["look_up"].parent_id == spans["answer"].span_id

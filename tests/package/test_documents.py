@@ -1,0 +1,78 @@
+"""The pages of docs/ are listed, and the code on them is that of files that tests run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+from support.processes import ROOT
+
+DOCS = ROOT / "docs"
+FIRST_TRACE = ROOT / "examples/first_trace.py"
+CHAPTERS = sorted((ROOT / "examples/tutorial").glob("[0-9][0-9]_*"))
+
+
+def code_of(document: str) -> list[str]:
+    """The blocks of Python of a document."""
+    return re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_program_is_the_examples():
+    docstring, _, program = FIRST_TRACE.read_text().partition("\n\n")
+    assert docstring.startswith('"""')
+    assert program in code_of((DOCS / "start.md").read_text())
+
+
+def test_every_page_is_listed():
+    listed = set(re.findall(r"^\s+(?:- |# - )(?:[\w ]+: )?(\S+\.md)$", settings(), re.MULTILINE))
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    assert len(pages) > 20
+    assert pages - listed == set()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_is_on_one_page(chapter):
+    name = f"examples/tutorial/{chapter.name}"
+    mark = f'--8<-- "{name}"' if chapter.suffix == ".py" else f"](../../{name})"
+    pages = [path for path in DOCS.rglob("*.md") if mark in path.read_text()]
+    assert len(pages) == 1
+
+
+#: Documents beside the pages, whose links `make docs` does not look at.
+OTHERS = [
+    *ROOT.glob("*.md"),
+    ROOT / "tests/README.md",
+    ROOT / "examples/tutorial/README.md",
+]
+
+
+@pytest.mark.parametrize("document", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_of_other_documents_lead_somewhere(document):
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text()):
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
+            assert anchor in slugs, link
+
+
+def test_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    (targets,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    output = subprocess.run(
+        ["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    listed = set(re.findall(r"^make ([\w-]+)  ", output, re.MULTILINE))
+    assert listed == set(targets.split()) - {"help"}
+
+
+def test_the_site_asks_no_other_host():
+    assert "font: false" in settings()
+    assert not re.search(r"https?://|analytics|repo_url", settings())
+
+
+def settings() -> str:
+    return (DOCS / "site/mkdocs.yml").read_text()
