@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 
 #: A link that leads out of the page's folder, upwards.
-_UPWARDS = re.compile(r"(?<!!)\[([^\]\n]+)\]\((\.\./[^)#\s]*)(#[^)\s]*)?\)")
+_UPWARDS = re.compile(r"(?<!!)\[([^\]]+)\]\((\.\./[^)#\s]*)(#[^)\s]*)?\)")
 #: What a browser fetches by itself.
 _FETCHED = re.compile(
     r"""<(?:script|img|iframe|source|link(?![^>]*rel="canonical"))\b[^>]*\s(?:src|href)=["']?(?:https?:)?//[^>]*>"""
