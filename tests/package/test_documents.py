@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 
 import pytest
+from mlflow import MlflowClient
 from support.processes import ROOT
 
 DOCS = ROOT / "docs"
@@ -22,6 +25,45 @@ def test_the_first_program_is_the_examples():
     docstring, _, program = FIRST_TRACE.read_text().partition("\n\n")
     assert docstring.startswith('"""')
     assert program in code_of((DOCS / "start.md").read_text())
+
+
+#: Every block of Python on a page of the documentation, but for those that are a file's (--8<--), and README's.
+PROGRAMS = [
+    pytest.param(code, id=f"{document.name}-{number}")
+    for document in (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+    for number, code in enumerate(code_of(document.read_text()))
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_programs_on_pages_run(program, server, own_spool, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_TRACKING_URI": server.uri},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stderr
+
+
+def test_the_span_processor_of_the_page_on_privacy_redacts(server, own_spool):
+    (program,) = code_of((DOCS / "privacy.md").read_text())
+    result = subprocess.run(
+        [sys.executable, "-c", f"{program}\nprint(mlflow.get_last_active_trace_id())"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": server.uri},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    trace = MlflowClient(server.uri).get_trace(result.stdout.strip())
+    (span,) = trace.data.spans
+    assert span.inputs == {"text": "Write to <mail>, please."}
+    assert span.outputs == "Noted: Write to <mail>, please."
+    assert "example.org" not in trace.to_json()
 
 
 def test_every_page_is_listed():
