@@ -411,8 +411,8 @@ def exit_timeout_seconds() -> float:
 
 
 def container_exit_timeout_seconds() -> float:
-    """``MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT``: seconds that the main process of a container, with which all else
-    in it ends, waits for delivery at its exit, at most."""
+    """``MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT``: seconds that an exiting process waits for delivery, at most, where
+    nothing that it leaves outlives it: the main process of a container."""
     return max(0.0, _seconds("MLFLOW_FASTTRACE_CONTAINER_EXIT_TIMEOUT", 120.0))
 
 
