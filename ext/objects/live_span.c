@@ -888,53 +888,146 @@ ONE_ARGUMENT(get_attribute, "key")
 
 static PyMethodDef span_methods[] = {
     {"set_inputs", METHOD(set_inputs),
-     "set_inputs($self, inputs)\n--\n\nSet the input values; they are copied now."},
+     "set_inputs($self, inputs)\n--\n\n"
+     "Set the inputs, which are copied now.\n\n"
+     "Args:\n"
+     "    inputs: Any value. What JSON does not have becomes what MLflow makes of it."},
     {"set_outputs", METHOD(set_outputs),
-     "set_outputs($self, outputs)\n--\n\nSet the output values; they are copied now."},
+     "set_outputs($self, outputs)\n--\n\n"
+     "Set the outputs, which are copied now.\n\n"
+     "Args:\n"
+     "    outputs: Any value. What JSON does not have becomes what MLflow makes of it."},
     {"set_attribute", METHOD(set_attribute),
-     "set_attribute($self, key, value)\n--\n\nSet one attribute; the value is copied now."},
+     "set_attribute($self, key, value)\n--\n\n"
+     "Set an attribute, which is copied now. A span that has ended takes none: there is a log "
+     "line.\n\n"
+     "Args:\n"
+     "    key: A string that is not empty. Anything else costs a log line.\n"
+     "    value: Any value. What JSON does not have becomes what MLflow makes of it."},
     {"set_attributes", METHOD(set_attributes),
-     "set_attributes($self, attributes)\n--\n\nSet the attributes of a dictionary."},
+     "set_attributes($self, attributes)\n--\n\n"
+     "Set several attributes, each as by ``set_attribute``.\n\n"
+     "Args:\n"
+     "    attributes: The values by their keys. Anything but a dictionary costs a log line."},
     {"set_span_type", METHOD(set_span_type),
-     "set_span_type($self, span_type)\n--\n\nSet the type: a SpanType or any string."},
+     "set_span_type($self, span_type)\n--\n\n"
+     "Set the type.\n\n"
+     "Args:\n"
+     "    span_type: A name of ``SpanType``, any other string, or None."},
     {"set_description", METHOD(set_description),
-     "set_description($self, description)\n--\n\nSet the description."},
+     "set_description($self, description)\n--\n\n"
+     "Set the description: what the span is there for.\n\n"
+     "Args:\n"
+     "    description: A text for people."},
     {"set_log_level", METHOD(set_log_level),
-     "set_log_level($self, level)\n--\n\nSet the severity: a SpanLogLevel or its name.\n\n"
-     "Raises MlflowException where it is neither."},
+     "set_log_level($self, level)\n--\n\n"
+     "Set the log level. From MLflow 3.13 on.\n\n"
+     "Args:\n"
+     "    level: A ``SpanLogLevel``, or its name.\n\n"
+     "Raises:\n"
+     "    MlflowException: it is neither."},
     {"set_status", METHOD(set_status),
-     "set_status($self, status)\n--\n\nSet the status: 'OK', 'ERROR', 'UNSET' or a SpanStatus.\n\n"
-     "Raises MlflowException where it is none of these."},
-    {"add_event", METHOD(add_event), "add_event($self, event)\n--\n\nAdd a SpanEvent."},
+     "set_status($self, status)\n--\n\n"
+     "Set the status. Without it the span ends as OK, or as ERROR where an exception leaves it.\n\n"
+     "Args:\n"
+     "    status: ``OK``, ``ERROR`` or ``UNSET``, or a ``SpanStatus``, which may have a text.\n\n"
+     "Raises:\n"
+     "    MlflowException: it is none of these."},
+    {"add_event", METHOD(add_event),
+     "add_event($self, event)\n--\n\n"
+     "Add an event: something that happened at a point in time.\n\n"
+     "Args:\n"
+     "    event: A ``SpanEvent``, or another object with its ``name``, ``timestamp`` (nanoseconds "
+     "since the\n"
+     "        Unix epoch) and ``attributes``.\n\n"
+     "Raises:\n"
+     "    AttributeError: the object lacks one of them."},
     {"record_exception", METHOD(record_exception),
      "record_exception($self, exception)\n--\n\n"
-     "Add an exception event and set the status to ERROR.\n\n"
-     "Raises MlflowException where it is no Exception and no str."},
+     "Add an exception as an event, and set the status to ERROR.\n\n"
+     "Args:\n"
+     "    exception: The exception, or a text in its place.\n\n"
+     "Raises:\n"
+     "    MlflowException: it is neither."},
     {"get_attribute", METHOD(get_attribute),
-     "get_attribute($self, key)\n--\n\nThe value of an attribute, or None."},
+     "get_attribute($self, key)\n--\n\n"
+     "The value of an attribute.\n\n"
+     "Args:\n"
+     "    key: Key of the attribute.\n\n"
+     "Returns:\n"
+     "    A copy of its value; None where it is not set."},
     {"end", (PyCFunction)(void (*)(void))span_py_end, METH_VARARGS | METH_KEYWORDS,
      "end($self, outputs=None, attributes=None, status=None, end_time_ns=None)\n--\n\n"
-     "End the span; end_time_ns in nanoseconds since the Unix epoch, by default now."},
+     "End the span. Nothing happens where it has ended already.\n\n"
+     "Args:\n"
+     "    outputs: Its outputs; None leaves those that were set.\n"
+     "    attributes: More attributes.\n"
+     "    status: ``OK``, ``ERROR`` or ``UNSET``, or a ``SpanStatus``. Anything else costs a log "
+     "line.\n"
+     "    end_time_ns: Nanoseconds since the Unix epoch; by default now."},
     {"add_link", METHOD(add_link),
-     "add_link($self, link)\n--\n\nAdd a Link to a span of another trace, or of this one.\n\n"
-     "Raises MlflowException where it is none."},
+     "add_link($self, link)\n--\n\n"
+     "Add a link to another span, of this trace or of another one. From MLflow 3.13 on.\n\n"
+     "Args:\n"
+     "    link: The link, which is copied.\n\n"
+     "Raises:\n"
+     "    MlflowException: it is no ``Link``, or one of its ids is none."},
     {"to_dict", (PyCFunction)entities_to_dict, METH_NOARGS,
-     "to_dict($self, /)\n--\n\nThe span as Span.to_dict() makes it."},
+     "to_dict($self, /)\n--\n\n"
+     "The span as a dictionary that JSON can hold.\n\n"
+     "Returns:\n"
+     "    What ``mlflow.entities.Span.to_dict()`` makes: ids in base64, times in nanoseconds since "
+     "the Unix epoch,\n"
+     "    attributes as JSON texts."},
     {"to_immutable_span", (PyCFunction)entities_to_immutable_span, METH_NOARGS,
      "to_immutable_span($self, /)\n--\n\n"
-     "A mlflow.entities.Span that holds what this span holds now."},
+     "A copy that stays as it is, and can be pickled.\n\n"
+     "Returns:\n"
+     "    A span that holds what this one holds now."},
     {"to_otel_proto", (PyCFunction)entities_to_otel_proto, METH_NOARGS,
-     "to_otel_proto($self, /)\n--\n\nAn opentelemetry.proto.trace.v1 Span."},
+     "to_otel_proto($self, /)\n--\n\n"
+     "The span as a message of OTLP.\n\n"
+     "Returns:\n"
+     "    An ``opentelemetry.proto.trace.v1.trace_pb2.Span``."},
     {"from_dict", not_supported, METH_O | METH_CLASS,
-     "from_dict($type, data, /)\n--\n\nNot supported, as in MLflow."},
+     "from_dict($type, data, /)\n--\n\n"
+     "Not supported, as in MLflow: ``mlflow.entities.Span.from_dict`` reads a span that has "
+     "ended.\n\n"
+     "Args:\n"
+     "    data: Anything.\n\n"
+     "Raises:\n"
+     "    NotImplementedError: always."},
     {"from_dict_v2", not_supported, METH_O | METH_CLASS,
-     "from_dict_v2($type, data, /)\n--\n\nNot supported, as in MLflow."},
+     "from_dict_v2($type, data, /)\n--\n\n"
+     "Not supported, as in MLflow: ``mlflow.entities.Span.from_dict_v2`` reads a span that has "
+     "ended.\n\n"
+     "Args:\n"
+     "    data: Anything.\n\n"
+     "Raises:\n"
+     "    NotImplementedError: always."},
     {"from_otel_proto", not_supported, METH_O | METH_CLASS,
-     "from_otel_proto($type, data, /)\n--\n\nNot supported, as in MLflow."},
+     "from_otel_proto($type, data, /)\n--\n\n"
+     "Not supported, as in MLflow: ``mlflow.entities.Span.from_otel_proto`` reads a span that has "
+     "ended.\n\n"
+     "Args:\n"
+     "    data: Anything.\n\n"
+     "Raises:\n"
+     "    NotImplementedError: always."},
     {"from_immutable_span", (PyCFunction)(void (*)(void))from_immutable_span,
      METH_VARARGS | METH_KEYWORDS | METH_CLASS,
      "from_immutable_span($type, span, parent_span_id=None, trace_id=None, experiment_id=None, "
-     "otel_trace_id=None)\n--\n\nA new open span that holds what one that has ended holds."},
+     "otel_trace_id=None)\n--\n\n"
+     "An open span that holds what another one holds: id, name, start, attributes, status and "
+     "events, not links.\n\n"
+     "Args:\n"
+     "    span: The span that is copied.\n"
+     "    parent_span_id: Id of the span that it goes under, in the trace of ``trace_id``.\n"
+     "    trace_id: Id of the trace of this process, in flight, that it joins. Without it, it "
+     "begins one.\n"
+     "    experiment_id: Id of the experiment of the trace that it begins.\n"
+     "    otel_trace_id: Taken as MLflow takes it; ``trace_id`` decides.\n\n"
+     "Returns:\n"
+     "    The span, to be ended by ``end()``; a ``NoOpSpan`` where nothing is recorded."},
     {"_is_recording", (PyCFunction)is_recording, METH_NOARGS,
      "_is_recording($self, /)\n--\n\nWhether it has not ended."},
     {"_append_link", (PyCFunction)append_link, METH_VARARGS,
@@ -958,25 +1051,49 @@ static PyMethodDef span_methods[] = {
 };
 
 static PyGetSetDef span_getset[] = {
-    {"trace_id", (getter)get_trace_id, NULL, "The id of the trace, tr-<32 hex digits>.", NULL},
-    {"request_id", (getter)get_trace_id, NULL, "Deprecated. Use trace_id instead.", NULL},
-    {"span_id", (getter)get_span_id, NULL, "The id of the span, 16 hex digits.", NULL},
-    {"parent_id", (getter)get_parent_id, NULL, "The parent's id, None for a root.", NULL},
+    {"trace_id", (getter)get_trace_id, NULL,
+     "The id of the trace, ``tr-`` and 32 hexadecimal digits.", NULL},
+    {"request_id", (getter)get_trace_id, NULL,
+     "The former name of ``trace_id``. Deprecated in MLflow.", NULL},
+    {"span_id", (getter)get_span_id, NULL, "The id of the span, 16 hexadecimal digits.", NULL},
+    {"parent_id", (getter)get_parent_id, NULL, "The id of the span above it; None of a root.",
+     NULL},
     {"name", (getter)get_name, NULL, "The name of the span.", NULL},
-    {"start_time_ns", (getter)get_start, NULL, "Nanoseconds since the Unix epoch.", NULL},
-    {"end_time_ns", (getter)get_end, NULL, "Nanoseconds; None while it is open.", NULL},
-    {"inputs", (getter)get_known, NULL, "The input values.", (void *)KEY_INPUTS},
-    {"outputs", (getter)get_known, NULL, "The output values.", (void *)KEY_OUTPUTS},
-    {"span_type", (getter)get_known, NULL, "The type of the span.", (void *)KEY_TYPE},
-    {"description", (getter)get_known, NULL, "The description, or None.", (void *)KEY_DESCRIPTION},
-    {"attributes", (getter)get_attributes, NULL, "All attributes.", NULL},
-    {"status", (getter)get_status, NULL, "The status, a mlflow.entities.SpanStatus.", NULL},
-    {"events", (getter)get_events, NULL, "The events, mlflow.entities.SpanEvents.", NULL},
-    {"log_level", (getter)get_log_level, NULL, "The SpanLogLevel, or None.", NULL},
-    {"links", (getter)entities_attribute, NULL, "The links, mlflow.entities.Links.", "links"},
-    {"model_name", (getter)get_known, NULL, "The name of the model, or None.", (void *)KEY_MODEL},
-    {"llm_cost", (getter)get_known, NULL, "Cost in USD, a dictionary, or None.", (void *)KEY_COST},
-    {"get", (getter)get_get, NULL, NULL, NULL},
+    {"start_time_ns", (getter)get_start, NULL,
+     "When it started, in nanoseconds since the Unix epoch.", NULL},
+    {"end_time_ns", (getter)get_end, NULL,
+     "When it ended, in nanoseconds since the Unix epoch; None while it is open.", NULL},
+    {"inputs", (getter)get_known, NULL,
+     "The inputs, as they were when they were set; None where there are none.", (void *)KEY_INPUTS},
+    {"outputs", (getter)get_known, NULL,
+     "The outputs, as they were when they were set; None where there are none.",
+     (void *)KEY_OUTPUTS},
+    {"span_type", (getter)get_known, NULL, "The type, a name of ``SpanType`` or any other string.",
+     (void *)KEY_TYPE},
+    {"description", (getter)get_known, NULL, "The description; None where there is none.",
+     (void *)KEY_DESCRIPTION},
+    {"attributes", (getter)get_attributes, NULL,
+     "A copy of all attributes, those of MLflow (``mlflow.spanInputs``, ...) among them.", NULL},
+    {"status", (getter)get_status, NULL,
+     "A copy of the status; its code is UNSET while the span is open and nobody has set one.",
+     NULL},
+    {"events", (getter)get_events, NULL,
+     "Copies of the events, in the order in which they were added.", NULL},
+    {"log_level", (getter)get_log_level, NULL,
+     "The log level; None where there is none. From MLflow 3.13 on.", NULL},
+    {"links", (getter)entities_attribute, NULL, "Copies of the links. From MLflow 3.13 on.",
+     "links"},
+    {"model_name", (getter)get_known, NULL,
+     "The name of the language model (``mlflow.llm.model``); None where nobody has set it.",
+     (void *)KEY_MODEL},
+    {"llm_cost", (getter)get_known, NULL,
+     "What the call of a language model cost, in US dollars: ``input_cost``, ``output_cost``, "
+     "``total_cost``; None where\n"
+     "nobody has set it.",
+     (void *)KEY_COST},
+    {"get", (getter)get_get, NULL,
+     "Absent, as in MLflow: ``hasattr`` is False, and the ``AttributeError`` says what to use.",
+     NULL},
     {"_span", (getter)entities_attribute, NULL, "A view as an OpenTelemetry span.", "otel_span"},
     {"_attributes", (getter)entities_attribute, NULL, NULL, "attribute_registry"},
     {"_links", (getter)get_link_list, NULL, NULL, NULL},
@@ -1009,7 +1126,11 @@ static PyType_Slot span_slots[] = {
     {Py_tp_methods, span_methods},
     {Py_tp_getset, span_getset},
     {Py_tp_members, span_members},
-    {Py_tp_doc, "A span that is being recorded. Made by start_span and @trace."},
+    {Py_tp_doc,
+     "A span that is being recorded. Made by ``start_span`` and ``@trace``, never by its class.\n\n"
+     "Its methods are those of ``mlflow.entities.LiveSpan``. None of them raises into the program "
+     "but where ``Raises``\n"
+     "says so."},
     {0, NULL},
 };
 

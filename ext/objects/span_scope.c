@@ -285,8 +285,10 @@ static PyType_Slot scope_slots[] = {
     {Py_tp_clear, scope_clear},
     {Py_tp_call, scope_call},
     {Py_tp_methods, scope_methods},
-    {Py_tp_doc, "SpanScope(name, span_type, attributes, description, log_level, no_op, "
-                "root_options=None, /)\n--\n\nThe context manager that start_span() returns."},
+    {Py_tp_doc,
+     "SpanScope(name, span_type, attributes, description, log_level, no_op, "
+     "root_options=None, /)\n--\n\n"
+     "What ``start_span()`` returns: a context manager whose value is the span, and a decorator."},
     {0, NULL},
 };
 

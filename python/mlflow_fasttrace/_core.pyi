@@ -19,64 +19,337 @@ scope_var: ContextVar[tuple[dict[str, Any], dict[str, Any], bool | None] | None]
 
 @final
 class LiveSpan:
-    """A span that is being recorded. Made by start_span and @trace, never by its class."""
+    """A span that is being recorded. Made by ``start_span`` and ``@trace``, never by its class.
+
+    Its methods are those of ``mlflow.entities.LiveSpan``. None of them raises into the program but where ``Raises``
+    says so.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> with mlflow.start_span("answer", span_type="AGENT") as span:
+        ...     span.set_inputs({"question": "why?"})
+        ...     with mlflow.start_span("look up") as below:
+        ...         pass
+        >>> span.name, span.span_type, span.inputs
+        ('answer', 'AGENT', {'question': 'why?'})
+        >>> below.parent_id == span.span_id, below.trace_id == span.trace_id == span.request_id
+        (True, True)
+        >>> span.start_time_ns <= below.start_time_ns <= below.end_time_ns <= span.end_time_ns
+        True
+        >>> str(span.status.status_code), span.outputs, span.events, span.links
+        ('SpanStatusCode.OK', None, [], [])
+        >>> span.description, span.model_name, span.llm_cost
+        (None, None, None)
+    """
 
     @property
-    def trace_id(self) -> str: ...
+    def trace_id(self) -> str:
+        """The id of the trace, ``tr-`` and 32 hexadecimal digits."""
     @property
-    def request_id(self) -> str: ...
+    def request_id(self) -> str:
+        """The former name of ``trace_id``. Deprecated in MLflow."""
     @property
-    def span_id(self) -> str: ...
+    def span_id(self) -> str:
+        """The id of the span, 16 hexadecimal digits."""
     @property
-    def parent_id(self) -> str | None: ...
+    def parent_id(self) -> str | None:
+        """The id of the span above it; None of a root."""
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the span."""
     @property
-    def start_time_ns(self) -> int: ...
+    def start_time_ns(self) -> int:
+        """When it started, in nanoseconds since the Unix epoch."""
     @property
-    def end_time_ns(self) -> int | None: ...
+    def end_time_ns(self) -> int | None:
+        """When it ended, in nanoseconds since the Unix epoch; None while it is open."""
     @property
-    def inputs(self) -> Any: ...
+    def inputs(self) -> Any:
+        """The inputs, as they were when they were set; None where there are none."""
     @property
-    def outputs(self) -> Any: ...
+    def outputs(self) -> Any:
+        """The outputs, as they were when they were set; None where there are none."""
     @property
-    def span_type(self) -> str | None: ...
+    def span_type(self) -> str | None:
+        """The type, a name of ``SpanType`` or any other string."""
     @property
-    def description(self) -> str | None: ...
+    def description(self) -> str | None:
+        """The description; None where there is none."""
     @property
-    def attributes(self) -> dict[str, Any]: ...
+    def attributes(self) -> dict[str, Any]:
+        """A copy of all attributes, those of MLflow (``mlflow.spanInputs``, ...) among them."""
     @property
-    def status(self) -> SpanStatus: ...
+    def status(self) -> SpanStatus:
+        """A copy of the status; its code is UNSET while the span is open and nobody has set one."""
     @property
-    def events(self) -> list[SpanEvent]: ...
+    def events(self) -> list[SpanEvent]:
+        """Copies of the events, in the order in which they were added."""
     @property
-    def log_level(self) -> SpanLogLevel | None: ...
+    def log_level(self) -> SpanLogLevel | None:
+        """The log level; None where there is none. From MLflow 3.13 on."""
     @property
     def _status_pair(self) -> tuple[str, str]: ...
     @property
     def _event_tuples(self) -> list[tuple[str, int, dict[str, Any]]]: ...
-    def set_inputs(self, inputs: Any) -> None: ...
-    def set_outputs(self, outputs: Any) -> None: ...
-    def set_attribute(self, key: str, value: Any) -> None: ...
-    def set_attributes(self, attributes: dict[str, Any]) -> None: ...
-    def set_span_type(self, span_type: str | None) -> None: ...
-    def set_description(self, description: str) -> None: ...
-    def set_log_level(self, level: SpanLogLevel | str) -> None: ...
-    def set_status(self, status: SpanStatus | str) -> None: ...
-    def add_event(self, event: Any) -> None: ...
-    def record_exception(self, exception: Exception | str) -> None: ...
-    def get_attribute(self, key: str) -> Any: ...
+    def set_inputs(self, inputs: Any) -> None:
+        """Set the inputs, which are copied now.
+
+        Args:
+            inputs: Any value. What JSON does not have becomes what MLflow makes of it.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("answer") as span:
+            ...     span.set_inputs({"question": "why?"})
+            >>> span.inputs
+            {'question': 'why?'}
+        """
+
+    def set_outputs(self, outputs: Any) -> None:
+        """Set the outputs, which are copied now.
+
+        Args:
+            outputs: Any value. What JSON does not have becomes what MLflow makes of it.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("answer") as span:
+            ...     span.set_outputs("because")
+            >>> span.outputs
+            'because'
+        """
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute, which is copied now. A span that has ended takes none: there is a log line.
+
+        Args:
+            key: A string that is not empty. Anything else costs a log line.
+            value: Any value. What JSON does not have becomes what MLflow makes of it.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("answer") as span:
+            ...     span.set_attribute("temperature", 0.2)
+            >>> span.attributes["temperature"]
+            0.2
+        """
+
+    def set_attributes(self, attributes: dict[str, Any]) -> None:
+        """Set several attributes, each as by ``set_attribute``.
+
+        Args:
+            attributes: The values by their keys. Anything but a dictionary costs a log line.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("answer") as span:
+            ...     span.set_attributes({"temperature": 0.2, "top_k": 5})
+            >>> span.get_attribute("top_k")
+            5
+        """
+
+    def set_span_type(self, span_type: str | None) -> None:
+        """Set the type.
+
+        Args:
+            span_type: A name of ``SpanType``, any other string, or None.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.set_span_type(mlflow.SpanType.RETRIEVER)
+            >>> span.span_type
+            'RETRIEVER'
+        """
+
+    def set_description(self, description: str) -> None:
+        """Set the description: what the span is there for.
+
+        Args:
+            description: A text for people.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.set_description("Looks in the handbook")
+            >>> span.description
+            'Looks in the handbook'
+        """
+
+    def set_log_level(self, level: SpanLogLevel | str) -> None:
+        """Set the log level. From MLflow 3.13 on.
+
+        Args:
+            level: A ``SpanLogLevel``, or its name.
+
+        Raises:
+            MlflowException: it is neither.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.set_log_level("WARNING")
+            >>> span.log_level.name
+            'WARNING'
+        """
+
+    def set_status(self, status: SpanStatus | str) -> None:
+        """Set the status. Without it the span ends as OK, or as ERROR where an exception leaves it.
+
+        Args:
+            status: ``OK``, ``ERROR`` or ``UNSET``, or a ``SpanStatus``, which may have a text.
+
+        Raises:
+            MlflowException: it is none of these.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.set_status("ERROR")
+            >>> span.status.status_code.name
+            'ERROR'
+        """
+
+    def add_event(self, event: Any) -> None:
+        """Add an event: something that happened at a point in time.
+
+        Args:
+            event: A ``SpanEvent``, or another object with its ``name``, ``timestamp`` (nanoseconds since the
+                Unix epoch) and ``attributes``.
+
+        Raises:
+            AttributeError: the object lacks one of them.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> from mlflow_fasttrace.entities import SpanEvent
+            >>> with mlflow.start_span("search") as span:
+            ...     span.add_event(SpanEvent("cache miss", attributes={"key": "handbook"}))
+            >>> span.events[0].name, span.events[0].attributes
+            ('cache miss', {'key': 'handbook'})
+        """
+
+    def record_exception(self, exception: Exception | str) -> None:
+        """Add an exception as an event, and set the status to ERROR.
+
+        Args:
+            exception: The exception, or a text in its place.
+
+        Raises:
+            MlflowException: it is neither.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.record_exception(ValueError("no such page"))
+            >>> span.status.description
+            'ValueError: no such page'
+        """
+
+    def get_attribute(self, key: str) -> Any:
+        """The value of an attribute.
+
+        Args:
+            key: Key of the attribute.
+
+        Returns:
+            A copy of its value; None where it is not set.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.set_attribute("pages", [3, 5])
+            >>> span.get_attribute("pages")
+            [3, 5]
+        """
+
     def end(
         self,
         outputs: Any = None,
         attributes: dict[str, Any] | None = None,
         status: SpanStatus | str | None = None,
         end_time_ns: int | None = None,
-    ) -> None: ...
-    def add_link(self, link: Link) -> None: ...
-    def to_dict(self) -> dict[str, Any]: ...
-    def to_immutable_span(self) -> Span: ...
-    def to_otel_proto(self) -> Any: ...
+    ) -> None:
+        """End the span. Nothing happens where it has ended already.
+
+        Args:
+            outputs: Its outputs; None leaves those that were set.
+            attributes: More attributes.
+            status: ``OK``, ``ERROR`` or ``UNSET``, or a ``SpanStatus``. Anything else costs a log line.
+            end_time_ns: Nanoseconds since the Unix epoch; by default now.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> span = mlflow.start_span_no_context("job")
+            >>> span.end(outputs=3, status="OK")
+            >>> span.outputs, span.end_time_ns >= span.start_time_ns
+            (3, True)
+        """
+
+    def add_link(self, link: Link) -> None:
+        """Add a link to another span, of this trace or of another one. From MLflow 3.13 on.
+
+        Args:
+            link: The link, which is copied.
+
+        Raises:
+            MlflowException: it is no ``Link``, or one of its ids is none.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> from mlflow_fasttrace.entities import Link
+            >>> with mlflow.start_span("ask") as first:
+            ...     pass
+            >>> with mlflow.start_span("ask again") as second:
+            ...     second.add_link(Link(first.trace_id, first.span_id))
+            >>> second.links[0].span_id == first.span_id
+            True
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """The span as a dictionary that JSON can hold.
+
+        Returns:
+            What ``mlflow.entities.Span.to_dict()`` makes: ids in base64, times in nanoseconds since the Unix epoch,
+            attributes as JSON texts.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.set_inputs({"page": 3})
+            >>> span.to_dict()["attributes"]["mlflow.spanInputs"]
+            '{"page": 3}'
+        """
+
+    def to_immutable_span(self) -> Span:
+        """A copy that stays as it is, and can be pickled.
+
+        Returns:
+            A span that holds what this one holds now.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.set_outputs(3)
+            >>> copy = span.to_immutable_span()
+            >>> type(copy).__name__, copy.outputs
+            ('Span', 3)
+        """
+
+    def to_otel_proto(self) -> Any:
+        """The span as a message of OTLP.
+
+        Returns:
+            An ``opentelemetry.proto.trace.v1.trace_pb2.Span``.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     pass
+            >>> span.to_otel_proto().name
+            'search'
+        """
+
     @classmethod
     def from_immutable_span(
         cls,
@@ -85,13 +358,40 @@ class LiveSpan:
         trace_id: str | None = None,
         experiment_id: str | None = None,
         otel_trace_id: str | None = None,
-    ) -> LiveSpan: ...
+    ) -> LiveSpan:
+        """An open span that holds what another one holds: id, name, start, attributes, status and events, not links.
+
+        Args:
+            span: The span that is copied.
+            parent_span_id: Id of the span that it goes under, in the trace of ``trace_id``.
+            trace_id: Id of the trace of this process, in flight, that it joins. Without it, it begins one.
+            experiment_id: Id of the experiment of the trace that it begins.
+            otel_trace_id: Taken as MLflow takes it; ``trace_id`` decides.
+
+        Returns:
+            The span, to be ended by ``end()``; a ``NoOpSpan`` where nothing is recorded.
+
+        Example:
+            >>> import mlflow_fasttrace as mlflow
+            >>> with mlflow.start_span("search") as span:
+            ...     span.set_outputs(3)
+            >>> copy = type(span).from_immutable_span(span.to_immutable_span())
+            >>> copy.end()
+            >>> copy.outputs, copy.trace_id == span.trace_id
+            (3, False)
+        """
+
     @property
-    def links(self) -> list[Link]: ...
+    def links(self) -> list[Link]:
+        """Copies of the links. From MLflow 3.13 on."""
     @property
-    def model_name(self) -> str | None: ...
+    def model_name(self) -> str | None:
+        """The name of the language model (``mlflow.llm.model``); None where nobody has set it."""
     @property
-    def llm_cost(self) -> dict[str, float] | None: ...
+    def llm_cost(self) -> dict[str, float] | None:
+        """What the call of a language model cost, in US dollars: ``input_cost``, ``output_cost``, ``total_cost``; None where
+        nobody has set it.
+        """
     @property
     def _trace(self) -> Trace: ...
     @property
@@ -113,14 +413,41 @@ class LiveSpan:
     def _is_recording(self) -> bool: ...
     @property
     def get(self) -> NoReturn:
-        """Absent: hasattr() is False, and the AttributeError says what to use."""
+        """Absent, as in MLflow: ``hasattr`` is False, and the ``AttributeError`` says what to use."""
 
     @classmethod
-    def from_dict(cls, data: Any, /) -> NoReturn: ...
+    def from_dict(cls, data: Any, /) -> NoReturn:
+        """Not supported, as in MLflow: ``mlflow.entities.Span.from_dict`` reads a span that has ended.
+
+        Args:
+            data: Anything.
+
+        Raises:
+            NotImplementedError: always.
+        """
+
     @classmethod
-    def from_dict_v2(cls, data: Any, /) -> NoReturn: ...
+    def from_dict_v2(cls, data: Any, /) -> NoReturn:
+        """Not supported, as in MLflow: ``mlflow.entities.Span.from_dict_v2`` reads a span that has ended.
+
+        Args:
+            data: Anything.
+
+        Raises:
+            NotImplementedError: always.
+        """
+
     @classmethod
-    def from_otel_proto(cls, data: Any, /) -> NoReturn: ...
+    def from_otel_proto(cls, data: Any, /) -> NoReturn:
+        """Not supported, as in MLflow: ``mlflow.entities.Span.from_otel_proto`` reads a span that has ended.
+
+        Args:
+            data: Anything.
+
+        Raises:
+            NotImplementedError: always.
+        """
+
     def __copy__(self) -> LiveSpan: ...
     def __deepcopy__(self, memo: Any, /) -> NoReturn: ...
     __iter__: None
@@ -193,7 +520,20 @@ def live_trace(trace_id: str, /) -> Trace | None: ...
 def live_traces() -> list[Trace]: ...
 @final
 class SpanScope:
-    """The context manager that start_span() returns."""
+    """What ``start_span()`` returns: a context manager whose value is the span, and a decorator.
+
+    Example:
+        >>> import mlflow_fasttrace as mlflow
+        >>> scope = mlflow.start_span("work")
+        >>> with scope as span:
+        ...     span.name
+        'work'
+        >>> @mlflow.start_span("work of a function")
+        ... def work():
+        ...     return mlflow.get_current_active_span().name
+        >>> work()
+        'work of a function'
+    """
 
     def __new__(
         cls,
@@ -207,7 +547,13 @@ class SpanScope:
         /,
     ) -> SpanScope: ...
     def __call__(self, function: Callable[..., Any], /) -> Callable[..., Any]: ...
-    def again(self) -> SpanScope: ...
+    def again(self) -> SpanScope:
+        """A scope like this one, not entered.
+
+        Returns:
+            The scope.
+        """
+
     def __enter__(self) -> LiveSpan: ...
     def __exit__(
         self,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Experiment,
         Link,
         MlflowExperimentLocation,
+        Span,
         SpanLogLevel,
         TraceState,
     )
@@ -289,7 +290,7 @@ def start_span(
 def start_span_no_context(
     name: str,
     span_type: str = SpanType.UNKNOWN,
-    parent_span: Any | None = None,
+    parent_span: LiveSpan | Span | NoOpSpan | None = None,
     inputs: Any | None = None,
     attributes: dict[str, Any] | None = None,
     tags: dict[str, str] | None = None,
@@ -361,7 +362,12 @@ def start_span_no_context(
             return NoOpSpan(parent_span)
     experiment = None if experiment_id is None else str(experiment_id)
     span = _core.start_span(
-        str(name), parent_span, experiment, _usable_time(start_time_ns), None, None
+        str(name),
+        parent_span,  # type: ignore[arg-type]  # a LiveSpan, or none
+        experiment,
+        _usable_time(start_time_ns),
+        None,
+        None,
     )
     if type(span) is not _core.LiveSpan:
         return NO_OP_SPAN if span is None else NoOpSpan(span)
@@ -606,8 +612,11 @@ def set_tracking_uri(uri: str | os.PathLike[str]) -> None:
 
 
 def get_tracking_uri() -> str:
-    """The tracking URI in force: that of ``set_tracking_uri``, else ``MLFLOW_TRACKING_URI``, else MLflow's
-    default (``./mlruns`` where it holds experiments, otherwise ``sqlite:///mlflow.db``).
+    """The tracking URI in force.
+
+    Returns:
+        That of ``set_tracking_uri``, else ``MLFLOW_TRACKING_URI``, else MLflow's default (``./mlruns`` where it
+        holds experiments, otherwise ``sqlite:///mlflow.db``).
 
     Example:
         >>> import mlflow_fasttrace as mlflow

@@ -48,6 +48,12 @@ class Tracer(SdkTracer):
     Args:
         provider: The provider that made it.
         scope: The library that it is for.
+
+    Example:
+        >>> from mlflow_fasttrace.otel import Tracer, TracerProvider
+        >>> tracer = TracerProvider().get_tracer("library")
+        >>> isinstance(tracer, Tracer)
+        True
     """
 
     def __init__(self, provider: TracerProvider, scope: InstrumentationScope):
@@ -86,6 +92,14 @@ class Tracer(SdkTracer):
         Returns:
             A recording span, or one that records nothing where tracing is off or the trace is not
             sampled.
+
+        Example:
+            >>> from mlflow_fasttrace.otel import TracerProvider
+            >>> span = TracerProvider().get_tracer("library").start_span("work")
+            >>> span.set_attribute("key", "value")
+            >>> span.is_recording()
+            True
+            >>> span.end()
         """
         own_attributes = dict(attributes or {})
         around = trace_api.get_current_span(context)
@@ -182,6 +196,13 @@ class TracerProvider(SdkTracerProvider):
 
         Returns:
             A tracer of the core's; one that does nothing while tracing is off.
+
+        Example:
+            >>> from mlflow_fasttrace.otel import TracerProvider
+            >>> tracer = TracerProvider().get_tracer("library", "1.0")
+            >>> with tracer.start_as_current_span("work") as span:
+            ...     span.name
+            'work'
         """
         if not _core.enabled():
             return trace_api.NoOpTracer()
@@ -195,6 +216,18 @@ class TracerProvider(SdkTracerProvider):
 
         Args:
             span_processor: The processor. It is shut down with the provider.
+
+        Example:
+            >>> from opentelemetry.sdk.trace import SpanProcessor
+            >>> from mlflow_fasttrace.otel import TracerProvider
+            >>> class Names(SpanProcessor):
+            ...     def on_end(self, span):
+            ...         print(span.name)
+            >>> provider = TracerProvider()
+            >>> provider.add_span_processor(Names())
+            >>> with provider.get_tracer("library").start_as_current_span("work"):
+            ...     pass
+            work
         """
         self._observers = (*self._observers, span_processor)
         super().add_span_processor(span_processor)
@@ -217,12 +250,29 @@ class TracerProvider(SdkTracerProvider):
 
         Returns:
             Whether that was reached in time.
+
+        Example:
+            >>> from mlflow_fasttrace.otel import TracerProvider
+            >>> provider = TracerProvider()
+            >>> with provider.get_tracer("library").start_as_current_span("work"):
+            ...     pass
+            >>> provider.force_flush(timeout_millis=10_000)
+            True
         """
         observed = super().force_flush(timeout_millis)
         return flush.flush(timeout_millis / 1000) and observed
 
     def shutdown(self) -> None:
-        """Shut the added processors down. The core goes on for the rest of the process."""
+        """Shut the added processors down. The core goes on for the rest of the process.
+
+        Example:
+            >>> from mlflow_fasttrace.otel import TracerProvider
+            >>> provider = TracerProvider()
+            >>> provider.shutdown()
+            >>> with provider.get_tracer("library").start_as_current_span("work") as span:
+            ...     span.is_recording()
+            True
+        """
         for observer in self._observers:
             observer.shutdown()
 

@@ -76,9 +76,11 @@ def flush_trace_async_logging(terminate: bool = False) -> None:
 
     Example:
         >>> import mlflow_fasttrace as mlflow
-        >>> with mlflow.start_span("work"):
+        >>> with mlflow.start_span("work") as span:
         ...     pass
         >>> mlflow.flush_trace_async_logging()
+        >>> mlflow.MlflowClient().get_trace(span.trace_id).info.state.value
+        'OK'
     """
     if not flush.flush():
         log.warn(
@@ -94,14 +96,27 @@ _FORMER_PARAMETERS = {"search_traces": ("experiment_ids", "locations")}
 _ABOUT = {
     "delete_assessment": """Delete an assessment of a trace.
 
+    Args:
+        *args: As of ``mlflow.delete_assessment``.
+        **kwargs: As of ``mlflow.delete_assessment``.
+
     Example:
         >>> import mlflow_fasttrace as mlflow
         >>> with mlflow.start_span("work") as span:
         ...     pass
         >>> feedback = mlflow.log_feedback(trace_id=span.trace_id, name="correct", value=True)
         >>> mlflow.delete_assessment(span.trace_id, feedback.assessment_id)
+        >>> mlflow.get_trace(span.trace_id).info.assessments
+        []
     """,
     "get_assessment": """An assessment of a trace, by its id.
+
+    Args:
+        *args: As of ``mlflow.get_assessment``.
+        **kwargs: As of ``mlflow.get_assessment``.
+
+    Returns:
+        The ``Assessment``: a ``Feedback``, an ``Expectation`` or another one.
 
     Example:
         >>> import mlflow_fasttrace as mlflow
@@ -113,6 +128,13 @@ _ABOUT = {
     """,
     "log_issue": """Log that a trace shows an issue that is known.
 
+    Args:
+        *args: As of ``mlflow.log_issue``.
+        **kwargs: As of ``mlflow.log_issue``.
+
+    Returns:
+        The ``Assessment``.
+
     Example:
         >>> import mlflow_fasttrace as mlflow
         >>> with mlflow.start_span("work") as span:
@@ -122,6 +144,13 @@ _ABOUT = {
         mlflow.exceptions.MlflowException: Issue with ID 'iss-1' not found
     """,
     "override_feedback": """Put feedback in the place of other feedback, which is kept as overridden.
+
+    Args:
+        *args: As of ``mlflow.override_feedback``.
+        **kwargs: As of ``mlflow.override_feedback``.
+
+    Returns:
+        The new ``Feedback``, whose ``overrides`` is the id of the other one.
 
     Example:
         >>> import mlflow_fasttrace as mlflow
@@ -136,6 +165,13 @@ _ABOUT = {
     """,
     "search_sessions": """The sessions of an experiment, each with its traces.
 
+    Args:
+        *args: As of ``mlflow.search_sessions``.
+        **kwargs: As of ``mlflow.search_sessions``.
+
+    Returns:
+        A list of ``Session``, each of which is a list of traces with an ``id``.
+
     Example:
         >>> import mlflow_fasttrace as mlflow
         >>> experiment = mlflow.set_experiment("sessions")
@@ -147,6 +183,13 @@ _ABOUT = {
     """,
     "search_traces": """The traces that a filter finds, as a data frame or a list.
 
+    Args:
+        *args: As of ``mlflow.search_traces``.
+        **kwargs: As of ``mlflow.search_traces``.
+
+    Returns:
+        A ``pandas.DataFrame``, or a list of ``Trace``, as ``return_type`` says.
+
     Example:
         >>> import mlflow_fasttrace as mlflow
         >>> experiment = mlflow.set_experiment("searched")
@@ -157,6 +200,13 @@ _ABOUT = {
         ['work']
     """,
     "update_assessment": """Change an assessment of a trace.
+
+    Args:
+        *args: As of ``mlflow.update_assessment``.
+        **kwargs: As of ``mlflow.update_assessment``.
+
+    Returns:
+        The ``Assessment`` as it is now.
 
     Example:
         >>> import mlflow_fasttrace as mlflow

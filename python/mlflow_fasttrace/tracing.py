@@ -105,6 +105,9 @@ def enable() -> None:
 def is_tracing_enabled() -> bool:
     """Whether spans are recorded.
 
+    Returns:
+        False after ``disable()``, and while a function with ``trace_disabled`` runs.
+
     Example:
         >>> import mlflow_fasttrace as mlflow
         >>> mlflow.tracing.is_tracing_enabled()
@@ -168,6 +171,9 @@ def context(
         enabled: False records nothing inside; True undoes an outer False; None leaves it.
         session_id: Session of the traces; a list names it level by level, the outermost first.
         user: User of the traces.
+
+    Returns:
+        A context manager without a value.
 
     Raises:
         MlflowException: a level of the session is no string, or there is none.
@@ -279,9 +285,12 @@ def set_destination(
         >>> from mlflow_fasttrace.entities import MlflowExperimentLocation
         >>> experiment = mlflow.set_experiment("elsewhere")
         >>> mlflow.tracing.set_destination(MlflowExperimentLocation(experiment.experiment_id))
-        >>> with mlflow.start_span("work"):
+        >>> with mlflow.start_span("work") as span:
         ...     pass
         >>> mlflow.tracing.reset()
+        >>> trace = mlflow.get_trace(span.trace_id)
+        >>> trace.info.experiment_id == experiment.experiment_id
+        True
     """
     patching.wait_for_mlflow()
     from mlflow.entities import MlflowExperimentLocation
@@ -405,7 +414,10 @@ def set_tracing_context_from_http_request_headers(headers: dict[str, str]) -> It
     """Let the spans that start inside continue the trace of the process that sent a request.
 
     Args:
-        headers: The request's headers, in any case.
+        headers: The request's headers, their names in capitals or not.
+
+    Returns:
+        A context manager without a value.
 
     Raises:
         MlflowException: there is no ``traceparent`` among them.
@@ -475,8 +487,11 @@ def get_bridged_tracer_provider() -> TracerProvider:
     Example:
         >>> import mlflow_fasttrace as mlflow
         >>> tracer = mlflow.tracing.get_bridged_tracer_provider().get_tracer("library")
-        >>> with tracer.start_as_current_span("of a library") as span:
-        ...     span.set_attribute("key", "value")
+        >>> with mlflow.start_span("call the library") as call:
+        ...     with tracer.start_as_current_span("of a library") as span:
+        ...         span.set_attribute("key", "value")
+        >>> span.is_recording(), span.name
+        (False, 'of a library')
     """
     from mlflow_fasttrace import otel
 

@@ -54,7 +54,9 @@ def autolog(*args: Any, **kwargs: Any) -> None:
 
     Example:
         >>> import mlflow_fasttrace as mlflow
-        >>> mlflow.autolog(silent=True)
+        >>> mlflow.autolog(silent=True)  # from now on, calls of OpenAI's SDK make spans, say
+        >>> mlflow.is_installed()
+        True
         >>> mlflow.autolog(disable=True, silent=True)
     """
     install.install()

@@ -84,12 +84,18 @@ def uninstall() -> None:
 
 
 def is_installed() -> bool:
-    """Whether MLflow runs on the core, or will when it is imported.
+    """Whether MLflow runs on the core.
+
+    Returns:
+        True also where it will, as soon as it is imported.
 
     Example:
         >>> import mlflow_fasttrace
+        >>> mlflow_fasttrace.install()
+        True
         >>> mlflow_fasttrace.is_installed()
-        False
+        True
+        >>> mlflow_fasttrace.uninstall()
     """
     return patching.is_in_force() or patching.is_awaited("mlflow")
 

@@ -19,6 +19,13 @@ class NoOpSpan:
     Args:
         non_recording: What is made current where this span is: the core's non-recording span, or None
             where nothing is.
+
+    Example:
+        >>> from mlflow_fasttrace.entities import NoOpSpan
+        >>> span = NoOpSpan()
+        >>> span.set_inputs({"question": "why?"})
+        >>> span.inputs is None, span.trace_id
+        (True, 'MLFLOW_NO_OP_SPAN_TRACE_ID')
     """
 
     __module__ = "mlflow_fasttrace.entities"  # pickles name the public place
@@ -33,14 +40,17 @@ class NoOpSpan:
 
     @property
     def attributes(self) -> dict[str, Any]:
+        """No attributes, whatever was set."""
         return {}
 
     @property
     def events(self) -> list[Any]:
+        """No events, whatever was added."""
         return []
 
     @property
     def links(self) -> list[Any]:
+        """No links, whatever was added."""
         return []
 
     @property
