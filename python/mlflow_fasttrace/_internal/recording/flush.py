@@ -200,7 +200,7 @@ def _why_it_waits(ring: Ring, progress: Progress) -> str:
 def _when_it_goes_on(ring: Ring, progress: Progress) -> str:
     """When what is kept will be delivered."""
     if progress.server_state == ServerState.FORBIDS:
-        return "when a program with other ones runs"
+        return "by `mlflow-fasttrace send` with other ones in its environment"
     sender = sender_of(ring.spool) if ring.spool is not None else None
     if sender is None or sender.pid in (0, os.getpid()):
         if ring.spool is not None and supervisor.is_starting(ring.spool):
