@@ -85,9 +85,10 @@ class Documented(NamedTuple):
         value = self.value
         if isinstance(value, types.ClassMethodDescriptorType):
             value = value.__get__(None, _core.LiveSpan)
-        # Where MLflow is loaded, these show its signature.
-        theirs = self.name in mlflow_fasttrace._AFTER_FLUSH
-        found = inspect.signature(value, follow_wrapped=not theirs)
+        if self.name in mlflow_fasttrace._AFTER_FLUSH:
+            # Where MLflow is loaded, these show its signature.
+            value = types.FunctionType(value.__code__, {})
+        found = inspect.signature(value)
         own = [p for name, p in found.parameters.items() if name != "self"]
         return found.replace(parameters=own)
 

@@ -57,7 +57,7 @@ def test_the_first_program_of_the_documents_records_its_trace(server, own_spool)
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == "Tea is a drink.\n"
-    (trace,) = traces_of(server.uri, "First traces")
+    trace = traces_of(server.uri, "First traces")[-1]  # a page has the same program
     spans = {span.name: span for span in trace.data.spans}
     assert spans["answer"].inputs == {"question": "What is tea?"}
     assert spans["look_up"].parent_id == spans["answer"].span_id
