@@ -87,7 +87,7 @@ class Documented(NamedTuple):
             value = value.__get__(None, _core.LiveSpan)
         if self.name in mlflow_fasttrace._AFTER_FLUSH:
             # Where MLflow is loaded, these show its signature.
-            value = types.FunctionType(value.__code__, {})
+            value = types.FunctionType(value.__code__, {}, closure=value.__closure__)
         found = inspect.signature(value)
         own = [p for name, p in found.parameters.items() if name != "self"]
         return found.replace(parameters=own)
