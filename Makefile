@@ -29,34 +29,20 @@ SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
 
+## every target that is called by hand
 help:
-	@echo "make demo       run the example pipeline and show its traces"
-	@echo "make test       build and run the tests (minutes)"
-	@echo "make test-long  the longer proofs, which make test leaves out (an hour or two)"
-	@echo "make matrix     equal to MLflow on the other Pythons, with the wheel (an hour)"
-	@echo "make moved-seams  which names of MLflow's the newest release has moved"
-	@echo "make resolver   whether this package changes what frameworks have installed (ten minutes, and PyPI)"
-	@echo "make test-ui    MLflow's UI in a browser: it shows of traces what it shows of MLflow's (PICTURES)"
-	@echo "make sanitize   the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
-	@echo "make fuzz       a minute of each fuzzer of the core's readers (FUZZ_SECONDS)"
-	@echo "make coverage   which lines of the core its tests run"
-	@echo "make instructions  whether a traced call takes more instructions than before"
-	@echo "make bench      compare with MLflow and other tracers; makes docs/benchmarks.md anew (five minutes)"
-	@echo "make bench-quick  some of them once, one table (a minute)"
-	@echo "make bench-compare  two runs of make bench, A and B: files of results, or commits"
-	@echo "make wheel      the cp310-abi3 wheel, audited"
-	@echo "make wheels     a wheel for every platform, and the source distribution, into dist/"
-	@echo "make docs       the documentation as a site, into build/site; its links are checked"
-	@echo "make lint       style, types, who may import whom, and make docs"
-	@echo "make format     mends what make lint says of style"
-	@echo "make clean      removes what these have made and installed"
+	@awk '/^## / { text = substr($$0, 4); next } \
+		text != "" && /^[a-z-]+:/ { sub(/:.*/, ""); printf "make %-14s %s\n", $$0, text } { text = "" }' $(MAKEFILE_LIST)
 
-demo: $(STAMPS)/built
+## run the example pipeline and show its traces
+demo: $(STAMPS)/demo
 	$(BIN)/python examples/rag_pipeline.py
 
+## build and run the tests (minutes)
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
 	$(BIN)/python -m pytest -n 3 -m "not long" --durations 25
 
+## the longer proofs, which make test leaves out (an hour or two)
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(OLDER_SERVERS) $(STAMPS)/newest-mlflow \
 		$(STAMPS)/oldest $(STAMPS)/other-pythons wheels
 	$(BIN)/python -m pytest -n 3 -m long --timeout 3000 --durations 40
@@ -64,50 +50,63 @@ test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS
 	$(BIN)/python .ci/releases.py
 
 # With the oldest release of MLflow that is supported, this one and the newest.
+## equal to MLflow on the other Pythons, with the wheel (an hour)
 matrix: wheels $(OTHER_PYTHONS) $(STAMPS)/test-system
 	$(BIN)/python .ci/releases.py $(addprefix --python ,$(PYTHONS))
 
 # Which names of MLflow's that are used the newest release has moved: to be looked at each week.
+## which names of MLflow's the newest release has moved
 moved-seams: $(STAMPS)/built
 	$(BIN)/python .ci/moved_seams.py
 
 # Whether this package changes which versions of other packages are installed.
+## whether this package changes what frameworks have installed (ten minutes, and PyPI)
 resolver: $(STAMPS)/wheel-tools
 	.venv-wheels/bin/python .ci/resolver.py
 
 # PICTURES=docs/images takes those of the documentation anew.
+## MLflow's UI in a browser: it shows of traces what it shows of MLflow's (PICTURES)
 test-ui: $(STAMPS)/built $(STAMPS)/test-browser $(STAMPS)/jupyterlab
 	$(BIN)/python -m pytest -n 2 --timeout 1200 --durations 10 tests/ui $(if $(PICTURES),--pictures $(PICTURES))
 
+## the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 sanitize: $(STAMPS)/built $(STAMPS)/test-system
 	.ci/sanitize
 
+## a minute of each fuzzer of the core's readers (FUZZ_SECONDS)
 fuzz: $(STAMPS)/built $(STAMPS)/test-system
 	$(BIN)/python tests/support/fuzzing.py $(FUZZ_SECONDS)
 
+## which lines of the core its tests run
 coverage: $(STAMPS)/built $(STAMPS)/test-system
 	.ci/coverage
 
 # Fails where a traced call takes more than 3 % more instructions than before.
+## whether a traced call takes more instructions than before
 instructions: $(STAMPS)/built $(STAMPS)/test-system
 	$(BIN)/python benchmarks/instructions.py --check
 
+## compare with MLflow and other tracers; makes docs/benchmarks.md anew (five minutes)
 bench: $(STAMPS)/built $(STAMPS)/peers
 	$(BIN)/python benchmarks/run.py
 
+## some of them once, one table (a minute)
 bench-quick: $(STAMPS)/built $(STAMPS)/peers
 	$(BIN)/python benchmarks/run.py --quick
 
 # What two runs differ in, beyond the spread of their rounds.
 A ?= HEAD
 B ?= benchmarks/results.json
+## two runs of make bench, A and B: files of results, or commits
 bench-compare: $(STAMPS)/venv
 	$(BIN)/python benchmarks/bench_compare.py $(A) $(B)
 
 # Not --quiet, with which warnings of links do not count.
+## the documentation as a site, into build/site; its links are checked
 docs: $(STAMPS)/docs
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --config-file docs/site/mkdocs.yml
 
+## style, types, who may import whom, and make docs
 lint: $(STAMPS)/built docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -121,19 +120,23 @@ lint: $(STAMPS)/built docs
 	$(BIN)/mypy
 	$(BIN)/stubtest mlflow_fasttrace._core --mypy-config-file pyproject.toml
 
+## mends the style
 format: $(STAMPS)/built
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
+## a wheel for every platform, and the source distribution, into dist/
 wheels: $(STAMPS)/wheel-tools $(STAMPS)/built
 	.venv-wheels/bin/python .ci/wheels.py
 
+## the cp310-abi3 wheel, audited
 wheel: $(STAMPS)/built
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	$(BIN)/abi3audit --strict dist/*.whl
 
+## removes what was built and installed, but for .venv
 clean:
 	rm -rf build dist .pythons $(STAMPS) .venv-integrations* $(addprefix .venv-,$(notdir $(OTHER_MLFLOWS) $(OLDER_SERVERS))) .venv-docs .venv-newest-mlflow .venv-oldest .venv-peers .venv-python-* .venv-wheels python/mlflow_fasttrace/*.so python/mlflow_fasttrace-stubs python/*.egg-info
 
@@ -162,15 +165,38 @@ $(STAMPS)/jupyterlab: $(STAMPS)/venv
 	$(BIN)/python -m pip install --quiet "jupyterlab>=4"
 	@touch $@
 
-$(STAMPS)/venv: $(STAMPS)/system pyproject.toml
+# An environment in which the package can be built.
+$(STAMPS)/python: $(STAMPS)/system
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/python $(SOURCES)
+	FASTTRACE_WERROR=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+# What the example and MLflow's UI need: MLflow with some of its packages. It goes in beside the build, and what
+# Python compiles of it is what runs.
+$(STAMPS)/demo-packages: $(STAMPS)/python pyproject.toml
+	$(BIN)/python .ci/requirements.py demo > $(STAMPS)/demo-packages.txt
+	$(BIN)/python -m pip install --quiet --no-compile -r $(STAMPS)/demo-packages.txt
+	$(BIN)/python .ci/requirements.py test | grep "^mlflow==" > $(STAMPS)/mlflow.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps -r $(STAMPS)/mlflow.txt
+	@touch $@
+
+# Both at once.
+$(STAMPS)/demo: $(STAMPS)/python $(SOURCES)
+	$(MAKE) --no-print-directory -j 2 $(STAMPS)/package $(STAMPS)/demo-packages
+	@touch $@
+
+# All that tests and checks need.
+$(STAMPS)/venv: $(STAMPS)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python .ci/requirements.py test > $(STAMPS)/requirements.txt
 	$(BIN)/python -m pip install --quiet -r $(STAMPS)/requirements.txt
 	@touch $@
 
-$(STAMPS)/built: $(STAMPS)/venv $(SOURCES)
-	FASTTRACE_WERROR=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+$(STAMPS)/built: $(STAMPS)/package $(STAMPS)/venv
 	@touch $@
 
 # Over what is in .venv.
