@@ -21,6 +21,7 @@ pytest.register_assert_rewrite("support")
 
 import mlflow_fasttrace  # noqa: E402
 from mlflow_fasttrace._internal.recording import destination  # noqa: E402
+from support import figures  # noqa: E402
 from support.bench import Bench  # noqa: E402
 from support.databases import Mysql, Postgres  # noqa: E402
 from support.processes import ROOT, Program  # noqa: E402
@@ -39,6 +40,18 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not takes_minutes(item.nodeid))
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [
+        report
+        for kind in terminalreporter.stats.values()
+        for report in kind
+        if isinstance(report, pytest.TestReport)
+    ]
+    if found := figures.parts(reports):
+        terminalreporter.section("figures of each folder")
+        terminalreporter.write("\n".join(figures.lines(found)) + "\n")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -87,7 +87,6 @@ def run(way: str, uri: str, stub: str, folder: Path, names: list[str], **more: s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
         cwd=folder,
         env={
             **os.environ,
@@ -158,7 +157,7 @@ def cases(names: Any, always_long: bool = False) -> list[Any]:
     ]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "way"), cases(TOGETHER))
 def test_a_program_does_what_it_does_under_mlflow(results, name, way):
     found = results[name]
@@ -191,7 +190,6 @@ def run_by_itself(way: str, uri: str, stub: str, folder: Path, name: str) -> Any
         return [*result, trees(collector.spans())]
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "way"), cases(ENVIRONMENT, always_long=True))
 def test_a_program_by_itself_does_what_it_does_under_mlflow(
     server, stub, pure_by_itself, tmp_path, name, way

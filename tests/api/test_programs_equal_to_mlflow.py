@@ -12,7 +12,7 @@ from support.spools import clean_up
 from support.traces import described, traces_of
 
 #: All programs run before the first test, two ways at a time, on a machine that has other tests to run.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 #: The experiment that `destinations` sends traces to.
 ELSEWHERE = "elsewhere"

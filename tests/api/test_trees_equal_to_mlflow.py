@@ -80,7 +80,7 @@ class Worker:
 
     def stop(self) -> None:
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ def offered(*words: str, **environment: str) -> list[str]:
         COMMAND,
         capture_output=True,
         text=True,
-        timeout=60,
         env={**os.environ, **variables, **environment},
     )
     assert result.stderr == ""
@@ -86,7 +85,6 @@ echo "${{COMPREPLY[@]}}"
         ["bash", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
         env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
     )
     assert result.returncode == 0, result.stderr

@@ -275,7 +275,6 @@ def test_a_closed_pipe_ends_the_command_without_a_word(own_spool, run_program, t
         ["bash", "-c", shell, "bash", *command],
         capture_output=True,
         text=True,
-        timeout=60,
         cwd=tmp_path,
     )
     assert result.stdout.count("\n") == 1
@@ -286,7 +285,7 @@ def test_a_closed_pipe_ends_the_command_without_a_word(own_spool, run_program, t
 def test_a_pipe_that_is_closed_while_nothing_comes_ends_the_command(own_spool, tmp_path):
     process = piped("traces", "--follow", folder=tmp_path)
     process.stdout.close()
-    assert process.wait(30) == 141
+    assert process.wait() == 141
     assert process.stderr.read() == ""
     process.stderr.close()
 
@@ -339,7 +338,7 @@ def test_what_went_by_too_quickly_is_told_of(
     os.kill(lines.process.pid, signal.SIGCONT)
     lines.wait_for(5)
     lines.process.send_signal(signal.SIGINT)
-    lines.process.wait(30)
+    lines.process.wait()
     ids = [trace["trace_id"] for trace in lines.traces()]
     assert len(ids) == len(set(ids))
     assert "went by unread" in lines.process.stderr.read()

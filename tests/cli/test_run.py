@@ -39,7 +39,6 @@ def run(*arguments, folder, **environment):
         [COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
         cwd=folder,
         env={**os.environ, **environment},
     )

@@ -52,7 +52,6 @@ def run(*arguments: str, code: int = 0, **environment: str) -> str:
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
         env={**os.environ, **environment},
     )
     assert result.returncode == code, result.stdout + result.stderr
@@ -168,7 +167,7 @@ def test_a_server_that_does_not_give_a_trace_is_named(server, own_spool, run_pro
     assert said.startswith(f"Error: {trace_id} (root) has been delivered to {proxy.uri}, but ")
     assert said.count("\n") == 1
     result = subprocess.run(
-        [*COMMAND, "traces", "--tag", "team=blue"], capture_output=True, text=True, timeout=60
+        [*COMMAND, "traces", "--tag", "team=blue"], capture_output=True, text=True
     )
     assert (result.returncode, result.stdout) == (0, "No such traces are known here.\n")
     assert "traces that were delivered are left out" in result.stderr

@@ -18,7 +18,6 @@ def test_the_pipeline_runs_and_records_its_traces(server, own_spool):
         [sys.executable, str(EXAMPLE), "Who set the lion free?", "Why are the grapes sour?"],
         capture_output=True,
         text=True,
-        timeout=120,
         env={
             **{
                 k: v for k, v in os.environ.items() if k not in ("OPENAI_BASE_URL", "MLFLOW_RUN_ID")

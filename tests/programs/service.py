@@ -41,7 +41,7 @@ async def call_next(n: int) -> dict:
     headers = get_tracing_context_headers_for_http_request()
     async with httpx.AsyncClient() as client:
         answer = await client.post(
-            f"{os.environ['NEXT']}/continue", params={"n": n}, headers=headers, timeout=60
+            f"{os.environ['NEXT']}/continue", params={"n": n}, headers=headers, timeout=600
         )
     return {**answer.json(), "sent": headers}
 

@@ -36,7 +36,6 @@ def test_a_stream_ends_with_what_came(server, how, monkeypatch):
             [PYTHON, "-X", "dev", "-W", "ignore", PROGRAM, how, stub, experiment],
             capture_output=True,
             text=True,
-            timeout=150,
         )
     assert process.returncode == 0, process.stderr
     assert "Exception ignored" not in process.stderr

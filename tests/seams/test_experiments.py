@@ -20,7 +20,7 @@ store = RestStore if mlflow.get_tracking_uri().startswith("http") else SqlAlchem
 own = store.create_experiment
 
 def make_after_the_sender(self, name, *args, **kwargs):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while self.get_experiment_by_name(name) is None and time.monotonic() < deadline:
         time.sleep(0.01)
     return own(self, name, *args, **kwargs)

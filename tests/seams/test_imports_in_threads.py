@@ -95,7 +95,6 @@ def test_threads_that_import_mlflow_at_once_all_find_it_whole(name, options, tmp
         [sys.executable, *options, "-c", program],
         capture_output=True,
         text=True,
-        timeout=110,
         env=environment,
     )
     assert result.returncode == 0, result.stderr
@@ -111,7 +110,7 @@ def slow_module(tmp_path, monkeypatch):
     gate.entered, gate.go = threading.Event(), threading.Event()
     monkeypatch.setitem(sys.modules, "slow_gate", gate)
     (tmp_path / "slow_import.py").write_text(
-        "import slow_gate\nslow_gate.entered.set()\nassert slow_gate.go.wait(60)\nwhole = True\n"
+        "import slow_gate\nslow_gate.entered.set()\nassert slow_gate.go.wait(600)\nwhole = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield gate
@@ -124,7 +123,7 @@ def test_an_action_waits_for_the_end_of_an_import_that_is_under_way(slow_module)
     whole = []
     importing = threading.Thread(target=__import__, args=("slow_import",))
     importing.start()
-    assert slow_module.entered.wait(60)
+    assert slow_module.entered.wait(600)
     patching.when_loaded(
         "slow_import", lambda: whole.append(getattr(sys.modules["slow_import"], "whole", False))
     )
@@ -157,7 +156,7 @@ def test_a_root_that_starts_during_the_import_is_recorded(experiment_id, monkeyp
 
 def test_an_import_that_fails_runs_no_action(slow_module, tmp_path):
     (tmp_path / "slow_import.py").write_text(
-        "import slow_gate\nslow_gate.entered.set()\nassert slow_gate.go.wait(60)\nraise ValueError\n"
+        "import slow_gate\nslow_gate.entered.set()\nassert slow_gate.go.wait(600)\nraise ValueError\n"
     )
     ran = []
 
@@ -167,7 +166,7 @@ def test_an_import_that_fails_runs_no_action(slow_module, tmp_path):
 
     importing = threading.Thread(target=fail)
     importing.start()
-    assert slow_module.entered.wait(60)
+    assert slow_module.entered.wait(600)
     patching.when_loaded("slow_import", lambda: ran.append(1))
     slow_module.go.set()
     importing.join()

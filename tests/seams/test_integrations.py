@@ -159,7 +159,6 @@ def runs(server, stub, tmp_path_factory, request):
             [python, PROGRAMS / "run.py", how, framework, server.uri, prefix, stub],
             capture_output=True,
             text=True,
-            timeout=170,
             cwd=folder,
             env={
                 **os.environ,

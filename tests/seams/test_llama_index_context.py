@@ -64,9 +64,7 @@ def test_a_resumed_workflow_joins_the_trace(server, own_spool, tmp_path, monkeyp
     script = tmp_path / "program.py"
     script.write_text(PROGRAM.format(imports=IMPORTS[how], experiment=experiment, nothing=NOTHING))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    result = subprocess.run(
-        [PYTHON, script], capture_output=True, text=True, timeout=150, cwd=tmp_path
-    )
+    result = subprocess.run([PYTHON, script], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
 
     def trees() -> list[list[tuple[str, str]]] | None:

@@ -34,7 +34,6 @@ def spans(request, server):
             [PYTHON, "-X", "dev", "-W", "ignore", PROGRAM, request.param, stub, experiment],
             capture_output=True,
             text=True,
-            timeout=150,
         )
     assert process.returncode == 0, process.stderr
     assert "OpenAI's SDK" not in process.stderr

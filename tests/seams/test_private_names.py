@@ -393,7 +393,7 @@ assert not mlflow_fasttrace.install()
 """
     (tmp_path / "moved.py").write_text("Context = set_prediction_context = None")
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=tmp_path
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
     assert f"{module}." in result.stderr

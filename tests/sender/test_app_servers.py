@@ -24,7 +24,7 @@ def environment(uri: str, experiment: str) -> dict[str, str]:
 def answer(port: int, n: int) -> bytes | None:
     """A service's answer to a number; None when there is none."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/?n={n}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/?n={n}", timeout=30) as response:
             return response.read()
     except OSError:
         return None
@@ -115,7 +115,8 @@ def assert_ends_promptly(process: subprocess.Popen) -> None:
     assert_no_zombies(process.pid)
     workers = children(process.pid)
     process.terminate()
-    process.wait(20)  # (its own exit waits up to 5 s for delivery)
+    # (Its own exit waits up to 5 s for delivery.)
+    wait_until(lambda: process.poll() is not None, 20, "the server's end")
     wait_until(lambda: not any(map(is_alive, workers)), 10, "the workers' end")
 
 
@@ -217,7 +218,6 @@ def test_all_arrives_from_forked_workers_of_celery(server, own_spool, tmp_path):
         [sys.executable, "-c", ask],
         cwd=tmp_path,
         check=True,
-        timeout=60,
         env={**environment(server.uri, "celery"), "PYTHONPATH": str(tmp_path)},
     )
     command = "-m celery -A tasks worker --pool prefork --concurrency 2 --loglevel WARNING"
@@ -254,12 +254,12 @@ def test_all_arrives_from_two_notebook_kernels(server, own_spool, tmp_path, monk
             client.start_channels()
             kernels.append((manager, client))
         for _, client in kernels:
-            client.wait_for_ready(timeout=60)
+            client.wait_for_ready(timeout=600)
         shown = []
 
         def run(client, code: str) -> None:
             reply = client.execute_interactive(
-                code, timeout=60, output_hook=lambda message: shown.append(message["content"])
+                code, timeout=600, output_hook=lambda message: shown.append(message["content"])
             )
             assert reply["content"]["status"] == "ok", reply
 
@@ -276,7 +276,7 @@ def test_all_arrives_from_two_notebook_kernels(server, own_spool, tmp_path, monk
         manager, client = kernels[0]
         run(client, "root(20)")
         manager.restart_kernel(now=True)
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=600)
         run(client, TRACED + "root(21)")
         assert_all_there(server.uri, "kernels", 22)
         assert only_sender(own_spool) == pid

@@ -32,7 +32,7 @@ from support.pythons import pip_install, venv_of
 from support.records import spans_in, traces_in
 from support.texts import says_that_it_waits
 from support.traces import traces_of
-from support.waiting import free_port, refusing_port, wait_until
+from support.waiting import Patience, free_port, refusing_port, wait_until
 
 HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
@@ -216,14 +216,14 @@ def assert_all_there(receiver: Receiver, traces: int, seconds: float = 60) -> No
 
 def test_a_collector_that_comes_later_gets_all(own_spool, run_program):
     port = free_port()
-    begin = time.monotonic()
+    patience = Patience(15)
     process = run_program(
         program_text(50),
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://127.0.0.1:{port}/x/traces",
         **HTTP,
     )
     assert process.returncode == 0, process.err
-    assert time.monotonic() - begin < 25
+    assert not patience.is_over(), "the exit must not wait for the collector"
     with Receiver(port) as receiver:
         assert_all_there(receiver, 50)
         assert set(receiver.paths) == {"/x/traces"}
@@ -353,7 +353,7 @@ def test_spans_go_before_their_root_ends(receiver, own_spool, run_program):
     assert process.stdout.readline() == "leaf ended\n"
     wait_until(lambda: [s["name"] for s in receiver.spans()] == ["leaf"], 20)
     (process.folder / "go").touch()
-    process.finish(30)
+    process.finish()
     assert [span["name"] for span in receiver.spans()] == ["leaf", "root"]
 
 
@@ -599,7 +599,7 @@ class Phoenix:
     def spans(self) -> list[dict]:
         url = self.uri + "/v1/projects/default/spans?limit=1000"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return json.load(answer)["data"]
         except OSError:  # not up yet, or no span yet
             return []

@@ -29,7 +29,6 @@ def run_as_first(code: str, spool, *shim: str, **environment: str) -> subprocess
         env={**os.environ, "MLFLOW_FASTTRACE_SPOOL_DIR": str(spool), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
     )
 
 

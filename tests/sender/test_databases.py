@@ -4,7 +4,6 @@ the URI, which has a password in it: it is in their environment."""
 from __future__ import annotations
 
 import random
-import time
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +14,7 @@ from support.databases import PASSWORD, Database
 from support.processes import run_programs
 from support.texts import assert_all_there, program_text, says_that_it_waits
 from support.traces import described, traces_of
-from support.waiting import wait_until
+from support.waiting import Patience, wait_until
 
 PROGRAMS = ("bare_decorator", "exceptions", "trace_updates", "usage_and_cost", "tags_in_flight")
 
@@ -69,9 +68,9 @@ def test_a_database_that_comes_back_gets_all(targets, own_spool, run_program, ki
     target.database.stop()
     try:
         code, environment = program_text(None, "down", 30), {"MLFLOW_TRACKING_URI": target.uri}
-        began = time.monotonic()
+        patience = Patience(10)
         process = run_program(code, **environment, MLFLOW_FASTTRACE_EXIT_TIMEOUT="2")
-        assert time.monotonic() - began < 20, "the exit must not wait for the database"
+        assert not patience.is_over(), "the exit must not wait for the database"
         assert process.returncode == 0, process.err
         assert says_that_it_waits(process.err)
         assert PASSWORD not in process.err
@@ -120,7 +119,7 @@ def test_a_database_that_restarts_and_then_only_reads_gets_all(
     try:
         target.database.execute(end_sessions)
         (tmp_path / "go20").touch()
-        _, err = process.communicate(timeout=90)
+        _, err = process.communicate()
         assert process.returncode == 0, err
         log = next(own_spool.glob("*/sender.log"))
         wait_until(lambda: "read-only transaction" in log.read_text(), 60, "the refusal")

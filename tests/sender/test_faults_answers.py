@@ -45,7 +45,7 @@ from support.fault_proxy import (
 )
 from support.records import items_of
 from support.traces import client, traces_of
-from support.waiting import refusing_port
+from support.waiting import Patience, refusing_port
 
 # ---- what is an acknowledgement ----
 
@@ -1172,12 +1172,12 @@ def test_what_a_failed_delivery_leaves_in_memory_is_given_back(bench, monkeypatc
         bench.to(proxy.uri, {"id": "0"})
         record(1)
         rests: list[int] = []
-        deadline = time.monotonic() + 60
+        patience = Patience(60)
         life.run_sender(
             str(bench.folder),
             bench.rings,
             proxy.uri,
-            should_stop=lambda: len(rests) > 1 or time.monotonic() > deadline,
+            should_stop=lambda: len(rests) > 1 or patience.is_over(),
             at_rest=lambda failed: rests.append(len(proxy.requests)) if failed else None,
         )
     assert len(rests) > 1

@@ -154,7 +154,7 @@ began = time.process_time()
 recorded = [records() for _ in range(2000)]
 spent = time.process_time() - began
 destination.describe = describe
-deadline = time.monotonic() + 5
+deadline = time.monotonic() + 600
 while not records() and time.monotonic() < deadline:
     pass
 print(json.dumps([any(recorded), records(), flush(60), spent < 2000 * 100e-6]))
@@ -202,7 +202,7 @@ sys.executable = {executable}
 recorded = records()
 began = time.monotonic()
 results = [flush(60), flush(60)]
-print(json.dumps([recorded, results, time.monotonic() - began < 20]))
+print(json.dumps([recorded, results, time.monotonic() - began < 50]))
 """
     result, lines = run(code, MLFLOW_FASTTRACE_SENDER=sender, MLFLOW_FASTTRACE_RING_BYTES="65536")
     assert result == [True, [False, False], True]

@@ -71,7 +71,7 @@ with mlflow.start_span("span"):
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 def make(n):
-    barrier.wait(60)
+    barrier.wait(600)
     SqlAlchemyStore("sqlite:///{folder}/" + f"{{n}}.db", "{folder}/artifacts")
     made.append(n)
 

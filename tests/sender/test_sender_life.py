@@ -45,7 +45,7 @@ mlflow.flush_trace_async_logging()
 #: Kills the sender that ONE_SENDER has waited for.
 KILLS_SENDER = """
 os.kill(sender_of(ring.spool)[0], 9)
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + 600
 while sender_of(ring.spool) is not None:
     time.sleep(0.001)
 """
@@ -120,7 +120,7 @@ def test_a_sender_of_an_older_release_gives_way(server, own_spool, run_program):
     with sender_of_an_older_release(server.uri, stays=False) as older:
         process = run_program(program_text(server.uri, "upgraded", 5))
         assert process.returncode == 0, process.err
-        assert older.wait(10) in (0, -15)
+        assert older.wait() in (0, -15)
         assert_all_there(server.uri, "upgraded", 5)
         (pid,) = sender_pids(own_spool)
         assert pid != older.pid
@@ -159,7 +159,7 @@ def test_a_sender_is_asked_to_end_where_python_lacks_pidfd(lacks, own_spool, mon
     uri = "http://127.0.0.1:9"
     with sender_of_an_older_release(uri, stays=False) as older:
         assert sender_process.signal_sender(older.pid, spool_for(uri), signal.SIGTERM)
-        assert older.wait(10) in (0, -15)
+        assert older.wait() in (0, -15)
 
 
 #: Its sender stands still once it has delivered the first trace.
@@ -216,7 +216,7 @@ def test_a_program_that_stood_still_itself_gives_its_sender_time(own_spool, monk
         for _ in range(100):
             clock[0] += 3
             looks.ensure_sender(ring)
-        assert sender.wait(10) in (0, -15, -9)
+        assert sender.wait() in (0, -15, -9)
 
 
 #: Five senders are killed as soon as they have their lock, and none of them is seen.
@@ -228,7 +228,7 @@ from mlflow_fasttrace._internal.spool.lock import named_in, sender_of
 supervisor = module.supervisor
 root(-1)
 (ring,) = rings.in_use.values()
-deadline = time.monotonic() + 60
+deadline = time.monotonic() + 600
 while not named_in(ring.spool):
     assert time.monotonic() < deadline, "no sender has begun"
     time.sleep(0.01)
@@ -423,7 +423,7 @@ with mlflow.start_span("around"):
         file.write("-7200")
     os.makedirs(os.path.dirname(prefix))
     import time
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 600
     while writer.progress()[3] == before[3] and time.monotonic() < deadline:
         spill()
         time.sleep(0.05)
@@ -439,7 +439,6 @@ def test_spilling_is_tried_again_with_the_clock_set_back(tmp_path, clock):
         text=True,
         check=True,
         env={**os.environ, "LD_PRELOAD": library},
-        timeout=60,
     )
     before, after = json.loads(result.stdout)
     assert (before, after > 0) == (0, True), result.stderr
@@ -475,7 +474,7 @@ def test_a_sender_that_is_told_to_end_leaves_the_rest(server, own_spool, run_pro
     wait_until(lambda: not is_alive(pid), 30, "the sender's end")
     assert list(own_spool.glob("*/*.seg"))
     (process.folder / "go").touch()
-    process.finish(30)
+    process.finish()
 
 
 FORKS_IN_C = """

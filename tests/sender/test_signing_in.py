@@ -255,7 +255,6 @@ def guarded(request, tmp_path):
         yield proxy.uri
 
 
-@pytest.mark.timeout(300)
 def test_what_was_recorded_with_a_wrong_password_is_sent_with_the_right_one(
     guarded, own_spool, run_program, monkeypatch
 ):
@@ -284,7 +283,6 @@ def test_what_was_recorded_with_a_wrong_password_is_sent_with_the_right_one(
         [sys.executable, "-m", "mlflow_fasttrace", "send"],
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert_all_there(guarded, "wrong password", 5)
@@ -330,7 +328,7 @@ os.environ["MLFLOW_TRACKING_TOKEN"] = "fresh"
         wait_until(lambda: proxy.requests, 30, "a request")
         (first,) = sender_pids(own_spool)
         (tmp_path / "go").touch()
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate()
         assert process.returncode == 0, err
         assert err == ""
         assert_all_there(server.uri, experiment, int(out))

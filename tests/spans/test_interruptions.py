@@ -68,7 +68,7 @@ def test_more_threads_than_the_core_remembers_are_interrupted_or_seen(recorded, 
     threads_at_once, remembered = 20, 16
     unraisable: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(str(args.exc_value)))
-    barrier = threading.Barrier(threads_at_once, timeout=60)
+    barrier = threading.Barrier(threads_at_once, timeout=600)
     interrupted: list[str] = []
 
     def wait_for_all() -> str:

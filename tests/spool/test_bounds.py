@@ -282,7 +282,7 @@ assert list(rings) == [ring]
 """
     with FaultProxy(server.uri, slow_once) as proxy:
         process = run_program(program_text(proxy.uri, "beside", 50, then), wait=False)
-        assert away.wait(30)
+        assert away.wait(600)
         (process.folder / "asked").touch()
         process.finish()
         assert process.returncode == 0, process.err

@@ -212,7 +212,6 @@ def run_under(shim: str, folder: Path, then: str = "") -> tuple[list[int], list[
         [sys.executable, "-c", RECORDS.format(then=then), str(folder)],
         capture_output=True,
         text=True,
-        timeout=60,
         env={
             **os.environ,
             "PYTHONPATH": module_path(),

@@ -71,7 +71,6 @@ def test_a_folder_that_hangs_does_not_stop_the_program(tmp_path, forks):
         [sys.executable, "-c", PROGRAM, str(tmp_path), forks],
         capture_output=True,
         text=True,
-        timeout=60,
         env={
             **os.environ,
             "PYTHONPATH": module_path(),

@@ -190,7 +190,6 @@ def test_a_segment_larger_than_the_memory_holds_up_nothing(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
     assert result.stdout == "1\n"
     assert f"{claims} is damaged" in result.stderr
@@ -276,7 +275,7 @@ def test_nothing_is_written_to_folders_that_are_not_ours(server, tmp_path, monke
             process = Program(code, folder, **base_environment(folder / "spool"))
             started[name] = process, says
         for name, (process, says) in started.items():
-            process.finish(90)
+            process.finish()
             assert process.returncode == 0, (name, process.err)
             # Ten programs at once may be more than the server answers in time; that is another line.
             lines = [line for line in process.err.splitlines() if "takes nothing now" not in line]
@@ -337,7 +336,7 @@ def test_a_ring_that_somebody_truncates_costs_its_sender_once(server, experiment
     try:
         wait_until(lambda: all(map(has_heartbeat, paths)), 60, "a sender of both")
         os.truncate(paths[0], 0)
-        assert first.wait(30) == -signal.SIGBUS
+        assert first.wait() == -signal.SIGBUS
     finally:
         first.kill()
         first.wait()
@@ -353,7 +352,7 @@ def test_a_ring_that_somebody_truncates_costs_its_sender_once(server, experiment
         )
     finally:
         second.terminate()
-        _out, err = second.communicate(timeout=30)
+        _out, err = second.communicate()
         program.close()
     assert f"{paths[0]} cannot be read and is left alone" in err
     assert "its header is damaged" in err

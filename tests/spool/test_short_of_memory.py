@@ -26,7 +26,6 @@ def test_what_fails_for_want_of_memory_is_not_called_damaged(version, tmp_path):
         [python, str(PROGRAM), _core.__file__, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=300,
         env={**os.environ, "LD_PRELOAD": build_shim("failing_malloc", tmp_path)},
     )
     assert result.returncode == 0, result.stderr

@@ -16,6 +16,8 @@ from mlflow_fasttrace._internal.sender.assemble import TraceBuffer
 from mlflow_fasttrace._internal.sender.life import sender_for
 from mlflow_fasttrace._internal.sender.loop import Sender
 
+from support.waiting import Patience
+
 
 class Bench:
     """Spans of this process go to a ring, and from there with every step to the server; until
@@ -48,10 +50,10 @@ class Bench:
 
     def run(self, until: Callable[[], Any] | None = None, seconds: float = 20.0) -> None:
         """Lets the sender work until all is delivered, or until a condition holds."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         self.sender.step()
         while not (until() if until is not None else self.left() == 0):
-            assert time.monotonic() < deadline, self._not_delivered()
+            assert not patience.is_over(), self._not_delivered()
             self.sender.step()
             time.sleep(0.002)
 

@@ -96,13 +96,13 @@ class Database:
             stderr=subprocess.STDOUT,
             **self._as_user(),
         )
-        wait_until(self.answers, 60, "the database's answer")
+        wait_until(self.answers, 300, "the database's answer")
 
     def stop(self) -> None:
         """Fast, without waiting for clients."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT if isinstance(self, Postgres) else 15)
-            self.process.wait(60)
+            self.process.wait()
             self.process = None
 
     def remove(self) -> None:

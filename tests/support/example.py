@@ -32,7 +32,6 @@ def run_example(module: str, uri: str, experiment: str, folder: Path, **environm
         [sys.executable, str(script)],
         capture_output=True,
         text=True,
-        timeout=120,
         env={**inherited, **environment, "MLFLOW_TRACKING_URI": uri},
     )
     assert result.returncode == 0, result.stderr

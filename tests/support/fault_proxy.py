@@ -154,7 +154,7 @@ class FaultProxy:
                 handler.wfile.write(body)
 
     def _forward(self, request: Request) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self._target, timeout=30)
+        connection = http.client.HTTPConnection(self._target, timeout=600)
         try:
             path = request.path
             if path.startswith("http://"):  # as to a proxy

@@ -31,5 +31,5 @@ def execute(notebook: Any, folder: Path, *, allow_errors: bool = False) -> None:
 
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(
-        notebook, timeout=120, allow_errors=allow_errors, resources=resources
+        notebook, timeout=600, allow_errors=allow_errors, resources=resources
     ).execute()

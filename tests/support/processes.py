@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from support.waiting import Patience
+
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 
@@ -36,9 +38,9 @@ class Program(subprocess.Popen):
         )
         self.folder = folder
 
-    def finish(self, seconds: float = 120.0) -> None:
+    def finish(self) -> None:
         """Waits for its end."""
-        self.out, self.err = self.communicate(timeout=seconds)
+        self.out, self.err = self.communicate()
 
     def succeeds(self) -> None:
         """Waits for its end, which is a good one."""
@@ -69,7 +71,7 @@ def run_to_its_end(
     Args:
         command: Of a Python that shows where its threads are when it is aborted (``-X dev`` or
             ``-X faulthandler``).
-        seconds: How long it may take; then it is aborted.
+        seconds: How long it may take (``Patience``); then it is aborted.
         options: Of ``subprocess.Popen``.
 
     Returns:
@@ -83,12 +85,18 @@ def run_to_its_end(
         text=True,
         **options,
     ) as process:
+        patience = Patience(seconds)
         try:
-            out, err = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)
-            out, err = process.communicate(timeout=30)
-            err += f"\nIt was aborted: it ran for {seconds:g} seconds."
+            while True:
+                try:
+                    out, err = process.communicate(timeout=1.0)
+                    break
+                except subprocess.TimeoutExpired:
+                    if patience.is_over():
+                        process.send_signal(signal.SIGABRT)
+                        out, err = process.communicate()
+                        err += f"\nIt was aborted: it ran for {seconds:g} quiet seconds and more."
+                        break
         finally:
             process.kill()
     return subprocess.CompletedProcess(command, process.returncode, out, err)

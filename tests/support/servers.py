@@ -77,11 +77,13 @@ class MlflowServer:
             },
             start_new_session=True,
         )
-        wait_until(self.answers, 90, "the MLflow server's answer")
+        wait_until(self.answers, 300, "the MLflow server's answer")
 
     def answers(self) -> bool:
+        """Whether it does; AssertionError when it has ended."""
+        assert self.process.poll() is None, (self.folder / "server.log").read_text()[-4000:]
         with contextlib.suppress(OSError):
-            with urllib.request.urlopen(self.uri + "/health", timeout=2) as answer:
+            with urllib.request.urlopen(self.uri + "/health", timeout=30) as answer:
                 return answer.status == 200
         return False
 

@@ -39,7 +39,7 @@ def base_environment(spool: Path) -> dict[str, str]:
         "GIT_PYTHON_REFRESH": "quiet",
         # A program's exit waits for delivery, so that a test which reads once afterwards reads all,
         # however slow the machine is.
-        "MLFLOW_FASTTRACE_EXIT_TIMEOUT": "60",
+        "MLFLOW_FASTTRACE_EXIT_TIMEOUT": "600",
         "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "true",
     }
 
