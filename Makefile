@@ -24,7 +24,10 @@ C_FILES := $(shell find ext -name "*.[ch]")
 SOURCES := $(C_FILES) setup.py pyproject.toml python/mlflow_modules.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage instructions bench bench-quick bench-compare docs lint format wheel wheels clean
+.PHONY: help demo test test-long matrix moved-seams resolver test-ui sanitize fuzz coverage instructions soak bench bench-quick bench-compare docs lint format wheel wheels clean
+
+# How long programs record in `make soak`.
+MINUTES ?= 5
 
 # How long `make fuzz` runs each of its targets, in seconds; two run at a time.
 FUZZ_SECONDS ?= 60
@@ -85,6 +88,10 @@ coverage: $(STAMPS)/built $(STAMPS)/test-system
 ## whether a traced call takes more instructions than before
 instructions: $(STAMPS)/built $(STAMPS)/test-system
 	$(BIN)/python benchmarks/instructions.py --check
+
+## mixed load with faults for MINUTES: what arrives, how late, and what it needs
+soak: $(STAMPS)/built
+	$(BIN)/python tests/support/soak.py $(MINUTES)
 
 ## compare with MLflow and other tracers; makes docs/benchmarks.md anew (five minutes)
 bench: $(STAMPS)/built $(STAMPS)/peers
