@@ -101,16 +101,6 @@ def test_links_of_other_documents_lead_somewhere(document):
             assert anchor in slugs, link
 
 
-def test_help_lists_every_target():
-    makefile = (ROOT / "Makefile").read_text()
-    (targets,) = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
-    output = subprocess.run(
-        ["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    listed = set(re.findall(r"^make ([\w-]+)  ", output, re.MULTILINE))
-    assert listed == set(targets.split()) - {"help"}
-
-
 def test_the_site_asks_no_other_host():
     assert "font: false" in settings()
     assert not re.search(r"https?://|analytics|repo_url", settings())
