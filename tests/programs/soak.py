@@ -143,7 +143,7 @@ def generators(file: int) -> None:
 
 def bursts(file: int) -> None:
     while True:
-        for _ in range(50):
+        for _ in range(30):
             note(file, *chain())
         if ended.wait(10.0):
             return

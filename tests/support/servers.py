@@ -77,7 +77,11 @@ class MlflowServer:
             },
             start_new_session=True,
         )
-        wait_until(self.answers, 300, "the MLflow server's answer")
+        try:
+            wait_until(self.answers, 300, "the MLflow server's answer")
+        except BaseException:
+            self.stop()
+            raise
 
     def answers(self) -> bool:
         """Whether it does; AssertionError when it has ended."""

@@ -190,7 +190,7 @@ class Soak:
                 self._server.stop()
                 self._ended.wait(self._chance.uniform(0.0, pause))
                 self._server.start()
-            pause = self._chance.uniform(0.5, min(12.0, self._seconds / 4))
+            pause = self._chance.uniform(0.5, min(25.0, self._seconds / 4))
 
     def _watch(self) -> None:
         while not self._ended.wait(0.5):
