@@ -121,30 +121,35 @@ def stub():
 def results(server, stub, tmp_path_factory, request) -> dict[str, dict[str, Result]]:
     """By program and way, what became of each that is asked for."""
     asked_for = {
-        item.callspec.params["name"]
+        (item.callspec.params["name"], way)
         for item in request.session.items
         if item.parent is request.node and "results" in item.fixturenames
+        for way in ("mlflow", item.callspec.params["way"])
     }
-    names = [name for name in TOGETHER if name in asked_for]
     folder = tmp_path_factory.mktemp("documentation")
 
-    def run_way(way: str) -> list[Result]:
-        return run(way, server.uri, stub, folder, names)
+    def run_way(way: str) -> dict[str, Result]:
+        names = [name for name in TOGETHER if (name, way) in asked_for]
+        found = run(way, server.uri, stub, folder, names) if names else []
+        return dict(zip(names, found, strict=True))
 
     with ThreadPoolExecutor(2) as pool:
-        found = zip(*pool.map(run_way, WAYS), strict=True)
-        return {
-            name: dict(zip(WAYS, of, strict=True)) for name, of in zip(names, found, strict=True)
-        }
+        of_ways = dict(zip(WAYS, pool.map(run_way, WAYS), strict=True))
+    return {
+        name: {way: found[name] for way, found in of_ways.items() if name in found}
+        for name in of_ways["mlflow"]
+    }
 
 
 def cases(names: Any, always_long: bool = False) -> list[Any]:
+    # That both ways are one is shown by a chapter here, and by the programs of test_programs_equal_to_mlflow.py.
+    short = {(name, "drop-in") for name in SHORT} | {(name, "run") for name in blocks.PROGRAMS}
     return [
         pytest.param(
             name,
             way,
             marks=[
-                *([pytest.mark.long] if always_long or name not in SHORT else []),
+                *([pytest.mark.long] if always_long or (name, way) not in short else []),
                 *(
                     [pytest.mark.xfail(strict=True, reason=UNEQUAL[name, way])]
                     if (name, way) in UNEQUAL

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from programs.run import PROGRAMS
+from support.lengths import every
 from support.processes import ONE_REQUEST_AT_A_TIME, run_programs
 from support.spools import clean_up
 from support.traces import described, traces_of
@@ -22,9 +23,16 @@ ELSEWHERE = "elsewhere"
 def runs(server, tmp_path_factory, request):
     """By way, the run of the programs that are asked for; two at a time."""
     items = [item for item in request.session.items if item.parent is request.node]
-    asked_for = {item.callspec.params["name"] for item in items if hasattr(item, "callspec")}
-    if len(items) > sum(hasattr(item, "callspec") for item in items):
-        asked_for.add("destinations")
+
+    def asked_for(*, slowly: bool) -> list[str]:
+        """Programs of tests, or those that run slowly."""
+        found = {
+            item.callspec.params["name"] if hasattr(item, "callspec") else "destinations"
+            for item in items
+            if not slowly or "slow" in item.fixturenames
+        }
+        return [name for name in PROGRAMS if name in found]
+
     spool = tmp_path_factory.mktemp("spool")
     # Each trace of these goes in several deliveries.
     slow = {
@@ -32,21 +40,17 @@ def runs(server, tmp_path_factory, request):
         "MLFLOW_FASTTRACE_OPEN_TRACE_SECONDS": "0.02",
         "MLFLOW_FASTTRACE_SPOOL_DIR": str(spool),
     }
-    names = [name for name in PROGRAMS if name in asked_for]
     ways = {
         "slow": ("mlflow_fasttrace", slow),
         "pure": ("mlflow", ONE_REQUEST_AT_A_TIME),
         "core": ("mlflow_fasttrace", {}),
         "installed": ("mlflow:installed", {}),
     }
-    wanted = {"pure", "core", "installed"}
-    if any("slow" in item.fixturenames for item in items):
-        wanted.add("slow")
     with ThreadPoolExecutor(2) as pool:
         yield {
             way: pool.submit(run_programs, module, server.uri, way, *names, **environment)
             for way, (module, environment) in ways.items()
-            if way in wanted
+            if (names := asked_for(slowly=way == "slow"))
         }
     clean_up(spool)
 
@@ -65,7 +69,7 @@ def slow(server, runs):
     return server
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", every(4, PROGRAMS))
 def test_a_slow_programs_traces_are_mlflows(slow, name):
     pure = [described(trace) for trace in traces_of(slow.uri, f"pure-{name}")]
     assert [described(trace) for trace in traces_of(slow.uri, f"slow-{name}")] == pure

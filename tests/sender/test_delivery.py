@@ -88,24 +88,30 @@ print(took)
 
 READS = """
 from mlflow_fasttrace._internal.recording import flush
-flush.FLUSH_SECONDS = 16.0
+flush.FLUSH_SECONDS = {seconds}
 with mlflow.start_span("read") as span:
     pass
 assert mlflow.get_trace(span.trace_id).info.trace_id == span.trace_id
 """
 
 
-def test_who_reads_waits_as_long_as_a_slow_server_takes_traces(server, own_spool, run_program):
+@pytest.mark.parametrize("seconds", [8, pytest.param(16, marks=pytest.mark.long)])
+def test_who_reads_waits_as_long_as_a_slow_server_takes_traces(
+    server, own_spool, run_program, seconds
+):
     """As in MLflow, where there is no limit. This gives up where nothing is delivered any more."""
+    experiment, traces = f"slow server, {seconds}", seconds * 20
 
     def slow(request: Request) -> Reply | None:
         time.sleep(0.25)
         return None
 
     with FaultProxy(server.uri, slow) as proxy:
-        process = run_program(program_text(proxy.uri, "slow server", 320, READS))
+        process = run_program(
+            program_text(proxy.uri, experiment, traces, READS.format(seconds=seconds))
+        )
     assert process.returncode == 0, process.err
-    assert_all_there(server.uri, "slow server", 320)
+    assert_all_there(server.uri, experiment, traces)
 
 
 @pytest.mark.long
