@@ -6,17 +6,18 @@
  * written to it, so a thread has them made ahead where there is time, and a segment whose frames
  * are delivered is written again from its start.
  *
- * Behind the last frame there are eight zeros or more until the segment is ended; then the file
- * ends there. The first eight bytes of a frame, never zero, are written last, when the eight behind
- * the frame are zeros: what a killed program was writing is not there, nor is what the pages held
- * before. Whoever reads a segment while it is used again finds that its generation, in its head, is
- * another (segment_reader.c): it is raised before the first byte of the new use. */
+ * Behind the last frame there are zeros, or the file ends, or, where the pages were used before,
+ * SEGMENT_END stands there. The first eight bytes of a frame, never zero, are written last, when
+ * what ends the segment behind it is there: what a killed program was writing is not there, nor is
+ * what the pages held before. Pages are used again under another name, so whoever has read finds by
+ * the name whether that was the segment (segment_reader.c). */
 #include "spool/mapped.h"
 
 #include "base/background.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -28,6 +29,9 @@
 
 /* What a thread has made at a time: the program can need the lock of its address space. */
 #define MAKER_PORTION ((uint64_t)64 << 10)
+
+/* The part of its room that a segment has to hold for its pages to be kept. */
+#define WORTH_KEEPING 8
 
 /* How long the program sleeps between two looks at a thread that is to end. */
 #define LOOK_NS 20000
@@ -47,6 +51,7 @@ static void *make_pages(void *argument)
     PageMaker *maker = argument;
     uint64_t at = maker->from;
     while (at < maker->room && !load_acquire(&maker->stop)) {
+        sched_yield(); /* on a processor of the program's it would be in its way for milliseconds */
         uint64_t portion = maker->room - at < MAKER_PORTION ? maker->room - at : MAKER_PORTION;
         if (compat_reserve(maker->fd, at, portion) != 0) {
             break;
@@ -162,6 +167,17 @@ error:
     return false;
 }
 
+/* Ends the frames at `size`. */
+static void mark_end(MappedSegment *segment, uint64_t size)
+{
+    if (size + SEGMENT_END_SIZE <= segment->stale) {
+        memcpy(segment->map + size, SEGMENT_END, SEGMENT_END_SIZE);
+    }
+    else if (size < segment->stale) {
+        memset(segment->map + size, 0, (size_t)(segment->stale - size)); /* as is all behind it */
+    }
+}
+
 bool mapped_append(MappedSegment *segment, const RawFrame *frame)
 {
     uint64_t size = segment->size + raw_frame_size(frame);
@@ -175,25 +191,29 @@ bool mapped_append(MappedSegment *segment, const RawFrame *frame)
            sizeof frame->head - sizeof first);
     memcpy(at + sizeof frame->head, frame->record, frame->size);
     memset(at + sizeof frame->head + frame->size, 0, frame->padding);
-    if (size < segment->stale) {
-        memset(segment->map + size, 0, sizeof first); /* all is padded to so much */
-    }
+    mark_end(segment, size);
     store_release((uint64_t *)(void *)at, first);
     segment->size = size;
     return true;
 }
 
-void mapped_end(MappedSegment *segment, bool keep)
+bool mapped_end(MappedSegment *segment)
 {
     if (segment->size > segment->stale) {
         segment->stale = segment->size;
     }
-    if (keep) {
+    if (segment->size >= segment->room / WORTH_KEEPING) {
         flock(segment->fd, LOCK_UN);
-        return;
+        return true;
     }
+    mapped_cut(segment);
+    return false;
+}
+
+void mapped_cut(MappedSegment *segment)
+{
     end_maker(segment);
-    /* Where it cannot be cut there are zeros, and behind them what the pages held before. */
+    /* Where it cannot be cut there is what ends the frames. */
     int unused = ftruncate(segment->fd, (off_t)segment->size);
     (void)unused;
     mapped_close(segment);
@@ -201,24 +221,31 @@ void mapped_end(MappedSegment *segment, bool keep)
 
 bool mapped_begin_again(MappedSegment *segment)
 {
-    const char no_frame[8] = {0};
     struct stat info;
-    uint32_t generation = segment->generation + 1;
     look_at_maker(segment);
     if (fstat(segment->fd, &info) != 0 || (uint64_t)info.st_size < segment->reserved ||
         flock(segment->fd, LOCK_EX | LOCK_NB) != 0 || futimens(segment->fd, NULL) != 0) {
         return false;
     }
-    char *at = segment->map + SEGMENT_HEAD_SIZE;
-    memcpy(at - sizeof generation, &generation, sizeof generation);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* before whatever is written from now on */
-    memcpy(at, no_frame, sizeof no_frame);
-    segment->generation = generation;
     segment->size = SEGMENT_HEAD_SIZE;
+    mark_end(segment, segment->size);
     if (segment->reserved < segment->room && segment->maker == NULL) {
         mapped_make_pages(segment);
     }
     return true;
+}
+
+void mapped_move(MappedSegment *to, MappedSegment *from)
+{
+    char *map = from->map;
+    to->fd = from->fd;
+    to->size = from->size;
+    to->reserved = from->reserved;
+    to->room = from->room;
+    to->stale = from->stale;
+    to->maker = from->maker;
+    store_release(&to->map, map);
+    store_release(&from->map, NULL);
 }
 
 void mapped_close(MappedSegment *segment)

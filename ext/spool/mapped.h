@@ -8,14 +8,13 @@
 typedef struct PageMaker PageMaker;
 
 typedef struct {
-    char *map;           /* NULL while there is none */
-    int fd;              /* of its file, while there is one */
-    uint64_t size;       /* written so far */
-    uint64_t reserved;   /* what tmpfs has given: size <= reserved <= room */
-    uint64_t room;       /* what is mapped */
-    uint64_t stale;      /* where ends what the pages held before; 0: they are new */
-    uint32_t generation; /* how often the pages were used before */
-    PageMaker *maker;    /* owned; NULL: there is none, or it is done */
+    char *map;         /* NULL while there is none */
+    int fd;            /* of its file, while there is one */
+    uint64_t size;     /* written so far */
+    uint64_t reserved; /* what tmpfs has given: size <= reserved <= room */
+    uint64_t room;     /* what is mapped */
+    uint64_t stale;    /* where ends what the pages held before; 0: they are new */
+    PageMaker *maker;  /* owned; NULL: there is none, or it is done */
 } MappedSegment;
 
 static inline bool mapped_is_there(const MappedSegment *segment) { return segment->map != NULL; }
@@ -29,13 +28,20 @@ void mapped_make_pages(MappedSegment *segment);
 /* Adds one frame. False when it finds no room any more: the segment is to be ended. */
 bool mapped_append(MappedSegment *segment, const RawFrame *frame);
 
-/* Ends the segment: nothing is added any more. `keep`: its pages are to be used again; else the
- * file is cut to the bytes written and let go. */
-void mapped_end(MappedSegment *segment, bool keep);
+/* Ends the segment: nothing is added any more. True: its pages are there for another use. False: it
+ * holds too few of them; mapped_cut() was done. */
+bool mapped_end(MappedSegment *segment);
 
-/* Begins an ended segment anew, with no frame in it. Its file must be nobody else's now. False
- * where it has not all of its pages any more, or is locked. */
+/* Ends the segment, cuts the file to the bytes written, and lets go of it. */
+void mapped_cut(MappedSegment *segment);
+
+/* Begins a segment that was kept anew, with no frame in it. Its file must be nobody else's now.
+ * False where its pages are gone, or it is locked. */
 bool mapped_begin_again(MappedSegment *segment);
+
+/* Moves what there is of a segment from one place to another. A child that is forked by another
+ * thread in the middle finds it in one of them, or in both. */
+void mapped_move(MappedSegment *to, MappedSegment *from);
 
 /* Lets go of a segment that is not being written. */
 void mapped_close(MappedSegment *segment);

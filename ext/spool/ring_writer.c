@@ -452,6 +452,15 @@ static PyObject *ring_writer_close(Ring *ring, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *ring_writer_let_spares_go(Ring *ring, PyObject *unused)
+{
+    (void)unused;
+    if (ring_is_ours(ring)) {
+        spill_let_spares_go(&ring->spill);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *ring_writer_request_flush(Ring *ring, PyObject *unused)
 {
     (void)unused;
@@ -516,6 +525,8 @@ static PyObject *ring_writer_append(Ring *ring, PyObject *records)
 static PyMethodDef ring_writer_methods[] = {
     {"close", (PyCFunction)ring_writer_close, METH_NOARGS,
      "close($self, /)\n--\n\nSay that nothing more is appended, and let go of the ring."},
+    {"let_spares_go", (PyCFunction)ring_writer_let_spares_go, METH_NOARGS,
+     "let_spares_go($self, /)\n--\n\nLet go of memory that is kept for bursts."},
     {"request_flush", (PyCFunction)ring_writer_request_flush, METH_NOARGS,
      "request_flush($self, /)\n--\n\nAsk the sender to deliver now; the number of the request."},
     {"heartbeat", (PyCFunction)ring_writer_heartbeat, METH_NOARGS,

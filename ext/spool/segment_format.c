@@ -7,6 +7,8 @@
 
 static const char SEGMENT_MAGIC[8] = "MFTSEG1";
 
+const char SEGMENT_END[SEGMENT_END_SIZE] = "\0\0\0\0\0\0\0\0MFT END";
+
 void segment_head(char *head)
 {
     uint32_t words[2] = {SEGMENT_VERSION, 0};

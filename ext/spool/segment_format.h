@@ -1,7 +1,7 @@
 /* segment_format.h: the layout of a segment file, also in docs/spool-format.md.
  *
  *   segment  head, then frames
- *   head     "MFTSEG1\0", u32 version, u32 generation: how often its pages were used before
+ *   head     "MFTSEG1\0", u32 version, u32 zero
  *   frame    SegmentFrame, then the stored bytes
  *   content  records, each behind its 8-byte head (record/frame.h)
  *
@@ -16,7 +16,6 @@
 #include <assert.h>
 
 #define SEGMENT_HEAD_SIZE 16
-#define SEGMENT_GENERATION_AT 12
 
 enum { CODEC_RAW = 0, CODEC_ZSTD = 1 };
 
@@ -34,7 +33,12 @@ static_assert(offsetof(SegmentFrame, stored_size) == 4 && offsetof(SegmentFrame,
                   sizeof(SegmentFrame) == 24,
               "the head of a frame");
 
-/* Fills the SEGMENT_HEAD_SIZE bytes that every new segment begins with. */
+/* Stands behind the last frame where the memory was used before: what follows means nothing. Its
+ * first eight bytes, zeros, are those of a frame that is not there. */
+#define SEGMENT_END_SIZE 16
+extern const char SEGMENT_END[SEGMENT_END_SIZE];
+
+/* Fills the SEGMENT_HEAD_SIZE bytes that every segment begins with. */
 void segment_head(char *head);
 
 /* write(), all of it; false with errno set. */

@@ -15,10 +15,10 @@
 
 typedef struct {
     PyObject_HEAD int fd;
-    uint64_t offset;     /* of the next frame */
-    uint32_t generation; /* of the segment when its head was read */
+    uint64_t offset; /* of the next frame */
+    PyObject *path;  /* owned; bytes */
     bool damaged;
-    bool reused; /* the pages have become another segment */
+    bool reused; /* the pages are, or may become, another segment's */
 } SegmentReader;
 
 static PyObject *segment_reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -34,6 +34,8 @@ static PyObject *segment_reader_new(PyTypeObject *type, PyObject *args, PyObject
     if (reader == NULL) {
         goto done;
     }
+    reader->fd = -1;
+    reader->path = Py_NewRef(path);
     if (open_private(path, O_RDONLY, &reader->fd) < 0) {
         Py_CLEAR(reader);
     }
@@ -48,6 +50,7 @@ static void segment_reader_dealloc(SegmentReader *reader)
     if (reader->fd >= 0) {
         close(reader->fd);
     }
+    Py_XDECREF(reader->path);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(reader);
     Py_DECREF(type);
@@ -65,17 +68,21 @@ static ReadResult checked(ReadResult result)
 }
 
 /* Bytes of the file behind the last whole frame; 0 where all of them are zeros, which are room for
- * frames to come, or the first eight in pages that were used before. -1 with an exception. */
+ * frames to come, or SEGMENT_END stands there. -1 with an exception. */
 static int64_t bytes_that_follow(const SegmentReader *reader, uint64_t file_size)
 {
     char bytes[4096];
-    uint64_t offset = reader->offset, end = file_size;
-    if (reader->generation > 0 && offset + 8 < end) {
-        end = offset + 8; /* behind them is what the pages held before */
+    uint64_t offset = reader->offset;
+    char end_mark[SEGMENT_END_SIZE];
+    ReadResult got = checked(read_at(reader->fd, offset, end_mark, sizeof end_mark));
+    if (got == READ_FAILED) {
+        return -1;
     }
-    for (uint64_t at = offset; at < end;) {
-        size_t wanted = end - at < sizeof bytes ? end - at : sizeof bytes;
-        ssize_t n = pread(reader->fd, bytes, wanted, (off_t)at);
+    if (got == READ_WHOLE && memcmp(end_mark, SEGMENT_END, sizeof end_mark) == 0) {
+        return 0;
+    }
+    for (uint64_t at = offset; at < file_size;) {
+        ssize_t n = pread(reader->fd, bytes, sizeof bytes, (off_t)at);
         if (n < 0 && errno == EINTR) {
             continue;
         }
@@ -267,47 +274,38 @@ static FrameResult read_frame(SegmentReader *reader, PyObject *list)
     return result;
 }
 
-/* Reads the segment's own head; its generation into *generation. */
-static FrameResult read_segment_head(SegmentReader *reader, uint32_t *generation)
+/* Reads the segment's own head, where that has not been done. */
+static FrameResult begin(SegmentReader *reader)
 {
     char head[SEGMENT_HEAD_SIZE], expected[SEGMENT_HEAD_SIZE];
+    if (reader->offset > 0) {
+        return FRAME_READ;
+    }
     segment_head(expected);
     ReadResult got = checked(read_at(reader->fd, 0, head, sizeof head));
     if (got != READ_WHOLE) {
         return got == READ_ENDS ? FRAME_MISSING : FRAME_FAILED;
     }
-    if (memcmp(head, expected, SEGMENT_GENERATION_AT) != 0) {
+    if (memcmp(head, expected, sizeof head) != 0) {
+        reader->damaged = true;
         return FRAME_DAMAGED;
     }
-    memcpy(generation, head + SEGMENT_GENERATION_AT, sizeof *generation);
+    reader->offset = sizeof head;
     return FRAME_READ;
 }
 
-/* Begins to read, where that has not been done. */
-static FrameResult begin(SegmentReader *reader)
+/* Looks whether what was read before this call belongs to the segment. Memory gets another name
+ * before it is used again, so it does while the file has the segment's name, or no name at all. */
+static FrameResult look_at_name(SegmentReader *reader)
 {
-    if (reader->offset > 0) {
-        return FRAME_READ;
+    struct stat file, named;
+    if (fstat(reader->fd, &file) != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return FRAME_FAILED;
     }
-    FrameResult result = read_segment_head(reader, &reader->generation);
-    reader->damaged = result == FRAME_DAMAGED;
-    if (result == FRAME_READ) {
-        reader->offset = SEGMENT_HEAD_SIZE;
-    }
-    return result;
-}
-
-/* Looks whether what was read before this call belongs to the segment: a sender was done with it,
- * and its program writes another one to its pages (mapped.c). */
-static FrameResult look_at_generation(SegmentReader *reader)
-{
-    uint32_t now;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the generation was raised before all else */
-    FrameResult result = read_segment_head(reader, &now);
-    if (result == FRAME_FAILED) {
-        return result;
-    }
-    reader->reused = result != FRAME_READ || now != reader->generation;
+    reader->reused =
+        file.st_nlink > 0 && (lstat(path_bytes(reader->path), &named) != 0 ||
+                              named.st_ino != file.st_ino || named.st_dev != file.st_dev);
     return FRAME_READ;
 }
 
@@ -329,8 +327,8 @@ static PyObject *segment_reader_read(SegmentReader *reader, PyObject *arg)
     while (result == FRAME_READ && !reader->damaged && reader->offset - start < limit) {
         result = read_frame(reader, list);
     }
-    if (result != FRAME_FAILED && start > 0) {
-        result = look_at_generation(reader);
+    if (result != FRAME_FAILED) {
+        result = look_at_name(reader);
     }
     if (result != FRAME_FAILED && reader->reused) {
         reader->damaged = false;
@@ -341,6 +339,25 @@ static PyObject *segment_reader_read(SegmentReader *reader, PyObject *arg)
         Py_CLEAR(list);
     }
     return list;
+}
+
+static PyObject *segment_reader_move(SegmentReader *reader, PyObject *arg)
+{
+    PyObject *path;
+    int fd;
+    if (!PyUnicode_FSConverter(arg, &path)) {
+        return NULL;
+    }
+    if (open_private(path, O_RDONLY, &fd) < 0) {
+        Py_DECREF(path);
+        return NULL;
+    }
+    PyObject *before = reader->path;
+    close(reader->fd);
+    reader->fd = fd;
+    reader->path = path;
+    Py_DECREF(before);
+    Py_RETURN_NONE;
 }
 
 static PyObject *segment_reader_rewind(SegmentReader *reader, PyObject *arg)
@@ -412,6 +429,9 @@ static PyMethodDef segment_reader_methods[] = {
      "The records of whole frames, about `limit` bytes of file, as (position, kind, trace id,\n"
      "record).\n\n"
      "Raises OSError or MemoryError; the reader stays where it was then."},
+    {"move", (PyCFunction)segment_reader_move, METH_O,
+     "move($self, path, /)\n--\n\n"
+     "Go on in another file, which has the same frames. Raises OSError where it cannot be opened."},
     {"rewind", (PyCFunction)segment_reader_rewind, METH_O,
      "rewind($self, offset, /)\n--\n\n"
      "Read again from an offset where read() began before. Raises ValueError where it has not "
@@ -423,10 +443,13 @@ static PyMethodDef segment_reader_methods[] = {
 static PyGetSetDef segment_reader_getset[] = {
     {"damaged", (getter)segment_reader_get_damaged, NULL, "Whether damage was found.", NULL},
     {"reused", (getter)segment_reader_get_reused, NULL,
-     "Whether the pages have become another segment: all of this one is delivered.", NULL},
+     "Whether the file has another name now: all of it is delivered, and its memory used again.",
+     NULL},
     {"offset", (getter)segment_reader_get_offset, NULL, "Bytes read so far.", NULL},
     {"rest", (getter)segment_reader_get_rest, NULL,
-     "Bytes of the file behind the last whole frame; 0 where all of them are zeros.", NULL},
+     "Bytes of the file behind the last whole frame; 0 where all of them are zeros, or mean "
+     "nothing.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -39,18 +39,40 @@ static bool fresh_path(char *path, const char *prefix)
 
 static bool is_there(const char *path) { return access(path, F_OK) == 0; }
 
-void spares_keep(Spares *spares, MappedSegment *segment, uint64_t sequence)
+/* Whether a file of a used segment is there: it is being delivered, or spare. In this order: a
+ * sender may rename it in between. */
+static bool is_kept(const Spares *spares, int i, const char *prefix)
+{
+    char path[PATH_ROOM], spare[PATH_ROOM];
+    return used_path(path, prefix, spares->sequence[i], "") &&
+           used_path(spare, prefix, spares->sequence[i], SPARE) &&
+           (is_there(path) || is_there(spare));
+}
+
+/* Lets go of what a sender has freed, or moved to disk. */
+static void forget_gone(Spares *spares, const char *prefix)
 {
     for (int i = 0; i < SPARES_MAX; i++) {
-        if (!mapped_is_there(&spares->used[i])) {
-            mapped_end(segment, true);
-            spares->used[i] = *segment;
-            spares->sequence[i] = sequence;
-            segment->map = NULL;
-            return;
+        if (mapped_is_there(&spares->used[i]) && !is_kept(spares, i, prefix)) {
+            mapped_close(&spares->used[i]);
         }
     }
-    mapped_end(segment, false);
+}
+
+void spares_keep(Spares *spares, MappedSegment *segment, const char *prefix, uint64_t sequence)
+{
+    int i = 0;
+    forget_gone(spares, prefix);
+    while (i < SPARES_MAX && mapped_is_there(&spares->used[i])) {
+        i++;
+    }
+    if (i == SPARES_MAX) {
+        mapped_cut(segment);
+    }
+    else if (mapped_end(segment)) {
+        spares->sequence[i] = sequence;
+        mapped_move(&spares->used[i], segment);
+    }
 }
 
 bool spares_have_one(const Spares *spares, const char *prefix)
@@ -86,17 +108,13 @@ static bool take_used(Spares *spares, int i, const char *prefix, uint64_t sequen
     MappedSegment *segment = &spares->used[i];
     if (!used_path(spare, prefix, spares->sequence[i], SPARE) ||
         !used_path(taken, prefix, spares->sequence[i], TAKEN) ||
-        !used_path(path, prefix, spares->sequence[i], "")) {
+        !used_path(path, prefix, sequence, "")) {
         return false;
     }
     if (rename(spare, taken) != 0) {
-        if (!is_there(path) && !is_there(spare)) {
-            mapped_close(segment); /* a sender has removed it, or moved it to disk */
-        }
-        return false;
+        return false; /* the sender still reads it, or has freed it */
     }
-    if (mapped_begin_again(segment) && used_path(path, prefix, sequence, "") && !is_there(path) &&
-        rename(taken, path) == 0) {
+    if (mapped_begin_again(segment) && !is_there(path) && rename(taken, path) == 0) {
         return true;
     }
     unlink(taken);
@@ -109,8 +127,7 @@ bool spares_take(Spares *spares, const char *prefix, uint64_t sequence, MappedSe
     char spare[PATH_ROOM], path[PATH_ROOM];
     for (int i = 0; i < SPARES_MAX; i++) {
         if (mapped_is_there(&spares->used[i]) && take_used(spares, i, prefix, sequence)) {
-            *segment = spares->used[i];
-            spares->used[i].map = NULL;
+            mapped_move(segment, &spares->used[i]);
             return true;
         }
     }
@@ -122,8 +139,7 @@ bool spares_take(Spares *spares, const char *prefix, uint64_t sequence, MappedSe
         mapped_close(&spares->fresh);
         return false;
     }
-    *segment = spares->fresh;
-    spares->fresh.map = NULL;
+    mapped_move(segment, &spares->fresh);
     return true;
 }
 

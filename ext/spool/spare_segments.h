@@ -16,8 +16,8 @@ typedef struct {
     MappedSegment fresh;            /* never written; its pages are being made */
 } Spares;
 
-/* Ends the segment with this number and keeps its pages. */
-void spares_keep(Spares *spares, MappedSegment *segment, uint64_t sequence);
+/* Ends the segment with this number, and keeps its pages where they are worth it. */
+void spares_keep(Spares *spares, MappedSegment *segment, const char *prefix, uint64_t sequence);
 
 /* Whether there is a segment that spares_take() would find. */
 bool spares_have_one(const Spares *spares, const char *prefix);

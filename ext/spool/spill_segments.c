@@ -105,8 +105,9 @@ static bool disk_rests(const Spill *spill)
     return spill->failing && steady_ns() < spill->not_before_ns;
 }
 
-/* Whether there is memory for another segment: half of the tmpfs is for others. */
-static bool memory_has_room(const Spill *spill)
+/* Whether there is memory for another segment, up to a part of what all may have: half of the tmpfs
+ * is for others. */
+static bool memory_has_room(const Spill *spill, uint64_t max_bytes)
 {
     char folder[4096];
     struct statvfs tmpfs;
@@ -114,13 +115,14 @@ static bool memory_has_room(const Spill *spill)
     return folder_of(spill->memory_prefix, folder, sizeof folder) && statvfs(folder, &tmpfs) == 0 &&
            (uint64_t)tmpfs.f_bavail * tmpfs.f_frsize >=
                (uint64_t)tmpfs.f_blocks * tmpfs.f_frsize / 2 + needed &&
-           folder_bytes(folder, "spill-") + needed <= spill->memory_max_bytes;
+           folder_bytes(folder, "spill-") + needed <= max_bytes;
 }
 
 void spill_prepare(Spill *spill)
 {
     if (spill->max_bytes > 0 && !memory_rests(spill) &&
-        !spares_have_one(&spill->spares, spill->memory_prefix) && memory_has_room(spill)) {
+        !spares_have_one(&spill->spares, spill->memory_prefix) &&
+        memory_has_room(spill, spill->memory_max_bytes / 2)) {
         spares_make(&spill->spares, spill->memory_prefix, spill->memory_segment_bytes);
     }
 }
@@ -129,12 +131,16 @@ void spill_prepare(Spill *spill)
 static bool memory_open(Spill *spill, uint64_t sequence)
 {
     char path[4096];
-    bool taken = spares_take(&spill->spares, spill->memory_prefix, sequence, &spill->memory);
-    if (!taken && (!memory_has_room(spill) ||
-                   !segment_path(path, sizeof path, spill->memory_prefix, sequence) ||
-                   !mapped_make(&spill->memory, path, spill->memory_segment_bytes))) {
-        spill->memory_not_before_ns = steady_ns() + RETRY_NS;
-        return false;
+    if (!spares_take(&spill->spares, spill->memory_prefix, sequence, &spill->memory)) {
+        if (memory_rests(spill)) {
+            return false;
+        }
+        if (!memory_has_room(spill, spill->memory_max_bytes) ||
+            !segment_path(path, sizeof path, spill->memory_prefix, sequence) ||
+            !mapped_make(&spill->memory, path, spill->memory_segment_bytes)) {
+            spill->memory_not_before_ns = steady_ns() + RETRY_NS;
+            return false;
+        }
     }
     spill->memory_not_before_ns = 0;
     spill_prepare(spill);
@@ -151,7 +157,7 @@ static bool memory_write(Spill *spill, uint64_t *sequence, const RawFrame *frame
         }
         spill_end(spill, sequence);
     }
-    if (spill->fd >= 0 || memory_rests(spill) ||
+    if (spill->fd >= 0 || spill->memory_prefix == NULL ||
         SEGMENT_HEAD_SIZE + raw_frame_size(frame) > spill->memory_segment_bytes ||
         !memory_open(spill, *sequence)) {
         return false;
@@ -206,7 +212,7 @@ void spill_end(Spill *spill, uint64_t *sequence)
         return;
     }
     if (spill_is_in_memory(spill)) {
-        spares_keep(&spill->spares, &spill->memory, *sequence);
+        spares_keep(&spill->spares, &spill->memory, spill->memory_prefix, *sequence);
     }
     else {
         folder_close(spill->fd);
@@ -218,6 +224,11 @@ void spill_end(Spill *spill, uint64_t *sequence)
 void spill_close(Spill *spill, uint64_t *sequence)
 {
     spill_end(spill, sequence);
+    spill_let_spares_go(spill);
+}
+
+void spill_let_spares_go(Spill *spill)
+{
     if (spill->memory_prefix != NULL) {
         spares_close(&spill->spares, spill->memory_prefix);
     }

@@ -58,6 +58,9 @@ void spill_end(Spill *spill, uint64_t *sequence);
 /* The same, and nothing is written any more. */
 void spill_close(Spill *spill, uint64_t *sequence);
 
+/* Lets go of the memory that is kept for the next segments. */
+void spill_let_spares_go(Spill *spill);
+
 /* Has memory made for the next segment, if there is none yet: the ring is filling up. */
 void spill_prepare(Spill *spill);
 

@@ -14,7 +14,13 @@ from support.processes import ROOT
 def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text()
     (names,) = re.findall(r"^\.PHONY: (.*)$", text, re.M)
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = re.findall(r"^make ([a-z-]+) +\S", shown.stdout, re.M)
     assert len(found) == len(shown.stdout.splitlines()), shown.stdout
     assert sorted(found) == sorted(names.split())

@@ -1049,7 +1049,7 @@ of_records(
     "SegmentReader",
     *(
         f"SegmentReader.{name}"
-        for name in ("read", "rewind", "is_written", "damaged", "offset", "rest")
+        for name in ("read", "rewind", "move", "is_written", "damaged", "offset", "rest", "reused")
     ),
 )
 
@@ -1064,6 +1064,7 @@ def segment_of(records: list[bytes]) -> list[bytes]:
     assert not reader.damaged, "the segment is damaged"
     assert not reader.is_written(), "nobody writes to the segment"
     reader.rewind(0)
+    reader.move(path)
     return read
 
 
@@ -1109,7 +1110,10 @@ RING_READER = getters_of(_core.RingReader)
 
 
 @case(
-    *(f"_core.RingWriter.{name}" for name in ("request_flush", "progress", "close")),
+    *(
+        f"_core.RingWriter.{name}"
+        for name in ("request_flush", "let_spares_go", "progress", "close")
+    ),
     *(f"_core.RingReader.{name}" for name in RING_READER),
     *(
         f"_core.RingReader.{name}"
@@ -1135,6 +1139,7 @@ def use_a_ring():
         writer = _core.RingWriter(None, 1 << 16, "")
         reader = _core.RingReader(writer)
         writer.request_flush()
+        writer.let_spares_go()
         asked = reader.take_flush()
         reader.heartbeat(False)
         reader.set_server_state(1)

@@ -152,7 +152,7 @@ def test_memory_is_used_again(ring, memory):
     found = read_and_give_back(reader, memory)
     assert len(spares(str(memory))) >= 2
     for _ in range(4):
-        n = record_until(len(spilled(memory)) + 1, memory, n)
+        n = record_until(len(spilled(memory)) + 2, memory, n)
         assert set(inodes(memory)) & set(first)
         found += [number for number in read_and_give_back(reader, memory) if number not in found]
     assert found == list(range(found[-1] + 1))
@@ -188,10 +188,11 @@ def test_who_reads_memory_that_is_used_again_is_told(ring, memory):
     assert behind.read(1), "a part"
     assert numbers_in(whole)
     read_and_give_back(reader, memory)
-    assert behind.read(1), "the rest is still there"
-    assert not behind.reused
     record_until(len(spilled(memory)) + 1, memory, n)
-    for late in behind, whole:
+    unread = _core.SegmentReader(str(spilled(memory)[-1]))
+    for path in spilled(memory):
+        give_back(str(path))
+    for late in behind, whole, unread:
         assert late.read(1 << 20) == []
         assert late.reused
         assert not late.damaged
@@ -203,8 +204,8 @@ def test_memory_that_a_sender_has_freed_is_left_alone(ring, memory):
     _writer, reader = ring
     n = record_until(4, memory)
     found = read_and_give_back(reader, memory)
-    for path, _stem in spares(str(memory)):
-        free_spare(path)
+    for spare in spares(str(memory)):
+        free_spare(spare.path)
     assert [path.name for path in memory.iterdir() if path not in spilled(memory)] == []
     n = record_until(len(spilled(memory)) + 2, memory, n)
     assert sorted({*found, *numbers_in(reader), *read_and_give_back(reader, memory)}) == list(
@@ -234,7 +235,7 @@ def test_memory_is_made_while_the_ring_fills_up(ring, memory):
 
 
 def test_a_sender_gives_memory_back_and_frees_it_later(tmp_path, memory, monkeypatch):
-    spans_to_ring(memory, CAPACITY, str(memory))
+    writer, _reader = spans_to_ring(memory, CAPACITY, str(memory))
     sender = life.sender_for(str(tmp_path), str(memory), "test")
     try:
         n = record_until(3, memory)
@@ -244,9 +245,9 @@ def test_a_sender_gives_memory_back_and_frees_it_later(tmp_path, memory, monkeyp
             segment.left = 0  # all of it is delivered
         sender.intake.settle()
         assert len(spilled(memory)) == 1, "the one that is being written"
-        used = [path for path, _stem in spares(str(memory)) if "next" not in path]
+        used = [spare for spare in spares(str(memory)) if "next" not in spare.path]
         assert len(used) == 2
-        inode = os.stat(used[0]).st_ino
+        inode = used[0].inode
         n = record_until(2, memory, n)
         assert inode in inodes(memory)
         monkeypatch.setattr(intake, "SPARE_SECONDS", -1.0)
@@ -255,6 +256,85 @@ def test_a_sender_gives_memory_back_and_frees_it_later(tmp_path, memory, monkeyp
         assert spares(str(memory)) == []
         record_until(3, memory, n)
         assert spares(str(memory))
+        (memory / "spill-1-00000000-000099.seg.taken").write_bytes(
+            b"a program is making it its own"
+        )
+        (memory / "spill-1-00000000-000098.seg.freed").write_bytes(b"a sender was killed here")
+        sender.intake.scan()
+        assert [spare.path[-9:] for spare in spares(str(memory))] == ["099.seg.taken"[-9:]]
+        writer.close()
+        sender.intake.scan()
+        assert spares(str(memory)) == []
+    finally:
+        destination.reset()
+
+
+@pytest.mark.parametrize("place", ["a ring in the spool folder", "all of it in memory"])
+def test_a_sender_removes_segments_that_are_not_memory_of_a_burst(tmp_path, place):
+    """Nobody would take them."""
+    _writer, _reader = spans_to_ring(tmp_path, CAPACITY)
+    rings = tmp_path if place == "all of it in memory" else tmp_path / "rings"
+    sender = life.sender_for(str(tmp_path), str(rings), "test")
+    try:
+        for n in range(300):
+            record_number(n, size=500)
+        assert len(spilled(tmp_path)) == 1
+        destination.reset()
+        sender.intake.scan()
+        sender.intake.read()
+        for segment in sender.intake.segments.values():
+            segment.left, segment.loaded = 0, True
+        sender.intake.settle()
+        assert list(tmp_path.glob("spill-*")) == []
+    finally:
+        destination.reset()
+
+
+def test_the_copy_of_a_damaged_segment_stays_as_it_is(tmp_path, memory):
+    spans_to_ring(memory, CAPACITY, str(memory))
+    sender = life.sender_for(str(tmp_path), str(memory), "test")
+    try:
+        record_until(3, memory)
+        damaged = spilled(memory)[0]
+        with open(damaged, "r+b") as file:
+            file.seek(CAPACITY // 2)
+            file.write(b"damage" * 100)
+        before = damaged.read_bytes()
+        sender.intake.scan()
+        sender.intake.read()
+        for segment in sender.intake.segments.values():
+            segment.left = 0
+        sender.intake.settle()
+        assert len([spare for spare in spares(str(memory)) if "next" not in spare.path]) == 1
+        (copy,) = memory.glob("*.damaged")
+        assert copy.read_bytes() == before
+    finally:
+        destination.reset()
+
+
+def test_memory_that_is_moved_to_disk_is_freed(tmp_path, memory):
+    """The program still maps it, until it looks for memory again."""
+    spans_to_ring(memory, CAPACITY, str(memory))
+    sender = life.sender_for(str(tmp_path), str(memory), "test")
+    try:
+        n = record_until(3, memory)
+        in_memory = spilled(memory)
+        follower = _core.SegmentReader(str(in_memory[0]))
+        held = [os.open(path, os.O_RDONLY) for path in in_memory[:2]]
+        sender.intake.scan()
+        sender.packing.pack(unavailable=True)
+        assert [path.name for path in spilled(tmp_path)] == [path.name for path in in_memory[:2]]
+        assert [os.fstat(fd).st_size for fd in held] == [0, 0]
+        for fd in held:
+            os.close(fd)
+        assert follower.read(1 << 20) == []
+        follower.move(str(spilled(tmp_path)[0]))
+        first = numbers_in(follower)
+        assert first[0] > 0
+        sender.intake.read()
+        assert not list(memory.glob("*.damaged")) + list(tmp_path.glob("*.damaged"))
+        assert read(spilled(tmp_path)[0]) == first
+        record_until(3, memory, n)
     finally:
         destination.reset()
 

@@ -13,11 +13,11 @@ from mlflow_fasttrace._internal.sender.assemble import Assembler, TraceBuffer
 from mlflow_fasttrace._internal.sender.sources import PackedSegment, RingSource, SpillSegment
 from mlflow_fasttrace._internal.sender.status import Status
 from mlflow_fasttrace._internal.spool.files import (
+    free,
     free_spare,
     remove_moved,
     ring_paths,
     segment_paths,
-    spare_since,
     spares,
     spill_stem,
     written_at,
@@ -30,6 +30,7 @@ SCAN_SECONDS = 0.05  # between looks for rings of new programs
 MEMORY_BYTES = 32 << 20  # that records take, above which no segment is read
 SPARE_SECONDS = 10.0  # that a program may keep memory which it spilled to before
 _SPARES_LOOKED_AT_SECONDS = 1.0
+_FORGOTTEN_SECONDS = 600.0  # after which memory that was being taken belongs to nobody
 RETRY_SECONDS = 60.0  # after which a file that could not be read is tried again
 #: Errors that say nothing of the file itself.
 _PASSING = frozenset(
@@ -70,6 +71,8 @@ class Intake:
         self._some_have_ended = False  # programs, since somebody asked
         self._beat_at = 0.0
         self._spares_looked_at = 0.0
+        #: Memory that programs may use again (path and inode), and since when.
+        self._spares: dict[tuple[str, int], float] = {}
         self._spool_is_full = False
         self._folder = folder
         self._rings_folder = rings_folder
@@ -122,7 +125,10 @@ class Intake:
                     begun = self._resting.pop(path, None)
                     ring_of_it = by_stem.get(spill_stem(path))
                     self.segments[path] = begun or SpillSegment(
-                        path, ring_of_it, found_at_start=begins
+                        path,
+                        ring_of_it,
+                        in_memory=self._is_in_memory(path),
+                        found_at_start=begins,
                     )
                 except FileNotFoundError:
                     continue
@@ -133,15 +139,28 @@ class Intake:
             in_order = sorted(self.segments.items(), key=lambda item: written_at(item[0]))
             self.segments = dict(in_order)
 
+    def _is_in_memory(self, path: str) -> bool:
+        """Whether a segment lies where programs spill first."""
+        return self._rings_folder != self._folder and os.path.dirname(path) == self._rings_folder
+
     def _free_spares(self) -> None:
         """Frees the memory of delivered segments that its program is not likely to need soon."""
-        if self._rings_folder is None:
+        if self._rings_folder in (None, self._folder):
             return
-        self._spares_looked_at = time.monotonic()
-        stems = {ring.stem for ring in self.rings.values()}
-        for path, stem in spares(self._rings_folder):
-            if stem not in stems or spare_since(path) < time.time() - SPARE_SECONDS:
-                free_spare(path)
+        now = self._spares_looked_at = time.monotonic()
+        alive = {ring.stem: ring.reader.alive() for ring in self.rings.values()}
+        seen: dict[tuple[str, int], float] = {}
+        for spare in spares(self._rings_folder):
+            since = seen[spare.path, spare.inode] = self._spares.get((spare.path, spare.inode), now)
+            is_alive = alive.get(spare.stem)  # None: it has no ring here
+            if is_alive is False:
+                free(spare.path)
+            elif not spare.is_taken:
+                if is_alive is None or now - since >= SPARE_SECONDS:
+                    free_spare(spare.path)
+            elif is_alive is None and now - since >= _FORGOTTEN_SECONDS:
+                free(spare.path)
+        self._spares = seen
 
     def beat(self) -> None:
         """Tells all programs that their sender is at work. It is called between any two requests: who has not

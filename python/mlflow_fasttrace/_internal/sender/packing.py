@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 
 from mlflow_fasttrace._internal.sender.intake import Intake
@@ -102,8 +101,9 @@ class Packing:
             return
         segments = self._intake.segments
         for path, segment in segments.items():
-            in_memory = os.path.dirname(path) == self._rings_folder
-            if not in_memory or not isinstance(segment, SpillSegment) or not segment.ended():
+            if not isinstance(segment, SpillSegment) or not segment.in_memory:
+                continue
+            if not segment.ended():
                 continue
             try:
                 segment.move(self._folder)

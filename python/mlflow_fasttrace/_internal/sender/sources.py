@@ -20,6 +20,7 @@ from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.spool.files import (
     COMPRESSION_LEVEL,
     damaged_copy_of,
+    free,
     give_back,
     remove,
     ring_stem,
@@ -336,15 +337,25 @@ class SpillSegment:
     Args:
         path: Of its file.
         ring: The program's ring; None where that is gone.
+        in_memory: It lies where programs spill first (``ext/spool/mapped.c``).
         found_at_start: The sender has just begun: an earlier one may have read the segment.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, path: str, ring: RingSource | None, *, found_at_start: bool = False):
+    def __init__(
+        self,
+        path: str,
+        ring: RingSource | None,
+        *,
+        in_memory: bool = False,
+        found_at_start: bool = False,
+    ):
         self.path = path
+        self.in_memory = in_memory
         self._found_at_start = found_at_start
+        self._is_damaged = False
         self.ring = ring
         self.sequence = spill_sequence(path)
         self.reader = _core.SegmentReader(path)
@@ -387,6 +398,7 @@ class SpillSegment:
         if ended or self.reader.damaged:
             self.loaded = True
             if self.reader.damaged or (self.reader.rest and not self._was_being_written()):
+                self._is_damaged = True
                 _copy_damaged(self.path)
         return entries
 
@@ -408,7 +420,7 @@ class SpillSegment:
 
     def move(self, folder: str) -> None:
         """Moves the file from memory to the disk, where a reboot leaves it. It is there whole or not
-        at all.
+        at all. The program that may still map the memory does not hold it by that.
 
         Raises:
             OSError, MemoryError: it cannot be moved, and stays where it is.
@@ -426,8 +438,9 @@ class SpillSegment:
         except (OSError, MemoryError):
             remove(fresh)
             raise
-        remove(self.path)
-        self.path = there
+        self.reader.move(there)
+        free(self.path)
+        self.path, self.in_memory = there, False
 
     def delivered_one(self) -> None:
         self.left -= 1
@@ -446,10 +459,10 @@ class SpillSegment:
                 remove(self.path)
 
     def _can_be_used_again(self) -> bool:
-        """Whether it is memory that the program may want for its next segments."""
-        if self.ring is None or self.ring.path is None or not self.ring.reader.alive():
+        """Whether it is memory that the program may want for its next segments, and nobody looks at."""
+        if not self.in_memory or self._is_damaged or self.ring is None:
             return False
-        return os.path.dirname(self.ring.path) == os.path.dirname(self.path)
+        return self.ring.reader.alive()
 
 
 def _end_of_frames(path: str) -> int | None:

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mlflow_fasttrace._internal.base.interruptions import let_pass
 
@@ -20,7 +21,9 @@ COMPRESSION_LEVEL = 3  # of zstd, for segments
 _RING_NAME = re.compile(r"^(?P<stem>\d+-[0-9a-f]{8})\.ring$")
 _SPILL_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(?P<sequence>\d+)\.seg$")
 _SPARE_SUFFIX = ".spare"
-_SPARE_NAME = re.compile(r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(\d+|next)\.seg\.(spare|taken|freed)$")
+_SPARE_NAME = re.compile(
+    r"^spill-(?P<stem>\d+-[0-9a-f]{8})-(\d+|next)\.seg\.(?P<state>spare|taken|freed)$"
+)
 DEAD_LETTER_SUFFIX = ".seg.refused"
 _DEAD_LETTER_PREFIX = "refused-"
 _NOTE_SUFFIX = ".txt"
@@ -166,31 +169,49 @@ def give_back(path: str) -> None:
         remove(path)
 
 
-def spares(rings: str) -> list[tuple[str, str]]:
-    """The memory in the rings' folder that programs may use again: (path, stem of the ring's name)."""
-    matches = map(_SPARE_NAME.match, _names_in(rings))
-    return [(os.path.join(rings, match.string), match["stem"]) for match in matches if match]
+class Spare(NamedTuple):
+    """Memory that a program may use again."""
+
+    path: str
+    stem: str  # of the name of the program's ring
+    inode: int
+    is_taken: bool  # the program is making it its next segment
 
 
-def spare_since(path: str) -> float:
-    """When such memory got its name (seconds since the epoch); 0 where it is gone."""
-    try:
-        return os.stat(path, follow_symlinks=False).st_ctime
-    except OSError:
-        return 0.0
+def spares(rings: str) -> list[Spare]:
+    """The memory in the rings' folder that programs may use again."""
+    found = []
+    for match in filter(None, map(_SPARE_NAME.match, _names_in(rings))):
+        path = os.path.join(rings, match.string)
+        if match["state"] == "freed":
+            free(path)  # a sender was killed before it had done so
+            continue
+        try:
+            inode = os.stat(path, follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            continue
+        found.append(Spare(path, match["stem"], inode, match["state"] == "taken"))
+    return found
 
 
 def free_spare(path: str) -> None:
-    """Free memory that a program may use again, also where that still maps it; nothing where the
-    program takes it at the same time."""
+    """Free memory that a program may use again; nothing where the program takes it at the same time."""
     freed = path.removesuffix(_SPARE_SUFFIX) + ".freed"
     try:
         os.rename(path, freed)
-        os.truncate(freed, 0)
     except OSError as error:
         let_pass(error)
         return
-    remove(freed)
+    free(freed)
+
+
+def free(path: str) -> None:
+    """Remove a file of memory, which its program may still map, and give the memory back."""
+    try:
+        os.truncate(path, 0)
+    except OSError as error:
+        let_pass(error)
+    remove(path)
 
 
 def spill_stem(path: str) -> str:

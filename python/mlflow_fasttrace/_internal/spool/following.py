@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlflow_fasttrace import _core
+from mlflow_fasttrace._internal.base.interruptions import let_pass
 from mlflow_fasttrace._internal.spool.files import (
     Unreadable,
     dead_letter_paths,
@@ -82,8 +83,18 @@ class _Spilled:
         self.stem = spill_stem(path)
         self.number = spill_sequence(path)
         self.pid = self.stem.partition("-")[0]
-        # The reader keeps the file, which a sender may move or remove.
+        self.path = path
+        # The reader keeps the file, which a sender may remove.
         self.reader: _core.SegmentReader | None = _core.SegmentReader(path)
+
+    def move(self, path: str) -> None:
+        """Goes on where a sender has moved the segment to."""
+        self.path = path
+        try:
+            if self.reader is not None:
+                self.reader.move(path)
+        except OSError as error:
+            let_pass(error)  # it is delivered, and removed
 
     def read(self) -> Iterator[list[Item]]:
         """Reads new records.
@@ -158,8 +169,11 @@ class Follower:
                     self._open_ring(spool.name, path)
             for path in segment_paths(spool.folder, spool.rings)[1]:
                 names.add(os.path.basename(path))
-                if os.path.basename(path) not in self._spilled and path not in self._unreadable:
+                segment = self._spilled.get(os.path.basename(path))
+                if segment is None and path not in self._unreadable:
                     self._open_spilled(spool.name, path)
+                elif segment is not None and segment.path != path:
+                    segment.move(path)
         # One that is moved between two folders may be seen in neither.
         for name in self._missed - names:
             self._spilled.pop(name, None)

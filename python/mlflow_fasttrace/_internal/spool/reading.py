@@ -128,8 +128,8 @@ def segment_items(path: str, limit: int = WITHOUT_LIMIT) -> Iterator[list[Item]]
             yield [Item(kind, trace_id, record) for _end, kind, trace_id, record in batch]
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror or error}") from None
-    if not reader.damaged and (not reader.rest or reader.offset >= limit):
-        return
+    if reader.reused or (not reader.damaged and (not reader.rest or reader.offset >= limit)):
+        return  # all of it is delivered, or read
     if not reader.offset:
         raise Unreadable(f"{path} is not a segment, or its header is damaged")
     raise Unreadable(
