@@ -41,9 +41,10 @@ help:
 demo: $(STAMPS)/demo
 	$(BIN)/python examples/rag_pipeline.py
 
+# Tests wait for servers and senders half of their time, so there are more processes than a small machine has processors.
 ## build and run the tests (minutes)
 test: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/integrations
-	$(BIN)/python -m pytest -n 3 -m "not long" --durations 25
+	$(BIN)/python -m pytest -n 4 -m "not long" --durations 25
 
 ## the longer proofs, which make test leaves out (an hour or two)
 test-long: $(STAMPS)/built $(STAMPS)/test-system $(STAMPS)/test-browser $(STAMPS)/jupyterlab $(INTEGRATIONS) $(OTHER_MLFLOWS) $(OLDER_SERVERS) $(STAMPS)/newest-mlflow \

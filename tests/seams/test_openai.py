@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from support import llm_stub
+from support.lengths import long_but
 from support.processes import ROOT, TESTS
 from support.texts import IMPORTS
 from support.traces import traces_of
@@ -24,7 +25,7 @@ CALLS = [
 ]
 
 
-@pytest.fixture(scope="module", params=IMPORTS)
+@pytest.fixture(scope="module", params=long_but(["drop-in"], IMPORTS))
 def spans(request, server):
     """By the call's name: the one span of its trace."""
     experiment = f"responses of openai, {request.param}"

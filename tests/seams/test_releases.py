@@ -103,7 +103,13 @@ def run(program: str, folder: Path, path: str, **environment: str) -> Program:
 
 @pytest.mark.parametrize(
     ("release", "known"),
-    [("3.12.0", 0), ("3.13.0", 1), ("3.15.2", 3), ("3.16.1", 3), ("3.18.0", 4)],
+    [
+        ("3.12.0", 0),
+        pytest.param("3.13.0", 1, marks=pytest.mark.long),
+        pytest.param("3.15.2", 3, marks=pytest.mark.long),
+        pytest.param("3.16.1", 3, marks=pytest.mark.long),
+        ("3.18.0", 4),
+    ],
 )
 def test_behaviour_is_that_of_the_release(release, known, tmp_path):
     path = call_it(tmp_path / "other", release)
