@@ -1,12 +1,11 @@
 /* spare_segments.c: the memory of spilled segments, used again.
  *
  * Making pages costs more than writing records to them. A program that has ended a segment in
- * memory keeps it mapped; the sender that has delivered all of it does not remove the file but
- * names it
- * `<segment>.spare`. From then on it is whoever's renames it first: the program takes it for its
- * next segment, or a sender frees its pages and removes it, since nobody needed it for a while. A
- * segment that was never written, whose pages a thread makes while the ring fills up, waits under
- * such a name too.
+ * memory keeps it mapped. The sender that has delivered all of it does not remove the file but
+ * names it "<segment>.spare". From then on it is whoever's renames it first: the program takes it
+ * for its next segment, or a sender frees its pages and removes it, since nobody needed it for a
+ * while. A segment that was never written, whose pages a thread makes while the ring fills up,
+ * waits under such a name too.
  *
  * A spare that a sender freed is noticed when it is looked for. Its pages are gone although the
  * program still maps them, and nothing touches the mapping before the file is the program's again
