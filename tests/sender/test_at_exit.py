@@ -30,6 +30,9 @@ class Stopped(Ring):
     def progress(self):
         return self._progress
 
+    def let_spares_go(self):
+        """It has none."""
+
 
 @pytest.fixture
 def said(monkeypatch, caplog):

@@ -219,7 +219,7 @@ def at_exit() -> None:
         return  # a child that has forked without Python: the rings are its parent's
     flush(environment.exit_timeout_seconds(), accept_spooled=True)
     for ring in rings:
-        ring.writer.let_spares_go()
+        ring.let_spares_go()
     if environment.sender_mode() == "none":
         return
     first = containers.ends_with_this_process()

@@ -121,6 +121,10 @@ class Ring:
         finally:
             reader.close()
 
+    def let_spares_go(self) -> None:
+        """Lets go of memory that is kept for bursts."""
+        self.writer.let_spares_go()
+
     def spilled_to_memory(self) -> bool:
         """Whether segments of this process are where a reboot would find nothing."""
         if self.spool is None or self.path is None:
