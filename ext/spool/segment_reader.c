@@ -298,14 +298,14 @@ static FrameResult begin(SegmentReader *reader)
  * before it is used again, so it does while the file has the segment's name, or no name at all. */
 static FrameResult look_at_name(SegmentReader *reader)
 {
-    struct stat file, named;
-    if (fstat(reader->fd, &file) != 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
+    struct stat file, named = {0};
+    if (fstat(reader->fd, &file) != 0 ||
+        (lstat(path_bytes(reader->path), &named) != 0 && errno != ENOENT)) {
+        PyErr_SetFromErrno(PyExc_OSError); /* a network's folder may not answer now */
         return FRAME_FAILED;
     }
     reader->reused =
-        file.st_nlink > 0 && (lstat(path_bytes(reader->path), &named) != 0 ||
-                              named.st_ino != file.st_ino || named.st_dev != file.st_dev);
+        file.st_nlink > 0 && (named.st_ino != file.st_ino || named.st_dev != file.st_dev);
     return FRAME_READ;
 }
 

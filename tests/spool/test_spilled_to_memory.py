@@ -13,7 +13,7 @@ import pytest
 from mlflow_fasttrace import _core
 from mlflow_fasttrace._internal.recording import destination
 from mlflow_fasttrace._internal.sender import bursts as burst_watch
-from mlflow_fasttrace._internal.sender import intake, life
+from mlflow_fasttrace._internal.sender import intake, life, sources
 from mlflow_fasttrace._internal.spool.files import (
     free_spare,
     give_back,
@@ -308,6 +308,56 @@ def test_the_copy_of_a_damaged_segment_stays_as_it_is(tmp_path, memory):
         assert len([spare for spare in spares(str(memory)) if "next" not in spare.path]) == 1
         (copy,) = memory.glob("*.damaged")
         assert copy.read_bytes() == before
+    finally:
+        destination.reset()
+
+
+def test_a_segment_that_somebody_renames_is_not_taken_for_an_empty_one(tmp_path, memory):
+    """Nor is one that cannot be looked at: what was not delivered is not removed."""
+    spans_to_ring(memory, CAPACITY, str(memory))
+    sender = life.sender_for(str(tmp_path), str(memory), "test")
+    try:
+        record_until(3, memory)
+        sender.intake.scan()
+        path = spilled(memory)[0]
+        segment = sender.intake.segments[str(path)]
+        path.rename(memory / "elsewhere")
+        with pytest.raises(FileNotFoundError):
+            segment.read()
+        assert not segment.loaded
+        (memory / "elsewhere").rename(path)
+    finally:
+        destination.reset()
+
+
+def test_a_move_to_disk_that_fails_leaves_the_segment_in_memory_alone(
+    tmp_path, memory, monkeypatch
+):
+    spans_to_ring(memory, CAPACITY, str(memory))
+    sender = life.sender_for(str(tmp_path), str(memory), "test")
+    try:
+        record_until(3, memory)
+        sender.intake.scan()
+        path = spilled(memory)[0]
+        segment = sender.intake.segments[str(path)]
+        before = path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(sources.os, "utime", lambda *args, **kwargs: (tmp_path / "x").rmdir())
+            with pytest.raises(OSError):
+                segment.move(str(tmp_path))
+        assert (path.read_bytes(), spilled(tmp_path)) == (before, [])
+        real = os.rename
+
+        def rename(source: str, target: str) -> None:
+            real(source, target + ".away")
+            os.symlink(target + ".away", target)  # which the reader does not follow
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sources.os, "rename", rename)
+            with pytest.raises(OSError):
+                segment.move(str(tmp_path))
+        assert (path.read_bytes(), spilled(tmp_path)) == (before, [])
+        assert segment.in_memory
     finally:
         destination.reset()
 

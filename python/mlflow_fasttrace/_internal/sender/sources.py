@@ -8,6 +8,7 @@ sender, what was not delivered is read again.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -304,8 +305,8 @@ class PackedSegment:
         """
         entries: list[Entry] = []
         reader = _core.SegmentReader(self.path)
-        while batch := reader.read(READ_BYTES):
-            entries += [Entry(self, *item) for item in batch]
+        while batch := _batch(reader, self):
+            entries += batch
         if reader.damaged or reader.rest:
             _copy_damaged(self.path)
         self.left = len(entries)
@@ -384,7 +385,7 @@ class SpillSegment:
         while not whole:
             at = self.reader.offset
             try:
-                batch = [Entry(self, *item) for item in self.reader.read(READ_BYTES)]
+                batch = _batch(self.reader, self)
                 entries += batch
             except (OSError, MemoryError):
                 self.reader.rewind(at)
@@ -435,10 +436,11 @@ class SpillSegment:
                     target.truncate(_end_of_frames(self.path))
             os.utime(fresh, ns=(written, written))
             os.rename(fresh, there)
+            self.reader.move(there)
         except (OSError, MemoryError):
             remove(fresh)
+            remove(there)
             raise
-        self.reader.move(there)
         free(self.path)
         self.path, self.in_memory = there, False
 
@@ -463,6 +465,19 @@ class SpillSegment:
         if not self.in_memory or self._is_damaged or self.ring is None:
             return False
         return self.ring.reader.alive()
+
+
+def _batch(reader: _core.SegmentReader, segment: PackedSegment | SpillSegment) -> list[Entry]:
+    """Reads on in a segment; nothing at its end.
+
+    Raises:
+        OSError: Nothing can be read now; also where somebody has renamed the file, of which nothing is given
+            then: that is not its end.
+    """
+    items = reader.read(READ_BYTES)
+    if reader.reused:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), segment.path)
+    return [Entry(segment, *item) for item in items]
 
 
 def _end_of_frames(path: str) -> int | None:
