@@ -44,6 +44,14 @@ def ring(tmp_path, memory):
     destination.reset()
 
 
+@pytest.fixture
+def delivering(tmp_path, memory):
+    """The program's end of a ring in memory, and the sender that reads it."""
+    writer, _reader = spans_to_ring(memory, CAPACITY, str(memory))
+    yield writer, life.sender_for(str(tmp_path), str(memory), "test")
+    destination.reset()
+
+
 def spilled(folder: Path) -> list[Path]:
     return sorted(folder.glob("spill-*.seg"))
 
@@ -234,39 +242,33 @@ def test_memory_is_made_while_the_ring_fills_up(ring, memory):
     assert not made(), "the program takes it along when it ends"
 
 
-def test_a_sender_gives_memory_back_and_frees_it_later(tmp_path, memory, monkeypatch):
-    writer, _reader = spans_to_ring(memory, CAPACITY, str(memory))
-    sender = life.sender_for(str(tmp_path), str(memory), "test")
-    try:
-        n = record_until(3, memory)
-        sender.intake.scan()
-        sender.intake.read()
-        for segment in sender.intake.segments.values():
-            segment.left = 0  # all of it is delivered
-        sender.intake.settle()
-        assert len(spilled(memory)) == 1, "the one that is being written"
-        used = [spare for spare in spares(str(memory)) if "next" not in spare.path]
-        assert len(used) == 2
-        inode = used[0].inode
-        n = record_until(2, memory, n)
-        assert inode in inodes(memory)
-        monkeypatch.setattr(intake, "SPARE_SECONDS", -1.0)
-        monkeypatch.setattr(intake, "_SPARES_LOOKED_AT_SECONDS", 0.0)
-        sender.intake.scan()
-        assert spares(str(memory)) == []
-        record_until(3, memory, n)
-        assert spares(str(memory))
-        (memory / "spill-1-00000000-000099.seg.taken").write_bytes(
-            b"a program is making it its own"
-        )
-        (memory / "spill-1-00000000-000098.seg.freed").write_bytes(b"a sender was killed here")
-        sender.intake.scan()
-        assert [spare.path[-9:] for spare in spares(str(memory))] == ["099.seg.taken"[-9:]]
-        writer.close()
-        sender.intake.scan()
-        assert spares(str(memory)) == []
-    finally:
-        destination.reset()
+def test_a_sender_gives_memory_back_and_frees_it_later(memory, monkeypatch, delivering):
+    writer, sender = delivering
+    n = record_until(3, memory)
+    sender.intake.scan()
+    sender.intake.read()
+    for segment in sender.intake.segments.values():
+        segment.left = 0  # all of it is delivered
+    sender.intake.settle()
+    assert len(spilled(memory)) == 1, "the one that is being written"
+    used = [spare for spare in spares(str(memory)) if "next" not in spare.path]
+    assert len(used) == 2
+    inode = used[0].inode
+    n = record_until(2, memory, n)
+    assert inode in inodes(memory)
+    monkeypatch.setattr(intake, "SPARE_SECONDS", -1.0)
+    monkeypatch.setattr(intake, "_SPARES_LOOKED_AT_SECONDS", 0.0)
+    sender.intake.scan()
+    assert spares(str(memory)) == []
+    record_until(3, memory, n)
+    assert spares(str(memory))
+    (memory / "spill-1-00000000-000099.seg.taken").write_bytes(b"a program is making it its own")
+    (memory / "spill-1-00000000-000098.seg.freed").write_bytes(b"a sender was killed here")
+    sender.intake.scan()
+    assert [spare.path[-9:] for spare in spares(str(memory))] == ["099.seg.taken"[-9:]]
+    writer.close()
+    sender.intake.scan()
+    assert spares(str(memory)) == []
 
 
 @pytest.mark.parametrize("place", ["a ring in the spool folder", "all of it in memory"])
@@ -290,103 +292,87 @@ def test_a_sender_removes_segments_that_are_not_memory_of_a_burst(tmp_path, plac
         destination.reset()
 
 
-def test_the_copy_of_a_damaged_segment_stays_as_it_is(tmp_path, memory):
-    spans_to_ring(memory, CAPACITY, str(memory))
-    sender = life.sender_for(str(tmp_path), str(memory), "test")
-    try:
-        record_until(3, memory)
-        damaged = spilled(memory)[0]
-        with open(damaged, "r+b") as file:
-            file.seek(CAPACITY // 2)
-            file.write(b"damage" * 100)
-        before = damaged.read_bytes()
-        sender.intake.scan()
-        sender.intake.read()
-        for segment in sender.intake.segments.values():
-            segment.left = 0
-        sender.intake.settle()
-        assert len([spare for spare in spares(str(memory)) if "next" not in spare.path]) == 1
-        (copy,) = memory.glob("*.damaged")
-        assert copy.read_bytes() == before
-    finally:
-        destination.reset()
+def test_the_copy_of_a_damaged_segment_stays_as_it_is(memory, delivering):
+    _writer, sender = delivering
+    record_until(3, memory)
+    damaged = spilled(memory)[0]
+    with open(damaged, "r+b") as file:
+        file.seek(CAPACITY // 2)
+        file.write(b"damage" * 100)
+    before = damaged.read_bytes()
+    sender.intake.scan()
+    sender.intake.read()
+    for segment in sender.intake.segments.values():
+        segment.left = 0
+    sender.intake.settle()
+    assert len([spare for spare in spares(str(memory)) if "next" not in spare.path]) == 1
+    (copy,) = memory.glob("*.damaged")
+    assert copy.read_bytes() == before
 
 
-def test_a_segment_that_somebody_renames_is_not_taken_for_an_empty_one(tmp_path, memory):
+def test_a_segment_that_somebody_renames_is_not_taken_for_an_empty_one(memory, delivering):
     """Nor is one that cannot be looked at: what was not delivered is not removed."""
-    spans_to_ring(memory, CAPACITY, str(memory))
-    sender = life.sender_for(str(tmp_path), str(memory), "test")
-    try:
-        record_until(3, memory)
-        sender.intake.scan()
-        path = spilled(memory)[0]
-        segment = sender.intake.segments[str(path)]
-        path.rename(memory / "elsewhere")
-        with pytest.raises(FileNotFoundError):
-            segment.read()
-        assert not segment.loaded
-        (memory / "elsewhere").rename(path)
-    finally:
-        destination.reset()
+    _writer, sender = delivering
+    record_until(3, memory)
+    sender.intake.scan()
+    path = spilled(memory)[0]
+    segment = sender.intake.segments[str(path)]
+    path.rename(memory / "elsewhere")
+    with pytest.raises(FileNotFoundError):
+        segment.read()
+    assert not segment.loaded
+    (memory / "elsewhere").rename(path)
 
 
 def test_a_move_to_disk_that_fails_leaves_the_segment_in_memory_alone(
-    tmp_path, memory, monkeypatch
+    tmp_path, memory, monkeypatch, delivering
 ):
-    spans_to_ring(memory, CAPACITY, str(memory))
-    sender = life.sender_for(str(tmp_path), str(memory), "test")
-    try:
-        record_until(3, memory)
-        sender.intake.scan()
-        path = spilled(memory)[0]
-        segment = sender.intake.segments[str(path)]
-        before = path.read_bytes()
-        with monkeypatch.context() as patch:
-            patch.setattr(sources.os, "utime", lambda *args, **kwargs: (tmp_path / "x").rmdir())
-            with pytest.raises(OSError):
-                segment.move(str(tmp_path))
-        assert (path.read_bytes(), spilled(tmp_path)) == (before, [])
-        real = os.rename
+    _writer, sender = delivering
+    record_until(3, memory)
+    sender.intake.scan()
+    path = spilled(memory)[0]
+    segment = sender.intake.segments[str(path)]
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(sources.os, "utime", lambda *args, **kwargs: (tmp_path / "x").rmdir())
+        with pytest.raises(OSError):
+            segment.move(str(tmp_path))
+    assert (path.read_bytes(), spilled(tmp_path)) == (before, [])
+    real = os.rename
 
-        def rename(source: str, target: str) -> None:
-            real(source, target + ".away")
-            os.symlink(target + ".away", target)  # which the reader does not follow
+    def rename(source: str, target: str) -> None:
+        real(source, target + ".away")
+        os.symlink(target + ".away", target)  # which the reader does not follow
 
-        with monkeypatch.context() as patch:
-            patch.setattr(sources.os, "rename", rename)
-            with pytest.raises(OSError):
-                segment.move(str(tmp_path))
-        assert (path.read_bytes(), spilled(tmp_path)) == (before, [])
-        assert segment.in_memory
-    finally:
-        destination.reset()
+    with monkeypatch.context() as patch:
+        patch.setattr(sources.os, "rename", rename)
+        with pytest.raises(OSError):
+            segment.move(str(tmp_path))
+    assert (path.read_bytes(), spilled(tmp_path)) == (before, [])
+    assert segment.in_memory
 
 
-def test_memory_that_is_moved_to_disk_is_freed(tmp_path, memory):
+def test_memory_that_is_moved_to_disk_is_freed(tmp_path, memory, delivering):
     """The program still maps it, until it looks for memory again."""
-    spans_to_ring(memory, CAPACITY, str(memory))
-    sender = life.sender_for(str(tmp_path), str(memory), "test")
-    try:
-        n = record_until(3, memory)
-        in_memory = spilled(memory)
-        follower = _core.SegmentReader(str(in_memory[0]))
-        held = [os.open(path, os.O_RDONLY) for path in in_memory[:2]]
-        sender.intake.scan()
-        sender.packing.pack(unavailable=True)
-        assert [path.name for path in spilled(tmp_path)] == [path.name for path in in_memory[:2]]
-        assert [os.fstat(fd).st_size for fd in held] == [0, 0]
-        for fd in held:
-            os.close(fd)
-        assert follower.read(1 << 20) == []
-        follower.move(str(spilled(tmp_path)[0]))
-        first = numbers_in(follower)
-        assert first[0] > 0
-        sender.intake.read()
-        assert not list(memory.glob("*.damaged")) + list(tmp_path.glob("*.damaged"))
-        assert read(spilled(tmp_path)[0]) == first
-        record_until(3, memory, n)
-    finally:
-        destination.reset()
+    _writer, sender = delivering
+    n = record_until(3, memory)
+    in_memory = spilled(memory)
+    follower = _core.SegmentReader(str(in_memory[0]))
+    held = [os.open(path, os.O_RDONLY) for path in in_memory[:2]]
+    sender.intake.scan()
+    sender.packing.pack(unavailable=True)
+    assert [path.name for path in spilled(tmp_path)] == [path.name for path in in_memory[:2]]
+    assert [os.fstat(fd).st_size for fd in held] == [0, 0]
+    for fd in held:
+        os.close(fd)
+    assert follower.read(1 << 20) == []
+    follower.move(str(spilled(tmp_path)[0]))
+    first = numbers_in(follower)
+    assert first[0] > 0
+    sender.intake.read()
+    assert not list(memory.glob("*.damaged")) + list(tmp_path.glob("*.damaged"))
+    assert read(spilled(tmp_path)[0]) == first
+    record_until(3, memory, n)
 
 
 def test_a_record_larger_than_a_segment_goes_to_disk(ring, memory, tmp_path):
